@@ -1,0 +1,3 @@
+//! `rexec` runs a command on another machine and tells the truth about it.
+
+pub mod proto;
