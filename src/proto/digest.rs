@@ -69,9 +69,7 @@ fn hex<const N: usize, const M: usize>(bytes: &[u8; N]) -> [u8; M] {
 
 fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     if text.len() != N * 2
-        || !text
-            .bytes()
-            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        || !text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
     {
         return None;
     }
@@ -184,10 +182,7 @@ mod tests {
         let mut running = Running::new();
         running.update(b"a");
         running.update(b"bc");
-        assert_eq!(
-            (running.digest(), running.offset()),
-            (Digest::of(b"abc"), 3)
-        );
+        assert_eq!((running.digest(), running.offset()), (Digest::of(b"abc"), 3));
     }
 
     #[test]

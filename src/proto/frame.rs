@@ -28,15 +28,9 @@ pub struct Limits {
 
 impl Limits {
     /// The limits of the format itself.
-    pub const FULL: Self = Self {
-        header: HEADER_LIMIT,
-        body: BODY_LIMIT,
-    };
+    pub const FULL: Self = Self { header: HEADER_LIMIT, body: BODY_LIMIT };
     /// What a stranger may send: a `hello` needs no body and a few kilobytes of header.
-    pub const HELLO: Self = Self {
-        header: 16_384,
-        body: 0,
-    };
+    pub const HELLO: Self = Self { header: 16_384, body: 0 };
 }
 
 /// What a buffer that starts at a frame boundary holds.
@@ -133,31 +127,21 @@ pub fn decode(buf: &[u8], limits: Limits) -> Result<Decoded<'_>, FrameError> {
     if buf.len() < end {
         return Ok(Decoded::Incomplete { need: end });
     }
-    Ok(Decoded::Frame(FrameRef {
-        kind: envelope.kind,
-        header,
-        body: &buf[header_end..end],
-    }))
+    Ok(Decoded::Frame(FrameRef { kind: envelope.kind, header, body: &buf[header_end..end] }))
 }
 
 fn header_len(prefix: u32, limits: Limits) -> Result<usize, FrameError> {
     match usize::try_from(prefix) {
         Ok(0) => Err(FrameError::HeaderEmpty),
         Ok(len) if len <= limits.header => Ok(len),
-        _ => Err(FrameError::HeaderTooLong {
-            len: prefix.into(),
-            limit: limits.header,
-        }),
+        _ => Err(FrameError::HeaderTooLong { len: prefix.into(), limit: limits.header }),
     }
 }
 
 fn body_len(size: u64, limits: Limits) -> Result<usize, FrameError> {
     match usize::try_from(size) {
         Ok(len) if len <= limits.body => Ok(len),
-        _ => Err(FrameError::BodyTooLong {
-            size,
-            limit: limits.body,
-        }),
+        _ => Err(FrameError::BodyTooLong { size, limit: limits.body }),
     }
 }
 
@@ -170,10 +154,7 @@ struct Sized<'a, H> {
     size: usize,
 }
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "the signature is serde's"
-)]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
 fn is_zero(size: &usize) -> bool {
     *size == 0
 }
@@ -195,10 +176,7 @@ pub fn encode<H: Serialize>(header: &H, body: &[u8], out: &mut Vec<u8>) -> Resul
         Ok(prefix) if len <= HEADER_LIMIT => LittleEndian::write_u32(&mut out[start..], prefix),
         _ => {
             out.truncate(start);
-            return Err(FrameError::HeaderTooLong {
-                len: len as u64,
-                limit: HEADER_LIMIT,
-            });
+            return Err(FrameError::HeaderTooLong { len: len as u64, limit: HEADER_LIMIT });
         }
     }
     out.extend_from_slice(body);
@@ -225,13 +203,8 @@ mod tests {
     #[test]
     fn round_trip() {
         let bytes = frame(&json!({"type": "output", "seq": 7}), b"a\0\xff");
-        let Decoded::Frame(f) = decode(&bytes, Limits::FULL).unwrap() else {
-            panic!("incomplete")
-        };
-        assert_eq!(
-            (&*f.kind, f.body, f.len()),
-            ("output", &b"a\0\xff"[..], bytes.len())
-        );
+        let Decoded::Frame(f) = decode(&bytes, Limits::FULL).unwrap() else { panic!("incomplete") };
+        assert_eq!((&*f.kind, f.body, f.len()), ("output", &b"a\0\xff"[..], bytes.len()));
         let header: serde_json::Value = serde_json::from_slice(f.header).unwrap();
         assert_eq!(header, json!({"type": "output", "seq": 7, "size": 3}));
     }
@@ -260,19 +233,13 @@ mod tests {
         assert_eq!(longest.len(), HEADER_LIMIT);
         assert!(decode(&with_header(longest.as_bytes()), Limits::FULL).is_ok());
         let over = u32::try_from(HEADER_LIMIT + 1).unwrap().to_le_bytes();
-        let error = FrameError::HeaderTooLong {
-            len: HEADER_LIMIT as u64 + 1,
-            limit: HEADER_LIMIT,
-        };
+        let error = FrameError::HeaderTooLong { len: HEADER_LIMIT as u64 + 1, limit: HEADER_LIMIT };
         assert_eq!(decode(&over, Limits::FULL), Err(error));
 
         let at = frame(&json!({"type": "x"}), &vec![0; BODY_LIMIT]);
         assert!(matches!(decode(&at, Limits::FULL), Ok(Decoded::Frame(_))));
         let over = with_header(format!(r#"{{"type":"x","size":{}}}"#, BODY_LIMIT + 1).as_bytes());
-        let error = FrameError::BodyTooLong {
-            size: BODY_LIMIT as u64 + 1,
-            limit: BODY_LIMIT,
-        };
+        let error = FrameError::BodyTooLong { size: BODY_LIMIT as u64 + 1, limit: BODY_LIMIT };
         assert_eq!(decode(&over, Limits::FULL), Err(error));
     }
 
@@ -280,10 +247,7 @@ mod tests {
     fn encode_refuses_what_decode_would() {
         let mut out = vec![1];
         let header = json!({"type": "x".repeat(HEADER_LIMIT)});
-        assert!(matches!(
-            encode(&header, b"", &mut out),
-            Err(FrameError::HeaderTooLong { .. })
-        ));
+        assert!(matches!(encode(&header, b"", &mut out), Err(FrameError::HeaderTooLong { .. })));
         let body = vec![0; BODY_LIMIT + 1];
         assert!(matches!(
             encode(&json!({"type": "x"}), &body, &mut out),
@@ -311,10 +275,7 @@ mod tests {
         ] {
             let bytes = with_header(header.as_bytes());
             assert!(
-                matches!(
-                    decode(&bytes, Limits::FULL),
-                    Err(FrameError::HeaderNotJson(_))
-                ),
+                matches!(decode(&bytes, Limits::FULL), Err(FrameError::HeaderNotJson(_))),
                 "{header}"
             );
         }
