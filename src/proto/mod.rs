@@ -1,4 +1,8 @@
 //! The protocol: frames, headers, digests and codes. No I/O, no clock.
 
+pub mod code;
 pub mod digest;
 pub mod frame;
+pub mod header;
+pub mod strings;
+pub mod verdict;

@@ -1,0 +1,315 @@
+//! The headers: every request and every reply, as serde types.
+//!
+//! A header of a type that the reader does not know is [`ClientHeader::Unknown`] or
+//! [`ServerHeader::Unknown`] and is skipped: all frames have one shape.
+
+use serde::{Deserialize, Serialize};
+
+use super::code::Code;
+use super::digest::{Digest, State};
+use super::verdict::Verdict;
+
+/// What a client sends.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ClientHeader {
+    /// Who is calling. Over TCP with a proof; on a unix socket the kernel vouches for the peer.
+    Hello(Hello),
+    /// Start this run, or go on with it: the same thing.
+    Run(Box<RunRequest>),
+    /// Bytes for the command's standard input, in the body.
+    Stdin(StdinPiece),
+    /// The standard input ends here; `hash` covers all of it.
+    StdinEnd(StdinPiece),
+    /// Every frame up to `seq` has been written to the caller's output.
+    Ack {
+        /// The last frame that was written.
+        seq: u64,
+    },
+    /// Send a signal to the run's process group.
+    Signal {
+        /// Its name without `SIG`, as `kill -l` prints it.
+        signal: String,
+    },
+    /// Stop the run's whole process tree.
+    Cancel,
+    /// This client leaves; a durable run goes on.
+    Detach,
+    /// This client is about to be suspended by its terminal: silence is no death until its next frame.
+    Pause,
+    /// Give a run up: the answer is `never_started`, which buries the id, or the run's final answer.
+    Close {
+        /// The run.
+        id: String,
+    },
+    /// Nothing to say; still here.
+    Heartbeat,
+    /// A type that this version does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+/// What a server sends.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ServerHeader {
+    /// Logged in.
+    Welcome(Welcome),
+    /// Not let in, or this request is not served. Nothing was started.
+    Refused(Refused),
+    /// The run is there.
+    Started(Started),
+    /// A piece of output, in the body.
+    Output(Output),
+    /// The hashers' states after `seq - 1`.
+    Mark(Mark),
+    /// How much standard input may be sent.
+    Grant(Grant),
+    /// The command closed its standard input; more would be thrown away.
+    StdinClosed,
+    /// How the run ended.
+    Verdict(Box<Verdict>),
+    /// The run ended by itself before the signal, cancel or detach arrived. Its verdict was or will be sent.
+    AlreadyEnded {
+        /// The run.
+        run: String,
+    },
+    /// The request was understood and the run could not be started. The id is not used up.
+    NotStarted(Refusal),
+    /// The run may have started; nobody can say how it ended.
+    Lost(Refusal),
+    /// The answer to `close`: it never started and never will.
+    NeverStarted {
+        /// The run.
+        run: String,
+    },
+    /// Frames that are no longer kept.
+    Gap {
+        /// The first that is missing.
+        from: u64,
+        /// The last that is missing.
+        to: u64,
+    },
+    /// The conversation ends here, and why.
+    Error {
+        /// The kind of error.
+        code: Code,
+        /// One line for people.
+        text: String,
+    },
+    /// Nothing to say; still here.
+    Heartbeat,
+    /// A type that this version does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+/// A client's first frame.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Name and version of the client, for the log.
+    pub client: String,
+    /// The account that is asked for; none: the server's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Fingerprints of every key that the client could prove, the proven one first; at most 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<String>,
+    /// The proven key: SSH wire format (RFC 4253, 6.6), base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// SSHSIG (OpenSSH, PROTOCOL.sshsig), base64 without armour, over the text in the protocol's chapter on login.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
+}
+
+/// The server's answer to a `hello` that it accepts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// Name and version of the server.
+    pub server: String,
+    /// Under which name the client's runs are kept.
+    pub identity: String,
+}
+
+/// Why a login or a request is not served.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Refused {
+    /// The kind of refusal.
+    pub code: Code,
+    /// One line for people.
+    pub text: String,
+    /// With [`Code::TryKey`]: the fingerprint of a listed key that would be accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
+/// A final answer about one run that is not a verdict.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The run.
+    pub run: String,
+    /// What was wrong.
+    pub code: Code,
+    /// One line for people.
+    pub text: String,
+}
+
+/// How a command is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Form {
+    /// One word: text for the server's shell.
+    Shell,
+    /// A program and its arguments, exactly; no shell.
+    Argv,
+    /// No words: the server's shell reads its commands from the standard input.
+    Script,
+}
+
+/// A request to start a run or to go on with it. The body holds byte strings, each ended by NUL:
+/// `words` words, then `env` settings `NAME=VALUE`, then the working folder if `cwd`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunRequest {
+    /// Chosen by the client: 1 to 64 of `A-Z a-z 0-9 . _ -`.
+    pub id: String,
+    /// How the command is given.
+    pub form: Form,
+    /// Count of words in the body.
+    pub words: u64,
+    /// Count of environment settings in the body.
+    #[serde(default)]
+    pub env: u64,
+    /// Whether a working folder ends the body.
+    #[serde(default)]
+    pub cwd: bool,
+    /// Both streams through one pipe, named `both`, in exact order.
+    #[serde(default)]
+    pub merge: bool,
+    /// Whether a standard input will be sent; without it the command reads from `/dev/null`.
+    #[serde(default)]
+    pub stdin: bool,
+    /// Wait for the end of both pipes, as ssh does, not just for the main process.
+    #[serde(default)]
+    pub wait_eof: bool,
+    /// Stop the run after so long, milliseconds; counted on the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+    /// How long the run waits for a client that vanished, milliseconds; 0 stops it at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_ms: Option<u64>,
+    /// How long ago the client first sent this id, milliseconds by its own clock; 0 the first time.
+    #[serde(default)]
+    pub first_sent_ms_ago: u64,
+    /// The last frame of the record that the client has; 0 for none.
+    #[serde(default)]
+    pub after: u64,
+    /// Fields of this request that change what is done: a server that does not know one must refuse.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub must: Vec<String>,
+}
+
+impl RunRequest {
+    /// Fields that may stand in `must`.
+    pub const KNOWN: [&'static str; 13] = [
+        "id",
+        "form",
+        "words",
+        "env",
+        "cwd",
+        "merge",
+        "stdin",
+        "wait_eof",
+        "deadline_ms",
+        "grace_ms",
+        "first_sent_ms_ago",
+        "after",
+        "must",
+    ];
+}
+
+/// A piece of standard input, or its end (no body).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct StdinPiece {
+    /// Bytes of the stream before this piece.
+    pub offset: u64,
+    /// Digest of the stream from its first byte to the end of this piece.
+    pub hash: Digest,
+}
+
+/// The run is there: either just started or taken over from an earlier connection.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Started {
+    /// The run.
+    pub run: String,
+    /// Process id of its main process on the server.
+    pub pid: u32,
+    /// True if the run was there before this request.
+    pub attached: bool,
+    /// Bytes of standard input that the server has; sending goes on here.
+    pub stdin_offset: u64,
+    /// Digest of these bytes.
+    pub stdin_hash: Digest,
+    /// Standard input may be sent up to this offset.
+    pub stdin_grant: u64,
+    /// Name of the digest in all `hash` fields.
+    pub hash: String,
+}
+
+/// Which output a piece belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// Both through one pipe.
+    Both,
+}
+
+/// The metadata of a piece of output.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Output {
+    /// The stream.
+    pub stream: Stream,
+    /// The frame's place in the run's record, across all streams, from 1.
+    pub seq: u64,
+    /// Bytes of the stream before this piece.
+    pub offset: u64,
+    /// Digest of the stream from its first byte to the end of this piece.
+    pub hash: Digest,
+    /// Base name for saved output. A client never opens a path that a server named.
+    pub filename: Option<String>,
+    /// When the piece was read, milliseconds after the start.
+    pub time_ms: u64,
+}
+
+/// The hashers' states at one place of the record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Mark {
+    /// The frame's place in the record.
+    pub seq: u64,
+    /// One entry for each stream.
+    pub streams: Vec<MarkedStream>,
+}
+
+/// One stream in a [`Mark`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MarkedStream {
+    /// The stream.
+    pub stream: Stream,
+    /// Bytes of it so far.
+    pub offset: u64,
+    /// Its hasher after them.
+    pub state: State,
+}
+
+/// Credit for standard input.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Grant {
+    /// Standard input may be sent up to this offset.
+    pub to: u64,
+    /// The server has everything up to this offset; the client may forget it.
+    pub taken: u64,
+}

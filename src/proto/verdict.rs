@@ -1,0 +1,138 @@
+//! The verdict: the one honest answer to "how did it end?".
+
+use serde::{Deserialize, Serialize};
+
+use super::digest::Digest;
+
+/// How a run ended. Exactly one is made for each run that started.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// The frame's place in the record: one after the last.
+    pub seq: u64,
+    /// The run.
+    pub run: String,
+    /// How the main process ended; none if it could not be made to end.
+    pub end: Option<End>,
+    /// Who stopped the run, if the stop began before the main process had ended.
+    pub stopped: Option<Stopped>,
+    /// Standard output; none with `merge`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdout: Option<StreamEnd>,
+    /// Standard error; none with `merge`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stderr: Option<StreamEnd>,
+    /// Both streams in one; only with `merge`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub both: Option<StreamEnd>,
+    /// When the run was started, RFC 3339 in UTC by the server's clock.
+    pub started: String,
+    /// From start to the end of the main process, milliseconds, by a clock that does not jump.
+    pub elapsed_ms: u64,
+    /// Processor time of the main process and the children that it waited for.
+    pub usage: Usage,
+    /// By what means the process tree was held together.
+    pub containment: Containment,
+    /// Processes of the run that were alive when the verdict was made.
+    pub left_running: u32,
+    /// Where the journal holds this verdict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub journal: Option<Anchor>,
+}
+
+/// How a process ended (`wait(2)`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum End {
+    /// It called `exit`.
+    Exited {
+        /// Its exit code, 0 to 255.
+        code: u8,
+    },
+    /// A signal killed it.
+    Signaled {
+        /// The signal's number.
+        signal: u8,
+        /// Whether a core was dumped.
+        core_dumped: bool,
+    },
+}
+
+/// A stop: who asked for it and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stopped {
+    /// Who.
+    pub by: StopBy,
+    /// Milliseconds from the start of the run to the stop's first signal.
+    pub after_ms: u64,
+}
+
+/// Who stopped a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopBy {
+    /// Its deadline.
+    Deadline,
+    /// Its client's `cancel`.
+    Client,
+    /// Nobody: its client vanished and did not come back within the grace.
+    ClientLost,
+    /// An operator.
+    Operator,
+    /// A limit of the server.
+    Policy,
+    /// The server's shutdown.
+    Shutdown,
+}
+
+/// What a stream was, in all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamEnd {
+    /// Bytes.
+    pub size: u64,
+    /// Their digest.
+    pub hash: Digest,
+    /// Why it ends there.
+    pub end: StreamEndKind,
+}
+
+/// Why a stream ends where it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StreamEndKind {
+    /// Every writer closed it.
+    Eof,
+    /// The main process ended; others that it started still hold the pipe.
+    Held,
+    /// A stop ended the reading although bytes may have been left in the pipe.
+    Cut,
+}
+
+/// Processor time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// In user mode, milliseconds.
+    pub user_ms: u64,
+    /// In the kernel, milliseconds.
+    pub system_ms: u64,
+}
+
+/// By what means a run's processes are found, strongest last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Containment {
+    /// The process group alone.
+    Group,
+    /// The process group and the mark in each process's environment.
+    Marks,
+    /// A cgroup of its own.
+    Cgroup,
+}
+
+/// A line of the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Anchor {
+    /// Its number, from 1.
+    pub seq: u64,
+    /// The SHA-256 of the line.
+    pub hash: Digest,
+}
