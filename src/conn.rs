@@ -1,0 +1,293 @@
+//! Frames over any stream: the only asynchronous file that knows them.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, timeout_at};
+
+use crate::proto::frame::{self, Decoded, FrameError, Limits};
+
+/// After so much silence of its own a side sends a heartbeat.
+pub const HEARTBEAT: Duration = Duration::from_secs(15);
+/// After so much silence the other side counts as dead.
+pub const SILENCE: Duration = Duration::from_secs(45);
+/// Room for the first read of a frame whose size nobody knows; what an idle connection holds.
+const FIRST_READ: usize = 1024;
+/// Most bytes that are read ahead of the frame that is waited for.
+const READ_AHEAD: usize = 128 * 1024;
+/// Frames from this size are handed to the stream as they are; smaller ones are gathered first.
+const GATHER: usize = 16 * 1024;
+
+/// Why a connection cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnError {
+    /// The system's word on the stream.
+    #[error("the connection broke: {0}")]
+    Io(#[from] std::io::Error),
+    /// What came is no frame.
+    #[error("the peer sent something else than frames: {0}")]
+    Frame(#[from] FrameError),
+    /// The stream ended inside a frame.
+    #[error("the connection was cut inside a frame")]
+    Truncated,
+    /// Nothing came for too long.
+    #[error("nothing was heard for {} s", .0.as_secs())]
+    Silent(Duration),
+}
+
+/// One whole frame, owned.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    header: Bytes,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Frame {
+    /// The header as the type that is expected here.
+    ///
+    /// # Errors
+    /// [`FrameError::HeaderNotJson`] if a member is missing or of the wrong type.
+    pub fn header<H: DeserializeOwned>(&self) -> Result<H, FrameError> {
+        serde_json::from_slice(&self.header).map_err(|e| FrameError::HeaderNotJson(e.to_string()))
+    }
+}
+
+/// The reading half of a connection.
+#[derive(Debug)]
+pub struct FrameReader<R> {
+    stream: R,
+    buffer: BytesMut,
+    limits: Limits,
+    heard: Instant,
+    last_frame: usize,
+}
+
+impl<R: AsyncRead + Unpin> FrameReader<R> {
+    /// Reads frames within `limits` from `stream`.
+    pub fn new(stream: R, limits: Limits) -> Self {
+        Self { stream, buffer: BytesMut::new(), limits, heard: Instant::now(), last_frame: 0 }
+    }
+
+    /// Changes the limits from the next frame on.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// The next frame; none at a clean end of the stream. `silence` bounds the time since any byte
+    /// was heard; none waits for ever.
+    ///
+    /// Cancel safe: what was read of a frame stays in the buffer.
+    ///
+    /// # Errors
+    /// A [`ConnError`]; the connection is then of no more use.
+    pub async fn next(&mut self, silence: Option<Duration>) -> Result<Option<Frame>, ConnError> {
+        loop {
+            let need = match frame::decode(&self.buffer, self.limits)? {
+                Decoded::Frame(found) => {
+                    let (len, header) = (found.len(), found.header.len());
+                    return Ok(Some(self.take(len, header)));
+                }
+                Decoded::Incomplete { need } => need,
+            };
+            if self.fill(need, silence).await? == 0 {
+                return if self.buffer.is_empty() { Ok(None) } else { Err(ConnError::Truncated) };
+            }
+        }
+    }
+
+    /// True if a whole frame is in the buffer, so that `next` will not wait.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        !matches!(frame::decode(&self.buffer, self.limits), Ok(Decoded::Incomplete { .. }))
+    }
+
+    /// Reads and discards until the peer closes, at most `bytes` and for at most `time`: a socket
+    /// that is closed with unread input resets the connection and destroys what was last sent.
+    pub async fn drain(&mut self, bytes: usize, time: Duration) {
+        let until = Instant::now() + time;
+        let mut left = bytes;
+        while left > 0 {
+            self.buffer.clear();
+            self.buffer.reserve(FIRST_READ);
+            match timeout_at(until, self.stream.read_buf(&mut self.buffer)).await {
+                Ok(Ok(n)) if n > 0 => left = left.saturating_sub(n),
+                _ => break,
+            }
+        }
+        self.buffer.clear();
+    }
+
+    async fn fill(&mut self, need: usize, silence: Option<Duration>) -> Result<usize, ConnError> {
+        let missing = need - self.buffer.len();
+        self.buffer.reserve(missing.max(self.last_frame.clamp(FIRST_READ, READ_AHEAD)));
+        let read = self.stream.read_buf(&mut self.buffer);
+        let count = match silence {
+            None => read.await?,
+            Some(silence) => timeout_at(self.heard + silence, read)
+                .await
+                .map_err(|_| ConnError::Silent(silence))??,
+        };
+        self.heard = Instant::now();
+        Ok(count)
+    }
+
+    fn take(&mut self, len: usize, header: usize) -> Frame {
+        self.last_frame = len;
+        let mut whole = self.buffer.split_to(len).freeze();
+        if self.buffer.is_empty() {
+            // Lets go of the allocation: an idle connection holds what the next `fill` asks for.
+            self.buffer = BytesMut::new();
+        }
+        let body = whole.split_off(frame::PREFIX + header);
+        Frame { header: whole.split_off(frame::PREFIX), body }
+    }
+}
+
+/// The writing half of a connection. What is queued is sent by `flush`, or earlier when it is much.
+#[derive(Debug)]
+pub struct FrameWriter<W> {
+    stream: W,
+    queued: Vec<u8>,
+}
+
+impl<W: AsyncWrite + Unpin> FrameWriter<W> {
+    /// Writes frames to `stream`.
+    pub fn new(stream: W) -> Self {
+        Self { stream, queued: Vec::new() }
+    }
+
+    /// Queues one frame. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// A [`FrameError`] if it is over the limits of the format.
+    pub fn queue<H: Serialize>(&mut self, header: &H, body: &[u8]) -> Result<(), FrameError> {
+        frame::encode(header, body, &mut self.queued)
+    }
+
+    /// Queues one frame that is encoded already; a large one is sent, with all before it, at once.
+    ///
+    /// Not cancel safe: the stream may then end inside a frame.
+    ///
+    /// # Errors
+    /// Those of the stream.
+    pub async fn queue_encoded(&mut self, frame: &[u8]) -> Result<(), ConnError> {
+        if self.queued.len() + frame.len() < GATHER {
+            self.queued.extend_from_slice(frame);
+            return Ok(());
+        }
+        self.write_queued().await?;
+        self.stream.write_all(frame).await?;
+        Ok(())
+    }
+
+    /// Sends everything that is queued. Not cancel safe.
+    ///
+    /// # Errors
+    /// Those of the stream.
+    pub async fn flush(&mut self) -> Result<(), ConnError> {
+        self.write_queued().await?;
+        self.stream.flush().await?;
+        Ok(())
+    }
+
+    /// Queues one frame and sends it. Not cancel safe.
+    ///
+    /// # Errors
+    /// Those of the frame and of the stream.
+    pub async fn send<H: Serialize>(&mut self, header: &H, body: &[u8]) -> Result<(), ConnError> {
+        self.queue(header, body)?;
+        self.flush().await
+    }
+
+    /// Says that nothing more will come.
+    ///
+    /// # Errors
+    /// Those of the stream.
+    pub async fn shutdown(&mut self) -> Result<(), ConnError> {
+        self.flush().await?;
+        Ok(self.stream.shutdown().await?)
+    }
+
+    async fn write_queued(&mut self) -> Result<(), ConnError> {
+        if self.queued.is_empty() {
+            return Ok(());
+        }
+        self.stream.write_all(&self.queued).await?;
+        self.queued.clear();
+        self.queued.shrink_to(GATHER);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::header::ClientHeader;
+    use serde_json::json;
+    use tokio::io::duplex;
+
+    const HOUR: Option<Duration> = Some(Duration::from_secs(3600));
+
+    #[tokio::test]
+    async fn frames_arrive_whole_however_the_stream_cuts_them() {
+        for capacity in [1, 7, 64, 4096] {
+            let (a, b) = duplex(capacity);
+            let mut writer = FrameWriter::new(a);
+            let sender = tokio::spawn(async move {
+                for seq in 0..20u64 {
+                    writer.queue(&ClientHeader::Ack { seq }, b"").unwrap();
+                }
+                writer.send(&json!({"type": "x"}), &[9; 70_000]).await.unwrap();
+            });
+            let mut reader = FrameReader::new(b, Limits::FULL);
+            for seq in 0..20u64 {
+                let frame = reader.next(HOUR).await.unwrap().unwrap();
+                assert_eq!(frame.header::<ClientHeader>().unwrap(), ClientHeader::Ack { seq });
+            }
+            let frame = reader.next(HOUR).await.unwrap().unwrap();
+            assert_eq!(frame.header::<ClientHeader>().unwrap(), ClientHeader::Unknown);
+            assert_eq!(frame.body, vec![9; 70_000]);
+            assert!(reader.next(HOUR).await.unwrap().is_none());
+            sender.await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn an_end_inside_a_frame_is_told_from_a_clean_one() {
+        let (mut a, b) = duplex(64);
+        a.write_all(&[5, 0]).await.unwrap();
+        drop(a);
+        let got = FrameReader::new(b, Limits::FULL).next(HOUR).await;
+        assert!(matches!(got, Err(ConnError::Truncated)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_counted_from_the_last_byte_even_when_the_wait_is_cancelled() {
+        let (mut a, b) = duplex(64);
+        let mut reader = FrameReader::new(b, Limits::FULL);
+        let start = Instant::now();
+        a.write_all(&[5]).await.unwrap();
+        for _ in 0..4 {
+            let wait = tokio::time::timeout(Duration::from_secs(10), reader.next(Some(SILENCE)));
+            assert!(wait.await.is_err(), "gave up early");
+        }
+        assert!(matches!(reader.next(Some(SILENCE)).await, Err(ConnError::Silent(_))));
+        assert_eq!(start.elapsed().as_secs(), SILENCE.as_secs());
+    }
+
+    #[tokio::test]
+    async fn a_large_frame_to_a_stranger_is_refused_before_its_body_arrives() {
+        let (a, b) = duplex(1 << 16);
+        let mut writer = FrameWriter::new(a);
+        writer.send(&json!({"type": "hello"}), b"x").await.unwrap();
+        let got = FrameReader::new(b, Limits::HELLO).next(HOUR).await;
+        assert!(matches!(
+            got,
+            Err(ConnError::Frame(FrameError::BodyTooLong { size: 1, limit: 0 }))
+        ));
+    }
+}

@@ -1,0 +1,245 @@
+//! A run's record: its frames in order, kept until they are confirmed.
+//!
+//! The [`Recorder`] makes frames and belongs to the one who reads the pipes, so that nothing is
+//! hashed under a lock; the [`Record`] keeps them for the connection.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::credit::{Budget, Window};
+use crate::proto::digest::Running;
+use crate::proto::frame::{self, FrameError};
+use crate::proto::header::{Mark, MarkedStream, Output, ServerHeader, Stream};
+use crate::proto::verdict::{StreamEnd, StreamEndKind};
+
+/// After so many bytes of output a mark is made.
+pub const MARK_EVERY: u64 = 64 * 1024 * 1024;
+/// What a kept frame costs beside its bytes.
+const FRAME_COST: usize = 64;
+
+/// Makes the frames of a record.
+#[derive(Debug)]
+pub struct Recorder {
+    streams: Vec<(Stream, Running)>,
+    next_seq: u64,
+    since_mark: u64,
+}
+
+impl Recorder {
+    /// The recorder of a run that has these streams.
+    #[must_use]
+    pub fn new(streams: &[Stream]) -> Self {
+        let streams = streams.iter().map(|s| (*s, Running::new())).collect();
+        Self { streams, next_seq: 1, since_mark: 0 }
+    }
+
+    /// The frame of a piece that was just read, and a mark if one is due before it.
+    ///
+    /// # Errors
+    /// [`FrameError::BodyTooLong`] if the piece is over the body's limit.
+    pub fn output(
+        &mut self,
+        stream: Stream,
+        piece: &[u8],
+        time_ms: u64,
+    ) -> Result<Vec<Bytes>, FrameError> {
+        let mut frames = Vec::with_capacity(1);
+        if self.since_mark >= MARK_EVERY {
+            frames.push(self.mark()?);
+        }
+        let seq = self.seq();
+        let Some((_, running)) = self.streams.iter_mut().find(|(s, _)| *s == stream) else {
+            return Ok(frames);
+        };
+        let offset = running.offset();
+        running.update(piece);
+        let hash = running.digest();
+        self.since_mark += piece.len() as u64;
+        let header = Output { stream, seq, offset, hash, filename: None, time_ms };
+        frames.push(encode(&ServerHeader::Output(header), piece)?);
+        Ok(frames)
+    }
+
+    /// What a stream was, in all, if it ends here.
+    #[must_use]
+    pub fn stream_end(&self, stream: Stream, end: StreamEndKind) -> Option<StreamEnd> {
+        let (_, running) = self.streams.iter().find(|(s, _)| *s == stream)?;
+        Some(StreamEnd { size: running.offset(), hash: running.digest(), end })
+    }
+
+    /// The place of the next frame, which the caller makes.
+    pub fn seq(&mut self) -> u64 {
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        seq
+    }
+
+    fn mark(&mut self) -> Result<Bytes, FrameError> {
+        self.since_mark = 0;
+        let seq = self.seq();
+        let marked = |(stream, r): &(Stream, Running)| MarkedStream {
+            stream: *stream,
+            offset: r.offset(),
+            state: r.state(),
+        };
+        let streams = self.streams.iter().map(marked).collect();
+        encode(&ServerHeader::Mark(Mark { seq, streams }), b"")
+    }
+}
+
+/// One frame as bytes of its own.
+///
+/// # Errors
+/// A [`FrameError`] if it is over the limits of the format.
+pub fn encode(header: &ServerHeader, body: &[u8]) -> Result<Bytes, FrameError> {
+    let mut out = Vec::with_capacity(body.len() + 320);
+    frame::encode(header, body, &mut out)?;
+    Ok(out.into())
+}
+
+/// The frames that are kept.
+#[derive(Debug)]
+pub struct Record {
+    frames: VecDeque<Bytes>,
+    /// Place of `frames[0]`; all before it are confirmed.
+    first: u64,
+    window: Window,
+}
+
+/// Why an acknowledgement is refused: it names a frame that was never made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("frame {acked} is acknowledged, the last one made is {last}")]
+pub struct AckAhead {
+    /// What the peer says.
+    pub acked: u64,
+    /// What there is.
+    pub last: u64,
+}
+
+impl Record {
+    /// An empty record.
+    #[must_use]
+    pub fn new(budget: Arc<Budget>) -> Self {
+        Self { frames: VecDeque::new(), first: 1, window: Window::new(budget) }
+    }
+
+    /// Keeps the next frame.
+    pub fn push(&mut self, frame: Bytes) {
+        self.window.take(frame.len() + FRAME_COST);
+        self.frames.push_back(frame);
+    }
+
+    /// How many bytes may be read for it now.
+    pub fn room(&mut self) -> usize {
+        self.window.room()
+    }
+
+    /// The last frame's place; 0 if there was none.
+    #[must_use]
+    pub fn last(&self) -> u64 {
+        self.first + self.frames.len() as u64 - 1
+    }
+
+    /// The first frame that is still kept, or the next one to be made.
+    #[must_use]
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// Forgets every frame up to `seq`.
+    ///
+    /// # Errors
+    /// [`AckAhead`] if no such frame was made.
+    pub fn ack(&mut self, seq: u64) -> Result<(), AckAhead> {
+        if seq > self.last() {
+            return Err(AckAhead { acked: seq, last: self.last() });
+        }
+        while self.first <= seq {
+            if let Some(frame) = self.frames.pop_front() {
+                self.window.give(frame.len() + FRAME_COST);
+            }
+            self.first += 1;
+        }
+        Ok(())
+    }
+
+    /// Up to about `bytes` of the frames after `seq`, in order, and the place of the last of them.
+    #[must_use]
+    pub fn after(&self, seq: u64, bytes: usize) -> (Vec<Bytes>, u64) {
+        let skip = usize::try_from((seq + 1).saturating_sub(self.first)).unwrap_or(usize::MAX);
+        let mut left = bytes;
+        let mut taken = Vec::new();
+        for frame in self.frames.iter().skip(skip) {
+            taken.push(frame.clone());
+            if frame.len() >= left {
+                break;
+            }
+            left -= frame.len();
+        }
+        let last = seq + taken.len() as u64;
+        (taken, last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::digest::Digest;
+    use crate::proto::frame::{Decoded, Limits, decode};
+
+    fn header(frame: &[u8]) -> (ServerHeader, Vec<u8>) {
+        let Decoded::Frame(f) = decode(frame, Limits::FULL).unwrap() else { panic!("incomplete") };
+        (serde_json::from_slice(f.header).unwrap(), f.body.to_vec())
+    }
+
+    #[test]
+    fn pieces_carry_offset_seq_and_running_digest() {
+        let mut recorder = Recorder::new(&[Stream::Stdout, Stream::Stderr]);
+        recorder.output(Stream::Stdout, b"ab", 1).unwrap();
+        recorder.output(Stream::Stderr, b"E", 2).unwrap();
+        let frames = recorder.output(Stream::Stdout, b"c", 3).unwrap();
+        let (ServerHeader::Output(output), body) = header(&frames[0]) else { panic!() };
+        assert_eq!((output.seq, output.offset, body), (3, 2, b"c".to_vec()));
+        assert_eq!(output.hash, Digest::of(b"abc"));
+        let end = recorder.stream_end(Stream::Stdout, StreamEndKind::Eof).unwrap();
+        assert_eq!((end.size, end.hash), (3, Digest::of(b"abc")));
+    }
+
+    #[test]
+    fn a_mark_comes_every_64_mib_and_a_reader_can_go_on_from_it() {
+        let mut recorder = Recorder::new(&[Stream::Both]);
+        let piece = vec![1; 1 << 20];
+        for _ in 0..64 {
+            assert_eq!(recorder.output(Stream::Both, &piece, 0).unwrap().len(), 1);
+        }
+        let frames = recorder.output(Stream::Both, b"x", 0).unwrap();
+        let (ServerHeader::Mark(mark), _) = header(&frames[0]) else { panic!("no mark") };
+        let (ServerHeader::Output(output), body) = header(&frames[1]) else { panic!("no output") };
+        assert_eq!((mark.seq, output.seq), (65, 66));
+        let mut running = Running::resume(&mark.streams[0].state, mark.streams[0].offset).unwrap();
+        running.update(&body);
+        assert_eq!((running.digest(), running.offset()), (output.hash, MARK_EVERY + 1));
+    }
+
+    #[test]
+    fn frames_are_kept_until_they_are_acknowledged() {
+        let mut record = Record::new(Arc::new(Budget::new(1 << 20)));
+        for n in 1..=5u8 {
+            record.push(vec![n; 10].into());
+        }
+        assert_eq!(record.after(0, 1000).1, 5);
+        assert_eq!(
+            record.after(2, 15),
+            (vec![Bytes::from(vec![3; 10]), Bytes::from(vec![4; 10])], 4)
+        );
+        record.ack(3).unwrap();
+        record.ack(1).unwrap();
+        assert_eq!((record.first(), record.last()), (4, 5));
+        assert_eq!(record.after(3, 1), (vec![Bytes::from(vec![4; 10])], 4));
+        assert_eq!(record.ack(6), Err(AckAhead { acked: 6, last: 5 }));
+        record.ack(5).unwrap();
+        assert_eq!((record.first(), record.last()), (6, 5));
+    }
+}
