@@ -1,0 +1,407 @@
+//! The journal: what was accepted, what ran and how it ended, one JSON object a line.
+//!
+//! Each line holds its number and the SHA-256 of the line before, so a line that is changed, removed
+//! or moved breaks the chain. A line is one `write(2)` to a file opened for appending: what a killed
+//! server wrote is whole, and only a machine that goes down can tear the last line.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use serde::{Deserialize, Serialize};
+
+use super::clock;
+use crate::proto::digest::Digest;
+use crate::proto::verdict::{Anchor, Verdict};
+
+/// A segment that has grown to so many bytes is followed by the next one.
+pub const SEGMENT_LIMIT: u64 = 64 * 1024 * 1024;
+/// Most bytes of one line.
+pub const LINE_LIMIT: usize = 1 << 20;
+/// So much of a command's text goes into the journal; its digest covers all of it.
+pub const TEXT_LIMIT: usize = 4096;
+const SUFFIX: &str = ".jsonl";
+
+/// One line, without the chain.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Event {
+    /// A server opened the journal.
+    Opened(Origin),
+    /// A run's id was claimed; from here on it may have been started.
+    Accepted(Accepted),
+    /// Its main process is there.
+    Running {
+        /// The run.
+        run: String,
+        /// Under which identity.
+        identity: String,
+        /// The main process.
+        pid: u32,
+        /// Its start, clock ticks after boot (`proc(5)`, field 22 of `stat`).
+        start_time: u64,
+    },
+    /// It could not be started; the id is free again.
+    NotStarted {
+        /// The run.
+        run: String,
+        /// Under which identity.
+        identity: String,
+        /// Why.
+        code: String,
+    },
+    /// It ended.
+    Ended {
+        /// Under which identity.
+        identity: String,
+        /// How.
+        verdict: Box<Verdict>,
+    },
+    /// The server was restarted while it ran.
+    Lost {
+        /// The run.
+        run: String,
+        /// Under which identity.
+        identity: String,
+        /// Processes of it that could not be stopped.
+        left_running: u32,
+    },
+    /// The client gave the id up before it was used.
+    Buried {
+        /// The run.
+        run: String,
+        /// Under which identity.
+        identity: String,
+    },
+}
+
+/// Where and when a line was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The machine (`machine-id(5)`), if it has an id.
+    pub machine: Option<String>,
+    /// The boot (`random(4)`, boot_id).
+    pub boot: String,
+    /// Inode of the pid namespace.
+    pub pid_namespace: u64,
+    /// Milliseconds since boot.
+    pub boottime_ms: u64,
+    /// Bytes of a torn last line that were cut off at opening.
+    #[serde(default)]
+    pub torn: u64,
+}
+
+/// A claim.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// The run.
+    pub run: String,
+    /// Under which identity.
+    pub identity: String,
+    /// Milliseconds since boot.
+    pub boottime_ms: u64,
+    /// What its processes carry in their environment.
+    pub mark: String,
+    /// The command's words, shortened.
+    pub command: String,
+    /// SHA-256 of the words, each ended by NUL.
+    pub digest: Digest,
+}
+
+#[derive(Serialize)]
+struct LineOut<'a> {
+    seq: u64,
+    prev: Option<Digest>,
+    time: String,
+    #[serde(flatten)]
+    event: &'a Event,
+}
+
+/// A line as it was read.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Line {
+    /// Its number, from 1.
+    pub seq: u64,
+    /// Digest of the line before; none in the very first.
+    pub prev: Option<Digest>,
+    /// When it was written, RFC 3339.
+    pub time: String,
+    /// What it says.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// Why the journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The system's word on one of its files.
+    #[error("the journal {}: {error}", .path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A line that is whole is not what was written.
+    #[error("the journal {}, line {line}: {what}; move the file away to start a new journal", .path.display())]
+    Broken {
+        /// The segment.
+        path: PathBuf,
+        /// The line in it, from 1.
+        line: u64,
+        /// What is wrong with it.
+        what: String,
+    },
+}
+
+/// The open journal of one server.
+#[derive(Debug)]
+pub struct Journal {
+    folder: PathBuf,
+    tail: Mutex<Tail>,
+}
+
+#[derive(Debug)]
+struct Tail {
+    file: File,
+    segment: u64,
+    length: u64,
+    seq: u64,
+    last: Option<Digest>,
+    /// A line could not be written whole; nothing is added before the file is cut back.
+    torn: bool,
+}
+
+impl Journal {
+    /// Opens the journal in `folder`, which must exist, and hands each line of its newest segment to
+    /// `each`. A torn last line is cut off; the count of its bytes is returned.
+    ///
+    /// # Errors
+    /// [`JournalError`]: a file cannot be read or written, or the newest segment's chain is broken.
+    pub fn open(folder: &Path, each: impl FnMut(Line)) -> Result<(Self, u64), JournalError> {
+        let segment = newest_segment(folder)?.unwrap_or(1);
+        let path = segment_path(folder, segment);
+        let file =
+            open_segment(&path).map_err(|error| JournalError::Io { path: path.clone(), error })?;
+        let read = read_segment(&path, each)?;
+        let torn = read.length - read.whole;
+        file.set_len(read.whole).map_err(|error| JournalError::Io { path, error })?;
+        let tail =
+            Tail { file, segment, length: read.whole, seq: read.seq, last: read.last, torn: false };
+        Ok((Self { folder: folder.to_owned(), tail: Mutex::new(tail) }, torn))
+    }
+
+    /// Adds a line. It is in the system's hands when this returns: a killed server keeps it.
+    ///
+    /// # Errors
+    /// [`JournalError::Io`], for example on a full disk; no part of the line is then left behind.
+    pub fn add(&self, event: &Event) -> Result<Anchor, JournalError> {
+        let mut tail = self.tail.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.write(&mut tail, event).map_err(|error| JournalError::Io {
+            path: segment_path(&self.folder, tail.segment),
+            error,
+        })
+    }
+
+    /// True if the segment is so large that the next one should be begun.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.tail.lock().unwrap_or_else(std::sync::PoisonError::into_inner).length >= SEGMENT_LIMIT
+    }
+
+    /// Begins the next segment with `carried`: what a reader of that segment alone must know.
+    ///
+    /// # Errors
+    /// [`JournalError::Io`]; the journal then goes on in the old segment.
+    pub fn rotate(&self, carried: &[Event]) -> Result<(), JournalError> {
+        let mut tail = self.tail.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if tail.length < SEGMENT_LIMIT {
+            return Ok(());
+        }
+        let path = segment_path(&self.folder, tail.segment + 1);
+        let next = |path: &Path| -> io::Result<File> {
+            tail.file.sync_data()?;
+            let file = open_segment(path)?;
+            file.set_len(0)?;
+            Ok(file)
+        };
+        let file = next(&path).map_err(|error| JournalError::Io { path: path.clone(), error })?;
+        (tail.file, tail.segment, tail.length, tail.torn) = (file, tail.segment + 1, 0, false);
+        carried.iter().try_for_each(|event| {
+            self.write(&mut tail, event)
+                .map(|_| ())
+                .map_err(|error| JournalError::Io { path: path.clone(), error })
+        })
+    }
+
+    #[expect(clippy::unused_self, reason = "a line belongs to its journal")]
+    fn write(&self, tail: &mut Tail, event: &Event) -> io::Result<Anchor> {
+        if tail.torn {
+            tail.file.set_len(tail.length)?;
+            tail.torn = false;
+        }
+        let seq = tail.seq + 1;
+        let line = LineOut { seq, prev: tail.last, time: clock::timestamp(), event };
+        let mut bytes = serde_json::to_vec(&line)?;
+        let hash = Digest::of(&bytes);
+        bytes.push(b'\n');
+        tail.torn = true;
+        tail.file.write_all(&bytes)?;
+        tail.torn = false;
+        tail.length += bytes.len() as u64;
+        (tail.seq, tail.last) = (seq, Some(hash));
+        Ok(Anchor { seq, hash })
+    }
+}
+
+/// What was found in a segment.
+struct SegmentRead {
+    length: u64,
+    whole: u64,
+    seq: u64,
+    last: Option<Digest>,
+}
+
+fn read_segment(path: &Path, mut each: impl FnMut(Line)) -> Result<SegmentRead, JournalError> {
+    let io_error = |error| JournalError::Io { path: path.to_owned(), error };
+    let mut reader = BufReader::new(File::open(path).map_err(io_error)?);
+    let mut read = SegmentRead { length: 0, whole: 0, seq: 0, last: None };
+    let mut bytes = Vec::new();
+    for number in 1.. {
+        bytes.clear();
+        let got = reader
+            .by_ref()
+            .take(LINE_LIMIT as u64 + 1)
+            .read_until(b'\n', &mut bytes)
+            .map_err(io_error)?;
+        read.length += got as u64;
+        let Some((b'\n', text)) = bytes.split_last() else { break };
+        let broken =
+            |what: String| JournalError::Broken { path: path.to_owned(), line: number, what };
+        let line: Line = serde_json::from_slice(text).map_err(|e| broken(e.to_string()))?;
+        if number > 1 && (line.seq != read.seq + 1 || line.prev != read.last) {
+            return Err(broken("it does not follow the line before".into()));
+        }
+        (read.whole, read.seq, read.last) = (read.length, line.seq, Some(Digest::of(text)));
+        each(line);
+    }
+    read.length = fs::metadata(path).map_err(io_error)?.len();
+    Ok(read)
+}
+
+fn open_segment(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+}
+
+fn segment_path(folder: &Path, segment: u64) -> PathBuf {
+    folder.join(format!("{segment:06}{SUFFIX}"))
+}
+
+fn newest_segment(folder: &Path) -> Result<Option<u64>, JournalError> {
+    let io_error = |error| JournalError::Io { path: folder.to_owned(), error };
+    let mut newest = None;
+    for entry in fs::read_dir(folder).map_err(io_error)? {
+        let name = entry.map_err(io_error)?.file_name();
+        let number =
+            name.to_str().and_then(|n| n.strip_suffix(SUFFIX)).and_then(|n| n.parse().ok());
+        newest = newest.max(number);
+    }
+    Ok(newest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn buried(run: &str) -> Event {
+        Event::Buried { run: run.into(), identity: "local:0".into() }
+    }
+
+    fn lines(folder: &Path) -> Vec<Line> {
+        let mut lines = Vec::new();
+        Journal::open(folder, |line| lines.push(line)).unwrap();
+        lines
+    }
+
+    #[test]
+    fn lines_are_chained_and_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, _) = Journal::open(dir.path(), |_| panic!("empty")).unwrap();
+        let first = journal.add(&buried("a")).unwrap();
+        let second = journal.add(&buried("b")).unwrap();
+        drop(journal);
+        let lines = lines(dir.path());
+        assert_eq!(
+            lines.iter().map(|l| (l.seq, l.prev)).collect::<Vec<_>>(),
+            [(1, None), (2, Some(first.hash))]
+        );
+        let (journal, _) = Journal::open(dir.path(), |_| ()).unwrap();
+        assert_eq!(journal.add(&buried("c")).unwrap().seq, 3);
+        assert_eq!(self::lines(dir.path())[2].prev, Some(second.hash));
+    }
+
+    #[test]
+    fn a_torn_tail_is_cut_off_at_every_byte() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, _) = Journal::open(dir.path(), |_| ()).unwrap();
+        journal.add(&buried("a")).unwrap();
+        let path = segment_path(dir.path(), 1);
+        let whole = fs::read(&path).unwrap();
+        for cut in 1..whole.len() {
+            let mut torn = whole.clone();
+            torn.extend_from_slice(&whole[..cut]);
+            fs::write(&path, torn).unwrap();
+            let (journal, count) = Journal::open(dir.path(), |_| ()).unwrap();
+            assert_eq!((count, fs::read(&path).unwrap() == whole), (cut as u64, true));
+            assert_eq!(journal.add(&buried("b")).unwrap().seq, 2);
+        }
+    }
+
+    #[test]
+    fn a_changed_line_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, _) = Journal::open(dir.path(), |_| ()).unwrap();
+        for run in ["a", "b", "c"] {
+            journal.add(&buried(run)).unwrap();
+        }
+        let path = segment_path(dir.path(), 1);
+        let text = fs::read_to_string(&path).unwrap().replace(r#""run":"b""#, r#""run":"x""#);
+        fs::write(&path, text).unwrap();
+        let error = Journal::open(dir.path(), |_| ()).unwrap_err();
+        assert!(matches!(error, JournalError::Broken { line: 3, .. }), "{error}");
+    }
+
+    #[test]
+    fn the_chain_goes_on_in_the_next_segment() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, _) = Journal::open(dir.path(), |_| ()).unwrap();
+        let first = journal.add(&buried("a")).unwrap();
+        journal.rotate(&[]).unwrap();
+        assert_eq!(newest_segment(dir.path()).unwrap(), Some(1), "not full");
+        journal.tail.lock().unwrap().length = SEGMENT_LIMIT;
+        journal.rotate(&[buried("carried")]).unwrap();
+        drop(journal);
+        let lines = lines(dir.path());
+        assert_eq!((lines.len(), lines[0].seq, lines[0].prev), (1, 2, Some(first.hash)));
+    }
+
+    #[test]
+    fn a_full_disk_leaves_no_part_of_a_line() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/dev/full", dir.path().join("000001.jsonl")).unwrap();
+        let tail = Tail {
+            file: open_segment(&segment_path(dir.path(), 1)).unwrap(),
+            segment: 1,
+            length: 0,
+            seq: 0,
+            last: None,
+            torn: false,
+        };
+        let journal = Journal { folder: dir.path().into(), tail: Mutex::new(tail) };
+        let error = journal.add(&buried("a")).unwrap_err().to_string();
+        assert!(error.contains("No space left"), "{error}");
+        assert_eq!(journal.tail.lock().unwrap().seq, 0);
+    }
+}
