@@ -3,16 +3,25 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-/// What each run may keep whatever the budget says, so that no run waits for another's client.
-pub const FLOOR: usize = 32 * 1024;
-/// The window a run starts with, if the budget allows.
-pub const FIRST_WINDOW: usize = 256 * 1024;
-/// The largest window.
-pub const LARGEST_WINDOW: usize = 8 * 1024 * 1024;
+/// The sizes of a window, bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Sizes {
+    /// What each run may keep whatever the budget says, so that no run waits for another's client.
+    pub floor: usize,
+    /// The window a run starts with, if the budget allows.
+    pub first: usize,
+    /// The largest window.
+    pub largest: usize,
+}
+
+/// Windows for output.
+pub const OUTPUT: Sizes = Sizes { floor: 32 * 1024, first: 256 * 1024, largest: 8 * 1024 * 1024 };
+/// Windows for standard input.
+pub const INPUT: Sizes = Sizes { floor: 64 * 1024, first: 64 * 1024, largest: 1024 * 1024 };
 /// Less room than this is not worth a read.
 pub const LEAST_READ: usize = 4096;
 
-/// The memory that all runs of a server share, `--memory-budget`; each run's [`FLOOR`] comes on top.
+/// The memory that all runs of a server share, `--memory-budget`; each window's floor comes on top.
 #[derive(Debug)]
 pub struct Budget(AtomicI64);
 
@@ -37,6 +46,7 @@ impl Budget {
 #[derive(Debug)]
 pub struct Window {
     budget: Arc<Budget>,
+    sizes: Sizes,
     size: usize,
     used: usize,
     charged: i64,
@@ -45,16 +55,24 @@ pub struct Window {
 }
 
 impl Window {
-    /// An empty window of [`FIRST_WINDOW`].
+    /// An empty window of its first size.
     #[must_use]
-    pub fn new(budget: Arc<Budget>) -> Self {
-        Self { budget, size: FIRST_WINDOW, used: 0, charged: 0, confirmed: 0, was_full: false }
+    pub fn new(budget: Arc<Budget>, sizes: Sizes) -> Self {
+        Self {
+            budget,
+            sizes,
+            size: sizes.first,
+            used: 0,
+            charged: 0,
+            confirmed: 0,
+            was_full: false,
+        }
     }
 
     /// How many bytes may be read now; 0 if it would not be worth it.
     pub fn room(&mut self) -> usize {
         let by_window = self.size.saturating_sub(self.used);
-        let by_budget = FLOOR.saturating_sub(self.used) + self.budget.free();
+        let by_budget = self.sizes.floor.saturating_sub(self.used) + self.budget.free();
         self.was_full |= by_window < LEAST_READ;
         match by_window.min(by_budget) {
             room if room < LEAST_READ => 0,
@@ -74,7 +92,7 @@ impl Window {
         self.confirmed += bytes;
         if self.confirmed >= self.size {
             if self.was_full {
-                self.size = (self.size * 2).min(LARGEST_WINDOW);
+                self.size = (self.size * 2).min(self.sizes.largest);
             }
             (self.confirmed, self.was_full) = (0, false);
         }
@@ -88,7 +106,7 @@ impl Window {
     }
 
     fn settle(&mut self) {
-        let due = i64::try_from(self.used.saturating_sub(FLOOR)).unwrap_or(i64::MAX);
+        let due = i64::try_from(self.used.saturating_sub(self.sizes.floor)).unwrap_or(i64::MAX);
         self.budget.charge(due - self.charged);
         self.charged = due;
     }
@@ -106,34 +124,34 @@ mod tests {
 
     fn window(budget: u64) -> (Arc<Budget>, Window) {
         let budget = Arc::new(Budget::new(budget));
-        (Arc::clone(&budget), Window::new(budget))
+        (Arc::clone(&budget), Window::new(budget, OUTPUT))
     }
 
     #[test]
     fn grows_only_when_full_windows_are_confirmed() {
         let (_, mut w) = window(1 << 30);
-        w.take(FIRST_WINDOW / 2);
-        w.give(FIRST_WINDOW / 2);
-        w.take(FIRST_WINDOW / 2);
-        w.give(FIRST_WINDOW / 2);
-        assert_eq!(w.size(), FIRST_WINDOW);
+        w.take(OUTPUT.first / 2);
+        w.give(OUTPUT.first / 2);
+        w.take(OUTPUT.first / 2);
+        w.give(OUTPUT.first / 2);
+        assert_eq!(w.size(), OUTPUT.first);
         for _ in 0..20 {
             let size = w.size();
             w.take(size);
             assert_eq!(w.room(), 0);
             w.give(size);
         }
-        assert_eq!(w.size(), LARGEST_WINDOW);
+        assert_eq!(w.size(), OUTPUT.largest);
     }
 
     #[test]
     fn an_exhausted_budget_leaves_each_run_its_floor() {
         let (budget, mut first) = window(100_000);
-        let mut second = Window::new(Arc::clone(&budget));
-        assert_eq!(first.room(), FLOOR + 100_000);
-        first.take(FLOOR + 100_000);
-        assert_eq!((first.room(), second.room()), (0, FLOOR));
-        second.take(FLOOR);
+        let mut second = Window::new(Arc::clone(&budget), OUTPUT);
+        assert_eq!(first.room(), OUTPUT.floor + 100_000);
+        first.take(OUTPUT.floor + 100_000);
+        assert_eq!((first.room(), second.room()), (0, OUTPUT.floor));
+        second.take(OUTPUT.floor);
         assert_eq!(second.room(), 0);
         drop(first);
         assert_eq!(second.room(), 100_000);

@@ -5,3 +5,4 @@ pub mod credit;
 pub mod id;
 pub mod journal;
 pub mod record;
+pub mod stdin;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::credit::{Budget, Window};
+use super::credit::{Budget, OUTPUT, Window};
 use crate::proto::digest::Running;
 use crate::proto::frame::{self, FrameError};
 use crate::proto::header::{Mark, MarkedStream, Output, ServerHeader, Stream};
@@ -122,7 +122,7 @@ impl Record {
     /// An empty record.
     #[must_use]
     pub fn new(budget: Arc<Budget>) -> Self {
-        Self { frames: VecDeque::new(), first: 1, window: Window::new(budget) }
+        Self { frames: VecDeque::new(), first: 1, window: Window::new(budget, OUTPUT) }
     }
 
     /// Keeps the next frame.

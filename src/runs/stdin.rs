@@ -1,0 +1,250 @@
+//! A run's standard input on its way from the client to the command.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
+
+use super::credit::{Budget, INPUT, Window};
+use crate::proto::digest::Running;
+use crate::proto::header::{Grant, StdinPiece};
+
+/// Why a piece is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum StdinError {
+    /// It does not start where the last one ended.
+    #[error("standard input goes on at {expected}, the piece starts at {offset}")]
+    Offset {
+        /// Where the piece starts.
+        offset: u64,
+        /// Where it should.
+        expected: u64,
+    },
+    /// Its digest is not that of the stream.
+    #[error("the digest of the standard input does not match up to {offset}")]
+    Hash {
+        /// Where the stream would stand.
+        offset: u64,
+    },
+    /// More was sent than was granted.
+    #[error("standard input was granted up to {granted}, sent up to {sent}")]
+    Beyond {
+        /// What was granted.
+        granted: u64,
+        /// What was sent.
+        sent: u64,
+    },
+    /// Something came after the end.
+    #[error("standard input goes on after its end")]
+    AfterEnd,
+}
+
+/// What is there for the command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// These bytes.
+    Bytes(Bytes),
+    /// The end of the input.
+    End,
+    /// Nothing yet.
+    Nothing,
+}
+
+/// Received and not yet written to the command.
+#[derive(Debug)]
+pub struct StdinQueue {
+    pieces: VecDeque<Bytes>,
+    received: Running,
+    written: u64,
+    granted: u64,
+    ended: bool,
+    /// The command closed its end: what comes is counted and thrown away.
+    closed: bool,
+    window: Window,
+}
+
+impl StdinQueue {
+    /// An empty queue with the first grant; an ended one if no input will come.
+    #[must_use]
+    pub fn new(budget: Arc<Budget>, wanted: bool) -> Self {
+        let window = Window::new(budget, INPUT);
+        let granted = if wanted { INPUT.first as u64 } else { 0 };
+        Self {
+            pieces: VecDeque::new(),
+            received: Running::new(),
+            written: 0,
+            granted,
+            ended: !wanted,
+            closed: false,
+            window,
+        }
+    }
+
+    /// Takes the client's next piece.
+    ///
+    /// # Errors
+    /// A [`StdinError`]: the client is at fault and nothing was taken.
+    pub fn push(&mut self, piece: StdinPiece, bytes: &Bytes) -> Result<(), StdinError> {
+        let running = self.check(piece, bytes)?;
+        if running.offset() > self.granted {
+            return Err(StdinError::Beyond { granted: self.granted, sent: running.offset() });
+        }
+        self.received = running;
+        if self.closed {
+            self.written = self.received.offset();
+        } else if !bytes.is_empty() {
+            self.window.take(bytes.len());
+            self.pieces.push_back(bytes.clone());
+        }
+        Ok(())
+    }
+
+    /// Takes the end of the input; said twice, it is the same end.
+    ///
+    /// # Errors
+    /// A [`StdinError`]: the client is at fault and nothing was taken.
+    pub fn end(&mut self, piece: StdinPiece) -> Result<(), StdinError> {
+        if self.ended && piece.offset == self.received.offset() {
+            return Ok(());
+        }
+        self.check(piece, &[])?;
+        self.ended = true;
+        Ok(())
+    }
+
+    fn check(&self, piece: StdinPiece, bytes: &[u8]) -> Result<Running, StdinError> {
+        if self.ended {
+            return Err(StdinError::AfterEnd);
+        }
+        let expected = self.received.offset();
+        if piece.offset != expected {
+            return Err(StdinError::Offset { offset: piece.offset, expected });
+        }
+        let mut running = self.received.clone();
+        running.update(bytes);
+        if running.digest() == piece.hash {
+            Ok(running)
+        } else {
+            Err(StdinError::Hash { offset: running.offset() })
+        }
+    }
+
+    /// What to write to the command next.
+    #[must_use]
+    pub fn next(&self) -> Next {
+        match self.pieces.front() {
+            Some(bytes) => Next::Bytes(bytes.clone()),
+            None if self.ended => Next::End,
+            None => Next::Nothing,
+        }
+    }
+
+    /// `count` bytes of the first piece were written.
+    pub fn wrote(&mut self, count: usize) {
+        self.written += count as u64;
+        self.window.give(count);
+        if let Some(front) = self.pieces.front_mut() {
+            front.advance(count.min(front.len()));
+            if front.is_empty() {
+                self.pieces.pop_front();
+            }
+        }
+    }
+
+    /// The command closed its standard input: what is left is thrown away.
+    pub fn close(&mut self) {
+        let left: usize = self.pieces.drain(..).map(|p| p.len()).sum();
+        self.window.give(left);
+        self.written = self.received.offset();
+        self.closed = true;
+    }
+
+    /// Whether the command closed its standard input.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// What was received: where a client goes on.
+    #[must_use]
+    pub fn received(&self) -> &Running {
+        &self.received
+    }
+
+    /// Up to where input may be sent.
+    #[must_use]
+    pub fn granted(&self) -> u64 {
+        self.granted
+    }
+
+    /// A new grant, when half of the window has become free.
+    pub fn grant(&mut self) -> Option<Grant> {
+        let room = self.window.room() as u64;
+        let to = self.received.offset() + room;
+        if self.ended || self.closed || to < self.granted + (self.window.size() / 2) as u64 {
+            return None;
+        }
+        self.granted = to;
+        Some(Grant { to, taken: self.received.offset() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::digest::Digest;
+
+    fn queue() -> StdinQueue {
+        StdinQueue::new(Arc::new(Budget::new(1 << 20)), true)
+    }
+
+    fn piece(offset: u64, whole: &[u8]) -> StdinPiece {
+        StdinPiece { offset, hash: Digest::of(whole) }
+    }
+
+    #[test]
+    fn pieces_come_out_as_they_went_in() {
+        let mut q = queue();
+        assert_eq!(q.next(), Next::Nothing);
+        q.push(piece(0, b"abc"), &Bytes::from_static(b"abc")).unwrap();
+        q.push(piece(3, b"abcd"), &Bytes::from_static(b"d")).unwrap();
+        q.wrote(2);
+        assert_eq!(q.next(), Next::Bytes(Bytes::from_static(b"c")));
+        q.wrote(1);
+        assert_eq!(q.next(), Next::Bytes(Bytes::from_static(b"d")));
+        q.end(piece(4, b"abcd")).unwrap();
+        q.wrote(1);
+        assert_eq!(q.next(), Next::End);
+        q.end(piece(4, b"abcd")).unwrap();
+    }
+
+    #[test]
+    fn a_piece_out_of_place_altered_or_beyond_the_grant_is_refused() {
+        let mut q = queue();
+        let a = Bytes::from_static(b"a");
+        assert_eq!(q.push(piece(1, b"a"), &a), Err(StdinError::Offset { offset: 1, expected: 0 }));
+        assert_eq!(q.push(piece(0, b"b"), &a), Err(StdinError::Hash { offset: 1 }));
+        let much = vec![0; INPUT.first + 1];
+        let error = StdinError::Beyond { granted: INPUT.first as u64, sent: much.len() as u64 };
+        assert_eq!(q.push(piece(0, &much), &much.clone().into()), Err(error));
+        assert_eq!(q.received().offset(), 0);
+        q.end(piece(0, b"")).unwrap();
+        assert_eq!(q.push(piece(0, b"a"), &a), Err(StdinError::AfterEnd));
+    }
+
+    #[test]
+    fn credit_follows_what_the_command_reads() {
+        let mut q = queue();
+        assert_eq!(q.grant(), None, "the first grant came with `started`");
+        let mut whole = vec![0; INPUT.first];
+        q.push(piece(0, &whole), &whole.clone().into()).unwrap();
+        assert_eq!(q.grant(), None, "nothing was read");
+        q.wrote(whole.len());
+        let grant = q.grant().unwrap();
+        assert!(grant.to >= (2 * INPUT.first) as u64 && grant.taken == INPUT.first as u64);
+        whole.push(1);
+        q.push(piece(INPUT.first as u64, &whole), &Bytes::from_static(&[1])).unwrap();
+        q.close();
+        assert_eq!((q.next(), q.grant()), (Next::Nothing, None));
+    }
+}
