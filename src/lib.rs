@@ -1,3 +1,6 @@
 //! `rexec` runs a command on another machine and tells the truth about it.
 
+pub mod identity;
 pub mod proto;
+pub mod sys;
+pub mod transport;

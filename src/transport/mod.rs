@@ -1,0 +1,1 @@
+//! Addresses and the streams between them.
