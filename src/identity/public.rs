@@ -1,0 +1,176 @@
+//! Public keys as OpenSSH writes them.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rustls::SignatureScheme;
+use rustls::pki_types::SubjectPublicKeyInfoDer;
+use ssh_key::encoding::Encode as _;
+use ssh_key::public::{Ed25519PublicKey, KeyData};
+use ssh_key::{Algorithm, Signature};
+
+use super::Fingerprint;
+
+/// A public key that can be checked against: its parsed form and its blob (RFC 4253, 6.6).
+#[derive(Clone)]
+pub struct PublicKey {
+    data: KeyData,
+    blob: Vec<u8>,
+}
+
+/// Why something is not a public key that can be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublicKeyError {
+    /// The base64 or what it encodes is damaged.
+    #[error("the key is damaged or cut off")]
+    Malformed,
+    /// A kind of key that cannot be used.
+    #[error("keys of type {0} are not supported yet; use one of type ssh-ed25519")]
+    Unsupported(String),
+    /// The word before the key names another type than the key has.
+    #[error("the line says {said} but the key is of type {is}")]
+    Mislabelled {
+        /// The word.
+        said: String,
+        /// The key's own type.
+        is: String,
+    },
+}
+
+/// The `SubjectPublicKeyInfo` of an Ed25519 key up to the key's 32 bytes (RFC 8410, 4).
+const ED25519_SPKI: [u8; 12] =
+    [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0];
+
+impl PublicKey {
+    /// Reads a blob.
+    ///
+    /// # Errors
+    /// It is damaged, goes on after its end, or is of a kind that cannot be used.
+    pub fn from_blob(blob: &[u8]) -> Result<Self, PublicKeyError> {
+        let key = ssh_key::PublicKey::from_bytes(blob).map_err(|_| PublicKeyError::Malformed)?;
+        let data = KeyData::from(key);
+        match data {
+            KeyData::Ed25519(_) => Ok(Self { data, blob: blob.to_vec() }),
+            other => Err(PublicKeyError::Unsupported(other.algorithm().to_string())),
+        }
+    }
+
+    /// Reads a blob in base64, as after the type on a line, and compares the type with `said`.
+    ///
+    /// # Errors
+    /// As [`from_blob`](Self::from_blob), or another type than said.
+    pub fn from_words(said: &str, base64: &str) -> Result<Self, PublicKeyError> {
+        let blob = STANDARD.decode(base64).map_err(|_| PublicKeyError::Malformed)?;
+        let key = Self::from_blob(&blob)?;
+        let is = key.algorithm();
+        if is != said {
+            return Err(PublicKeyError::Mislabelled { said: said.to_owned(), is });
+        }
+        Ok(key)
+    }
+
+    /// Reads the blob in base64, without its type, as [`to_base64`](Self::to_base64) gives it.
+    ///
+    /// # Errors
+    /// As [`from_blob`](Self::from_blob).
+    pub fn from_base64(base64: &str) -> Result<Self, PublicKeyError> {
+        Self::from_blob(&STANDARD.decode(base64).map_err(|_| PublicKeyError::Malformed)?)
+    }
+
+    /// Reads a raw public key of TLS (RFC 7250).
+    ///
+    /// # Errors
+    /// It is no Ed25519 key.
+    pub fn from_spki(spki: &[u8]) -> Result<Self, PublicKeyError> {
+        let point = spki.strip_prefix(&ED25519_SPKI).ok_or(PublicKeyError::Malformed)?;
+        let point = point.try_into().map_err(|_| PublicKeyError::Malformed)?;
+        Self::from_data(KeyData::Ed25519(Ed25519PublicKey(point)))
+    }
+
+    pub(super) fn from_data(data: KeyData) -> Result<Self, PublicKeyError> {
+        let blob = data.encode_vec().map_err(|_| PublicKeyError::Malformed)?;
+        Self::from_blob(&blob)
+    }
+
+    /// The raw public key of TLS, by which a server shows this key; none if it is not an Ed25519 key.
+    #[must_use]
+    pub fn to_spki(&self) -> Option<SubjectPublicKeyInfoDer<'static>> {
+        let point = self.data.ed25519()?;
+        Some([ED25519_SPKI.as_slice(), &point.0].concat().into())
+    }
+
+    /// The type as OpenSSH writes it, such as `ssh-ed25519`.
+    #[must_use]
+    pub fn algorithm(&self) -> String {
+        self.data.algorithm().to_string()
+    }
+
+    /// The blob.
+    #[must_use]
+    pub fn blob(&self) -> &[u8] {
+        &self.blob
+    }
+
+    /// The blob in base64.
+    #[must_use]
+    pub fn to_base64(&self) -> String {
+        STANDARD.encode(&self.blob)
+    }
+
+    /// What names the key to people.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of_blob(&self.blob)
+    }
+
+    pub(super) fn data(&self) -> &KeyData {
+        &self.data
+    }
+
+    /// Whether `signature` is this key's over `message`. Each type of key has its own algorithms: one
+    /// that belongs to another type is no signature at all.
+    pub(super) fn verifies(&self, message: &[u8], signature: &Signature) -> bool {
+        match (&self.data, signature.algorithm()) {
+            (KeyData::Ed25519(key), Algorithm::Ed25519) => {
+                raw_verify(SignatureScheme::ED25519, &key.0, message, signature.as_bytes())
+            }
+            _ => false,
+        }
+    }
+}
+
+fn raw_verify(scheme: SignatureScheme, key: &[u8], message: &[u8], signature: &[u8]) -> bool {
+    let provider = rustls::crypto::ring::default_provider();
+    let mapping = provider.signature_verification_algorithms.mapping;
+    let algorithm = mapping.iter().find(|(s, _)| *s == scheme).and_then(|(_, all)| all.first());
+    algorithm.is_some_and(|a| a.verify_signature(key, message, signature).is_ok())
+}
+
+impl PartialEq for PublicKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.blob == other.blob
+    }
+}
+
+impl Eq for PublicKey {}
+
+impl Hash for PublicKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.blob.hash(state);
+    }
+}
+
+/// `ssh-ed25519 AAAA…`: as on a line, without a comment.
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.algorithm(), self.to_base64())
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PublicKey({})", self.fingerprint())
+    }
+}
