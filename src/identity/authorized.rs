@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::authorized_keys::{self, Entry};
 use super::{Fingerprint, LineError, PublicKey};
-use crate::sys::fs::{FsError, TrustedFile, Version, euid};
+use crate::sys::fs::{FsError, TrustedFile, Version, euid, is_own_or_root};
 
 #[cfg(test)]
 mod tests;
@@ -39,7 +39,7 @@ impl Identity {
     /// Who comes from `uid` over a unix socket; none if that is neither this server's account nor root.
     #[must_use]
     pub fn of_unix_peer(uid: u32) -> Option<Self> {
-        (uid == euid() || uid == 0).then_some(Self::Local { uid })
+        is_own_or_root(uid).then_some(Self::Local { uid })
     }
 
     /// What makes two of them the same.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,8 +15,11 @@ use ssh_key::{Algorithm, Signature};
 use super::Fingerprint;
 
 /// A public key that can be checked against: its parsed form and its blob (RFC 4253, 6.6).
+/// Cheap to clone.
 #[derive(Clone)]
-pub struct PublicKey {
+pub struct PublicKey(Arc<Parsed>);
+
+struct Parsed {
     data: KeyData,
     blob: Vec<u8>,
 }
@@ -52,7 +56,7 @@ impl PublicKey {
         let key = ssh_key::PublicKey::from_bytes(blob).map_err(|_| PublicKeyError::Malformed)?;
         let data = KeyData::from(key);
         match data {
-            KeyData::Ed25519(_) => Ok(Self { data, blob: blob.to_vec() }),
+            KeyData::Ed25519(_) => Ok(Self(Arc::new(Parsed { data, blob: blob.to_vec() }))),
             other => Err(PublicKeyError::Unsupported(other.algorithm().to_string())),
         }
     }
@@ -86,53 +90,49 @@ impl PublicKey {
     pub fn from_spki(spki: &[u8]) -> Result<Self, PublicKeyError> {
         let point = spki.strip_prefix(&ED25519_SPKI).ok_or(PublicKeyError::Malformed)?;
         let point = point.try_into().map_err(|_| PublicKeyError::Malformed)?;
-        Self::from_data(KeyData::Ed25519(Ed25519PublicKey(point)))
-    }
-
-    pub(super) fn from_data(data: KeyData) -> Result<Self, PublicKeyError> {
-        let blob = data.encode_vec().map_err(|_| PublicKeyError::Malformed)?;
-        Self::from_blob(&blob)
+        let data = KeyData::Ed25519(Ed25519PublicKey(point));
+        Self::from_blob(&data.encode_vec().map_err(|_| PublicKeyError::Malformed)?)
     }
 
     /// The raw public key of TLS, by which a server shows this key; none if it is not an Ed25519 key.
     #[must_use]
     pub fn to_spki(&self) -> Option<SubjectPublicKeyInfoDer<'static>> {
-        let point = self.data.ed25519()?;
+        let point = self.0.data.ed25519()?;
         Some([ED25519_SPKI.as_slice(), &point.0].concat().into())
     }
 
     /// The type as OpenSSH writes it, such as `ssh-ed25519`.
     #[must_use]
     pub fn algorithm(&self) -> String {
-        self.data.algorithm().to_string()
+        self.0.data.algorithm().to_string()
     }
 
     /// The blob.
     #[must_use]
     pub fn blob(&self) -> &[u8] {
-        &self.blob
+        &self.0.blob
     }
 
     /// The blob in base64.
     #[must_use]
     pub fn to_base64(&self) -> String {
-        STANDARD.encode(&self.blob)
+        STANDARD.encode(&self.0.blob)
     }
 
     /// What names the key to people.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
-        Fingerprint::of_blob(&self.blob)
+        Fingerprint::of_blob(&self.0.blob)
     }
 
     pub(super) fn data(&self) -> &KeyData {
-        &self.data
+        &self.0.data
     }
 
     /// Whether `signature` is this key's over `message`. Each type of key has its own algorithms: one
     /// that belongs to another type is no signature at all.
     pub(super) fn verifies(&self, message: &[u8], signature: &Signature) -> bool {
-        match (&self.data, signature.algorithm()) {
+        match (&self.0.data, signature.algorithm()) {
             (KeyData::Ed25519(key), Algorithm::Ed25519) => {
                 raw_verify(SignatureScheme::ED25519, &key.0, message, signature.as_bytes())
             }
@@ -150,7 +150,7 @@ fn raw_verify(scheme: SignatureScheme, key: &[u8], message: &[u8], signature: &[
 
 impl PartialEq for PublicKey {
     fn eq(&self, other: &Self) -> bool {
-        self.blob == other.blob
+        self.0.blob == other.0.blob
     }
 }
 
@@ -158,7 +158,7 @@ impl Eq for PublicKey {}
 
 impl Hash for PublicKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.blob.hash(state);
+        self.0.blob.hash(state);
     }
 }
 

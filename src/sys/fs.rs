@@ -151,6 +151,12 @@ pub fn euid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
+/// Whether what belongs to `uid` is as good as this process' own: it is, or it is root's.
+#[must_use]
+pub fn is_own_or_root(uid: u32) -> bool {
+    uid == 0 || uid == euid()
+}
+
 fn check_file(file: &File, path: &Path, trust: Trust, euid: u32) -> Result<Stat, FsError> {
     let stat = rustix::fs::fstat(file).map_err(|e| FsError::io("examine", path, e))?;
     let (path, mode) = (path.to_owned(), mode_of(&stat));

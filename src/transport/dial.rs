@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use super::stream::tune;
 use super::tls::{self, ClientFault};
 use super::{Channel, Endpoint, Host, HostKeyCheck, HostKeyError, Stream, TlsFault};
-use crate::sys::fs::euid;
+use crate::sys::fs::is_own_or_root;
 
 #[cfg(test)]
 mod tests;
@@ -160,7 +160,7 @@ async fn connect_unix(path: &Path) -> Result<ClientStream, DialError> {
     let unix = |source| DialError::Unix { path: path.to_owned(), source };
     let socket = UnixStream::connect(path).await.map_err(unix)?;
     let uid = socket.peer_cred().map_err(unix)?.uid();
-    if uid != euid() && uid != 0 {
+    if !is_own_or_root(uid) {
         return Err(DialError::WrongUser { path: path.to_owned(), uid });
     }
     Ok(ClientStream { stream: socket.into(), channel: None })

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::socket_file::SocketFile;
 use super::stream::tune;
 use super::{Channel, Endpoint, Host, ListenAddr, Stream, TlsFault, TlsServer};
-use crate::sys::fs::euid;
+use crate::sys::fs::is_own_or_root;
 
 #[cfg(test)]
 mod tests;
@@ -309,7 +309,7 @@ impl Accepted {
             }
             Self::Unix(socket) => {
                 let peer = socket.peer_cred().map_err(HandshakeError::NoCredentials)?;
-                if peer.uid() != euid() && peer.uid() != 0 {
+                if !is_own_or_root(peer.uid()) {
                     return Err(HandshakeError::WrongUser(peer.uid()));
                 }
                 let peer = Peer::Unix { uid: peer.uid(), pid: peer.pid() };

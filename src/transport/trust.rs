@@ -1,6 +1,6 @@
 //! Which host key a client accepts.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{Endpoint, HostKeyCheck};
 use crate::identity::known_hosts::{Known, KnownHosts, line_for};
@@ -45,19 +45,20 @@ pub enum HostKeyError {
     },
     /// It is another key than before: someone may be in between.
     #[error(
-        "the host key of {endpoint} is {shown}, but line {line} of {} says {listed}. Somebody may be listening \
+        "the host key of {endpoint} is {}, but line {line} of {} says {listed}. Somebody may be listening \
          in; if the server has a new key, replace that line",
+        key.fingerprint(),
         file.display()
     )]
     Changed {
         /// The address asked for.
         endpoint: Endpoint,
         /// The key shown.
-        shown: Fingerprint,
+        key: PublicKey,
         /// The key expected.
         listed: Fingerprint,
         /// The file that says so.
-        file: PathBuf,
+        file: Box<Path>,
         /// Its line, from 1.
         line: usize,
     },
@@ -69,7 +70,7 @@ pub enum HostKeyError {
         /// The key shown.
         shown: Fingerprint,
         /// The file that says so.
-        file: PathBuf,
+        file: Box<Path>,
         /// Its line, from 1.
         line: usize,
     },
@@ -147,7 +148,7 @@ impl HostTrust {
         let (endpoint, shown) = (endpoint.clone(), key.fingerprint());
         for Answer { file, known } in answers {
             if let Known::Revoked { line } = *known {
-                let file = file.clone();
+                let file = file.as_path().into();
                 return Some(Err(HostKeyError::Revoked { endpoint, shown, file, line }));
             }
         }
@@ -156,8 +157,8 @@ impl HostTrust {
         }
         answers.iter().find_map(|Answer { file, known }| match *known {
             Known::Changed { line, fingerprint: listed } => {
-                let (endpoint, file) = (endpoint.clone(), file.clone());
-                Some(Err(HostKeyError::Changed { endpoint, shown, listed, file, line }))
+                let (endpoint, file) = (endpoint.clone(), file.as_path().into());
+                Some(Err(HostKeyError::Changed { endpoint, key: key.clone(), listed, file, line }))
             }
             _ => None,
         })

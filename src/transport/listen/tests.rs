@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::identity::{Key, PublicKey, host_key, sign_auth, verify_auth};
-use crate::sys::fs::StateDir;
+use crate::sys::fs::{StateDir, euid};
 use crate::transport::{ClientStream, DialError, HostKeyError, HostTrust, connect, tls};
 
 struct Server {
