@@ -37,10 +37,16 @@ pub enum KeyError {
     File(#[from] FsError),
     /// The file does not hold one whole OpenSSH private key.
     #[error(
+        "{} is not a whole OpenSSH private key; if it is of an older format, run: ssh-keygen -p -f {}",
+        .0.display(), .0.display()
+    )]
+    Damaged(PathBuf),
+    /// A key of rexec's own is damaged. It is not replaced: those who know the old key would refuse the new one.
+    #[error(
         "{} is not a whole OpenSSH private key; restore it, or move it away to have a new one made",
         .0.display()
     )]
-    Damaged(PathBuf),
+    OwnDamaged(PathBuf),
     /// The key needs a passphrase.
     #[error(
         "{} is protected by a passphrase, which is not supported yet; use a key without one",

@@ -74,7 +74,12 @@ pub(super) fn is_key_type(word: &str) -> bool {
             | "ecdsa-sha2-nistp521"
             | "sk-ssh-ed25519@openssh.com"
             | "sk-ecdsa-sha2-nistp256@openssh.com"
-    ) || (word.ends_with("-cert-v01@openssh.com") && !word.contains(['=', '"', ',']))
+    ) || is_certificate_type(word)
+}
+
+fn is_certificate_type(word: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'@' | b'.');
+    word.ends_with("-cert-v01@openssh.com") && word.bytes().all(plain)
 }
 
 /// What a message quotes of a file: its start, without control characters.

@@ -44,7 +44,10 @@ fn load_or_create(state: &StateDir, name: &str, comment: &str) -> Result<Key, Ke
 
 fn load(state: &StateDir, name: &str) -> Result<Option<Key>, KeyError> {
     match state.read_private(name, KEY_FILE_LIMIT) {
-        Ok(pem) => Key::from_openssh(&pem, &state.file(name)?).map(Some),
+        Ok(pem) => match Key::from_openssh(&pem, &state.file(name)?) {
+            Err(KeyError::Damaged(path)) => Err(KeyError::OwnDamaged(path)),
+            key => key.map(Some),
+        },
         Err(e) if e.is_missing() => Ok(None),
         Err(e) => Err(e.into()),
     }
@@ -114,6 +117,7 @@ mod tests {
             let text = host_key(&state).unwrap_err().to_string();
             let path = state.path().join("host_key");
             assert!(text.starts_with(&format!("{} is not a whole", path.display())), "{text}");
+            assert!(text.ends_with("or move it away to have a new one made"), "{text}");
             assert_eq!(text.lines().count(), 1);
             assert_eq!(std::fs::read_to_string(path).unwrap(), content);
         }

@@ -216,6 +216,21 @@ mod tests {
     }
 
     #[test]
+    fn no_flipped_bit_is_accepted() {
+        let key = key();
+        let proof = sign(&key, b"m").unwrap().into_bytes();
+        // The last line feed is no part of the signature.
+        for at in 0..proof.len() - 1 {
+            for bit in 0..7 {
+                let mut bytes = proof.clone();
+                bytes[at] ^= 1 << bit;
+                let text = String::from_utf8(bytes).unwrap();
+                assert!(verify(key.public(), &text, b"m").is_err(), "byte {at} bit {bit}\n{text}");
+            }
+        }
+    }
+
+    #[test]
     fn the_algorithm_must_be_the_keys() {
         let key = key();
         let data = SshSig::signed_data(NAMESPACE, HashAlg::Sha256, b"m").unwrap();

@@ -13,6 +13,7 @@ use ssh_key::public::{Ed25519PublicKey, KeyData};
 use ssh_key::{Algorithm, Signature};
 
 use super::Fingerprint;
+use super::line::quote;
 
 /// A public key that can be checked against: its parsed form and its blob (RFC 4253, 6.6).
 /// Cheap to clone.
@@ -55,9 +56,14 @@ impl PublicKey {
     pub fn from_blob(blob: &[u8]) -> Result<Self, PublicKeyError> {
         let key = ssh_key::PublicKey::from_bytes(blob).map_err(|_| PublicKeyError::Malformed)?;
         let data = KeyData::from(key);
+        // One key, one blob, one fingerprint: the parser passes over surplus bytes inside a field.
+        if data.encode_vec().ok().as_deref() != Some(blob) {
+            return Err(PublicKeyError::Malformed);
+        }
         match data {
             KeyData::Ed25519(_) => Ok(Self(Arc::new(Parsed { data, blob: blob.to_vec() }))),
-            other => Err(PublicKeyError::Unsupported(other.algorithm().to_string())),
+            // The name of an unknown type is the peer's own text.
+            other => Err(PublicKeyError::Unsupported(quote(other.algorithm().as_str()))),
         }
     }
 
@@ -172,5 +178,51 @@ impl fmt::Display for PublicKey {
 impl fmt::Debug for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "PublicKey({})", self.fingerprint())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn field(bytes: &[u8]) -> Vec<u8> {
+        let len = u32::try_from(bytes.len()).unwrap();
+        [&len.to_be_bytes(), bytes].concat()
+    }
+
+    fn ed25519(point: &[u8]) -> Vec<u8> {
+        [field(b"ssh-ed25519"), field(point)].concat()
+    }
+
+    #[test]
+    fn forms_of_one_key() {
+        let key = PublicKey::from_blob(&ed25519(&[7; 32])).unwrap();
+        assert_eq!(PublicKey::from_base64(&key.to_base64()), Ok(key.clone()));
+        assert_eq!(PublicKey::from_spki(&key.to_spki().unwrap()), Ok(key.clone()));
+        assert_eq!(key.to_string(), format!("ssh-ed25519 {}", key.to_base64()));
+        assert_eq!(key.blob(), ed25519(&[7; 32]));
+    }
+
+    #[test]
+    fn bytes_that_are_no_key() {
+        let whole = ed25519(&[7; 32]);
+        for cut in 0..whole.len() {
+            assert_eq!(PublicKey::from_blob(&whole[..cut]), Err(PublicKeyError::Malformed));
+        }
+        for len in [0, 31, 33] {
+            let blob = ed25519(&vec![7; len]);
+            assert_eq!(PublicKey::from_blob(&blob), Err(PublicKeyError::Malformed), "{len}");
+        }
+        let longer = [whole, vec![0]].concat();
+        assert_eq!(PublicKey::from_blob(&longer), Err(PublicKeyError::Malformed));
+        assert_eq!(PublicKey::from_spki(&[0; 44]), Err(PublicKeyError::Malformed));
+        assert_eq!(PublicKey::from_spki(&ED25519_SPKI), Err(PublicKeyError::Malformed));
+    }
+
+    #[test]
+    fn a_peers_words_are_shown_without_control_characters() {
+        let blob = [field(b"\x1b[2J@x"), field(&[7; 32])].concat();
+        let error = PublicKey::from_blob(&blob).unwrap_err();
+        assert_eq!(error, PublicKeyError::Unsupported("?[2J@x".to_owned()));
     }
 }

@@ -168,8 +168,9 @@ pub(super) async fn client(
     check: Arc<dyn HostKeyCheck>,
 ) -> Result<(Stream, Channel), ClientFault> {
     let name = server_name(endpoint, &socket)?;
-    let verifier = Arc::new(Verifier::new(endpoint.clone(), check, &provider()));
-    let mut config = ClientConfig::builder_with_provider(Arc::new(provider()))
+    let provider = Arc::new(provider());
+    let verifier = Arc::new(Verifier::new(endpoint.clone(), check, &provider));
+    let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::clone(&verifier) as _)

@@ -166,6 +166,19 @@ fn of_many_creators_one_wins_and_all_read_a_whole_file() {
 }
 
 #[test]
+fn without_hard_links_only_the_first_creates_too() {
+    let (_guard, root) = temp();
+    let dir = StateDir::open(&root.join("state")).unwrap();
+    for (content, first) in [("one", true), ("two", false)] {
+        let temp = Temp::write(dir.as_fd(), 0o600, content.as_bytes()).unwrap();
+        let name = temp.name.clone().unwrap();
+        assert_eq!(rename_if_free(dir.as_fd(), &name, Path::new("name")).unwrap(), first);
+    }
+    assert_eq!(*dir.read_private("name", 3).unwrap(), b"one");
+    assert_eq!(names(dir.path()), ["name"]);
+}
+
+#[test]
 fn a_failed_write_leaves_nothing() {
     let (_guard, root) = temp();
     let dir = StateDir::open(&root.join("state")).unwrap();
@@ -257,6 +270,7 @@ fn a_trusted_file_stands_in_trusted_folders() {
     let error = TrustedFile::open(&root.join("link")).unwrap_err();
     assert!(matches!(error, FsError::Writable { path, .. } if path == root.join("ssh")));
     assert!(TrustedFile::open(&root.join("none")).unwrap_err().is_missing());
+    assert!(TrustedFile::open(&root.join("none/none")).unwrap_err().is_missing());
     assert!(matches!(TrustedFile::open(&root).unwrap_err(), FsError::NotAFile(_)));
 }
 
