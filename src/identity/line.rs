@@ -1,0 +1,94 @@
+//! What the two kinds of key lists share: lines, words, and what may be wrong with them.
+
+use super::PublicKeyError;
+
+/// Most bytes of a key list.
+pub(super) const FILE_LIMIT: usize = 4 << 20;
+/// Most bytes of one line; OpenSSH takes no public key over 16 KiB either.
+pub(super) const LINE_LIMIT: usize = 16 << 10;
+
+/// A line that was left out, and why. The file's other lines count.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {reason}")]
+pub struct LineError {
+    /// Its number, from 1.
+    pub line: usize,
+    /// What is wrong with it and what to do.
+    pub reason: LineReason,
+}
+
+/// What can be wrong with a line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LineReason {
+    /// Options before the key.
+    #[error(
+        "options are not honoured yet, so this key is not let in; remove them or the line: {0}"
+    )]
+    Options(String),
+    /// A quote without its partner.
+    #[error("a quote is not closed")]
+    Quote,
+    /// No such type of key.
+    #[error("{0:?} is not a type of key")]
+    Type(String),
+    /// The type, or the names, and nothing after.
+    #[error("the key is missing")]
+    Short,
+    /// The key itself.
+    #[error(transparent)]
+    Key(#[from] PublicKeyError),
+    /// Longer than 16 KiB.
+    #[error("over the limit of {LINE_LIMIT} bytes")]
+    TooLong,
+    /// `@cert-authority`.
+    #[error("@cert-authority is not honoured yet; list the host's own key")]
+    CertAuthority,
+    /// Another word that starts with `@`.
+    #[error("{0:?} is not a marker")]
+    Marker(String),
+}
+
+/// The lines that say something, numbered, without blanks around them.
+pub(super) fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    // Editors of other systems put a byte order mark first and carriage returns last.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let trimmed = text.split('\n').map(|line| line.trim_matches([' ', '\t', '\r']));
+    (1..).zip(trimmed).filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
+}
+
+/// The first word and what follows it.
+pub(super) fn word(text: &str) -> (&str, &str) {
+    let (word, rest) = text.split_once([' ', '\t']).unwrap_or((text, ""));
+    (word, rest.trim_start_matches([' ', '\t']))
+}
+
+/// Whether a word names a type of key, of those that OpenSSH has.
+pub(super) fn is_key_type(word: &str) -> bool {
+    matches!(
+        word,
+        "ssh-ed25519"
+            | "ssh-rsa"
+            | "ssh-dss"
+            | "ecdsa-sha2-nistp256"
+            | "ecdsa-sha2-nistp384"
+            | "ecdsa-sha2-nistp521"
+            | "sk-ssh-ed25519@openssh.com"
+            | "sk-ecdsa-sha2-nistp256@openssh.com"
+    ) || is_certificate_type(word)
+}
+
+fn is_certificate_type(word: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'@' | b'.');
+    word.ends_with("-cert-v01@openssh.com") && word.bytes().all(plain)
+}
+
+/// What a message quotes of a file: its start, without control characters.
+pub(super) fn quote(text: &str) -> String {
+    const SHOWN: usize = 60;
+    let mut shown: String =
+        text.chars().take(SHOWN).map(|c| if c.is_control() { '?' } else { c }).collect();
+    if text.chars().nth(SHOWN).is_some() {
+        shown.push('…');
+    }
+    shown
+}

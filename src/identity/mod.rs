@@ -1,0 +1,25 @@
+//! Keys, and which of them are known.
+//!
+//! The formats are OpenSSH's, so that existing keys and files just work. Key files and key blobs are
+//! parsed by the `ssh-key` crate; the lines of `authorized_keys` and `known_hosts` here, since real
+//! files hold lines that it rejects; the signature maths is the TLS provider's.
+
+mod authorized;
+pub mod authorized_keys;
+mod fingerprint;
+mod key;
+pub mod known_hosts;
+mod line;
+mod local;
+mod proof;
+mod public;
+
+pub use authorized::{Authorized, Identity, Lookup, News, Source};
+pub use fingerprint::Fingerprint;
+pub use key::{KEY_FILE_LIMIT, Key, KeyError};
+pub use line::{LineError, LineReason};
+pub use local::{host_key, local_identity};
+pub use proof::{
+    NAMESPACE, PROOF_LIMIT, ProofError, USER_LIMIT, auth_text, sign, sign_auth, verify, verify_auth,
+};
+pub use public::{PublicKey, PublicKeyError};

@@ -1,0 +1,228 @@
+//! Public keys as OpenSSH writes them.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rustls::SignatureScheme;
+use rustls::pki_types::SubjectPublicKeyInfoDer;
+use ssh_key::encoding::Encode as _;
+use ssh_key::public::{Ed25519PublicKey, KeyData};
+use ssh_key::{Algorithm, Signature};
+
+use super::Fingerprint;
+use super::line::quote;
+
+/// A public key that can be checked against: its parsed form and its blob (RFC 4253, 6.6).
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct PublicKey(Arc<Parsed>);
+
+struct Parsed {
+    data: KeyData,
+    blob: Vec<u8>,
+}
+
+/// Why something is not a public key that can be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublicKeyError {
+    /// The base64 or what it encodes is damaged.
+    #[error("the key is damaged or cut off")]
+    Malformed,
+    /// A kind of key that cannot be used.
+    #[error("keys of type {0} are not supported yet; use one of type ssh-ed25519")]
+    Unsupported(String),
+    /// The word before the key names another type than the key has.
+    #[error("the line says {said} but the key is of type {is}")]
+    Mislabelled {
+        /// The word.
+        said: String,
+        /// The key's own type.
+        is: String,
+    },
+}
+
+/// The `SubjectPublicKeyInfo` of an Ed25519 key up to the key's 32 bytes (RFC 8410, 4).
+const ED25519_SPKI: [u8; 12] =
+    [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0];
+
+impl PublicKey {
+    /// Reads a blob.
+    ///
+    /// # Errors
+    /// It is damaged, goes on after its end, or is of a kind that cannot be used.
+    pub fn from_blob(blob: &[u8]) -> Result<Self, PublicKeyError> {
+        let key = ssh_key::PublicKey::from_bytes(blob).map_err(|_| PublicKeyError::Malformed)?;
+        let data = KeyData::from(key);
+        // One key, one blob, one fingerprint: the parser passes over surplus bytes inside a field.
+        if data.encode_vec().ok().as_deref() != Some(blob) {
+            return Err(PublicKeyError::Malformed);
+        }
+        match data {
+            KeyData::Ed25519(_) => Ok(Self(Arc::new(Parsed { data, blob: blob.to_vec() }))),
+            // The name of an unknown type is the peer's own text.
+            other => Err(PublicKeyError::Unsupported(quote(other.algorithm().as_str()))),
+        }
+    }
+
+    /// Reads a blob in base64, as after the type on a line, and compares the type with `said`.
+    ///
+    /// # Errors
+    /// As [`from_blob`](Self::from_blob), or another type than said.
+    pub fn from_words(said: &str, base64: &str) -> Result<Self, PublicKeyError> {
+        let blob = STANDARD.decode(base64).map_err(|_| PublicKeyError::Malformed)?;
+        let key = Self::from_blob(&blob)?;
+        let is = key.algorithm();
+        if is != said {
+            return Err(PublicKeyError::Mislabelled { said: said.to_owned(), is });
+        }
+        Ok(key)
+    }
+
+    /// Reads the blob in base64, without its type, as [`to_base64`](Self::to_base64) gives it.
+    ///
+    /// # Errors
+    /// As [`from_blob`](Self::from_blob).
+    pub fn from_base64(base64: &str) -> Result<Self, PublicKeyError> {
+        Self::from_blob(&STANDARD.decode(base64).map_err(|_| PublicKeyError::Malformed)?)
+    }
+
+    /// Reads a raw public key of TLS (RFC 7250).
+    ///
+    /// # Errors
+    /// It is no Ed25519 key.
+    pub fn from_spki(spki: &[u8]) -> Result<Self, PublicKeyError> {
+        let point = spki.strip_prefix(&ED25519_SPKI).ok_or(PublicKeyError::Malformed)?;
+        let point = point.try_into().map_err(|_| PublicKeyError::Malformed)?;
+        let data = KeyData::Ed25519(Ed25519PublicKey(point));
+        Self::from_blob(&data.encode_vec().map_err(|_| PublicKeyError::Malformed)?)
+    }
+
+    /// The raw public key of TLS, by which a server shows this key; none if it is not an Ed25519 key.
+    #[must_use]
+    pub fn to_spki(&self) -> Option<SubjectPublicKeyInfoDer<'static>> {
+        let point = self.0.data.ed25519()?;
+        Some([ED25519_SPKI.as_slice(), &point.0].concat().into())
+    }
+
+    /// The type as OpenSSH writes it, such as `ssh-ed25519`.
+    #[must_use]
+    pub fn algorithm(&self) -> String {
+        self.0.data.algorithm().to_string()
+    }
+
+    /// The blob.
+    #[must_use]
+    pub fn blob(&self) -> &[u8] {
+        &self.0.blob
+    }
+
+    /// The blob in base64.
+    #[must_use]
+    pub fn to_base64(&self) -> String {
+        STANDARD.encode(&self.0.blob)
+    }
+
+    /// What names the key to people.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of_blob(&self.0.blob)
+    }
+
+    pub(super) fn data(&self) -> &KeyData {
+        &self.0.data
+    }
+
+    /// Whether `signature` is this key's over `message`. Each type of key has its own algorithms: one
+    /// that belongs to another type is no signature at all.
+    pub(super) fn verifies(&self, message: &[u8], signature: &Signature) -> bool {
+        match (&self.0.data, signature.algorithm()) {
+            (KeyData::Ed25519(key), Algorithm::Ed25519) => {
+                raw_verify(SignatureScheme::ED25519, &key.0, message, signature.as_bytes())
+            }
+            _ => false,
+        }
+    }
+}
+
+fn raw_verify(scheme: SignatureScheme, key: &[u8], message: &[u8], signature: &[u8]) -> bool {
+    let provider = rustls::crypto::ring::default_provider();
+    let mapping = provider.signature_verification_algorithms.mapping;
+    let algorithm = mapping.iter().find(|(s, _)| *s == scheme).and_then(|(_, all)| all.first());
+    algorithm.is_some_and(|a| a.verify_signature(key, message, signature).is_ok())
+}
+
+impl PartialEq for PublicKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.blob == other.0.blob
+    }
+}
+
+impl Eq for PublicKey {}
+
+impl Hash for PublicKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.blob.hash(state);
+    }
+}
+
+/// `ssh-ed25519 AAAA…`: as on a line, without a comment.
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.algorithm(), self.to_base64())
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PublicKey({})", self.fingerprint())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn field(bytes: &[u8]) -> Vec<u8> {
+        let len = u32::try_from(bytes.len()).unwrap();
+        [&len.to_be_bytes(), bytes].concat()
+    }
+
+    fn ed25519(point: &[u8]) -> Vec<u8> {
+        [field(b"ssh-ed25519"), field(point)].concat()
+    }
+
+    #[test]
+    fn forms_of_one_key() {
+        let key = PublicKey::from_blob(&ed25519(&[7; 32])).unwrap();
+        assert_eq!(PublicKey::from_base64(&key.to_base64()), Ok(key.clone()));
+        assert_eq!(PublicKey::from_spki(&key.to_spki().unwrap()), Ok(key.clone()));
+        assert_eq!(key.to_string(), format!("ssh-ed25519 {}", key.to_base64()));
+        assert_eq!(key.blob(), ed25519(&[7; 32]));
+    }
+
+    #[test]
+    fn bytes_that_are_no_key() {
+        let whole = ed25519(&[7; 32]);
+        for cut in 0..whole.len() {
+            assert_eq!(PublicKey::from_blob(&whole[..cut]), Err(PublicKeyError::Malformed));
+        }
+        for len in [0, 31, 33] {
+            let blob = ed25519(&vec![7; len]);
+            assert_eq!(PublicKey::from_blob(&blob), Err(PublicKeyError::Malformed), "{len}");
+        }
+        let longer = [whole, vec![0]].concat();
+        assert_eq!(PublicKey::from_blob(&longer), Err(PublicKeyError::Malformed));
+        assert_eq!(PublicKey::from_spki(&[0; 44]), Err(PublicKeyError::Malformed));
+        assert_eq!(PublicKey::from_spki(&ED25519_SPKI), Err(PublicKeyError::Malformed));
+    }
+
+    #[test]
+    fn a_peers_words_are_shown_without_control_characters() {
+        let blob = [field(b"\x1b[2J@x"), field(&[7; 32])].concat();
+        let error = PublicKey::from_blob(&blob).unwrap_err();
+        assert_eq!(error, PublicKeyError::Unsupported("?[2J@x".to_owned()));
+    }
+}

@@ -1,0 +1,3 @@
+//! What the operating system is asked for directly: processes, files, peer credentials.
+
+pub mod fs;

@@ -1,0 +1,320 @@
+//! Taking connections: sockets are bound before there is a runtime, and served in one.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
+use std::path::PathBuf;
+
+use super::socket_file::SocketFile;
+use super::stream::tune;
+use super::{Channel, Endpoint, Host, ListenAddr, Stream, TlsFault, TlsServer};
+use crate::sys::fs::is_own_or_root;
+
+#[cfg(test)]
+mod tests;
+
+/// Connections that the kernel completes ahead of `accept` (`listen(2)`); Linux takes the smaller of
+/// this and `net.core.somaxconn`.
+pub(super) const BACKLOG: i32 = 1024;
+/// Free ports tried until one is free for both families of `localhost:0`.
+const FREE_PORT_TRIES: usize = 16;
+
+/// Why an address cannot be listened on. Says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Somebody listens there.
+    #[error("{0} is in use: another server listens there; stop it or choose another address")]
+    InUse(Endpoint),
+    /// A port below 1024, or a folder that may not be written.
+    #[error("no permission to listen on {0}; choose a port from 1024 up, or a folder of your own")]
+    Denied(Endpoint),
+    /// Not an address of this machine.
+    #[error("{0} is not an address of this machine; listen on one of its own, or on 0.0.0.0")]
+    NotHere(Endpoint),
+    /// The resolver does not know the name.
+    #[error("cannot find the address of {endpoint}: {source}")]
+    Resolve {
+        /// What was asked for.
+        endpoint: Endpoint,
+        /// Its answer.
+        source: io::Error,
+    },
+    /// A file that is no socket, or another user's socket, stands in the way.
+    #[error("{} is not a socket of ours; remove it or choose another path", .0.display())]
+    NotOurs(PathBuf),
+    /// Something else.
+    #[error("cannot listen on {endpoint}: {source}")]
+    Io {
+        /// What was asked for.
+        endpoint: Endpoint,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+impl BindError {
+    pub(super) fn new(endpoint: &Endpoint, source: io::Error) -> Self {
+        let endpoint = endpoint.clone();
+        match source.kind() {
+            io::ErrorKind::AddrInUse => Self::InUse(endpoint),
+            io::ErrorKind::PermissionDenied => Self::Denied(endpoint),
+            io::ErrorKind::AddrNotAvailable => Self::NotHere(endpoint),
+            _ => Self::Io { endpoint, source },
+        }
+    }
+}
+
+/// A bound socket that takes connections already (the kernel keeps them), to be registered with a runtime.
+#[derive(Debug)]
+pub struct Bound {
+    address: Endpoint,
+    socket: BoundSocket,
+}
+
+#[derive(Debug)]
+enum BoundSocket {
+    Tcp(std::net::TcpListener),
+    Unix(SocketFile, std::os::unix::net::UnixListener),
+}
+
+/// Listens on an address: on both families for `localhost`, on every address of a name. To be called
+/// before there are other threads: for a unix socket the process' umask is changed for a moment.
+///
+/// # Errors
+/// [`BindError`]; then nothing is listened on.
+pub fn bind(address: &ListenAddr) -> Result<Vec<Bound>, BindError> {
+    let endpoint = &address.0;
+    match endpoint {
+        Endpoint::Unix(path) => {
+            let (file, socket) = SocketFile::bind(endpoint, path)?;
+            let socket = BoundSocket::Unix(file, socket);
+            Ok(vec![Bound { address: endpoint.clone(), socket }])
+        }
+        Endpoint::Tcp { host: Host::Ip(ip), port } => {
+            Ok(vec![bind_tcp(endpoint, SocketAddr::new(*ip, *port))?])
+        }
+        Endpoint::Tcp { host: Host::Localhost, port } => bind_localhost(endpoint, *port),
+        Endpoint::Tcp { host: Host::Name(name), port } => {
+            let resolve = |source| BindError::Resolve { endpoint: endpoint.clone(), source };
+            let mut addresses: Vec<_> =
+                (name.as_str(), *port).to_socket_addrs().map_err(resolve)?.collect();
+            addresses.sort_unstable();
+            addresses.dedup();
+            addresses.into_iter().map(|a| bind_tcp(endpoint, a)).collect()
+        }
+    }
+}
+
+fn bind_tcp(endpoint: &Endpoint, address: SocketAddr) -> Result<Bound, BindError> {
+    let bind = || {
+        // std sets SO_REUSEADDR: a restart does not wait for old connections to time out.
+        let socket = std::net::TcpListener::bind(address)?;
+        rustix::net::listen(&socket, BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        let address = socket.local_addr()?;
+        let address = Endpoint::Tcp { host: Host::Ip(address.ip()), port: address.port() };
+        Ok(Bound { address, socket: BoundSocket::Tcp(socket) })
+    };
+    bind().map_err(|e| BindError::new(endpoint, e))
+}
+
+/// The same port on 127.0.0.1 and, on machines that have it, ::1.
+fn bind_localhost(endpoint: &Endpoint, port: u16) -> Result<Vec<Bound>, BindError> {
+    let mut tries = if port == 0 { FREE_PORT_TRIES } else { 1 };
+    loop {
+        tries -= 1;
+        let v4 = bind_tcp(endpoint, (Ipv4Addr::LOCALHOST, port).into())?;
+        let Endpoint::Tcp { port, .. } = v4.address else { return Ok(vec![v4]) };
+        match bind_tcp(endpoint, (Ipv6Addr::LOCALHOST, port).into()) {
+            Ok(v6) => return Ok(vec![v4, v6]),
+            Err(BindError::NotHere(_)) => return Ok(vec![v4]),
+            Err(BindError::Io { source, .. }) if no_such_family(&source) => return Ok(vec![v4]),
+            Err(BindError::InUse(_)) if tries > 0 => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+fn no_such_family(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
+}
+
+impl Bound {
+    /// Where it listens: with the port that the system chose.
+    #[must_use]
+    pub fn address(&self) -> &Endpoint {
+        &self.address
+    }
+
+    /// Has the current runtime wait for connections.
+    ///
+    /// # Errors
+    /// The system refuses to watch the socket.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O.
+    pub fn register(self) -> io::Result<Listener> {
+        let socket = match self.socket {
+            BoundSocket::Tcp(socket) => Socket::Tcp(tokio::net::TcpListener::from_std(socket)?),
+            BoundSocket::Unix(file, socket) => {
+                Socket::Unix(file, tokio::net::UnixListener::from_std(socket)?)
+            }
+        };
+        Ok(Listener { address: self.address, socket })
+    }
+}
+
+/// A socket that hands out connections. The file of a unix socket is removed on drop.
+#[derive(Debug)]
+pub struct Listener {
+    address: Endpoint,
+    socket: Socket,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(tokio::net::TcpListener),
+    // The file goes before the socket: as long as it is there, it answers.
+    Unix(
+        #[expect(dead_code, reason = "removes the file on drop")] SocketFile,
+        tokio::net::UnixListener,
+    ),
+}
+
+impl Listener {
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> &Endpoint {
+        &self.address
+    }
+
+    /// The next connection, of which nothing was read yet. Cancel safe: a connection is not lost when
+    /// the future is dropped.
+    ///
+    /// # Errors
+    /// What `accept(2)` says. Most errors concern one connection or a passing shortage; the caller
+    /// goes on after a pause.
+    pub async fn accept(&self) -> io::Result<Accepted> {
+        match &self.socket {
+            Socket::Tcp(socket) => {
+                let (stream, from) = socket.accept().await?;
+                tune(&stream);
+                Ok(Accepted::Tcp(stream, from))
+            }
+            Socket::Unix(_, socket) => Ok(Accepted::Unix(socket.accept().await?.0)),
+        }
+    }
+}
+
+/// A connection from somebody who has not said or proved anything.
+#[derive(Debug)]
+pub enum Accepted {
+    /// Over TCP, from this address; TLS comes next.
+    Tcp(tokio::net::TcpStream, SocketAddr),
+    /// Over a unix socket.
+    Unix(tokio::net::UnixStream),
+}
+
+/// Where a connection comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// TCP.
+    Tcp {
+        /// The other end.
+        address: SocketAddr,
+        /// Whether it is on this machine.
+        loopback: bool,
+    },
+    /// A unix socket, of this account or root.
+    Unix {
+        /// Whose process connected.
+        uid: u32,
+        /// Its process id, where the system tells.
+        pid: Option<i32>,
+    },
+}
+
+impl Peer {
+    fn tcp(address: SocketAddr) -> Self {
+        Self::Tcp { address, loopback: is_loopback(address.ip()) }
+    }
+
+    /// Whether it is on this machine.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        matches!(self, Self::Unix { .. } | Self::Tcp { loopback: true, .. })
+    }
+}
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp { address, .. } => write!(f, "{address}"),
+            Self::Unix { uid, pid: Some(pid) } => write!(f, "uid {uid} (process {pid})"),
+            Self::Unix { uid, pid: None } => write!(f, "uid {uid}"),
+        }
+    }
+}
+
+/// On a socket for both families, 127.0.0.1 shows as ::ffff:127.0.0.1.
+fn is_loopback(ip: IpAddr) -> bool {
+    ip.to_canonical().is_loopback()
+}
+
+/// Why a connection did not become a stream.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeError {
+    /// TLS failed.
+    #[error(transparent)]
+    Tls(#[from] TlsFault),
+    /// The process at the other end of a unix socket is somebody else's.
+    #[error("uid {0} may not use this socket; it is for its owner and root")]
+    WrongUser(u32),
+    /// The kernel does not say whose process it is.
+    #[error("cannot tell whose process connected: {0}")]
+    NoCredentials(io::Error),
+}
+
+/// A connection on which the login can begin.
+#[derive(Debug)]
+pub struct ServerStream {
+    /// The bytes.
+    pub stream: Stream,
+    /// Who is at the other end, as far as the network can tell.
+    pub peer: Peer,
+    /// What TLS agreed on; none over a unix socket.
+    pub channel: Option<Channel>,
+}
+
+impl Accepted {
+    /// The other end's address, for limits and logs; none over a unix socket.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(_, address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// TLS, or a look at the other process' uid. Has no deadline of its own and waits for the peer: run
+    /// it in a task of its own, under one. Dropping the future closes the connection.
+    ///
+    /// # Errors
+    /// [`HandshakeError`]; the connection is closed.
+    pub async fn secure(self, server: &TlsServer) -> Result<ServerStream, HandshakeError> {
+        match self {
+            Self::Tcp(socket, address) => {
+                let (stream, channel) = server.accept(socket).await?;
+                let peer = Peer::tcp(address);
+                Ok(ServerStream { stream, peer, channel: Some(channel) })
+            }
+            Self::Unix(socket) => {
+                let peer = socket.peer_cred().map_err(HandshakeError::NoCredentials)?;
+                if !is_own_or_root(peer.uid()) {
+                    return Err(HandshakeError::WrongUser(peer.uid()));
+                }
+                let peer = Peer::Unix { uid: peer.uid(), pid: peer.pid() };
+                Ok(ServerStream { stream: socket.into(), peer, channel: None })
+            }
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! Addresses, and the streams between them: TLS over TCP, and unix sockets.
+//!
+//! On TCP the server shows its Ed25519 host key as a raw public key (RFC 7250) over TLS 1.3; the client
+//! shows none there, it proves its key later over the exporter of the [`Channel`]. On unix sockets
+//! the kernel tells each side whose process the other is.
+
+mod dial;
+mod endpoint;
+mod listen;
+mod socket_file;
+mod stream;
+mod tls;
+mod trust;
+mod verifier;
+
+pub use dial::{ClientStream, DialError, Tried, connect};
+pub use endpoint::{Endpoint, EndpointError, Host, ListenAddr};
+pub use listen::{Accepted, BindError, Bound, HandshakeError, Listener, Peer, ServerStream, bind};
+pub use stream::Stream;
+pub use tls::{ALPN, BUFFER_LIMIT, Channel, EXPORTER_LABEL, TlsFault, TlsServer};
+pub use trust::{HostKeyError, HostTrust};
+pub use verifier::HostKeyCheck;

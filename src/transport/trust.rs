@@ -1,0 +1,202 @@
+//! Which host key a client accepts.
+
+use std::path::{Path, PathBuf};
+
+use super::{Endpoint, HostKeyCheck};
+use crate::identity::known_hosts::{Known, KnownHosts, line_for};
+use crate::identity::{Fingerprint, PublicKey};
+use crate::sys::fs::{FsError, home_dir};
+
+/// Lines that were not understood, of which an error names at most so many.
+const NAMED_LINES: usize = 3;
+
+/// What a client knows of host keys, asked in the order of the fields.
+#[derive(Debug, Clone, Default)]
+pub struct HostTrust {
+    /// The only keys accepted, if there are any: the caller named them.
+    pub pins: Vec<Fingerprint>,
+    /// Files of known hosts. One that is missing knows no host.
+    pub files: Vec<PathBuf>,
+    /// This account's own host key, for a server on this machine that no file speaks of.
+    pub own: Option<PublicKey>,
+}
+
+/// Why a server is not to be talked to. The text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum HostKeyError {
+    /// Nobody has said whose key it is.
+    #[error(
+        "the host key of {endpoint} is not known: {}. If the server prints the same fingerprint, add this \
+         line to {}: {line}{left_out}",
+        key.fingerprint(),
+        file.as_ref().map_or_else(|| "a known_hosts file".to_owned(), |f| f.display().to_string())
+    )]
+    Unknown {
+        /// The address asked for.
+        endpoint: Endpoint,
+        /// The key shown.
+        key: PublicKey,
+        /// The line that would make it known.
+        line: String,
+        /// The file to add it to: the last one that was asked.
+        file: Option<PathBuf>,
+        /// Empty, or the lines of the files that were not understood, to be put at the end of the text.
+        left_out: String,
+    },
+    /// It is another key than before: someone may be in between.
+    #[error(
+        "the host key of {endpoint} is {}, but line {line} of {} says {listed}. Somebody may be listening \
+         in; if the server has a new key, replace that line",
+        key.fingerprint(),
+        file.display()
+    )]
+    Changed {
+        /// The address asked for.
+        endpoint: Endpoint,
+        /// The key shown.
+        key: PublicKey,
+        /// The key expected.
+        listed: Fingerprint,
+        /// The file that says so.
+        file: Box<Path>,
+        /// Its line, from 1.
+        line: usize,
+    },
+    /// The key is marked as one that must not be used again.
+    #[error("the host key of {endpoint} ({shown}) is revoked by line {line} of {}", file.display())]
+    Revoked {
+        /// The address asked for.
+        endpoint: Endpoint,
+        /// The key shown.
+        shown: Fingerprint,
+        /// The file that says so.
+        file: Box<Path>,
+        /// Its line, from 1.
+        line: usize,
+    },
+    /// Not the key that the caller asked for.
+    #[error("the host key of {endpoint} is {shown}, which is not the one asked for")]
+    NotPinned {
+        /// The address asked for.
+        endpoint: Endpoint,
+        /// The key shown.
+        shown: Fingerprint,
+    },
+    /// On this machine, but not a server of this account.
+    #[error(
+        "another user or program answers on {endpoint}: its host key is {shown}, this account's is {own}; \
+         give --host-key {shown} if that is the server you mean"
+    )]
+    NotOwn {
+        /// The address asked for.
+        endpoint: Endpoint,
+        /// The key shown.
+        shown: Fingerprint,
+        /// The key of a server of this account.
+        own: Fingerprint,
+    },
+    /// A file of known hosts cannot be read, so nothing is known of what it says.
+    #[error("the known hosts cannot be read: {0}")]
+    File(#[from] FsError),
+}
+
+/// What one file says.
+struct Answer {
+    file: PathBuf,
+    known: Known,
+}
+
+impl HostTrust {
+    /// The file of known hosts that is used unless another is named: `~/.config/rexec/known_hosts`.
+    ///
+    /// # Errors
+    /// There is no home.
+    pub fn default_file() -> Result<PathBuf, FsError> {
+        Ok(home_dir()?.join(".config/rexec/known_hosts"))
+    }
+
+    /// Asks every file; `left_out` is what could not be understood in them.
+    fn ask(
+        &self,
+        host: &str,
+        port: u16,
+        key: &PublicKey,
+    ) -> Result<(Vec<Answer>, String), FsError> {
+        let (mut answers, mut lines) = (Vec::new(), Vec::new());
+        for file in &self.files {
+            let hosts = KnownHosts::load(file)?;
+            lines.extend(hosts.errors().iter().map(|e| format!("{} {e}", file.display())));
+            answers.push(Answer { file: file.clone(), known: hosts.check(host, port, key) });
+        }
+        let more = lines.len().saturating_sub(NAMED_LINES);
+        lines.truncate(NAMED_LINES);
+        let mut left_out =
+            lines.iter().fold(String::new(), |text, line| text + "; left out: " + line);
+        if more > 0 {
+            left_out += &format!(" and {more} more");
+        }
+        Ok((answers, left_out))
+    }
+
+    /// Judges by the files: `None` if they say nothing. A revocation in any file goes before all
+    /// else, then a file that has the key, then one that has another.
+    fn by_files(
+        endpoint: &Endpoint,
+        answers: &[Answer],
+        key: &PublicKey,
+    ) -> Option<Result<(), HostKeyError>> {
+        let (endpoint, shown) = (endpoint.clone(), key.fingerprint());
+        for Answer { file, known } in answers {
+            if let Known::Revoked { line } = *known {
+                let file = file.as_path().into();
+                return Some(Err(HostKeyError::Revoked { endpoint, shown, file, line }));
+            }
+        }
+        if answers.iter().any(|a| matches!(a.known, Known::Known { .. })) {
+            return Some(Ok(()));
+        }
+        answers.iter().find_map(|Answer { file, known }| match *known {
+            Known::Changed { line, fingerprint: listed } => {
+                let (endpoint, file) = (endpoint.clone(), file.as_path().into());
+                Some(Err(HostKeyError::Changed { endpoint, key: key.clone(), listed, file, line }))
+            }
+            _ => None,
+        })
+    }
+}
+
+impl HostKeyCheck for HostTrust {
+    fn check(&self, endpoint: &Endpoint, key: &PublicKey) -> Result<(), HostKeyError> {
+        let shown = key.fingerprint();
+        if !self.pins.is_empty() {
+            return match self.pins.contains(&shown) {
+                true => Ok(()),
+                false => Err(HostKeyError::NotPinned { endpoint: endpoint.clone(), shown }),
+            };
+        }
+        let (host, port) = match endpoint {
+            Endpoint::Tcp { host, port } => (host.to_string(), *port),
+            // A unix socket has no host key: the kernel says whose server it is.
+            Endpoint::Unix(_) => (String::new(), 0),
+        };
+        let (answers, left_out) = self.ask(&host, port, key)?;
+        if let Some(judged) = Self::by_files(endpoint, &answers, key) {
+            return judged;
+        }
+        let endpoint = endpoint.clone();
+        match &self.own {
+            Some(own) if endpoint.is_local() && own == key => Ok(()),
+            Some(own) if endpoint.is_local() => {
+                Err(HostKeyError::NotOwn { endpoint, shown, own: own.fingerprint() })
+            }
+            _ => {
+                let line = line_for(&host, port, key);
+                let file = self.files.last().cloned();
+                Err(HostKeyError::Unknown { endpoint, key: key.clone(), line, file, left_out })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

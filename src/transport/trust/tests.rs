@@ -1,0 +1,111 @@
+use super::*;
+use crate::identity::host_key;
+use crate::sys::fs::{StateDir, atomic_write};
+
+struct Fixture {
+    dir: tempfile::TempDir,
+    key: PublicKey,
+    other: PublicKey,
+}
+
+fn fixture() -> Fixture {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().canonicalize().unwrap();
+    let key =
+        |name: &str| host_key(&StateDir::open(&root.join(name)).unwrap()).unwrap().public().clone();
+    let (key, other) = (key("a"), key("b"));
+    Fixture { dir, key, other }
+}
+
+impl Fixture {
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.dir.path().canonicalize().unwrap().join(name);
+        atomic_write(&path, 0o600, text.as_bytes()).unwrap();
+        path
+    }
+
+    fn check(&self, trust: &HostTrust, endpoint: &str) -> Result<(), HostKeyError> {
+        trust.check(&endpoint.parse().unwrap(), &self.key)
+    }
+}
+
+#[test]
+fn pins_decide_alone() {
+    let f = fixture();
+    let revoked = f.file("k", &format!("@revoked * {}\n", f.key));
+    let pinned = |print| HostTrust { pins: vec![print], files: vec![revoked.clone()], own: None };
+    f.check(&pinned(f.key.fingerprint()), "host:1").unwrap();
+    let error = f.check(&pinned(f.other.fingerprint()), "localhost:1").unwrap_err();
+    assert!(matches!(error, HostKeyError::NotPinned { .. }));
+}
+
+#[test]
+fn files_go_before_ones_own_key() {
+    let f = fixture();
+    let trust = |text: &str| HostTrust {
+        pins: Vec::new(),
+        files: vec![f.file("k", text)],
+        own: Some(f.other.clone()),
+    };
+    f.check(&trust(&format!("[127.0.0.1]:1 {}", f.key)), "127.0.0.1:1").unwrap();
+    let changed = f.check(&trust(&format!("[127.0.0.1]:1 {}", f.other)), "127.0.0.1:1");
+    assert!(matches!(changed.unwrap_err(), HostKeyError::Changed { line: 1, .. }));
+    let revoked = f.check(&trust(&format!("@revoked * {}", f.key)), "127.0.0.1:1");
+    assert!(matches!(revoked.unwrap_err(), HostKeyError::Revoked { line: 1, .. }));
+}
+
+#[test]
+fn all_files_are_asked() {
+    let f = fixture();
+    let known = f.file("known", &format!("host {}", f.key));
+    let changed = f.file("changed", &format!("host {}", f.other));
+    let revoked = f.file("revoked", &format!("@revoked host {}", f.key));
+    let trust = |files: &[&PathBuf]| HostTrust {
+        files: files.iter().map(|f| (*f).clone()).collect(),
+        ..HostTrust::default()
+    };
+    f.check(&trust(&[&changed, &known]), "host:1").unwrap();
+    let error = f.check(&trust(&[&known, &revoked]), "host:1").unwrap_err();
+    assert!(matches!(error, HostKeyError::Revoked { .. }));
+    let error = f.check(&trust(&[&changed]), "host:1").unwrap_err().to_string();
+    assert!(error.contains("replace that line"), "{error}");
+}
+
+#[test]
+fn on_this_machine_ones_own_key_is_known() {
+    let f = fixture();
+    let trust = |own: &PublicKey| HostTrust { own: Some(own.clone()), ..HostTrust::default() };
+    for endpoint in ["localhost:1", "127.0.0.1:1", "[::1]:1"] {
+        f.check(&trust(&f.key), endpoint).unwrap();
+        let error = f.check(&trust(&f.other), endpoint).unwrap_err().to_string();
+        assert!(error.starts_with("another user or program answers on "), "{error}");
+    }
+    let elsewhere = f.check(&trust(&f.key), "host:1").unwrap_err();
+    assert!(matches!(elsewhere, HostKeyError::Unknown { .. }));
+}
+
+#[test]
+fn the_line_to_add_makes_it_known() {
+    let f = fixture();
+    let file = f.file("k", "@cert-authority * ssh-ed25519 AAAA\n");
+    let trust = HostTrust { files: vec![file.clone()], ..HostTrust::default() };
+    let error = f.check(&trust, "[2001:db8::1]:8080").unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains(&f.key.fingerprint().to_string()), "{text}");
+    assert!(
+        text.contains("left out: ") && text.contains("@cert-authority is not honoured"),
+        "{text}"
+    );
+    let HostKeyError::Unknown { line, .. } = error else { panic!("{error}") };
+    assert!(text.contains(&line));
+    atomic_write(&file, 0o600, line.as_bytes()).unwrap();
+    f.check(&trust, "[2001:db8::1]:8080").unwrap();
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_an_error() {
+    let f = fixture();
+    let path = f.dir.path().canonicalize().unwrap().join("a");
+    let trust = HostTrust { files: vec![path], own: Some(f.key.clone()), ..HostTrust::default() };
+    assert!(matches!(f.check(&trust, "localhost:1"), Err(HostKeyError::File(_))));
+}

@@ -1,0 +1,98 @@
+//! Where TLS asks whether the server's key is the right one.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature_with_raw_key,
+};
+use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
+use rustls::{CertificateError, DigitallySignedStruct, PeerIncompatible, SignatureScheme};
+
+use super::{Endpoint, HostKeyError};
+use crate::identity::PublicKey;
+
+/// Who decides whether a host key belongs to the address that was asked for.
+pub trait HostKeyCheck: Send + Sync {
+    /// Judges a key. That the server holds its private half is proved after this, by TLS.
+    ///
+    /// # Errors
+    /// Why the server is not to be talked to.
+    fn check(&self, endpoint: &Endpoint, key: &PublicKey) -> Result<(), HostKeyError>;
+}
+
+/// The verifier of one connection; it keeps the reason for a refusal, which TLS has no words for.
+pub(super) struct Verifier {
+    endpoint: Endpoint,
+    check: Arc<dyn HostKeyCheck>,
+    algorithms: WebPkiSupportedAlgorithms,
+    refused: Mutex<Option<HostKeyError>>,
+}
+
+impl Verifier {
+    pub(super) fn new(
+        endpoint: Endpoint,
+        check: Arc<dyn HostKeyCheck>,
+        provider: &CryptoProvider,
+    ) -> Self {
+        let algorithms = provider.signature_verification_algorithms;
+        Self { endpoint, check, algorithms, refused: Mutex::new(None) }
+    }
+
+    /// Why the key was refused, if it was.
+    pub(super) fn refused(&self) -> Option<HostKeyError> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Verifier({})", self.endpoint)
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let key = PublicKey::from_spki(end_entity).map_err(|_| CertificateError::BadEncoding)?;
+        self.check.check(&self.endpoint, &key).map_err(|reason| {
+            *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+            CertificateError::ApplicationVerificationFailure
+        })?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(PeerIncompatible::Tls12NotOfferedOrEnabled.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let spki = SubjectPublicKeyInfoDer::from(cert.as_ref());
+        verify_tls13_signature_with_raw_key(message, &spki, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519]
+    }
+
+    fn requires_raw_public_keys(&self) -> bool {
+        true
+    }
+}
