@@ -1,0 +1,289 @@
+//! Finding the processes of a run: by its process group and by the mark in their environment.
+//!
+//! One thread looks for all runs at once: requests that wait are answered from one pass over
+//! `/proc`, so that stopping a hundred runs does not cost a hundred passes.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::mem;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+
+use rustix::io::Errno;
+use rustix::process::{PidfdFlags, geteuid, getpid, pidfd_open, pidfd_send_signal};
+use tokio::sync::oneshot;
+
+use super::signal::Signal;
+use super::spec::{MARK_VARIABLE, Mark};
+use crate::sys::process::{Pid, ProcessRef, gone, group_of, has_ended};
+
+/// Most bytes of a process's environment that are looked at. The kernel lets arguments and
+/// environment have 6 MiB together (execve(2)), so what a program was given is seen whole.
+pub const ENVIRON_LIMIT: u64 = 8 << 20;
+/// Most pidfds handed out to wait for at once; who waits looks again when these have ended.
+pub const WATCH_LIMIT: usize = 16;
+
+/// How far the tree of a run could be seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Containment {
+    /// Process group and marks. A process that left the group and emptied its environment is not
+    /// seen.
+    Marks,
+    /// The process group alone: the system does not let environments be read.
+    Group,
+}
+
+/// What to look for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Target {
+    pub(super) mark: Mark,
+    /// The process group; only while its leader is not reaped.
+    pub(super) group: Option<Pid>,
+    /// Start time of the run's main process: what is older is no part of the run.
+    pub(super) not_before: u64,
+}
+
+/// What to do with what is found.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Action {
+    /// Count it.
+    Count,
+    /// Signal those outside the process group, whose members the caller signals in one call.
+    SignalOutsiders(Signal),
+}
+
+/// What one pass found of one run. Zombies do not count.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) processes: Vec<ProcessRef>,
+    /// pidfds of the first [`WATCH_LIMIT`] of them.
+    pub(super) watch: Vec<OwnedFd>,
+    pub(super) containment: Containment,
+}
+
+struct Request {
+    target: Target,
+    action: Action,
+    answer: oneshot::Sender<io::Result<Found>>,
+}
+
+/// The thread that looks; it ends with the last clone.
+#[derive(Debug, Clone)]
+pub struct Scanner(Sender<Request>);
+
+impl Scanner {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The system has no more threads.
+    pub fn new() -> io::Result<Self> {
+        let (requests, waiting) = mpsc::channel();
+        thread::Builder::new().name("scanner".into()).spawn(move || serve(&waiting))?;
+        Ok(Self(requests))
+    }
+
+    /// A pass that begins after this call.
+    pub(super) async fn scan(&self, target: Target, action: Action) -> io::Result<Found> {
+        let (answer, found) = oneshot::channel();
+        let ended = || io::Error::other("the scanner has ended");
+        self.0.send(Request { target, action, answer }).map_err(|_| ended())?;
+        found.await.map_err(|_| ended())?
+    }
+}
+
+fn serve(waiting: &Receiver<Request>) {
+    let mut environ = Environ::default();
+    while let Ok(first) = waiting.recv() {
+        let requests: Vec<_> = std::iter::once(first).chain(waiting.try_iter()).collect();
+        answer_all(requests, &mut environ);
+    }
+}
+
+/// One pass for all that wait.
+fn answer_all(requests: Vec<Request>, environ: &mut Environ) {
+    let mut pass = Pass::new(&requests, environ);
+    let outcome = pass.run();
+    let containment = pass.containment();
+    let found = pass.found;
+    for (request, (processes, watch)) in requests.into_iter().zip(found) {
+        let result = match &outcome {
+            Ok(()) => Ok(Found { processes, watch, containment }),
+            Err(e) => Err(io::Error::new(e.kind(), e.to_string())),
+        };
+        // Who has stopped waiting does not need it.
+        let _ = request.answer.send(result);
+    }
+}
+
+/// The state of one pass.
+struct Pass<'a> {
+    requests: &'a [Request],
+    by_mark: HashMap<Mark, Vec<usize>>,
+    by_group: HashMap<Pid, Vec<usize>>,
+    environ: &'a mut Environ,
+    found: Vec<(Vec<ProcessRef>, Vec<OwnedFd>)>,
+    /// Processes that showed no environment at all: they were executing something just then, and
+    /// are looked at again at the end of the pass. (Or they are zombies, or have none.)
+    blank: Vec<Pid>,
+    /// An environment of another process could be read.
+    read: bool,
+    /// That of another process of this account could not.
+    refused: bool,
+}
+
+impl<'a> Pass<'a> {
+    fn new(requests: &'a [Request], environ: &'a mut Environ) -> Self {
+        let mut by_mark = HashMap::<_, Vec<_>>::new();
+        let mut by_group = HashMap::<_, Vec<_>>::new();
+        for (index, request) in requests.iter().enumerate() {
+            by_mark.entry(request.target.mark).or_default().push(index);
+            if let Some(group) = request.target.group {
+                by_group.entry(group).or_default().push(index);
+            }
+        }
+        let found = requests.iter().map(|_| Default::default()).collect();
+        Self {
+            requests,
+            by_mark,
+            by_group,
+            environ,
+            found,
+            blank: Vec::new(),
+            read: false,
+            refused: false,
+        }
+    }
+
+    fn containment(&self) -> Containment {
+        if self.refused && !self.read { Containment::Group } else { Containment::Marks }
+    }
+
+    fn run(&mut self) -> io::Result<()> {
+        for entry in std::fs::read_dir("/proc")? {
+            let name = entry?.file_name();
+            let pid = name.to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
+            if let Some(pid) = pid.filter(|&pid| pid != getpid()) {
+                self.visit(pid)?;
+            }
+        }
+        for pid in mem::take(&mut self.blank) {
+            self.visit(pid)?;
+        }
+        Ok(())
+    }
+
+    fn visit(&mut self, pid: Pid) -> io::Result<()> {
+        // Without a group it is a kernel thread, or was not started from here.
+        let Some(group) = group_of(pid) else { return Ok(()) };
+        if self.runs_of(pid, group).is_empty() { Ok(()) } else { self.take(pid) }
+    }
+
+    /// The requests whose run this process seems to belong to.
+    fn runs_of(&mut self, pid: Pid, group: Pid) -> Vec<usize> {
+        let mut runs = self.by_group.get(&group).cloned().unwrap_or_default();
+        match self.environ.look(pid) {
+            Ok(look) => {
+                self.read = true;
+                match look {
+                    Look::Marked(mark) => {
+                        runs.extend(self.by_mark.get(&mark).into_iter().flatten())
+                    }
+                    Look::Blank => self.blank.push(pid),
+                    Look::Unmarked => {}
+                }
+            }
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                self.refused |= owner(pid).is_some_and(|uid| uid == geteuid().as_raw());
+            }
+            // It has ended meanwhile.
+            Err(_) => {}
+        }
+        runs.sort_unstable();
+        runs.dedup();
+        runs
+    }
+
+    /// Looks again through a pidfd, and acts. A pid that still runs after everything was read was
+    /// the same process all the time.
+    fn take(&mut self, pid: Pid) -> io::Result<()> {
+        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+            // EINVAL: not a process but a thread, which /proc does not list.
+            Err(Errno::SRCH | Errno::INVAL) => return Ok(()),
+            opened => opened?,
+        };
+        let Some(group) = group_of(pid) else { return Ok(()) };
+        let runs = self.runs_of(pid, group);
+        let process = match ProcessRef::of(pid) {
+            Err(e) if gone(&e) => return Ok(()),
+            read => read?,
+        };
+        if has_ended(&pidfd)? {
+            return Ok(());
+        }
+        let inside = |target: &Target| target.group == Some(group);
+        let old = |target: &Target| process.start_time < target.not_before;
+        for index in runs.into_iter().filter(|&i| !old(&self.requests[i].target)) {
+            let request = &self.requests[index];
+            if let Action::SignalOutsiders(signal) = request.action
+                && !inside(&request.target)
+            {
+                // Not permitted, or ended: it is counted again by whoever looks next.
+                let _ = pidfd_send_signal(&pidfd, signal.raw());
+            }
+            let (processes, watch) = &mut self.found[index];
+            processes.push(process);
+            if watch.len() < WATCH_LIMIT {
+                watch.push(pidfd.try_clone()?);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn owner(pid: Pid) -> Option<u32> {
+    std::fs::metadata(format!("/proc/{pid}")).ok().map(|found| found.uid())
+}
+
+/// What a process's environment says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// It belongs to the run with this mark.
+    Marked(Mark),
+    /// It belongs to no run.
+    Unmarked,
+    /// There is nothing to see at this moment.
+    Blank,
+}
+
+/// Reads environments; keeps its buffer.
+#[derive(Default)]
+pub(super) struct Environ(Vec<u8>);
+
+impl Environ {
+    /// The mark that a process was given. The first counts, as for getenv(3). Marks on processes of
+    /// another account are not believed, unless this is root: then the run is root's, and only it
+    /// could hand on the mark, as `su` and `setpriv` do.
+    pub(super) fn look(&mut self, pid: Pid) -> io::Result<Look> {
+        let file = File::open(format!("/proc/{pid}/environ"))?;
+        let euid = geteuid();
+        if !euid.is_root() && file.metadata()?.uid() != euid.as_raw() {
+            return Ok(Look::Unmarked);
+        }
+        self.0.clear();
+        match file.take(ENVIRON_LIMIT).read_to_end(&mut self.0)? {
+            0 => Ok(Look::Blank),
+            _ => Ok(mark_in(&self.0).map_or(Look::Unmarked, Look::Marked)),
+        }
+    }
+}
+
+fn mark_in(environ: &[u8]) -> Option<Mark> {
+    let value = |entry| <[u8]>::strip_prefix(entry, MARK_VARIABLE.as_bytes())?.strip_prefix(b"=");
+    environ.split(|&b| b == 0).find_map(value).and_then(Mark::from_hex)
+}
+
+#[cfg(test)]
+mod tests;

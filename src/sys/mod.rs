@@ -1,0 +1,3 @@
+//! The only unsafe code, and what the rest needs of the operating system.
+
+pub mod process;
