@@ -28,3 +28,6 @@ pub use spawn::{Spawned, spawn};
 pub use spec::{BaseEnv, Mark, Program, Spec};
 pub use stop::{Stopped, TERM_GRACE, count_left, stop, stop_leftovers};
 pub use wait::{Child, End, Exit, adopt};
+
+#[cfg(test)]
+mod testing;

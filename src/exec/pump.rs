@@ -295,7 +295,9 @@ impl Pump {
         for source in &mut self.sources {
             if source.is_held()? {
                 let (event, pipe) = source.end(StreamEnd::Held);
-                pipe.map(sink_until_eof);
+                if let Some(pipe) = pipe {
+                    sink_until_eof(pipe);
+                }
                 return Ok(Some(event));
             }
         }

@@ -6,11 +6,11 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
-use std::mem;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, geteuid, getpid, pidfd_open, pidfd_send_signal};
@@ -18,13 +18,18 @@ use tokio::sync::oneshot;
 
 use super::signal::Signal;
 use super::spec::{MARK_VARIABLE, Mark};
-use crate::sys::process::{Pid, ProcessRef, gone, group_of, has_ended};
+use crate::sys::process::{Pid, ProcessRef, gone, group_of, has_ended, is_executing};
 
 /// Most bytes of a process's environment that are looked at. The kernel lets arguments and
 /// environment have 6 MiB together (execve(2)), so what a program was given is seen whole.
 pub const ENVIRON_LIMIT: u64 = 8 << 20;
 /// Most pidfds handed out to wait for at once; who waits looks again when these have ended.
 pub const WATCH_LIMIT: usize = 16;
+
+/// How often a process within execve(2) is looked at before it is passed over.
+const EXECUTING_LOOKS: u32 = 50;
+/// Time between two such looks.
+const EXECUTING_PAUSE: Duration = Duration::from_micros(200);
 
 /// How far the tree of a run could be seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,9 +130,6 @@ struct Pass<'a> {
     by_group: HashMap<Pid, Vec<usize>>,
     environ: &'a mut Environ,
     found: Vec<(Vec<ProcessRef>, Vec<OwnedFd>)>,
-    /// Processes that showed no environment at all: they were executing something just then, and
-    /// are looked at again at the end of the pass. (Or they are zombies, or have none.)
-    blank: Vec<Pid>,
     /// An environment of another process could be read.
     read: bool,
     /// That of another process of this account could not.
@@ -145,16 +147,7 @@ impl<'a> Pass<'a> {
             }
         }
         let found = requests.iter().map(|_| Default::default()).collect();
-        Self {
-            requests,
-            by_mark,
-            by_group,
-            environ,
-            found,
-            blank: Vec::new(),
-            read: false,
-            refused: false,
-        }
+        Self { requests, by_mark, by_group, environ, found, read: false, refused: false }
     }
 
     fn containment(&self) -> Containment {
@@ -169,9 +162,6 @@ impl<'a> Pass<'a> {
                 self.visit(pid)?;
             }
         }
-        for pid in mem::take(&mut self.blank) {
-            self.visit(pid)?;
-        }
         Ok(())
     }
 
@@ -184,16 +174,10 @@ impl<'a> Pass<'a> {
     /// The requests whose run this process seems to belong to.
     fn runs_of(&mut self, pid: Pid, group: Pid) -> Vec<usize> {
         let mut runs = self.by_group.get(&group).cloned().unwrap_or_default();
-        match self.environ.look(pid) {
-            Ok(look) => {
+        match self.environ.look_patiently(pid) {
+            Ok(mark) => {
                 self.read = true;
-                match look {
-                    Look::Marked(mark) => {
-                        runs.extend(self.by_mark.get(&mark).into_iter().flatten())
-                    }
-                    Look::Blank => self.blank.push(pid),
-                    Look::Unmarked => {}
-                }
+                runs.extend(mark.and_then(|mark| self.by_mark.get(&mark)).into_iter().flatten());
             }
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
                 self.refused |= owner(pid).is_some_and(|uid| uid == geteuid().as_raw());
@@ -247,36 +231,48 @@ fn owner(pid: Pid) -> Option<u32> {
     std::fs::metadata(format!("/proc/{pid}")).ok().map(|found| found.uid())
 }
 
-/// What a process's environment says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Look {
-    /// It belongs to the run with this mark.
-    Marked(Mark),
-    /// It belongs to no run.
-    Unmarked,
-    /// There is nothing to see at this moment.
-    Blank,
-}
-
 /// Reads environments; keeps its buffer.
 #[derive(Default)]
 pub(super) struct Environ(Vec<u8>);
 
 impl Environ {
-    /// The mark that a process was given. The first counts, as for getenv(3). Marks on processes of
-    /// another account are not believed, unless this is root: then the run is root's, and only it
-    /// could hand on the mark, as `su` and `setpriv` do.
-    pub(super) fn look(&mut self, pid: Pid) -> io::Result<Look> {
+    /// The mark that a process was given; none if it belongs to no run. The first counts, as for
+    /// getenv(3). Marks on processes of another account are not believed, unless this is root: then
+    /// the run is root's, and only it could hand on the mark, as `su` and `setpriv` do.
+    ///
+    /// `WouldBlock` says that the process is executing something just now: look again.
+    pub(super) fn look(&mut self, pid: Pid) -> io::Result<Option<Mark>> {
+        if self.read(pid)? == Some(0) {
+            if is_executing(pid)? {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            // It may have been, a moment ago.
+            self.read(pid)?;
+        }
+        Ok(mark_in(&self.0))
+    }
+
+    /// As [`Self::look`], but waits for a process that is executing something. One that takes
+    /// long (its file is on a dead network disk) counts as unmarked.
+    fn look_patiently(&mut self, pid: Pid) -> io::Result<Option<Mark>> {
+        for _ in 0..EXECUTING_LOOKS {
+            match self.look(pid) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => thread::sleep(EXECUTING_PAUSE),
+                looked => return looked,
+            }
+        }
+        Ok(None)
+    }
+
+    /// How many bytes it has; none if it is another account's.
+    fn read(&mut self, pid: Pid) -> io::Result<Option<usize>> {
+        self.0.clear();
         let file = File::open(format!("/proc/{pid}/environ"))?;
         let euid = geteuid();
         if !euid.is_root() && file.metadata()?.uid() != euid.as_raw() {
-            return Ok(Look::Unmarked);
+            return Ok(None);
         }
-        self.0.clear();
-        match file.take(ENVIRON_LIMIT).read_to_end(&mut self.0)? {
-            0 => Ok(Look::Blank),
-            _ => Ok(mark_in(&self.0).map_or(Look::Unmarked, Look::Marked)),
-        }
+        file.take(ENVIRON_LIMIT).read_to_end(&mut self.0).map(Some)
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::scan::{Action, Containment, Environ, Found, Look, Scanner, Target};
+use super::scan::{Action, Containment, Environ, Found, Scanner, Target};
 use super::signal::Signal;
 use super::spec::Mark;
 use super::wait::Child;
@@ -85,10 +85,8 @@ fn nothing_adopted(target: &Target) -> bool {
     let foreign = |&pid: &_| {
         group_of(pid) != target.group
             && match environ.look(pid) {
-                Ok(Look::Marked(mark)) => mark != target.mark,
-                Ok(Look::Unmarked) => true,
-                // Executing something right now, or a zombie.
-                Ok(Look::Blank) => false,
+                Ok(mark) => mark != Some(target.mark),
+                // Executing, or not to be seen: the pass decides.
                 Err(e) => gone(&e),
             }
     };

@@ -255,12 +255,27 @@ fn start_time(pid: Pid) -> io::Result<u64> {
     })
 }
 
-/// Field 2, the name, may itself hold blanks and `)`: what counts is the last one.
 fn parse_start_time(stat: &[u8]) -> Option<u64> {
-    const AFTER_NAME: usize = 22 - 3;
+    stat_field(stat, 22)?.parse().ok()
+}
+
+/// A field of `/proc/PID/stat` by its number in proc(5), from 3 on. Field 2, the name, may itself
+/// hold blanks and `)`: what counts is the last one.
+fn stat_field(stat: &[u8], number: usize) -> Option<&str> {
     let name_end = stat.iter().rposition(|&b| b == b')')?;
     let rest = std::str::from_utf8(stat.get(name_end + 1..)?).ok()?;
-    rest.split_ascii_whitespace().nth(AFTER_NAME)?.parse().ok()
+    rest.split_ascii_whitespace().nth(number.checked_sub(3)?)
+}
+
+/// Whether a process that shows an empty environment is within execve(2), where the new one is not
+/// yet in place (`env_end`, field 51, is 0): it has one a moment later. False for a zombie.
+///
+/// # Errors
+/// `/proc/PID/stat` cannot be read.
+pub fn is_executing(pid: Pid) -> io::Result<bool> {
+    let stat = fs::read(format!("/proc/{pid}/stat"))?;
+    let ended = stat_field(&stat, 3).is_none_or(|state| "ZXx".contains(state));
+    Ok(!ended && stat_field(&stat, 51) == Some("0"))
 }
 
 /// The kernel's id of this boot: pids of another one mean nothing.
@@ -448,5 +463,7 @@ fn strangers() -> io::Result<Vec<Pid>> {
     Ok(found)
 }
 
+#[cfg(test)]
+pub(crate) mod forks;
 #[cfg(test)]
 mod tests;
