@@ -27,9 +27,9 @@ pub const ENVIRON_LIMIT: u64 = 8 << 20;
 pub const WATCH_LIMIT: usize = 16;
 
 /// How often a process within execve(2) is looked at before it is passed over.
-const EXECUTING_LOOKS: u32 = 50;
+const EXECUTING_LOOKS: u32 = 100;
 /// Time between two such looks.
-const EXECUTING_PAUSE: Duration = Duration::from_micros(200);
+const EXECUTING_PAUSE: Duration = Duration::from_millis(1);
 
 /// How far the tree of a run could be seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -67,7 +67,7 @@ async fn a_clean_end_upon_sigterm_is_left_its_time() {
 
 #[tokio::test]
 async fn what_was_paused_hears_sigterm() {
-    let mut spawned = spawn(&shell("trap 'exit 9' TERM; echo $$; while :; do sleep 1000; done"));
+    let mut spawned = spawn(&shell("trap 'kill $!; exit 9' TERM; sleep 1000 & echo $$; wait"));
     pid_line(&mut spawned.stdout).await;
     spawned.child.signal_group(Signal::STOP).unwrap();
     within(stop(&spawned.child, &scanner(), TERM_GRACE)).await.unwrap();
