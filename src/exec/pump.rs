@@ -243,14 +243,13 @@ impl Pump {
                 return Ok(event);
             }
             let left = self.left_empty();
-            if left.is_some_and(|left| left.is_zero()) {
-                // Where nobody holds a pipe any more, reading on finds end of file.
-                if let Some(event) = self.give_up()? {
-                    return Ok(event);
-                }
-            } else {
-                self.readable(left.map(|left| Instant::now() + left)).await?;
+            let is_over = left.is_some_and(|left| left.is_zero());
+            if is_over && let Some(event) = self.give_up()? {
+                return Ok(event);
             }
+            // When time is over but nobody holds a pipe any more, end of file is about to be seen.
+            let until = left.filter(|_| !is_over).map(|left| Instant::now() + left);
+            self.readable(until).await?;
         }
     }
 

@@ -3,8 +3,8 @@
 //! One thread looks for all runs at once: requests that wait are answered from one pass over
 //! `/proc`, so that stopping a hundred runs does not cost a hundred passes.
 
-use std::collections::HashMap;
-use std::fs::File;
+use std::collections::{HashMap, HashSet};
+use std::fs::{DirEntry, File};
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
@@ -30,6 +30,10 @@ pub const WATCH_LIMIT: usize = 16;
 const EXECUTING_LOOKS: u32 = 100;
 /// Time between two such looks.
 const EXECUTING_PAUSE: Duration = Duration::from_millis(1);
+
+/// Most listings in a pass: on a machine that starts processes all the time there is always a new
+/// one, rarely of a run that is being stopped.
+const LISTINGS: usize = 8;
 
 /// How far the tree of a run could be seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,12 +158,21 @@ impl<'a> Pass<'a> {
         if self.refused && !self.read { Containment::Group } else { Containment::Marks }
     }
 
+    /// Visits all processes, then those that have come meanwhile, until a listing shows none that
+    /// was not visited. So "nothing found" holds for a tree in motion too: a process that is alive
+    /// and was never listed was started during the last listing, by an ancestor that had been
+    /// visited before and was alive, and was therefore found.
     fn run(&mut self) -> io::Result<()> {
-        for entry in std::fs::read_dir("/proc")? {
-            let name = entry?.file_name();
-            let pid = name.to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
-            if let Some(pid) = pid.filter(|&pid| pid != getpid()) {
-                self.visit(pid)?;
+        let mut visited = HashSet::from([getpid()]);
+        for _ in 0..LISTINGS {
+            let known = visited.len();
+            for pid in list()? {
+                if visited.insert(pid) {
+                    self.visit(pid)?;
+                }
+            }
+            if visited.len() == known {
+                break;
             }
         }
         Ok(())
@@ -225,6 +238,14 @@ impl<'a> Pass<'a> {
         }
         Ok(())
     }
+}
+
+fn list() -> io::Result<Vec<Pid>> {
+    let pid = |entry: io::Result<DirEntry>| match entry {
+        Ok(entry) => Some(Ok(Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)?)),
+        Err(e) => Some(Err(e)),
+    };
+    std::fs::read_dir("/proc")?.filter_map(pid).collect()
 }
 
 fn owner(pid: Pid) -> Option<u32> {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::io;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout;
 
 use super::scan::{Action, Containment, Environ, Found, Scanner, Target};
 use super::signal::Signal;
@@ -108,24 +108,26 @@ struct Tree<'a> {
 
 impl Tree<'_> {
     async fn stop(&self, grace: Duration) -> io::Result<Stopped> {
-        if !grace.is_zero() {
-            let deadline = Instant::now() + grace;
-            let terminated = self.signal(Signal::TERM).await;
-            // What was stopped (`pause`, Ctrl-Z) cannot act upon SIGTERM otherwise.
-            self.signal(Signal::CONT).await?;
-            terminated?;
-            if let Ok(gone) = timeout_at(deadline, self.gone()).await {
-                return gone;
-            }
+        if !grace.is_zero()
+            && let Ok(Ok(gone)) = timeout(grace, self.terminate()).await
+        {
+            return Ok(gone);
         }
         let frozen = self.freeze().await;
-        let deadline = Instant::now() + KILL_GRACE;
         self.signal(Signal::KILL).await?;
         frozen?;
-        match timeout_at(deadline, self.killed()).await {
+        match timeout(KILL_GRACE, self.killed()).await {
             Ok(gone) => gone,
             Err(_) => Ok(stopped(&self.scanner.scan(self.target, Action::Count).await?)),
         }
+    }
+
+    async fn terminate(&self) -> io::Result<Stopped> {
+        let terminated = self.signal(Signal::TERM).await;
+        // What was stopped (`pause`, Ctrl-Z) cannot act upon SIGTERM otherwise.
+        self.signal(Signal::CONT).await?;
+        terminated?;
+        self.gone().await
     }
 
     /// Signals the process group in one call, and then those that have left it.

@@ -466,4 +466,4 @@ fn strangers() -> io::Result<Vec<Pid>> {
 #[cfg(test)]
 pub(crate) mod forks;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -4,8 +4,10 @@ use std::os::unix::fs::PermissionsExt;
 use tempfile::TempDir;
 
 use super::*;
-use crate::exec::testing::{is_gone, marked, pid_line, run, shell, spawn, within};
-use crate::exec::{End, Spawned};
+use crate::exec::testing::{is_gone, marked, pid_line, run, shell, spawn, until, within};
+use crate::exec::{End, Spawned, adopt};
+use crate::sys::process::prepare;
+use crate::sys::process::tests::alone;
 
 fn scanner() -> Scanner {
     Scanner::new().unwrap()
@@ -61,13 +63,14 @@ async fn ignoring_sigterm_helps_for_the_grace_only() {
 
 #[tokio::test]
 async fn a_clean_end_upon_sigterm_is_left_its_time() {
-    let text = "trap 'kill $!; exit 9' TERM; sleep 1000 & echo $$; wait";
+    let text = "trap 'kill $!; exit 9' TERM; sh -c 'echo $$; exec sleep 1000' & wait";
     assert_eq!(end(&stops(text, 1, TERM_GRACE).await).await, End::Exited { code: 9 });
 }
 
 #[tokio::test]
 async fn what_was_paused_hears_sigterm() {
-    let mut spawned = spawn(&shell("trap 'kill $!; exit 9' TERM; sleep 1000 & echo $$; wait"));
+    let mut spawned =
+        spawn(&shell("trap 'kill $!; exit 9' TERM; sh -c 'echo $$; exec sleep 1000' & wait"));
     pid_line(&mut spawned.stdout).await;
     spawned.child.signal_group(Signal::STOP).unwrap();
     within(stop(&spawned.child, &scanner(), TERM_GRACE)).await.unwrap();
@@ -136,4 +139,28 @@ async fn nothing_left_is_nothing_counted() {
     let outcome = run(&shell("sleep 0 & wait")).await;
     let left = within(count_left(&outcome.child, &scanner())).await.unwrap();
     assert_eq!(left.left_running, 0);
+}
+
+/// As in a server: it adopts what runs leave, and so needs no pass to see that there is nothing.
+#[tokio::test]
+async fn a_subreaper_knows_what_is_left_and_reaps_it() {
+    if !alone("exec::stop::tests::a_subreaper_knows_what_is_left_and_reaps_it") {
+        return;
+    }
+    prepare().unwrap();
+    tokio::spawn(adopt());
+    let leaves = run(&shell("setsid sleep 1000 >/dev/null 2>&1 & exit 0")).await;
+    let scanner = scanner();
+    let left = within(count_left(&leaves.child, &scanner)).await.unwrap();
+    assert_eq!(left.left_running, 1);
+    assert!(!nothing_adopted(&target_of(&leaves.child)));
+    let clean = run(&shell("exit 0")).await;
+    until(|| nothing_adopted(&target_of(&clean.child))).await;
+    assert_eq!(orphans().unwrap().len(), 1, "another's is no reason to look");
+    within(stop(&leaves.child, &scanner, TERM_GRACE)).await.unwrap();
+    until(|| orphans().unwrap().is_empty()).await;
+    for child in [leaves.child, clean.child] {
+        assert!(child.ended().unwrap().is_some(), "known zombies stay");
+        child.reap().unwrap();
+    }
 }

@@ -8,12 +8,12 @@ const ALONE: &str = "REXEC_TEST_ALONE";
 
 /// Runs the named test in a process of its own, because it changes what belongs to a process.
 /// True in that process.
-fn alone(name: &str) -> bool {
+pub(crate) fn alone(name: &str) -> bool {
     if std::env::var_os(ALONE).is_some() {
         return true;
     }
     let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", &format!("sys::process::tests::{name}"), "--nocapture"])
+        .args(["--exact", name, "--nocapture"])
         .env(ALONE, "1")
         .output()
         .unwrap();
@@ -29,7 +29,7 @@ fn status_field(status: &str, name: &str) -> u64 {
 
 #[test]
 fn runs_inherit_nothing_bad() {
-    if !alone("runs_inherit_nothing_bad") {
+    if !alone("sys::process::tests::runs_inherit_nothing_bad") {
         return;
     }
     let null = fs::File::open("/dev/null").unwrap();
@@ -74,7 +74,7 @@ fn runs_inherit_nothing_bad() {
 
 #[test]
 fn strangers_are_reaped_and_known_children_are_not() {
-    if !alone("strangers_are_reaped_and_known_children_are_not") {
+    if !alone("sys::process::tests::strangers_are_reaped_and_known_children_are_not") {
         return;
     }
     prepare().unwrap();
