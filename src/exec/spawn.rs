@@ -87,8 +87,11 @@ fn argv(
         Program::Shell { text, .. } if text.len() > TEXT_LIMIT => {
             return Err(NotStarted::TextTooLong(text.len()));
         }
-        // `--` would be safer against a text that begins with `-`, but not every shell knows it
-        // here; the text is the operand of -c and is not read as an option.
+        // `sh -c -x` reads options on (POSIX, sh). Not every shell knows `--` here, so it is given
+        // only to a text that needs it, as system(3) does.
+        Program::Shell { shell, text } if matches!(text.as_bytes().first(), Some(b'-' | b'+')) => {
+            vec![shell.into(), "-c".into(), "--".into(), text.clone()]
+        }
         Program::Shell { shell, text } => vec![shell.into(), "-c".into(), text.clone()],
         Program::Script { shell } => vec![shell.into()],
         Program::Argv { words } => words.clone(),

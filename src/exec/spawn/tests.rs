@@ -239,6 +239,13 @@ async fn a_script_is_read_from_stdin() {
 }
 
 #[tokio::test]
+async fn a_text_is_never_an_option() {
+    for text in ["-x; exit 7", "+x; exit 7", "--; exit 7"] {
+        assert_eq!(run(&shell(text)).await.end, End::Exited { code: 7 }, "{text}");
+    }
+}
+
+#[tokio::test]
 async fn stdin_is_empty_unless_wanted() {
     assert_eq!(run(&argv(&["cat"])).await.end, End::Exited { code: 0 });
 }
