@@ -1,3 +1,4 @@
-//! What the operating system is asked for directly: processes, files, peer credentials.
+//! The only unsafe code, and what the rest needs of the operating system.
 
 pub mod fs;
+pub mod process;

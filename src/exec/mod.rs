@@ -1,0 +1,33 @@
+//! A run on this machine: what to start ([`Spec`]), starting it ([`spawn()`]), its output ([`Pump`]),
+//! its end ([`Child`]), and stopping everything that it has started ([`stop()`]).
+//!
+//! Knows nothing of the wire. One run, driven from one `select!`:
+//!
+//! 1. [`spawn()`] gives a [`Spawned`]: the main process as a [`Child`], and its pipes.
+//! 2. [`Pump::next`] yields output; [`Child::exited`] the end, upon which [`Pump::main_ended`] is
+//!    called and the pump goes on until it yields [`Event::Done`].
+//! 3. [`stop()`] may run at any time before [`Child::reap`].
+//! 4. [`count_left`], then [`Child::reap`], are the last: until then the zombie keeps the pid, and
+//!    with it the process group's id, from being given to anybody else.
+
+pub mod not_started;
+pub mod program;
+pub mod pump;
+pub mod scan;
+pub mod signal;
+pub mod spawn;
+pub mod spec;
+pub mod stop;
+pub mod wait;
+
+pub use not_started::{NotStarted, SpawnError};
+pub use pump::{Event, Pump, Stream, StreamEnd, held_pipes};
+pub use scan::{Containment, Scanner};
+pub use signal::Signal;
+pub use spawn::{Spawned, spawn};
+pub use spec::{BaseEnv, Mark, Program, Spec};
+pub use stop::{Stopped, TERM_GRACE, count_left, stop, stop_leftovers};
+pub use wait::{Child, End, Exit, adopt};
+
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,125 @@
+//! Why a command did not start, by who is at fault.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+use super::spec::TEXT_LIMIT;
+
+/// Nothing was executed. Each text is one line that says what to do; names from the client are in
+/// it escaped.
+#[derive(Debug, thiserror::Error)]
+pub enum NotStarted {
+    /// A command of no words.
+    #[error("the command is empty: give a program")]
+    EmptyCommand,
+    /// A word, the text or the working directory holds NUL, which no program can be given.
+    #[error("the command or its directory holds a NUL byte: pass such data on stdin")]
+    NulByte,
+    /// No such program, in PATH or under its path.
+    #[error("{0:?}: program not found: check its name and PATH")]
+    ProgramNotFound(OsString),
+    /// It exists, but may not be executed: its mode, a `noexec` mount, or it is a directory.
+    #[error("{0:?}: not an executable file that may be run here: check its mode (chmod +x)")]
+    ProgramNotExecutable(PathBuf),
+    /// It exists, but what is to run it does not: the `#!` line's interpreter, or the ELF loader.
+    #[error("{program:?}: its interpreter {} is missing: install it or correct the first line",
+        .interpreter.as_ref().map_or_else(|| "(ELF loader)".to_owned(), |i| format!("{i:?}")))]
+    InterpreterMissing {
+        /// What was to be executed.
+        program: PathBuf,
+        /// As the `#!` line names it; none for a binary.
+        interpreter: Option<PathBuf>,
+    },
+    /// The kernel knows no way to execute this file.
+    #[error("{0:?}: not a program for this machine: a script needs a first line such as #!/bin/sh")]
+    BadFormat(PathBuf),
+    /// The working directory does not exist.
+    #[error("{0:?}: no such directory: give another working directory or create it")]
+    CwdMissing(PathBuf),
+    /// The working directory is something else.
+    #[error("{0:?}: not a directory: give another working directory")]
+    CwdNotADirectory(PathBuf),
+    /// The working directory may not be entered.
+    #[error("{0:?}: this directory may not be entered: check its mode or give another")]
+    CwdPermission(PathBuf),
+    /// execve(2) says E2BIG.
+    #[error(
+        "arguments and environment together, or one of them, are longer than this system takes: pass data on stdin"
+    )]
+    ArgumentsTooLong,
+    /// A shell cannot be given so long a text.
+    #[error("a command text of {0} bytes is over the limit of {TEXT_LIMIT}: pass it on stdin")]
+    TextTooLong(usize),
+    /// A variable cannot exist (empty name, `=`, NUL) or is the server's to set.
+    #[error("the environment variable {0:?} cannot be set: leave it out")]
+    BadEnvironment(OsString),
+    /// EAGAIN: the account's or the machine's processes.
+    #[error(
+        "this account or machine can have no more processes: try again later or raise the limit (ulimit -u)"
+    )]
+    OutOfProcesses,
+    /// ENOMEM.
+    #[error("the machine is out of memory: try again later")]
+    OutOfMemory,
+    /// EMFILE or ENFILE.
+    #[error(
+        "the server can open no more descriptors: try again later or raise its limit (ulimit -n)"
+    )]
+    OutOfDescriptors,
+    /// Anything else that the system said.
+    #[error("could not start: {0}")]
+    Other(io::Error),
+}
+
+/// Why there is no run to follow.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// Nothing was executed.
+    #[error(transparent)]
+    NotStarted(#[from] NotStarted),
+    /// It was executed but cannot be followed, so its process group was killed: what it did in that
+    /// moment is unknown, and nobody may say that it never started.
+    #[error("started, but could not be followed and was killed: {0}")]
+    Unfollowed(io::Error),
+}
+
+impl NotStarted {
+    /// An error that has to do with neither program nor directory.
+    pub(super) fn from_system(error: io::Error) -> Self {
+        match Errno::from_io_error(&error) {
+            Some(Errno::AGAIN) => Self::OutOfProcesses,
+            Some(Errno::NOMEM) => Self::OutOfMemory,
+            Some(Errno::MFILE | Errno::NFILE) => Self::OutOfDescriptors,
+            _ => Self::Other(error),
+        }
+    }
+
+    /// An error of execve(2) on a program that was found and looked executable.
+    pub(super) fn from_exec(error: io::Error, program: &Path) -> Self {
+        match Errno::from_io_error(&error) {
+            Some(Errno::NOENT) => Self::InterpreterMissing {
+                program: program.into(),
+                interpreter: interpreter(program),
+            },
+            Some(Errno::ACCESS | Errno::PERM) => Self::ProgramNotExecutable(program.into()),
+            Some(Errno::NOEXEC | Errno::LIBBAD) => Self::BadFormat(program.into()),
+            Some(Errno::TOOBIG) => Self::ArgumentsTooLong,
+            _ => Self::from_system(error),
+        }
+    }
+}
+
+/// The path on the `#!` line; execve(2) reads no more than 255 bytes of it.
+fn interpreter(program: &Path) -> Option<PathBuf> {
+    use std::io::Read as _;
+    use std::os::unix::ffi::OsStrExt as _;
+    const LINE_LIMIT: u64 = 255;
+    let mut start = Vec::new();
+    std::fs::File::open(program).ok()?.take(LINE_LIMIT).read_to_end(&mut start).ok()?;
+    let line = start.strip_prefix(b"#!")?.split(|&b| b == b'\n').next()?;
+    let path = line.split(|b| b" \t".contains(b)).find(|word| !word.is_empty())?;
+    Some(PathBuf::from(OsStr::from_bytes(path)))
+}

@@ -1,0 +1,306 @@
+//! Finding the processes of a run: by its process group and by the mark in their environment.
+//!
+//! One thread looks for all runs at once: requests that wait are answered from one pass over
+//! `/proc`, so that stopping a hundred runs does not cost a hundred passes.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{DirEntry, File};
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::process::{PidfdFlags, geteuid, getpid, pidfd_open, pidfd_send_signal};
+use tokio::sync::oneshot;
+
+use super::signal::Signal;
+use super::spec::{MARK_VARIABLE, Mark};
+use crate::sys::process::{Pid, ProcessRef, gone, group_of, has_ended, is_executing};
+
+/// Most bytes of a process's environment that are looked at. The kernel lets arguments and
+/// environment have 6 MiB together (execve(2)), so what a program was given is seen whole.
+pub const ENVIRON_LIMIT: u64 = 8 << 20;
+/// Most pidfds handed out to wait for at once; who waits looks again when these have ended.
+pub const WATCH_LIMIT: usize = 16;
+
+/// How often a process within execve(2) is looked at before it is passed over.
+const EXECUTING_LOOKS: u32 = 100;
+/// Time between two such looks.
+const EXECUTING_PAUSE: Duration = Duration::from_millis(1);
+
+/// Most listings in a pass: on a machine that starts processes all the time there is always a new
+/// one, rarely of a run that is being stopped.
+const LISTINGS: usize = 8;
+
+/// How far the tree of a run could be seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Containment {
+    /// Process group and marks. A process that left the group and emptied its environment is not
+    /// seen.
+    Marks,
+    /// The process group alone: the system does not let environments be read.
+    Group,
+}
+
+/// What to look for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Target {
+    pub(super) mark: Mark,
+    /// The process group; only while its leader is not reaped.
+    pub(super) group: Option<Pid>,
+    /// Start time of the run's main process: what is older is no part of the run.
+    pub(super) not_before: u64,
+}
+
+/// What to do with what is found.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Action {
+    /// Count it.
+    Count,
+    /// Signal those outside the process group, whose members the caller signals in one call.
+    SignalOutsiders(Signal),
+}
+
+/// What one pass found of one run. Zombies do not count.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) processes: Vec<ProcessRef>,
+    /// pidfds of the first [`WATCH_LIMIT`] of them.
+    pub(super) watch: Vec<OwnedFd>,
+    pub(super) containment: Containment,
+}
+
+struct Request {
+    target: Target,
+    action: Action,
+    answer: oneshot::Sender<io::Result<Found>>,
+}
+
+/// The thread that looks; it ends with the last clone.
+#[derive(Debug, Clone)]
+pub struct Scanner(Sender<Request>);
+
+impl Scanner {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The system has no more threads.
+    pub fn new() -> io::Result<Self> {
+        let (requests, waiting) = mpsc::channel();
+        thread::Builder::new().name("scanner".into()).spawn(move || serve(&waiting))?;
+        Ok(Self(requests))
+    }
+
+    /// A pass that begins after this call.
+    pub(super) async fn scan(&self, target: Target, action: Action) -> io::Result<Found> {
+        let (answer, found) = oneshot::channel();
+        let ended = || io::Error::other("the scanner has ended");
+        self.0.send(Request { target, action, answer }).map_err(|_| ended())?;
+        found.await.map_err(|_| ended())?
+    }
+}
+
+fn serve(waiting: &Receiver<Request>) {
+    let mut environ = Environ::default();
+    while let Ok(first) = waiting.recv() {
+        let requests: Vec<_> = std::iter::once(first).chain(waiting.try_iter()).collect();
+        answer_all(requests, &mut environ);
+    }
+}
+
+/// One pass for all that wait.
+fn answer_all(requests: Vec<Request>, environ: &mut Environ) {
+    let mut pass = Pass::new(&requests, environ);
+    let outcome = pass.run();
+    let containment = pass.containment();
+    let found = pass.found;
+    for (request, (processes, watch)) in requests.into_iter().zip(found) {
+        let result = match &outcome {
+            Ok(()) => Ok(Found { processes, watch, containment }),
+            Err(e) => Err(io::Error::new(e.kind(), e.to_string())),
+        };
+        // Who has stopped waiting does not need it.
+        let _ = request.answer.send(result);
+    }
+}
+
+/// The state of one pass.
+struct Pass<'a> {
+    requests: &'a [Request],
+    by_mark: HashMap<Mark, Vec<usize>>,
+    by_group: HashMap<Pid, Vec<usize>>,
+    environ: &'a mut Environ,
+    found: Vec<(Vec<ProcessRef>, Vec<OwnedFd>)>,
+    /// An environment of another process could be read.
+    read: bool,
+    /// That of another process of this account could not.
+    refused: bool,
+}
+
+impl<'a> Pass<'a> {
+    fn new(requests: &'a [Request], environ: &'a mut Environ) -> Self {
+        let mut by_mark = HashMap::<_, Vec<_>>::new();
+        let mut by_group = HashMap::<_, Vec<_>>::new();
+        for (index, request) in requests.iter().enumerate() {
+            by_mark.entry(request.target.mark).or_default().push(index);
+            if let Some(group) = request.target.group {
+                by_group.entry(group).or_default().push(index);
+            }
+        }
+        let found = requests.iter().map(|_| Default::default()).collect();
+        Self { requests, by_mark, by_group, environ, found, read: false, refused: false }
+    }
+
+    fn containment(&self) -> Containment {
+        if self.refused && !self.read { Containment::Group } else { Containment::Marks }
+    }
+
+    /// Visits all processes, then those that have come meanwhile, until a listing shows none that
+    /// was not visited. So "nothing found" holds for a tree in motion too: a process that is alive
+    /// and was never listed was started during the last listing, by an ancestor that had been
+    /// visited before and was alive, and was therefore found.
+    fn run(&mut self) -> io::Result<()> {
+        let mut visited = HashSet::from([getpid()]);
+        for _ in 0..LISTINGS {
+            let known = visited.len();
+            for pid in list()? {
+                if visited.insert(pid) {
+                    self.visit(pid)?;
+                }
+            }
+            if visited.len() == known {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn visit(&mut self, pid: Pid) -> io::Result<()> {
+        // Without a group it is a kernel thread, or was not started from here.
+        let Some(group) = group_of(pid) else { return Ok(()) };
+        if self.runs_of(pid, group).is_empty() { Ok(()) } else { self.take(pid) }
+    }
+
+    /// The requests whose run this process seems to belong to.
+    fn runs_of(&mut self, pid: Pid, group: Pid) -> Vec<usize> {
+        let mut runs = self.by_group.get(&group).cloned().unwrap_or_default();
+        match self.environ.look_patiently(pid) {
+            Ok(mark) => {
+                self.read = true;
+                runs.extend(mark.and_then(|mark| self.by_mark.get(&mark)).into_iter().flatten());
+            }
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                self.refused |= owner(pid).is_some_and(|uid| uid == geteuid().as_raw());
+            }
+            // It has ended meanwhile.
+            Err(_) => {}
+        }
+        runs.sort_unstable();
+        runs.dedup();
+        runs
+    }
+
+    /// Looks again through a pidfd, and acts. A pid that still runs after everything was read was
+    /// the same process all the time.
+    fn take(&mut self, pid: Pid) -> io::Result<()> {
+        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+            // EINVAL: not a process but a thread, which /proc does not list.
+            Err(Errno::SRCH | Errno::INVAL) => return Ok(()),
+            opened => opened?,
+        };
+        let Some(group) = group_of(pid) else { return Ok(()) };
+        let runs = self.runs_of(pid, group);
+        let process = match ProcessRef::of(pid) {
+            Err(e) if gone(&e) => return Ok(()),
+            read => read?,
+        };
+        if has_ended(&pidfd)? {
+            return Ok(());
+        }
+        let inside = |target: &Target| target.group == Some(group);
+        let old = |target: &Target| process.start_time < target.not_before;
+        for index in runs.into_iter().filter(|&i| !old(&self.requests[i].target)) {
+            let request = &self.requests[index];
+            if let Action::SignalOutsiders(signal) = request.action
+                && !inside(&request.target)
+            {
+                // Not permitted, or ended: it is counted again by whoever looks next.
+                let _ = pidfd_send_signal(&pidfd, signal.raw());
+            }
+            let (processes, watch) = &mut self.found[index];
+            processes.push(process);
+            if watch.len() < WATCH_LIMIT {
+                watch.push(pidfd.try_clone()?);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn list() -> io::Result<Vec<Pid>> {
+    let pid = |entry: io::Result<DirEntry>| match entry {
+        Ok(entry) => Some(Ok(Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)?)),
+        Err(e) => Some(Err(e)),
+    };
+    std::fs::read_dir("/proc")?.filter_map(pid).collect()
+}
+
+fn owner(pid: Pid) -> Option<u32> {
+    std::fs::metadata(format!("/proc/{pid}")).ok().map(|found| found.uid())
+}
+
+/// Reads environments; keeps its buffer.
+#[derive(Default)]
+pub(super) struct Environ(Vec<u8>);
+
+impl Environ {
+    /// The mark that a process was given; none if it belongs to no run. The first counts, as for
+    /// getenv(3). Marks on processes of another account are not believed, unless this is root: then
+    /// the run is root's, and only it could hand on the mark, as `su` and `setpriv` do.
+    ///
+    /// `WouldBlock` says that the process is executing something just now: look again.
+    pub(super) fn look(&mut self, pid: Pid) -> io::Result<Option<Mark>> {
+        if self.read(pid)? == Some(0) {
+            if is_executing(pid)? {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            // It may have been, a moment ago.
+            self.read(pid)?;
+        }
+        Ok(mark_in(&self.0))
+    }
+
+    /// As [`Self::look`], but waits for a process that is executing something. One that takes
+    /// long (its file is on a dead network disk) counts as unmarked.
+    fn look_patiently(&mut self, pid: Pid) -> io::Result<Option<Mark>> {
+        for _ in 0..EXECUTING_LOOKS {
+            match self.look(pid) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => thread::sleep(EXECUTING_PAUSE),
+                looked => return looked,
+            }
+        }
+        Ok(None)
+    }
+
+    /// How many bytes it has; none if it is another account's.
+    fn read(&mut self, pid: Pid) -> io::Result<Option<usize>> {
+        self.0.clear();
+        let file = File::open(format!("/proc/{pid}/environ"))?;
+        let euid = geteuid();
+        if !euid.is_root() && file.metadata()?.uid() != euid.as_raw() {
+            return Ok(None);
+        }
+        file.take(ENVIRON_LIMIT).read_to_end(&mut self.0).map(Some)
+    }
+}
+
+fn mark_in(environ: &[u8]) -> Option<Mark> {
+    let value = |entry| <[u8]>::strip_prefix(entry, MARK_VARIABLE.as_bytes())?.strip_prefix(b"=");
+    environ.split(|&b| b == 0).find_map(value).and_then(Mark::from_hex)
+}
+
+#[cfg(test)]
+mod tests;

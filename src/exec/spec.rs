@@ -1,0 +1,269 @@
+//! What to run, and the environment that it gets.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use super::not_started::NotStarted;
+use crate::sys::process;
+
+/// Longest text that can be passed as one word, without its NUL: `MAX_ARG_STRLEN` of execve(2), 32
+/// pages. Kernels with larger pages take more; the limit here is the same on all machines.
+pub const TEXT_LIMIT: usize = 131_071;
+/// The variable that holds the run's id.
+pub const RUN_VARIABLE: &str = "REXEC_RUN";
+/// The variable that holds the run's [`Mark`].
+pub const MARK_VARIABLE: &str = "REXEC_MARK";
+/// PATH if the server has none.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// SHELL if the account names none.
+const DEFAULT_SHELL: &str = "/bin/sh";
+
+/// What to execute.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Program {
+    /// `shell -c text`.
+    Shell {
+        /// Absolute path of the shell.
+        shell: PathBuf,
+        /// What the shell reads; at most [`TEXT_LIMIT`] bytes.
+        text: OsString,
+    },
+    /// The shell reads its commands from stdin, which is a pipe whatever [`Spec::stdin`] says.
+    Script {
+        /// Absolute path of the shell.
+        shell: PathBuf,
+    },
+    /// A program and its arguments, exactly, with no shell between.
+    Argv {
+        /// The first is looked up in the run's own PATH.
+        words: Vec<OsString>,
+    },
+}
+
+/// One run. Debug shows neither the command nor values of variables: both may hold secrets.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Spec {
+    /// What to execute.
+    pub program: Program,
+    /// What the client sent; goes over the base, the last of a name counts.
+    pub env: Vec<(OsString, OsString)>,
+    /// Where to execute it; the server's own if none.
+    pub cwd: Option<PathBuf>,
+    /// One pipe for stdout and stderr, so that their order is exact.
+    pub merge: bool,
+    /// stdin is a pipe; `/dev/null` otherwise.
+    pub stdin: bool,
+    /// The run's output ends when nobody holds its pipes, as ssh has it.
+    pub wait_eof: bool,
+}
+
+impl fmt::Debug for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Shell { shell, text } => {
+                write!(f, "Shell({}, {} bytes)", shell.display(), text.len())
+            }
+            Self::Script { shell } => write!(f, "Script({})", shell.display()),
+            Self::Argv { words } => write!(f, "Argv({} words)", words.len()),
+        }
+    }
+}
+
+impl fmt::Debug for Spec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Spec")
+            .field("program", &self.program)
+            .field("env", &self.env.iter().map(|(name, _)| name).collect::<Vec<_>>())
+            .field("cwd", &self.cwd)
+            .field("merge", &self.merge)
+            .field("stdin", &self.stdin)
+            .field("wait_eof", &self.wait_eof)
+            .finish()
+    }
+}
+
+/// 128 random bits in the environment of a run and of all that it starts: by them a process is
+/// found again that has left the process group and the session.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Mark([u8; Self::LEN]);
+
+impl Mark {
+    /// Bytes of a mark.
+    pub const LEN: usize = 16;
+
+    /// A new one.
+    ///
+    /// # Errors
+    /// The system's random source does not answer.
+    pub fn new() -> std::io::Result<Self> {
+        let mut bits = [0; Self::LEN];
+        getrandom::fill(&mut bits).map_err(|e| std::io::Error::other(e.to_string()))?;
+        Ok(Self(bits))
+    }
+
+    /// Reads what [`fmt::Display`] writes: 32 lower-case hexadecimal digits.
+    #[must_use]
+    pub fn from_hex(text: &[u8]) -> Option<Self> {
+        let digit = |b: u8| match b {
+            b'0'..=b'9' => Some(b - b'0'),
+            b'a'..=b'f' => Some(b - b'a' + 10),
+            _ => None,
+        };
+        let mut bits = [0; Self::LEN];
+        if text.len() != bits.len() * 2 {
+            return None;
+        }
+        for (bit, pair) in bits.iter_mut().zip(text.chunks_exact(2)) {
+            *bit = digit(pair[0])? << 4 | digit(pair[1])?;
+        }
+        Some(Self(bits))
+    }
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Mark({self})")
+    }
+}
+
+/// The environment that every run starts from.
+#[derive(Clone)]
+pub struct BaseEnv(BTreeMap<OsString, OsString>);
+
+impl fmt::Debug for BaseEnv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl BaseEnv {
+    /// PATH, HOME and LANG as this process has them, which its operator chose, and USER, LOGNAME
+    /// and SHELL of the account, which are facts; each from the other place where one says nothing.
+    #[must_use]
+    pub fn of_this_process() -> Self {
+        let own = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let account = process::account();
+        let account = account.as_ref();
+        let user = account.map(|a| a.name.clone()).or_else(|| own("USER"));
+        let home = own("HOME").or_else(|| account.map(|a| a.home.clone().into()));
+        let shell = account
+            .map(|a| OsString::from(a.shell.clone()))
+            .filter(|shell| !shell.is_empty())
+            .or_else(|| own("SHELL"))
+            .unwrap_or_else(|| DEFAULT_SHELL.into());
+        let values = [
+            ("PATH", Some(own("PATH").unwrap_or_else(|| DEFAULT_PATH.into()))),
+            ("HOME", home),
+            ("USER", user.clone()),
+            ("LOGNAME", user),
+            ("SHELL", Some(shell)),
+            ("LANG", own("LANG")),
+        ];
+        Self(values.into_iter().filter_map(|(name, value)| Some((name.into(), value?))).collect())
+    }
+
+    /// The whole environment of a run.
+    ///
+    /// # Errors
+    /// `BadEnvironment` names the variable that cannot be, or that clients may not set.
+    pub(super) fn with(
+        &self,
+        client: &[(OsString, OsString)],
+        run: &str,
+        mark: Mark,
+    ) -> Result<BTreeMap<OsString, OsString>, NotStarted> {
+        let mut env = self.0.clone();
+        for (name, value) in client {
+            if !may_be_set(name, value) {
+                return Err(NotStarted::BadEnvironment(name.clone()));
+            }
+            env.insert(name.clone(), value.clone());
+        }
+        env.insert(RUN_VARIABLE.into(), run.into());
+        env.insert(MARK_VARIABLE.into(), mark.to_string().into());
+        Ok(env)
+    }
+}
+
+fn may_be_set(name: &OsStr, value: &OsStr) -> bool {
+    let bytes = name.as_bytes();
+    !bytes.is_empty()
+        && !bytes.contains(&b'=')
+        && !bytes.contains(&0)
+        && !value.as_bytes().contains(&0)
+        && name != RUN_VARIABLE
+        && name != MARK_VARIABLE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_reads_back() {
+        let mark = Mark::new().unwrap();
+        assert_eq!(Mark::from_hex(mark.to_string().as_bytes()), Some(mark));
+        assert_ne!(Mark::new().unwrap(), mark);
+    }
+
+    #[test]
+    fn a_mark_is_strict() {
+        let good = "00112233445566778899aabbccddeeff";
+        assert!(Mark::from_hex(good.as_bytes()).is_some());
+        assert_eq!(Mark::from_hex(good.to_uppercase().as_bytes()), None);
+        assert_eq!(Mark::from_hex(format!("{good}0").as_bytes()), None);
+        assert_eq!(Mark::from_hex(&good.as_bytes()[1..]), None);
+    }
+
+    #[test]
+    fn the_base_has_what_programs_rely_on() {
+        let base = BaseEnv::of_this_process();
+        for name in ["PATH", "USER", "LOGNAME", "HOME", "SHELL"] {
+            assert!(base.0.get(OsStr::new(name)).is_some_and(|v| !v.is_empty()), "{name}");
+        }
+    }
+
+    #[test]
+    fn bad_names_are_refused_and_named() {
+        let base = BaseEnv::of_this_process();
+        let mark = Mark::new().unwrap();
+        for name in ["", "A=B", "=", "A\0", RUN_VARIABLE, MARK_VARIABLE] {
+            let refused = base.with(&[(name.into(), "x".into())], "id", mark);
+            assert!(matches!(refused, Err(NotStarted::BadEnvironment(n)) if n == name));
+        }
+        let refused = base.with(&[("A".into(), "x\0".into())], "id", mark);
+        assert!(matches!(refused, Err(NotStarted::BadEnvironment(n)) if n == "A"));
+    }
+
+    #[test]
+    fn the_last_of_a_name_counts() {
+        let base = BaseEnv::of_this_process();
+        let sent = [("PATH".into(), "/a".into()), ("PATH".into(), "/b".into())];
+        let env = base.with(&sent, "id", Mark::new().unwrap()).unwrap();
+        assert_eq!(env[OsStr::new("PATH")], "/b");
+        assert_eq!(env[OsStr::new(RUN_VARIABLE)], "id");
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let spec = Spec {
+            program: Program::Shell { shell: "/bin/sh".into(), text: "hunter2".into() },
+            env: vec![("TOKEN".into(), "hunter2".into())],
+            cwd: None,
+            merge: false,
+            stdin: false,
+            wait_eof: false,
+        };
+        assert!(!format!("{spec:?}").contains("hunter2"));
+        assert!(format!("{spec:?}").contains("TOKEN"));
+    }
+}

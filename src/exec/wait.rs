@@ -1,0 +1,179 @@
+//! The main process and its end. It is seen by pidfd and peeked at, not reaped: the zombie keeps
+//! pid and process group id from being recycled until [`Child::reap`], so that a signal to the group
+//! never reaches somebody else.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::process::{
+    PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, pidfd_open, waitid,
+};
+use tokio::io::unix::AsyncFd;
+use tokio::runtime::Handle;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
+
+use super::signal::Signal;
+use super::spec::Mark;
+use crate::sys::process::{self, Pid, ProcessRef, Usage};
+
+/// How a main process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// By exit(3).
+    Exited {
+        /// 0 to 255.
+        code: u8,
+    },
+    /// By a signal.
+    Signaled {
+        /// Its number, real-time ones included.
+        signal: i32,
+        /// A core file was written.
+        core_dumped: bool,
+    },
+}
+
+/// The end and when it was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exit {
+    /// How.
+    pub end: End,
+    /// When this process saw it.
+    pub at: Instant,
+}
+
+/// A main process that was started and not yet reaped. Dropped unreaped, it goes on running and is
+/// reaped when it ends.
+#[derive(Debug)]
+pub struct Child {
+    process: ProcessRef,
+    mark: Mark,
+    /// `None` only once reaped.
+    pidfd: Option<AsyncFd<OwnedFd>>,
+}
+
+impl Child {
+    /// Takes over a child that was just started; kills its group if that fails.
+    pub(super) fn follow(pid: Pid, mark: Mark) -> io::Result<Self> {
+        Self::try_follow(pid, mark).inspect_err(|_| {
+            // It is ours and not reaped, so the group is its own; it may be empty by now.
+            let _ = kill_process_group(pid, Signal::KILL.raw());
+            process::disown(pid);
+        })
+    }
+
+    fn try_follow(pid: Pid, mark: Mark) -> io::Result<Self> {
+        // Not reaped, so the pid cannot be another's.
+        let pidfd = process::watch(pidfd_open(pid, PidfdFlags::empty())?)?;
+        Ok(Self { process: ProcessRef::of(pid)?, mark, pidfd: Some(pidfd) })
+    }
+
+    /// The main process; its pid is also the process group's id.
+    #[must_use]
+    pub fn process(&self) -> ProcessRef {
+        self.process
+    }
+
+    /// The mark in its environment.
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        self.mark
+    }
+
+    /// Waits for the end of the main process. Cancel safe, and answers again when asked again.
+    ///
+    /// # Errors
+    /// Somebody else has reaped it: how it ended cannot be known.
+    pub async fn exited(&self) -> io::Result<Exit> {
+        loop {
+            if let Some(end) = self.ended()? {
+                return Ok(Exit { end, at: Instant::now() });
+            }
+            match &self.pidfd {
+                Some(pidfd) => pidfd.readable().await?.retain_ready(),
+                None => return Err(Errno::CHILD.into()),
+            }
+        }
+    }
+
+    /// The end, if there was one by now.
+    ///
+    /// # Errors
+    /// As [`Self::exited`].
+    pub fn ended(&self) -> io::Result<Option<End>> {
+        let pidfd = self.pidfd.as_ref().ok_or(Errno::CHILD)?;
+        let peek = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        let status = rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(pidfd.as_fd()), peek))?;
+        status.as_ref().map(end_of).transpose()
+    }
+
+    /// Sends a signal to the process group. A group of which only the main process's zombie is left
+    /// takes it without effect.
+    ///
+    /// # Errors
+    /// EPERM if none of its processes may be signalled.
+    pub fn signal_group(&self, signal: Signal) -> io::Result<()> {
+        Ok(kill_process_group(self.process.pid, signal.raw())?)
+    }
+
+    /// Collects the main process, after which its pid and group id may be given to others: the last
+    /// thing that is done with a run.
+    ///
+    /// # Errors
+    /// `WouldBlock` if it has not ended.
+    pub fn reap(mut self) -> io::Result<Usage> {
+        let usage = process::reap(self.process.pid)?;
+        self.pidfd = None;
+        Ok(usage)
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let Some(pidfd) = self.pidfd.take() else { return };
+        let pid = self.process.pid;
+        match (process::reap(pid), Handle::try_current()) {
+            (Err(e), Ok(runtime)) if e.kind() == io::ErrorKind::WouldBlock => {
+                runtime.spawn(reap_when_ended(pid, pidfd));
+            }
+            (Err(_), _) => process::disown(pid),
+            (Ok(_), _) => {}
+        }
+    }
+}
+
+async fn reap_when_ended(pid: Pid, pidfd: AsyncFd<OwnedFd>) {
+    // Whatever goes wrong leaves a stranger, which `adopt` reaps.
+    if pidfd.readable().await.is_err() || process::reap(pid).is_err() {
+        process::disown(pid);
+    }
+}
+
+fn end_of(status: &WaitIdStatus) -> io::Result<End> {
+    match (status.exit_status(), status.terminating_signal()) {
+        // waitid gives the eight bits that exit(3) keeps.
+        (Some(code), _) => Ok(End::Exited { code: u8::try_from(code & 0xff).unwrap_or(u8::MAX) }),
+        (None, Some(signal)) => Ok(End::Signaled { signal, core_dumped: status.dumped() }),
+        (None, None) => Err(io::Error::other("waitid says neither code nor signal")),
+    }
+}
+
+/// Reaps, for as long as it is polled, what ends among the processes that runs have left behind.
+/// A server runs this once, since `sys::process::prepare` made it their parent.
+///
+/// # Errors
+/// SIGCHLD cannot be listened to, or `/proc` cannot be read.
+pub async fn adopt() -> io::Result<()> {
+    let mut ended = signal(SignalKind::child())?;
+    loop {
+        process::reap_strangers()?;
+        if ended.recv().await.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

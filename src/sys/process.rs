@@ -1,0 +1,469 @@
+//! Processes: what this program inherits and hands on, who a pid is, and its own children.
+//!
+//! Calls that rustix makes safe are made where they are needed; here is what it lacks.
+
+#![expect(
+    unsafe_code,
+    reason = "sigaction, close_range, wait4, getpwuid_r, TIOCNOTTY, getpgid of any pid and tokio's registration of a descriptor have no safe form"
+)]
+
+use std::collections::BTreeSet;
+use std::ffi::{CStr, OsStr, OsString};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+use std::{fs, ptr};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+pub use rustix::process::Pid;
+use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, WaitOptions};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// First descriptor that is not standard input, output or error.
+const FIRST_EXTRA_FD: u32 = 3;
+/// Highest signal number of Linux (signal(7): `SIGRTMAX`).
+const SIGNAL_MAX: i32 = 64;
+/// Bytes for the strings of one passwd entry; an entry that needs more is treated as absent.
+const PASSWD_BUFFER: usize = 16_384;
+
+/// Why the process cannot serve runs at all.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// Without `/proc` no run can be told from a recycled pid, and no tree can be stopped.
+    #[error("/proc is not usable ({0}): mount it with `mount -t proc proc /proc`")]
+    NoProc(io::Error),
+    /// A signal's disposition or the mask could not be set.
+    #[error("cannot reset signals: {0}")]
+    Signals(io::Error),
+    /// Descriptors could not be marked close-on-exec; runs would inherit them.
+    #[error("cannot keep inherited descriptors from runs: {0}")]
+    Descriptors(io::Error),
+}
+
+/// What became of the controlling terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Terminal {
+    /// There was none.
+    None,
+    /// It was given up: no run can read a password from it or be stopped by it.
+    GivenUp,
+    /// It was kept, because this process leads its session: giving it up would hang up everything
+    /// else on it and take Ctrl-C away. A run that opens `/dev/tty` may be stopped by the terminal.
+    Kept,
+}
+
+/// What was found and remembered at start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Inherited {
+    /// The file mode creation mask that runs inherit.
+    pub umask: u32,
+    /// Soft limit of open descriptors; none if unlimited.
+    pub open_files: Option<u64>,
+    /// The controlling terminal.
+    pub terminal: Terminal,
+}
+
+/// Puts right, once, what every run inherits: no signal ignored or blocked (a script's `server &`
+/// leaves SIGINT and SIGQUIT ignored), no descriptor from 3 up, no controlling terminal. Passed
+/// sockets (`LISTEN_FDS`) stay open here. This process becomes the parent of what runs leave behind
+/// (`PR_SET_CHILD_SUBREAPER`), so that [`orphans`] sees it; call [`reap_strangers`] upon SIGCHLD.
+///
+/// Call it first, while there is one thread: a signal mask belongs to a thread and is inherited by
+/// those it starts. SIGPIPE stays ignored here; std gives it back to children.
+///
+/// # Errors
+/// [`PrepareError`], one line that says what to do.
+pub fn prepare() -> Result<Inherited, PrepareError> {
+    start_time(rustix::process::getpid()).map_err(PrepareError::NoProc)?;
+    default_signals().map_err(PrepareError::Signals)?;
+    close_on_exec().map_err(PrepareError::Descriptors)?;
+    // An old kernel without it only makes counting what a run left behind slower.
+    let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+    let umask = rustix::process::umask(rustix::fs::Mode::empty());
+    rustix::process::umask(umask);
+    let open_files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    Ok(Inherited { umask: umask.bits(), open_files, terminal: give_up_terminal() })
+}
+
+/// Handlers are left alone (std has one for stack overflow): exec resets them, but keeps "ignored".
+fn default_signals() -> io::Result<()> {
+    for signal in (1..=SIGNAL_MAX).filter(|&s| s != libc::SIGPIPE) {
+        let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+        // SAFETY: a null new action only asks; `action` is writable and of the type asked for.
+        if unsafe { libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) } != 0 {
+            // The C library keeps a few real-time signals to itself and answers EINVAL.
+            continue;
+        }
+        // SAFETY: zeroed is a valid sigaction, and the call has filled it.
+        if unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN {
+            // SAFETY: SIG_DFL runs none of our code.
+            cvt(unsafe { libc::signal(signal, libc::SIG_DFL) } == libc::SIG_ERR)?;
+        }
+    }
+    // SAFETY: SIG_IGN runs none of our code.
+    cvt(unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) } == libc::SIG_ERR)?;
+    let mut none = MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: `none` is writable; sigemptyset fills it before it is read.
+    let failed = unsafe {
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut())
+    };
+    if failed == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(failed)) }
+}
+
+fn cvt(failed: bool) -> io::Result<()> {
+    if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn close_on_exec() -> io::Result<()> {
+    // SAFETY: sets a flag of descriptors; touches no memory.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            FIRST_EXTRA_FD,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
+    if done == 0 { Ok(()) } else { close_on_exec_each() }
+}
+
+/// For kernels before 5.11, and sandboxes that do not know the call.
+fn close_on_exec_each() -> io::Result<()> {
+    for entry in fs::read_dir("/proc/self/fd")? {
+        let name = entry?.file_name();
+        let Some(fd) = name.to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
+        if fd >= FIRST_EXTRA_FD.cast_signed() {
+            // SAFETY: sets a flag; a descriptor closed meanwhile answers EBADF.
+            unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
+    }
+    Ok(())
+}
+
+fn give_up_terminal() -> Terminal {
+    let Ok(tty) = fs::File::open("/dev/tty") else { return Terminal::None };
+    if rustix::process::getsid(None).is_ok_and(|sid| sid == rustix::process::getpid()) {
+        return Terminal::Kept;
+    }
+    // SAFETY: TIOCNOTTY takes no argument.
+    match unsafe { libc::ioctl(tty.as_raw_fd(), libc::TIOCNOTTY) } {
+        0 => Terminal::GivenUp,
+        _ => Terminal::Kept,
+    }
+}
+
+/// A process, told from a later one with the same pid by its start time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ProcessRef {
+    /// Its id in this pid namespace.
+    pub pid: Pid,
+    /// Clock ticks from boot to its start: field 22 of `/proc/PID/stat`, proc(5).
+    pub start_time: u64,
+}
+
+impl ProcessRef {
+    /// Who has this pid now.
+    ///
+    /// # Errors
+    /// `/proc/PID/stat` cannot be read: `NotFound` if there is no such process.
+    pub fn of(pid: Pid) -> io::Result<Self> {
+        Ok(Self { pid, start_time: start_time(pid)? })
+    }
+
+    /// From a record; none if `pid` is no process id (0 and negatives mean groups in kill(2)).
+    #[must_use]
+    pub fn from_parts(pid: i32, start_time: u64) -> Option<Self> {
+        if pid < 1 {
+            return None;
+        }
+        Pid::from_raw(pid).map(|pid| Self { pid, start_time })
+    }
+
+    /// A pidfd of exactly this process; none if it is gone. The start time is compared after
+    /// opening: a pid that has the right one then cannot have been recycled before.
+    ///
+    /// # Errors
+    /// Out of descriptors, or `/proc` cannot be read.
+    pub fn open(&self) -> io::Result<Option<OwnedFd>> {
+        let pidfd = match rustix::process::pidfd_open(self.pid, PidfdFlags::empty()) {
+            Err(rustix::io::Errno::SRCH) => return Ok(None),
+            opened => opened?,
+        };
+        match start_time(self.pid) {
+            Ok(time) if time == self.start_time => Ok(Some(pidfd)),
+            Ok(_) => Ok(None),
+            Err(e) if gone(&e) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+/// Whether reading below `/proc/PID` failed because the process is no more.
+#[must_use]
+pub fn gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+}
+
+/// The process group of a process; none if the process is no more, is a kernel thread, or its group
+/// is not of this pid namespace. (rustix takes the 0 that the kernel says then for a pid.)
+#[must_use]
+pub fn group_of(pid: Pid) -> Option<Pid> {
+    // SAFETY: takes and gives integers.
+    match unsafe { libc::getpgid(pid.as_raw_nonzero().get()) } {
+        group if group > 0 => Pid::from_raw(group),
+        _ => None,
+    }
+}
+
+/// Registers a pidfd with the runtime; it becomes readable when its process ends.
+///
+/// # Errors
+/// epoll_ctl(2) failed: out of memory or of watches.
+///
+/// # Panics
+/// Outside of a Tokio runtime with I/O enabled.
+pub fn watch(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd is open, and the same, for as long as it lives; the AsyncFd owns it.
+    let registered = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
+    Ok(registered?)
+}
+
+/// Whether the process of a pidfd has ended; a zombie has.
+///
+/// # Errors
+/// poll(2) failed: out of memory.
+pub fn has_ended(pidfd: &OwnedFd) -> io::Result<bool> {
+    let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+    let ready = rustix::io::retry_on_intr(|| {
+        rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))
+    })?;
+    Ok(ready > 0)
+}
+
+fn start_time(pid: Pid) -> io::Result<u64> {
+    let stat = fs::read(format!("/proc/{pid}/stat"))?;
+    parse_start_time(&stat).ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidData, "/proc/PID/stat has no start time")
+    })
+}
+
+fn parse_start_time(stat: &[u8]) -> Option<u64> {
+    stat_field(stat, 22)?.parse().ok()
+}
+
+/// A field of `/proc/PID/stat` by its number in proc(5), from 3 on. Field 2, the name, may itself
+/// hold blanks and `)`: what counts is the last one.
+fn stat_field(stat: &[u8], number: usize) -> Option<&str> {
+    let name_end = stat.iter().rposition(|&b| b == b')')?;
+    let rest = std::str::from_utf8(stat.get(name_end + 1..)?).ok()?;
+    rest.split_ascii_whitespace().nth(number.checked_sub(3)?)
+}
+
+/// Whether a process that shows an empty environment is within execve(2), where the new one is not
+/// yet in place (`env_end`, field 51, is 0): it has one a moment later. False for a zombie.
+///
+/// # Errors
+/// `/proc/PID/stat` cannot be read.
+pub fn is_executing(pid: Pid) -> io::Result<bool> {
+    let stat = fs::read(format!("/proc/{pid}/stat"))?;
+    let ended = stat_field(&stat, 3).is_none_or(|state| "ZXx".contains(state));
+    Ok(!ended && stat_field(&stat, 51) == Some("0"))
+}
+
+/// The kernel's id of this boot: pids of another one mean nothing.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+/// machine-id(5), if this machine has one.
+#[must_use]
+pub fn machine_id() -> Option<String> {
+    let read = |path| fs::read_to_string(path).ok().map(|id| id.trim().to_owned());
+    ["/etc/machine-id", "/var/lib/dbus/machine-id"]
+        .into_iter()
+        .filter_map(read)
+        .find(|id| !id.is_empty())
+}
+
+/// Inode of this process's pid namespace, pid_namespaces(7).
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub fn pid_namespace() -> io::Result<u64> {
+    Ok(fs::metadata("/proc/self/ns/pid")?.ino())
+}
+
+/// The account of this process, as getpwuid(3) knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// Login name.
+    pub name: OsString,
+    /// Home directory.
+    pub home: PathBuf,
+    /// Login shell; empty if the entry names none.
+    pub shell: PathBuf,
+}
+
+/// The account of the effective uid; none if it has no entry, as in many containers.
+#[must_use]
+pub fn account() -> Option<Account> {
+    let uid = rustix::process::geteuid().as_raw();
+    let mut entry = MaybeUninit::<libc::passwd>::zeroed();
+    let mut strings = vec![0; PASSWD_BUFFER];
+    let mut found = ptr::null_mut();
+    // SAFETY: all three are writable; the buffer's true length is given.
+    let failed = unsafe {
+        libc::getpwuid_r(
+            uid,
+            entry.as_mut_ptr(),
+            strings.as_mut_ptr(),
+            strings.len(),
+            &raw mut found,
+        )
+    };
+    if failed != 0 || found.is_null() {
+        return None;
+    }
+    // SAFETY: a found entry is filled, and its strings are NUL-terminated and lie in `strings`,
+    // which outlives this block.
+    let text = |p: *const libc::c_char| unsafe { CStr::from_ptr(p) }.to_bytes();
+    // SAFETY: as above.
+    let entry = unsafe { entry.assume_init() };
+    Some(Account {
+        name: OsStr::from_bytes(text(entry.pw_name)).to_owned(),
+        home: Path::new(OsStr::from_bytes(text(entry.pw_dir))).to_owned(),
+        shell: Path::new(OsStr::from_bytes(text(entry.pw_shell))).to_owned(),
+    })
+}
+
+/// Children that somebody waits for; all others are strangers.
+static KNOWN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+/// Read while a child is started and not yet known, written while strangers are reaped: a child
+/// that ends at once is never taken for a stranger.
+static STARTING: RwLock<()> = RwLock::new(());
+
+fn known() -> MutexGuard<'static, BTreeSet<i32>> {
+    KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts a child that stays a zombie until [`reap`]. Every child of a process that calls
+/// [`reap_strangers`] has to be started here.
+///
+/// # Errors
+/// As [`Command::spawn`].
+pub fn spawn(command: &mut Command) -> io::Result<Pid> {
+    let _starting = STARTING.read().unwrap_or_else(PoisonError::into_inner);
+    let child = command.spawn()?;
+    let pid = Pid::from_child(&child);
+    known().insert(pid.as_raw_nonzero().get());
+    Ok(pid)
+}
+
+/// Processor time of a child and of the descendants that it has waited for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// In user mode.
+    pub user: Duration,
+    /// In the kernel.
+    pub system: Duration,
+}
+
+/// Collects a child that has ended; its pid may be another's from now on. Never blocks.
+///
+/// # Errors
+/// `WouldBlock` if it still runs; `ECHILD` if it is not a child of this process.
+pub fn reap(pid: Pid) -> io::Result<Usage> {
+    // Held over both steps: the pid is free from wait4 on, and must not be struck off after a new
+    // child has got it.
+    let mut known = known();
+    let raw = pid.as_raw_nonzero().get();
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: wait4 may leave the status out (null), and `usage` is writable.
+    match unsafe { libc::wait4(raw, ptr::null_mut(), libc::WNOHANG, usage.as_mut_ptr()) } {
+        0 => return Err(io::ErrorKind::WouldBlock.into()),
+        -1 => return Err(io::Error::last_os_error()),
+        _ => known.remove(&raw),
+    };
+    // SAFETY: zeroed is a valid rusage, and wait4 has filled it.
+    let usage = unsafe { usage.assume_init() };
+    Ok(Usage { user: duration(usage.ru_utime), system: duration(usage.ru_stime) })
+}
+
+fn duration(time: libc::timeval) -> Duration {
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::from_secs(seconds) + Duration::from_micros(u64::try_from(time.tv_usec).unwrap_or(0))
+}
+
+/// Nobody waits for this child any more: it is reaped as a stranger.
+pub fn disown(pid: Pid) {
+    known().remove(&pid.as_raw_nonzero().get());
+}
+
+/// Reaps what ended and was handed to this process as PID 1 or subreaper; says how many.
+/// Known zombies stay. waitid(2) for any child answers the same zombie again and again, so behind
+/// a known one the children are asked one by one.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub fn reap_strangers() -> io::Result<usize> {
+    let _nobody_starts = STARTING.write().unwrap_or_else(PoisonError::into_inner);
+    let peek = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    match rustix::process::waitid(WaitId::All, peek) {
+        Ok(None) | Err(rustix::io::Errno::CHILD) => return Ok(0),
+        peeked => peeked?,
+    };
+    let reaped = |pid: &Pid| {
+        matches!(rustix::process::waitpid(Some(*pid), WaitOptions::NOHANG), Ok(Some(_)))
+    };
+    Ok(strangers()?.iter().filter(|pid| reaped(pid)).count())
+}
+
+/// Children that this process did not start: what runs have left behind, zombies included.
+///
+/// # Errors
+/// `Unsupported` if orphans are not handed to this process, or the kernel does not list children
+/// (`CONFIG_PROC_CHILDREN`): only a look at all processes can tell then.
+///
+/// A child that is just being started may be among them, and proc(5) allows that one is missing
+/// when another ends at this moment.
+pub fn orphans() -> io::Result<Vec<Pid>> {
+    let adopts =
+        rustix::process::getpid() == Pid::INIT || rustix::process::child_subreaper()?.is_some();
+    if !adopts {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    strangers()
+}
+
+/// Children are listed by the thread that started or adopted them.
+fn strangers() -> io::Result<Vec<Pid>> {
+    let mut found = Vec::new();
+    let known = known();
+    for task in fs::read_dir("/proc/self/task")? {
+        let list = match fs::read_to_string(task?.path().join("children")) {
+            Ok(list) => list,
+            Err(e) if gone(&e) && Path::new("/proc/thread-self/children").exists() => continue,
+            Err(e) if gone(&e) => return Err(io::ErrorKind::Unsupported.into()),
+            Err(e) => return Err(e),
+        };
+        let pids = list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok());
+        found.extend(pids.filter(|pid| !known.contains(pid)).filter_map(Pid::from_raw));
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+pub(crate) mod forks;
+#[cfg(test)]
+pub(crate) mod tests;
