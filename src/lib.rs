@@ -1,9 +1,61 @@
 //! `rexec` runs a command on another machine and tells the truth about it.
+//!
+//! The unit is the run, not the connection: it has an id that the client chose, an ordered record of
+//! frames (its output), and ends in exactly one verdict. Connections come and go; a run is started at
+//! most once, and a client that lost its connection goes on where it was.
+//!
+//! ```no_run
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use rexec::{Client, Command};
+//!
+//! let mut client = Client::local("127.0.0.1:8080")?;
+//! let output = client.output(&Command::argv(["ls", "-l", "/etc"])).await?;
+//! print!("{}", String::from_utf8_lossy(&output.stdout));
+//! println!("{:?} after {} ms", output.verdict.end, output.verdict.elapsed_ms);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Layers
+//!
+//! A module imports only from rows below its own; a test holds them to it.
+//!
+//! ```text
+//! cli        the two programs
+//! client                     | server
+//! runs       ids, claims, records, journal, engine
+//! handshake  login           | transport  addresses, TLS, unix sockets
+//! identity   keys            | exec       processes
+//! conn       frames over any stream
+//! proto      the format
+//! sys        what the system is asked for; the only unsafe code
+//! ```
 
+pub mod cli;
+pub mod client;
 pub mod conn;
 pub mod exec;
+pub mod handshake;
 pub mod identity;
 pub mod proto;
 pub mod runs;
+pub mod server;
 pub mod sys;
 pub mod transport;
+
+pub use client::{Client, Command};
+
+use std::process::ExitCode;
+
+/// The program `rexec`.
+#[must_use]
+pub fn rexec_main() -> ExitCode {
+    cli::rexec::main(std::env::args_os().collect()).into()
+}
+
+/// The program `rexec-server`.
+#[must_use]
+pub fn rexec_server_main() -> ExitCode {
+    cli::rexec_server::main(std::env::args_os().collect()).into()
+}

@@ -1,1 +1,5 @@
-fn main() {}
+//! The client: see `rexec --help`.
+
+fn main() -> std::process::ExitCode {
+    rexec::rexec_main()
+}

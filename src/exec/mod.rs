@@ -20,6 +20,7 @@ pub mod spec;
 pub mod stop;
 pub mod wait;
 
+pub use crate::sys::process::Usage;
 pub use not_started::{NotStarted, SpawnError};
 pub use pump::{Event, Pump, Stream, StreamEnd, held_pipes};
 pub use scan::{Containment, Scanner};

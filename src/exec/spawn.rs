@@ -35,7 +35,8 @@ pub struct Spawned {
     pub stderr: Option<Receiver>,
 }
 
-/// Starts `spec` as the leader of a process group of its own. Takes about 100 microseconds and does
+/// Starts `spec` as the leader of a process group of its own, with `mark`, which the caller has made
+/// and written down, in its environment. Takes about 100 microseconds and does
 /// not wait for anything, so async callers may call it as it is.
 ///
 /// # Errors
@@ -43,8 +44,7 @@ pub struct Spawned {
 ///
 /// # Panics
 /// Outside of a Tokio runtime with I/O enabled.
-pub fn spawn(spec: &Spec, base: &BaseEnv, run: &str) -> Result<Spawned, SpawnError> {
-    let mark = Mark::new().map_err(NotStarted::Other)?;
+pub fn spawn(spec: &Spec, base: &BaseEnv, run: &str, mark: Mark) -> Result<Spawned, SpawnError> {
     let env = base.with(&spec.env, run, mark)?;
     let cwd = working_directory(spec.cwd.as_deref())?;
     let path = env.get(OsStr::new("PATH")).map_or(OsStr::new(""), OsString::as_os_str);

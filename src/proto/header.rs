@@ -41,6 +41,9 @@ pub enum ClientHeader {
     Close {
         /// The run.
         id: String,
+        /// How long ago its request was first sent, as in [`RunRequest`].
+        #[serde(default)]
+        first_sent_ms_ago: u64,
     },
     /// Nothing to say; still here.
     Heartbeat,
@@ -118,7 +121,7 @@ pub struct Hello {
     /// The proven key: SSH wire format (RFC 4253, 6.6), base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// SSHSIG (OpenSSH, PROTOCOL.sshsig), base64 without armour, over the text in the protocol's chapter on login.
+    /// SSHSIG in its armour (OpenSSH, PROTOCOL.sshsig) over the text in the protocol's chapter on login.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<String>,
 }

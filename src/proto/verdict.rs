@@ -136,3 +136,11 @@ pub struct Anchor {
     /// The SHA-256 of the line.
     pub hash: Digest,
 }
+
+impl Verdict {
+    /// Whether the command ended by itself with exit code 0.
+    #[must_use]
+    pub fn succeeded(&self) -> bool {
+        self.stopped.is_none() && self.end == Some(End::Exited { code: 0 })
+    }
+}

@@ -2,7 +2,14 @@
 
 pub mod clock;
 pub mod credit;
+pub mod engine;
+pub mod host;
 pub mod id;
 pub mod journal;
 pub mod record;
+pub mod recover;
+pub mod request;
+pub mod run;
+pub mod start;
 pub mod stdin;
+pub mod table;

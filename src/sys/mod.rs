@@ -1,4 +1,5 @@
-//! The only unsafe code, and what the rest needs of the operating system.
+//! What the operating system is asked for directly: processes, files, peer credentials.
 
 pub mod fs;
 pub mod process;
+pub mod signals;

@@ -1,0 +1,149 @@
+//! The client's command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{CommandFactory as _, Parser};
+use clap_complete::Shell;
+
+use super::status::TABLE;
+use crate::identity::Fingerprint;
+use crate::transport::Endpoint;
+
+/// Run a command on another machine and get the truth about it.
+#[derive(Debug, Parser)]
+#[command(name = "rexec", version, max_term_width = 100, after_help = after_help())]
+pub(super) struct Args {
+    /// The server: host:port, [::1]:8080, localhost:8080 or unix:/path/to/socket
+    #[arg(value_name = "ADDR", required_unless_present_any = ["completions", "man"])]
+    pub(super) addr: Option<Endpoint>,
+
+    /// One word: text for the server's shell. Several words, or any words after --: a program and its
+    /// arguments, exactly, without a shell. None: a script on stdin, or a prompt on a terminal
+    #[arg(value_name = "COMMAND", trailing_var_arg = true)]
+    pub(super) command: Vec<OsString>,
+
+    /// Join several words with blanks and give them to the server's shell, as ssh does
+    #[arg(long, requires = "command")]
+    pub(super) shell: bool,
+
+    /// Run in this folder of the server
+    #[arg(long, value_name = "DIR")]
+    pub(super) cwd: Option<PathBuf>,
+
+    /// Set a variable for the command; without a value, to the one it has here (for secrets: no value
+    /// on the command line)
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub(super) env: Vec<OsString>,
+
+    /// Stop the command and everything it started after so long, such as 30s or 1h 30m
+    #[arg(short, long, value_name = "TIME", value_parser = duration)]
+    pub(super) timeout: Option<Duration>,
+
+    /// Give the command no stdin, and leave this one's unread: needed inside `while read` loops
+    #[arg(short = 'n', long)]
+    pub(super) no_stdin: bool,
+
+    /// Put stdout and stderr through one pipe, so that their order is exact; both arrive on stdout
+    #[arg(long)]
+    pub(super) merge: bool,
+
+    /// Wait until nobody holds the output open any more, as ssh does, not just for the command's end
+    #[arg(long)]
+    pub(super) wait_eof: bool,
+
+    /// Save stdout to FILE, which appears only when it is whole and its digest matches
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+
+    /// Print one JSON object: how it ended, stdout and stderr (base64 where they are not UTF-8)
+    #[arg(long, conflicts_with = "output")]
+    pub(super) json: bool,
+
+    /// Write how it ended to FILE, as JSON, whatever happens
+    #[arg(long, value_name = "FILE")]
+    pub(super) verdict: Option<PathBuf>,
+
+    /// Say nothing of one's own on stderr
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub(super) quiet: bool,
+
+    /// Say more on stderr: who is let in as whom, how it ended, reconnections
+    #[arg(short, long)]
+    pub(super) verbose: bool,
+
+    /// Prove this Ed25519 key (OpenSSH format) instead of this account's local identity
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) identity: Vec<PathBuf>,
+
+    /// Look for the server's host key in FILE instead of ~/.config/rexec/known_hosts
+    #[arg(long, value_name = "FILE")]
+    pub(super) known_hosts: Vec<PathBuf>,
+
+    /// Accept only the host key with this fingerprint
+    #[arg(long, value_name = "SHA256:...")]
+    pub(super) host_key: Vec<Fingerprint>,
+
+    /// Give up reaching the server after so long
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
+    pub(super) connect_timeout: Duration,
+
+    /// Look so long for a server that was lost in the middle of a run
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "90s")]
+    pub(super) reconnect_timeout: Duration,
+
+    /// The run waits so long for this client should it vanish, then it is stopped
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(super) grace: Option<Duration>,
+
+    /// Print completions for a shell and exit
+    #[arg(long, value_name = "SHELL", exclusive = true)]
+    pub(super) completions: Option<Shell>,
+
+    /// Print the manual page and exit
+    #[arg(long, exclusive = true)]
+    pub(super) man: bool,
+
+    /// Whether `--` stood right before the command.
+    #[arg(skip)]
+    pub(super) exact: bool,
+}
+
+impl Args {
+    /// Reads a command line; prints help and errors itself, as clap does.
+    pub(super) fn read(args: Vec<OsString>) -> Result<Self, clap::Error> {
+        let mut read = Self::try_parse_from(&args)?;
+        let before = args.len().checked_sub(read.command.len() + 1);
+        read.exact =
+            !read.command.is_empty() && before.is_some_and(|at| at > 0 && args[at] == "--");
+        Ok(read)
+    }
+}
+
+/// The definition, for completions and the manual page.
+pub(super) fn definition() -> clap::Command {
+    Args::command()
+}
+
+/// A duration for people: `30s`, `1h 30m`, or a plain number of seconds.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    if let Ok(seconds) = text.parse() {
+        return Ok(Duration::from_secs(seconds));
+    }
+    humantime::parse_duration(text).map_err(|e| format!("{e}; write it like 30s, 5m or 1h 30m"))
+}
+
+fn after_help() -> String {
+    let mut help = String::from("Exit status:\n");
+    for (status, meaning, _) in TABLE {
+        help.push_str(&format!("  {status:<9} {meaning}\n"));
+    }
+    help.push_str(
+        "\nExamples:\n  rexec 127.0.0.1:8080 \"ls -l | head\"          text for the server's shell\n  \
+         rexec build:8080 -- touch \"a file; not two\"   a program and its arguments, exactly\n  \
+         rexec build:8080 < deploy.sh                  a script\n  \
+         rexec build:8080                              a prompt",
+    );
+    help
+}

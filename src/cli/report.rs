@@ -1,0 +1,83 @@
+//! What machines read of a run: `--json` and `--verdict`.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
+
+use super::status::Answer;
+use crate::client::Error;
+use crate::proto::verdict::Verdict;
+
+/// One object: the whole truth about a run.
+#[derive(Debug, Serialize)]
+pub(super) struct Report<'a> {
+    /// The client's exit status.
+    status: u8,
+    /// What the status says, by a stable name.
+    outcome: &'static str,
+    /// The line for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'a str>,
+    /// The code on the wire.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+    /// How it ended, if it started and that is known.
+    verdict: Option<&'a Verdict>,
+    #[serde(flatten)]
+    output: Option<Texts>,
+}
+
+/// Both streams, as text where they are text.
+#[derive(Debug, Serialize)]
+struct Texts {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stdout: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stdout_base64: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stderr: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stderr_base64: Option<String>,
+}
+
+impl<'a> Report<'a> {
+    pub(super) fn new(
+        answer: &'a Answer,
+        end: &'a Result<Verdict, Error>,
+        output: Option<[Vec<u8>; 2]>,
+    ) -> Self {
+        let verdict = match end {
+            Ok(verdict) => Some(verdict),
+            Err(Error::Output { verdict, .. }) => verdict.as_deref(),
+            Err(_) => None,
+        };
+        Self {
+            status: answer.status.code(),
+            outcome: answer.status.name(),
+            message: answer.line.as_deref(),
+            code: answer.code.map(crate::proto::code::Code::name),
+            verdict,
+            output: output.map(texts),
+        }
+    }
+
+    /// One line of JSON.
+    pub(super) fn line(&self) -> serde_json::Result<Vec<u8>> {
+        let mut line = serde_json::to_vec(self)?;
+        line.push(b'\n');
+        Ok(line)
+    }
+}
+
+fn texts([stdout, stderr]: [Vec<u8>; 2]) -> Texts {
+    let (stdout, stdout_base64) = text(stdout);
+    let (stderr, stderr_base64) = text(stderr);
+    Texts { stdout, stdout_base64, stderr, stderr_base64 }
+}
+
+fn text(bytes: Vec<u8>) -> (Option<String>, Option<String>) {
+    match String::from_utf8(bytes) {
+        Ok(text) => (Some(text), None),
+        Err(e) => (None, Some(STANDARD.encode(e.as_bytes()))),
+    }
+}

@@ -1,0 +1,288 @@
+//! The client's program.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, IsTerminal};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::client_args::{Args, definition};
+use super::output::{Kept, Standard, ToFile, write_all};
+use super::prompt;
+use super::report::Report;
+use super::signals::{AskedSoFar, Signals};
+use super::status::{Answer, Asked, Status, of_error, of_verdict};
+use super::{complain, print_definition};
+use crate::client::{Client, Command, Error, Input, Output, RunIo, SetupError, Target};
+use crate::identity::{Key, host_key, local_identity};
+use crate::proto::verdict::Verdict;
+use crate::sys::fs::{atomic_write, open_state_dir};
+use crate::transport::{Endpoint, HostTrust};
+
+/// Runs `rexec` with these arguments, the program's name first; the exit status.
+#[must_use]
+pub fn main(args: Vec<OsString>) -> u8 {
+    let args = match Args::read(args) {
+        Ok(args) => args,
+        Err(e) => return super::usage(&e),
+    };
+    if let Some(status) = print_definition(definition(), args.completions, args.man) {
+        return status;
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            complain("rexec", &format!("cannot start: {e}"));
+            return Status::Unreached.code();
+        }
+    };
+    let status = runtime.block_on(run(&args));
+    // A read of stdin, or a look-up of a name, may still block a thread: nobody waits for it.
+    runtime.shutdown_background();
+    status
+}
+
+async fn run(args: &Args) -> u8 {
+    let Some(endpoint) = &args.addr else { return Status::Usage.code() };
+    let client = match target(args, endpoint) {
+        Ok(target) => Client::new(target).reconnect_timeout(args.reconnect_timeout),
+        Err(e) => return setup_failed(args, &e),
+    };
+    let command = match command(args) {
+        Ok(command) => command,
+        Err(line) => {
+            complain("rexec", &line);
+            return Status::Usage.code();
+        }
+    };
+    if args.command.is_empty() && io::stdin().is_terminal() {
+        return prompt::run(client, |text| with_options(args, Command::shell(text))).await;
+    }
+    one(args, client, command).await
+}
+
+fn setup_failed(args: &Args, error: &SetupError) -> u8 {
+    let answer = Answer { status: Status::Unreached, line: Some(error.to_string()), code: None };
+    if !args.quiet {
+        complain("rexec", &error.to_string());
+    }
+    // Without a server there is no verdict, but there is an outcome.
+    let end = Err(Error::Interrupted);
+    if let Some(path) = &args.verdict {
+        save_verdict(path, &Report::new(&answer, &end, None));
+    }
+    answer.status.code()
+}
+
+/// Where to go and as whom, from the options and the state folder.
+fn target(args: &Args, endpoint: &Endpoint) -> Result<Target, SetupError> {
+    let mut keys = Vec::new();
+    for path in &args.identity {
+        keys.push(Arc::new(Key::load(path)?));
+    }
+    let mut trust = HostTrust { pins: args.host_key.clone(), ..HostTrust::default() };
+    if matches!(endpoint, Endpoint::Tcp { .. }) {
+        trust.files.clone_from(&args.known_hosts);
+        if trust.files.is_empty() {
+            trust.files.extend(HostTrust::default_file().ok());
+        }
+        if keys.is_empty() || (endpoint.is_local() && trust.pins.is_empty()) {
+            let state = open_state_dir()?;
+            if endpoint.is_local() {
+                trust.own = Some(host_key(&state)?.public().clone());
+            }
+            if keys.is_empty() {
+                keys.push(Arc::new(local_identity(&state)?));
+            }
+        }
+    }
+    Ok(Target {
+        endpoint: endpoint.clone(),
+        trust: Arc::new(trust),
+        keys,
+        connect_timeout: args.connect_timeout,
+    })
+}
+
+/// The command that the words stand for.
+fn command(args: &Args) -> Result<Command, String> {
+    let command = match args.command.as_slice() {
+        [] => Command::script(),
+        words if args.shell => Command::shell(words.join(OsStr::new(" "))),
+        [text] if !args.exact => Command::shell(text),
+        words => Command::argv(words),
+    };
+    if args.command.is_empty() && args.no_stdin {
+        return Err("there is no command, and -n leaves no script to read: give one of them".into());
+    }
+    for setting in &args.env {
+        let name = setting.as_bytes();
+        if !name.contains(&b'=') && std::env::var_os(setting).is_none() {
+            return Err(format!(
+                "--env {}: no such variable here; write NAME=VALUE",
+                setting.display()
+            ));
+        }
+    }
+    Ok(with_options(args, command))
+}
+
+fn with_options(args: &Args, mut command: Command) -> Command {
+    command = command.merge(args.merge).wait_eof(args.wait_eof);
+    if let Some(cwd) = &args.cwd {
+        command = command.cwd(cwd);
+    }
+    if let Some(timeout) = args.timeout {
+        command = command.deadline(timeout);
+    }
+    if let Some(grace) = args.grace {
+        command = command.grace(grace);
+    }
+    for setting in &args.env {
+        let (name, value) = split_setting(setting);
+        command = command.env(name, value);
+    }
+    command
+}
+
+/// `NAME=VALUE`, or `NAME` with the value that it has here.
+fn split_setting(setting: &OsStr) -> (OsString, OsString) {
+    let bytes = setting.as_bytes();
+    match bytes.iter().position(|b| *b == b'=') {
+        Some(at) => {
+            (OsString::from_vec(bytes[..at].to_vec()), OsString::from_vec(bytes[at + 1..].to_vec()))
+        }
+        None => (setting.to_owned(), std::env::var_os(setting).unwrap_or_default()),
+    }
+}
+
+/// One command from start to end.
+async fn one(args: &Args, mut client: Client, command: Command) -> u8 {
+    let asked = AskedSoFar::default();
+    let kept = args.json.then(Kept::default);
+    let (order, control) = mpsc::unbounded_channel();
+    let output = match output(args, kept.as_ref()) {
+        Ok(output) => output,
+        Err(line) => {
+            complain("rexec", &line);
+            return Status::Output.code();
+        }
+    };
+    let mut signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(e) => {
+            complain("rexec", &format!("cannot listen to signals: {e}"));
+            return Status::Unreached.code();
+        }
+    };
+    let io = RunIo { stdin: input(args), output, control };
+    let end = tokio::select! {
+        end = client.run(&command, io) => end,
+        () = signals.pass_on(&order, &asked) => Err(given_up()),
+    };
+    if args.verbose
+        && let Some(welcome) = client.welcome()
+    {
+        complain("rexec", &format!("{} let us in as {}", welcome.server, welcome.identity));
+    }
+    finish(args, &end, asked.get(), kept)
+}
+
+/// A third Ctrl-C waits for nothing.
+fn given_up() -> Error {
+    let text = "interrupted again while it was being stopped".into();
+    Error::Unknown { run: "of this client".into(), text, code: None }
+}
+
+/// Tells people and machines how it ended.
+fn finish(args: &Args, end: &Result<Verdict, Error>, asked: Asked, kept: Option<Kept>) -> u8 {
+    let answer = match end {
+        Ok(verdict) => of_verdict(verdict, asked),
+        Err(error) => of_error(error, asked),
+    };
+    if let Some(line) = &answer.line
+        && !args.quiet
+    {
+        complain("rexec", line);
+    }
+    if args.verbose
+        && let Ok(verdict) = end
+    {
+        complain("rexec", &summary(verdict));
+    }
+    let json = kept.map(|kept| Report::new(&answer, end, Some(kept.take())).line());
+    let printed = match json {
+        None => Ok(()),
+        Some(Ok(line)) => write_all(rustix::stdio::stdout(), &line),
+        Some(Err(e)) => Err(e.into()),
+    };
+    if let Err(e) = printed {
+        complain("rexec", &format!("cannot write the report: {e}"));
+        return Status::Output.code();
+    }
+    match &args.verdict {
+        Some(path) if !save_verdict(path, &Report::new(&answer, end, None)) => {
+            Status::Output.code()
+        }
+        _ => answer.status.code(),
+    }
+}
+
+fn summary(verdict: &Verdict) -> String {
+    let bytes = |end: &Option<crate::proto::verdict::StreamEnd>| end.map_or(0, |e| e.size);
+    let out = bytes(&verdict.stdout) + bytes(&verdict.both);
+    let mut line = format!(
+        "run {} took {} ms, wrote {out} bytes to stdout and {} to stderr",
+        verdict.run,
+        verdict.elapsed_ms,
+        bytes(&verdict.stderr)
+    );
+    if verdict.left_running > 0 {
+        line.push_str(&format!("; {} of its processes are left running", verdict.left_running));
+    }
+    line
+}
+
+fn save_verdict(path: &Path, report: &Report<'_>) -> bool {
+    let saved = report.line().map_err(|e| e.to_string());
+    let saved = saved.and_then(|line| write_file(path, &line));
+    if let Err(e) = &saved {
+        complain("rexec", &format!("cannot write --verdict {}: {e}", path.display()));
+    }
+    saved.is_ok()
+}
+
+/// A regular file is replaced in one step; a device or a pipe is written to.
+fn write_file(path: &Path, bytes: &[u8]) -> Result<(), String> {
+    let is_special = std::fs::metadata(path).is_ok_and(|found| !found.is_file());
+    if is_special {
+        let file = std::fs::File::options().write(true).open(path).map_err(|e| e.to_string())?;
+        return write_all(&file, bytes).map_err(|e| e.to_string());
+    }
+    atomic_write(path, 0o644, bytes).map_err(|e| e.to_string())
+}
+
+fn output(args: &Args, kept: Option<&Kept>) -> Result<Box<dyn Output>, String> {
+    match (kept, &args.output) {
+        (Some(kept), _) => Ok(Box::new(kept.clone())),
+        (None, None) => Ok(Box::new(Standard)),
+        (None, Some(path)) => {
+            let file = ToFile::create(path)
+                .map_err(|e| format!("cannot write {}: {e}", path.display()))?;
+            Ok(Box::new(file))
+        }
+    }
+}
+
+/// This process's stdin; none where the command would read nothing from it either.
+fn input(args: &Args) -> Option<Input> {
+    (!args.no_stdin && !is_null()).then(|| Box::new(tokio::io::stdin()) as Input)
+}
+
+fn is_null() -> bool {
+    let stdin = rustix::fs::fstat(rustix::stdio::stdin());
+    let null = rustix::fs::stat(&PathBuf::from("/dev/null"));
+    matches!((stdin, null), (Ok(a), Ok(b)) if a.st_rdev == b.st_rdev && a.st_mode == b.st_mode && a.st_ino == b.st_ino)
+}

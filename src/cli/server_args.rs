@@ -1,0 +1,134 @@
+//! The server's command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{CommandFactory as _, Parser, ValueEnum};
+use clap_complete::Shell;
+
+use super::client_args::duration;
+use crate::transport::ListenAddr;
+
+/// Run commands for those who may, and tell them the truth about each.
+#[derive(Debug, Parser)]
+#[command(name = "rexec-server", version, max_term_width = 100, after_help = AFTER_HELP)]
+pub(super) struct Args {
+    /// Listen here: host:port (port 0: any free one), [::1]:8080, localhost:8080 (both families) or
+    /// unix:/path/to/socket; repeatable
+    #[arg(long, value_name = "ADDR", required_unless_present_any = ["completions", "man"])]
+    pub(super) listen: Vec<ListenAddr>,
+
+    /// The name under which this server keeps its journal; by default made from the first --listen
+    #[arg(long, value_name = "NAME")]
+    pub(super) name: Option<String>,
+
+    /// Let in the Ed25519 keys of FILE (as OpenSSH writes it), besides this account on this machine;
+    /// repeatable
+    #[arg(long, value_name = "FILE")]
+    pub(super) authorized_keys: Vec<PathBuf>,
+
+    /// Most logged-in connections at one time
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = at_least_one)]
+    pub(super) max_connections: usize,
+
+    /// Most runs at one time
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = at_least_one)]
+    pub(super) max_runs: usize,
+
+    /// Memory for output that clients have not confirmed, such as 64M; each run has 96 KiB on top
+    #[arg(long, value_name = "BYTES", default_value = "256M", value_parser = bytes)]
+    pub(super) memory_budget: u64,
+
+    /// The shell for command text
+    #[arg(long, value_name = "PATH", default_value = "/bin/sh")]
+    pub(super) shell: PathBuf,
+
+    /// Close a connection on which nothing was run for so long
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration)]
+    pub(super) idle_timeout: Duration,
+
+    /// On SIGTERM, give runs so long to end by themselves; a second SIGTERM stops them at once
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub(super) drain_timeout: Duration,
+
+    /// How log lines look on stderr
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub(super) log_format: LogFormat,
+
+    /// Log more
+    #[arg(short, long)]
+    pub(super) verbose: bool,
+
+    /// Print completions for a shell and exit
+    #[arg(long, value_name = "SHELL", exclusive = true)]
+    pub(super) completions: Option<Shell>,
+
+    /// Print the manual page and exit
+    #[arg(long, exclusive = true)]
+    pub(super) man: bool,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+const AFTER_HELP: &str = "\
+The server prints `listening on ADDR` on stdout for each address when it is ready, and tells systemd \
+(sd_notify). Its log goes to stderr.
+
+With no configuration it serves programs of its own account on this machine. For other machines give \
+--authorized-keys; on another address than loopback it does not start without.
+
+Example:
+  rexec-server --listen 127.0.0.1:8080 &
+  rexec 127.0.0.1:8080 \"ls -l\"";
+
+/// The definition, for completions and the manual page.
+pub(super) fn definition() -> clap::Command {
+    Args::command()
+}
+
+impl Args {
+    pub(super) fn read(args: Vec<OsString>) -> Result<Self, clap::Error> {
+        Self::try_parse_from(args)
+    }
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if n > 0 => Ok(n),
+        _ => Err("a whole number from 1".into()),
+    }
+}
+
+/// A count of bytes: `65536`, `64K`, `256M`, `1G`.
+fn bytes(text: &str) -> Result<u64, String> {
+    let (digits, shift) = match text.as_bytes().last() {
+        Some(b'K' | b'k') => (&text[..text.len() - 1], 10),
+        Some(b'M' | b'm') => (&text[..text.len() - 1], 20),
+        Some(b'G' | b'g') => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    let count: u64 = digits.parse().map_err(|_| "a count of bytes, such as 65536, 64M or 1G")?;
+    count.checked_mul(1 << shift).ok_or_else(|| "too many bytes".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn byte_counts() {
+        assert_eq!(bytes("65536"), Ok(65536));
+        assert_eq!(bytes("32M"), Ok(32 << 20));
+        for bad in ["", "M", "1T", "-1", "99999999999G"] {
+            assert!(bytes(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The signals that a client passes on: Ctrl-C, termination, Ctrl-Z.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::status::Asked;
+use crate::client::Control;
+use crate::sys::signals::is_ignored;
+
+/// What was asked so far, for the exit status.
+#[derive(Clone, Default)]
+pub(super) struct AskedSoFar(Arc<AtomicU8>);
+
+impl AskedSoFar {
+    pub(super) fn get(&self) -> Asked {
+        match self.0.load(Ordering::Relaxed) {
+            0 => Asked::Nothing,
+            1 => Asked::Interrupt,
+            _ => Asked::Terminate,
+        }
+    }
+
+    fn set(&self, asked: Asked) {
+        self.0.store(asked as u8, Ordering::Relaxed);
+    }
+}
+
+/// The signals of this process; one that whoever started it had ignored (`nohup`, a script's `&`)
+/// stays ignored.
+pub(super) struct Signals {
+    interrupt: Option<Signal>,
+    terminate: Option<Signal>,
+    hangup: Option<Signal>,
+    suspend: Option<Signal>,
+}
+
+impl Signals {
+    /// Listens from now on.
+    pub(super) fn listen() -> io::Result<Self> {
+        let listen = |kind: SignalKind| {
+            if is_ignored(kind.as_raw_value()) { Ok(None) } else { signal(kind).map(Some) }
+        };
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hangup: listen(SignalKind::hangup())?,
+            suspend: listen(SignalKind::from_raw(rustix::process::Signal::TSTP.as_raw()))?,
+        })
+    }
+
+    /// Passes on what comes: the first Ctrl-C as SIGINT to the command, the next as a cancel.
+    /// Returns when a third one says that even the answer is not wanted.
+    pub(super) async fn pass_on(&mut self, control: &UnboundedSender<Control>, asked: &AskedSoFar) {
+        let mut interrupts = 0;
+        loop {
+            let order = tokio::select! {
+                () = next(&mut self.interrupt) => {
+                    interrupts += 1;
+                    asked.set(Asked::Interrupt);
+                    match interrupts {
+                        1 => Control::Signal("INT".into()),
+                        2 => Control::Cancel,
+                        _ => return,
+                    }
+                }
+                () = next(&mut self.terminate) => {
+                    asked.set(Asked::Terminate);
+                    Control::Cancel
+                }
+                () = next(&mut self.hangup) => {
+                    asked.set(Asked::Terminate);
+                    Control::Cancel
+                }
+                () = next(&mut self.suspend) => Control::Pause,
+            };
+            // A run that is over asks for nothing.
+            let _ = control.send(order.clone());
+            if order == Control::Pause {
+                suspend().await;
+            }
+        }
+    }
+
+    /// Waits for Ctrl-C alone.
+    pub(super) async fn interrupted(&mut self) {
+        next(&mut self.interrupt).await;
+    }
+}
+
+async fn next(signal: &mut Option<Signal>) {
+    match signal {
+        // None would mean that the runtime is gone.
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Stops this process as the terminal asked, once the server has been told; it goes on with SIGCONT.
+async fn suspend() {
+    // The order lies in a channel of this thread: it is sent as soon as others get their turn.
+    for _ in 0..8 {
+        tokio::task::yield_now().await;
+    }
+    // Whoever cannot stop itself goes on, which harms nobody.
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
+}

@@ -1,0 +1,233 @@
+//! The exit statuses and the one line for each: one table for the client, its help and its documentation.
+
+use crate::client::{Error, OutputError};
+use crate::proto::code::Code;
+use crate::proto::header::Stream;
+use crate::proto::verdict::{End, StopBy, StreamEndKind, Verdict};
+
+/// What the client's exit status says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// The command's own code.
+    Code(u8),
+    /// A signal killed the command.
+    Signal(u8),
+    /// The deadline stopped it.
+    Deadline,
+    /// This client's Ctrl-C stopped it.
+    Interrupted,
+    /// This client was told to stop.
+    Terminated,
+    /// Local stdout was closed.
+    Closed,
+    /// Not reached.
+    Unreached,
+    /// Reached, never started.
+    NotStarted,
+    /// Cannot know.
+    Unknown,
+    /// The output here is not what the command wrote.
+    Output,
+    /// Somebody else stopped it.
+    Stopped,
+    /// The run id stands for another request.
+    Conflict,
+    /// Wrong usage.
+    Usage,
+}
+
+/// One row of the table: status, meaning, whether it is safe to run again.
+pub type Row = (&'static str, &'static str, &'static str);
+
+/// The table, as the help and `docs/errors.md` show it.
+pub const TABLE: &[Row] = &[
+    ("0-255", "the command's own code", "as you know the command"),
+    ("128+n", "the command was killed by signal n", "as you know the command"),
+    ("124", "stopped by its deadline (--timeout)", "as you know the command"),
+    ("130, 143", "stopped by this client's Ctrl-C, SIGTERM", "as you know the command"),
+    ("141", "stopped because local stdout was closed", "as you know the command"),
+    ("255", "not reached: no byte of the request was sent", "yes"),
+    ("254", "reached, never started: not let in, refused, or no such program", "yes"),
+    ("253", "cannot know whether or how it ran", "only with the same id"),
+    ("252", "output incomplete, altered, or not writable here", "as you know the command"),
+    ("251", "stopped by somebody else: server, policy, operator", "as you know the command"),
+    ("250", "the run id stands for another request", "with another id"),
+    ("2", "wrong usage", "yes, corrected"),
+];
+
+impl Status {
+    /// The process's exit status.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => 128u8.saturating_add(signal),
+            Self::Deadline => 124,
+            Self::Interrupted => 130,
+            Self::Terminated => 143,
+            Self::Closed => 141,
+            Self::Unreached => 255,
+            Self::NotStarted => 254,
+            Self::Unknown => 253,
+            Self::Output => 252,
+            Self::Stopped => 251,
+            Self::Conflict => 250,
+            Self::Usage => 2,
+        }
+    }
+
+    /// A stable name, for JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Code(_) => "exited",
+            Self::Signal(_) => "signaled",
+            Self::Deadline => "deadline",
+            Self::Interrupted => "interrupted",
+            Self::Terminated => "terminated",
+            Self::Closed => "stdout_closed",
+            Self::Unreached => "unreached",
+            Self::NotStarted => "not_started",
+            Self::Unknown => "unknown",
+            Self::Output => "output_failed",
+            Self::Stopped => "stopped",
+            Self::Conflict => "conflict",
+            Self::Usage => "usage",
+        }
+    }
+}
+
+/// By what this client asked for the run's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// Nothing.
+    Nothing,
+    /// Ctrl-C.
+    Interrupt,
+    /// SIGTERM or SIGHUP.
+    Terminate,
+}
+
+impl Asked {
+    fn status(self) -> Status {
+        match self {
+            Self::Terminate => Status::Terminated,
+            Self::Interrupt | Self::Nothing => Status::Interrupted,
+        }
+    }
+}
+
+/// What there is to say about a run: a status, and a line unless the command speaks for itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The status.
+    pub status: Status,
+    /// One line for people, without the program's name.
+    pub line: Option<String>,
+    /// The code that the line explains, if the wire named one.
+    pub code: Option<Code>,
+}
+
+impl Answer {
+    fn new(status: Status, line: impl Into<String>) -> Self {
+        Self { status, line: Some(line.into()), code: None }
+    }
+}
+
+/// The answer for a verdict.
+#[must_use]
+pub fn of_verdict(verdict: &Verdict, asked: Asked) -> Answer {
+    let left = match verdict.left_running {
+        0 => String::new(),
+        1 => "; 1 process is left running".into(),
+        n => format!("; {n} processes are left running"),
+    };
+    if let Some(stopped) = verdict.stopped {
+        let (status, by) = match stopped.by {
+            StopBy::Deadline => (Status::Deadline, "its deadline (--timeout)"),
+            StopBy::Client => (asked.status(), "this client"),
+            StopBy::ClientLost => (Status::Stopped, "the server, because its client was gone"),
+            StopBy::Operator => (Status::Stopped, "an operator"),
+            StopBy::Policy => (Status::Stopped, "a limit of the server"),
+            StopBy::Shutdown => (Status::Stopped, "the server's shutdown"),
+        };
+        return Answer::new(status, format!("stopped by {by} after {} ms{left}", stopped.after_ms));
+    }
+    if asked != Asked::Nothing && is_cut(verdict) {
+        return Answer::new(asked.status(), "interrupted; the rest of the output was given up");
+    }
+    match verdict.end {
+        Some(End::Exited { code }) => Answer { status: Status::Code(code), line: None, code: None },
+        Some(End::Signaled { signal, core_dumped }) => {
+            let core = if core_dumped { ", core dumped" } else { "" };
+            let line = format!("the command was killed by signal {}{core}", signal_name(signal));
+            Answer::new(Status::Signal(signal), line)
+        }
+        None => Answer::new(Status::Unknown, format!("nobody knows how the command ended{left}")),
+    }
+}
+
+fn is_cut(verdict: &Verdict) -> bool {
+    let ends = [verdict.stdout, verdict.stderr, verdict.both];
+    ends.iter().flatten().any(|end| end.end == StreamEndKind::Cut)
+}
+
+fn signal_name(signal: u8) -> String {
+    match rustix::process::Signal::from_named_raw(signal.into()) {
+        Some(named) => format!("{signal} ({named:?})"),
+        None => signal.to_string(),
+    }
+}
+
+/// The answer for an error.
+#[must_use]
+pub fn of_error(error: &Error, asked: Asked) -> Answer {
+    match error {
+        Error::Usage(e) => Answer::new(Status::Usage, e.to_string()),
+        Error::Unreached(e) => Answer::new(Status::Unreached, e.to_string()),
+        Error::Interrupted => Answer::new(asked.status(), error.to_string()),
+        Error::Refused { code, text } => {
+            let line = format!("not started: {text} ({}; {})", code.name(), code.advice());
+            Answer { code: Some(*code), ..Answer::new(Status::NotStarted, line) }
+        }
+        Error::Conflict { text } => {
+            let line = format!("{text} ({}; {})", Code::Conflict.name(), Code::Conflict.advice());
+            Answer { code: Some(Code::Conflict), ..Answer::new(Status::Conflict, line) }
+        }
+        Error::Unknown { run, text, code } => {
+            let advice = code.map_or("run it again only with the same id", Code::advice);
+            let line = format!("cannot know how run {run} ended: {text} ({advice})");
+            Answer { code: *code, ..Answer::new(Status::Unknown, line) }
+        }
+        Error::Output { error: OutputError::Write(Stream::Stdout | Stream::Both, e), .. }
+            if e.kind() == std::io::ErrorKind::BrokenPipe =>
+        {
+            Answer::new(Status::Closed, "stopped, because stdout was closed")
+        }
+        Error::Output { error, .. } => {
+            Answer::new(Status::Output, format!("{error}; the command was stopped"))
+        }
+    }
+}
+
+/// `docs/errors.md`, made from the tables.
+#[must_use]
+pub fn errors_page() -> String {
+    use std::fmt::Write as _;
+    let mut page = String::from(
+        "# Exit statuses and errors\n\nThis page is made from the program's own tables; a test compares them.\n\n\
+         ## Exit statuses of `rexec`\n\n| status | meaning | safe to run again? |\n|---|---|---|\n",
+    );
+    // Writing to a String cannot fail.
+    for (status, meaning, again) in TABLE {
+        let _ = writeln!(page, "| {status} | {meaning} | {again} |");
+    }
+    page.push_str(
+        "\nEight bits cannot hold everything: `--verdict FILE` and `--json` give the whole truth, and stderr \
+         says in one line what happened.\n\n## Codes of the server\n\n| code | meaning | what to do |\n|---|---|---|\n",
+    );
+    for code in Code::ALL {
+        let _ = writeln!(page, "| `{}` | {} | {} |", code.name(), code.meaning(), code.advice());
+    }
+    page
+}

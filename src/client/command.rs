@@ -1,0 +1,212 @@
+//! What to run.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::error::UsageError;
+use crate::proto::frame::BODY_LIMIT;
+use crate::proto::header::{Form, RunRequest};
+use crate::proto::strings;
+
+/// A command and how it is to run, much like `std::process::Command`.
+///
+/// ```
+/// use rexec::Command;
+/// let command = Command::shell("make -j8 check").cwd("/srv/app").env("CI", "1");
+/// let exact = Command::argv(["printf", "%s\n", "no shell reads $THIS"]);
+/// # let _ = (command, exact);
+/// ```
+#[derive(Clone)]
+pub struct Command {
+    form: Form,
+    words: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
+    cwd: Option<PathBuf>,
+    merge: bool,
+    wait_eof: bool,
+    deadline: Option<Duration>,
+    grace: Option<Duration>,
+    id: Option<String>,
+}
+
+/// Values of the environment may be secrets: only names are shown.
+impl std::fmt::Debug for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<_> = self.env.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Command")
+            .field("form", &self.form)
+            .field("words", &self.words)
+            .field("env", &names)
+            .field("cwd", &self.cwd)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Command {
+    fn new(form: Form, words: Vec<OsString>) -> Self {
+        Self {
+            form,
+            words,
+            env: Vec::new(),
+            cwd: None,
+            merge: false,
+            wait_eof: false,
+            deadline: None,
+            grace: None,
+            id: None,
+        }
+    }
+
+    /// Text for the server's shell.
+    #[must_use]
+    pub fn shell(text: impl Into<OsString>) -> Self {
+        Self::new(Form::Shell, vec![text.into()])
+    }
+
+    /// A program and its arguments, exactly: no shell reads them. Any bytes but NUL.
+    #[must_use]
+    pub fn argv<I, S>(words: I) -> Self
+    where
+        I: IntoIterator<Item = S>,
+        S: Into<OsString>,
+    {
+        Self::new(Form::Argv, words.into_iter().map(Into::into).collect())
+    }
+
+    /// The server's shell, which reads its commands from the standard input.
+    #[must_use]
+    pub fn script() -> Self {
+        Self::new(Form::Script, Vec::new())
+    }
+
+    /// The working folder; without it, the server's.
+    #[must_use]
+    pub fn cwd(mut self, path: impl Into<PathBuf>) -> Self {
+        self.cwd = Some(path.into());
+        self
+    }
+
+    /// Sets a variable of the environment.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// Both streams through one pipe, in exact order; they arrive as one stream.
+    #[must_use]
+    pub fn merge(mut self, merge: bool) -> Self {
+        self.merge = merge;
+        self
+    }
+
+    /// Waits until nobody holds the output open any more, as ssh does, not just for the main process.
+    #[must_use]
+    pub fn wait_eof(mut self, wait: bool) -> Self {
+        self.wait_eof = wait;
+        self
+    }
+
+    /// Stops the run and all that it started after so long, counted on the server.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// How long the run waits for this client should it vanish; 120 s if not set, at most a day.
+    #[must_use]
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = Some(grace);
+        self
+    }
+
+    /// The run's id, instead of a random one: the same id never runs twice.
+    #[must_use]
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// The request, with or without a standard input to follow.
+    pub(super) fn request(&self, stdin: bool) -> Result<(RunRequest, Bytes), UsageError> {
+        let mut body = Vec::new();
+        for word in &self.words {
+            push(&mut body, "a word of the command", word)?;
+        }
+        for (name, value) in &self.env {
+            push(&mut body, "the environment", &setting(name, value)?)?;
+        }
+        if let Some(cwd) = &self.cwd {
+            push(&mut body, "the working folder", cwd.as_os_str())?;
+        }
+        if body.len() > BODY_LIMIT {
+            return Err(UsageError::TooLong(body.len()));
+        }
+        let header = RunRequest {
+            id: self.id.clone().map_or_else(random_id, Ok)?,
+            form: self.form,
+            words: self.words.len() as u64,
+            env: self.env.len() as u64,
+            cwd: self.cwd.is_some(),
+            merge: self.merge,
+            stdin: stdin || self.form == Form::Script,
+            wait_eof: self.wait_eof,
+            deadline_ms: self.deadline.map(millis),
+            grace_ms: self.grace.map(millis),
+            first_sent_ms_ago: 0,
+            after: 0,
+            must: self.must(),
+        };
+        Ok((header, body.into()))
+    }
+
+    /// Everything that a server may not pass over.
+    fn must(&self) -> Vec<String> {
+        let fields = [
+            ("merge", self.merge),
+            ("wait_eof", self.wait_eof),
+            ("deadline_ms", self.deadline.is_some()),
+            ("grace_ms", self.grace.is_some()),
+        ];
+        fields.into_iter().filter(|(_, set)| *set).map(|(name, _)| name.into()).collect()
+    }
+}
+
+fn push(body: &mut Vec<u8>, what: &'static str, string: &OsStr) -> Result<(), UsageError> {
+    if string.as_bytes().contains(&0) {
+        return Err(UsageError::Nul(what));
+    }
+    strings::push(body, string.as_bytes());
+    Ok(())
+}
+
+fn setting(name: &OsStr, value: &OsStr) -> Result<OsString, UsageError> {
+    if name.is_empty() || name.as_bytes().contains(&b'=') {
+        return Err(UsageError::EnvName(name.to_string_lossy().into_owned()));
+    }
+    let mut setting = name.to_owned();
+    setting.push("=");
+    setting.push(value);
+    Ok(setting)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// 128 random bits: nobody else's run has the same.
+fn random_id() -> Result<String, UsageError> {
+    let mut bits = [0; 16];
+    getrandom::fill(&mut bits).map_err(|e| UsageError::Random(e.to_string()))?;
+    Ok(bits.iter().fold(String::with_capacity(32), |mut id, byte| {
+        use std::fmt::Write as _;
+        // Writing to a String cannot fail.
+        let _ = write!(id, "{byte:02x}");
+        id
+    }))
+}

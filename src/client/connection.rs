@@ -1,0 +1,148 @@
+//! One connection to a server: reaching it, logging in, and whether it can be used again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{ReadHalf, WriteHalf, split};
+use tokio::time::Instant;
+
+use super::error::Error;
+use crate::conn::{ConnError, Frame, FrameReader, FrameWriter};
+use crate::handshake::{self, Answer, Channel, LoginError};
+use crate::identity::Key;
+use crate::proto::code::Code;
+use crate::proto::frame::Limits;
+use crate::proto::header::Welcome;
+use crate::transport::{self, DialError, Endpoint, HostKeyCheck, Stream};
+
+/// Where to go and as whom.
+#[derive(Clone)]
+pub struct Target {
+    /// The server's address.
+    pub endpoint: Endpoint,
+    /// Which host keys are accepted.
+    pub trust: Arc<dyn HostKeyCheck>,
+    /// The keys that can be proved, the one to try first in front.
+    pub keys: Vec<Arc<Key>>,
+    /// How long reaching the server may take.
+    pub connect_timeout: Duration,
+}
+
+/// A connection to the server.
+pub(super) struct Connection {
+    pub(super) reader: FrameReader<ReadHalf<Stream>>,
+    pub(super) writer: FrameWriter<WriteHalf<Stream>>,
+    channel: Option<Channel>,
+    keys: Vec<Arc<Key>>,
+    welcome: Option<Welcome>,
+}
+
+/// Why the first flight of a connection was not answered with a welcome.
+pub(super) enum NoWelcome {
+    /// Nothing was started.
+    Refused(Code, String),
+    /// The link died; the request may have arrived.
+    Broken(String),
+}
+
+impl Connection {
+    /// Reaches the server. Nothing of a request is sent.
+    pub(super) async fn open(target: &Target) -> Result<Self, DialError> {
+        let deadline = Instant::now() + target.connect_timeout;
+        let dialled =
+            transport::connect(&target.endpoint, deadline, Arc::clone(&target.trust)).await?;
+        let channel =
+            dialled.channel.map(|c| Channel { host_key: c.fingerprint(), exporter: c.exporter });
+        let (read, write) = split(dialled.stream);
+        Ok(Self {
+            reader: FrameReader::new(read, Limits::FULL),
+            writer: FrameWriter::new(write),
+            channel,
+            keys: target.keys.clone(),
+            welcome: None,
+        })
+    }
+
+    /// Sends `request` (whole frames), with the login before it on a new connection, and reads the
+    /// answer to the login.
+    pub(super) async fn ask(&mut self, request: &[u8]) -> Result<(), NoWelcome> {
+        if self.welcome.is_some() {
+            return self.send(request).await.map_err(|e| NoWelcome::Broken(e.to_string()));
+        }
+        let first = self.login(0, request).await.map_err(NoWelcome::from)?;
+        let answer = match first {
+            Answer::Try(index) => self.login(index, request).await.map_err(NoWelcome::from)?,
+            welcome @ Answer::Welcome(_) => welcome,
+        };
+        match answer {
+            Answer::Welcome(welcome) => {
+                self.welcome = Some(welcome);
+                Ok(())
+            }
+            Answer::Try(_) => Err(NoWelcome::Refused(
+                Code::NotAuthorized,
+                "the server accepts none of the keys that it named".into(),
+            )),
+        }
+    }
+
+    async fn login(&mut self, index: usize, request: &[u8]) -> Result<Answer, LoginError> {
+        let hello = handshake::hello(self.channel.as_ref(), &self.keys, index)?;
+        self.writer.queue(&hello, b"")?;
+        // A refusal may be on its way although the rest of the request cannot be sent any more.
+        let sent = self.send(request).await;
+        match handshake::answer(&mut self.reader, &self.keys).await {
+            Err(LoginError::Conn(_) | LoginError::Closed) if sent.is_err() => {
+                Err(sent.err().map_or(LoginError::Closed, LoginError::Conn))
+            }
+            answer => answer,
+        }
+    }
+
+    async fn send(&mut self, frames: &[u8]) -> Result<(), ConnError> {
+        self.writer.queue_encoded(frames).await?;
+        self.writer.flush().await
+    }
+
+    /// Who the server says it is and we are; none before the first request.
+    pub(super) fn welcome(&self) -> Option<&Welcome> {
+        self.welcome.as_ref()
+    }
+
+    /// Whether the server still listens. Between runs it sends nothing but heartbeats, and an error
+    /// when it closes.
+    pub(super) async fn is_alive(&mut self) -> bool {
+        loop {
+            match tokio::time::timeout(Duration::ZERO, self.reader.next(None)).await {
+                Err(_) => return true,
+                Ok(Ok(Some(frame))) if is_heartbeat(&frame) => {}
+                Ok(_) => return false,
+            }
+        }
+    }
+}
+
+fn is_heartbeat(frame: &Frame) -> bool {
+    use crate::proto::header::ServerHeader;
+    matches!(frame.header(), Ok(ServerHeader::Heartbeat | ServerHeader::AlreadyEnded { .. }))
+}
+
+impl From<LoginError> for NoWelcome {
+    fn from(error: LoginError) -> Self {
+        match error {
+            LoginError::Refused(refused) => Self::Refused(refused.code, refused.text),
+            LoginError::Proof(e) => Self::Refused(Code::NotAuthorized, e.to_string()),
+            other => Self::Broken(other.to_string()),
+        }
+    }
+}
+
+impl NoWelcome {
+    /// The error of a client that does not try again.
+    pub(super) fn refusal(code: Code, text: String) -> Error {
+        match code {
+            Code::Conflict => Error::Conflict { text },
+            code => Error::Refused { code, text },
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! One run over as many connections as it takes.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::AsyncRead;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::connection::{Connection, NoWelcome, Target};
+use super::error::Error;
+use super::leg::{Leg, Shared, State, until};
+use super::sink::{Output, Sink};
+use super::stdin::StdinSender;
+use crate::proto::code::Code;
+use crate::proto::frame::{self, FrameError};
+use crate::proto::header::{ClientHeader, RunRequest};
+use crate::proto::verdict::Verdict;
+
+/// First pause before a reconnection; doubled up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// Longest pause between two attempts to reconnect.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+/// How long a cancelled run's answer is waited for: 5 s from SIGTERM to SIGKILL on the server, 2 s for
+/// what is left, and a second for the way.
+pub const CANCEL_WAIT: Duration = Duration::from_secs(8);
+
+/// What a caller may ask of a run that is under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Control {
+    /// Send its process group a signal, named without `SIG`.
+    Signal(String),
+    /// Stop it and everything that it started.
+    Cancel,
+    /// This process is about to be suspended by its terminal.
+    Pause,
+}
+
+/// A run's standard input.
+pub type Input = Box<dyn AsyncRead + Send + Unpin>;
+
+/// What a run is connected to on the caller's side.
+pub struct RunIo {
+    /// Its standard input; none: `/dev/null` on the server.
+    pub stdin: Option<Input>,
+    /// Takes its output.
+    pub output: Box<dyn Output>,
+    /// What the caller asks of it; a closed channel asks nothing.
+    pub control: mpsc::UnboundedReceiver<Control>,
+}
+
+/// A run and what it takes to go on with it on another connection.
+pub(super) struct Driver<'a> {
+    target: &'a Target,
+    reconnect_timeout: Duration,
+    header: RunRequest,
+    body: Bytes,
+    first_sent: Option<Instant>,
+    state: State,
+    input: Option<Input>,
+    control: mpsc::UnboundedReceiver<Control>,
+}
+
+/// Since when the server is out of reach, and how long to wait before the next try.
+struct Outage {
+    since: Instant,
+    pause: Duration,
+}
+
+impl<'a> Driver<'a> {
+    pub(super) fn new(
+        target: &'a Target,
+        reconnect_timeout: Duration,
+        (header, body): (RunRequest, Bytes),
+        io: RunIo,
+    ) -> Self {
+        let stdin = StdinSender::new(header.stdin);
+        let state = State::new(header.id.clone(), Sink::new(io.output), stdin);
+        let (input, control) = (io.stdin, io.control);
+        Self { target, reconnect_timeout, header, body, first_sent: None, state, input, control }
+    }
+
+    /// Runs to the end. The connection that is left in `connection` can be used again.
+    pub(super) async fn run(
+        mut self,
+        connection: &mut Option<Connection>,
+    ) -> Result<Verdict, Error> {
+        let mut outage: Option<Outage> = None;
+        loop {
+            let received = self.state.received;
+            let why = match self.connected(connection).await {
+                Ok(open) => match self.leg(open).await {
+                    Leg::Final(end) => return end,
+                    Leg::Broken(why) => why,
+                },
+                Err(Error::Unreached(e)) if self.first_sent.is_some() => e.to_string(),
+                Err(e) => return Err(e),
+            };
+            *connection = None;
+            if self.state.received > received {
+                outage = None;
+            }
+            if self.state.has_verdict() {
+                return self.write_the_rest().await;
+            }
+            self.pause(&mut outage, why).await?;
+        }
+    }
+
+    async fn connected<'c>(
+        &mut self,
+        connection: &'c mut Option<Connection>,
+    ) -> Result<&'c mut Connection, Error> {
+        let open = match connection.take() {
+            Some(open) => open,
+            None => self.open().await?,
+        };
+        Ok(connection.insert(open))
+    }
+
+    async fn open(&mut self) -> Result<Connection, Error> {
+        let open = Connection::open(self.target);
+        let mut open = std::pin::pin!(open);
+        loop {
+            tokio::select! {
+                opened = &mut open => return Ok(opened?),
+                Some(asked) = self.control.recv() => self.ask_later(asked)?,
+                () = until(self.state.cancelled) => return Err(self.state.no_answer()),
+            }
+        }
+    }
+
+    /// What is asked while there is no connection. Before the request was sent, every wish to end it
+    /// can be granted at once.
+    fn ask_later(&mut self, asked: Control) -> Result<(), Error> {
+        if self.first_sent.is_none() && asked != Control::Pause {
+            return Err(Error::Interrupted);
+        }
+        self.state.started = false;
+        self.state.control(asked).map_err(|e| self.unknown(&e.to_string()))
+    }
+
+    /// One connection's time: the request, and all that follows.
+    async fn leg(&mut self, connection: &mut Connection) -> Leg {
+        let asked_before = self.first_sent.is_some();
+        let request = match self.request() {
+            Ok(request) => request,
+            Err(e) => return Leg::Broken(e.to_string()),
+        };
+        self.first_sent.get_or_insert_with(Instant::now);
+        match connection.ask(&request).await {
+            Ok(()) => {}
+            Err(NoWelcome::Broken(why)) => return Leg::Broken(why),
+            Err(NoWelcome::Refused(code, text)) if !asked_before => {
+                return Leg::Final(Err(NoWelcome::refusal(code, text)));
+            }
+            // Whether the run was started on an earlier connection is another question.
+            Err(NoWelcome::Refused(Code::NotAuthorized, text)) => {
+                return Leg::Final(Err(self.unknown(&text)));
+            }
+            Err(NoWelcome::Refused(_, text)) => return Leg::Broken(text),
+        }
+        self.state.started = false;
+        Shared::new(&mut self.state).drive(connection, &mut self.input, &mut self.control).await
+    }
+
+    /// The `run` frame, or once it was cancelled and may never have arrived, `close`: sending it again
+    /// would start it.
+    fn request(&mut self) -> Result<Vec<u8>, FrameError> {
+        let ago = self.first_sent.map_or(Duration::ZERO, |at| at.elapsed());
+        // A request that was sent before is never 0 ms old: 0 means the first time.
+        let ago = self
+            .first_sent
+            .map_or(0, |_| u64::try_from(ago.as_millis()).unwrap_or(u64::MAX).max(1));
+        let mut frame = Vec::with_capacity(self.body.len() + 512);
+        if self.state.cancelled.is_some() {
+            let close = ClientHeader::Close { id: self.header.id.clone(), first_sent_ms_ago: ago };
+            frame::encode(&close, b"", &mut frame)?;
+            return Ok(frame);
+        }
+        self.header.first_sent_ms_ago = ago;
+        self.header.after = self.state.received;
+        frame::encode(&ClientHeader::Run(Box::new(self.header.clone())), &self.body, &mut frame)?;
+        Ok(frame)
+    }
+
+    async fn pause(&mut self, outage: &mut Option<Outage>, why: String) -> Result<(), Error> {
+        let outage =
+            outage.get_or_insert_with(|| Outage { since: Instant::now(), pause: FIRST_PAUSE });
+        if outage.since.elapsed() + outage.pause > self.reconnect_timeout {
+            return Err(Error::lost_link(&self.header.id, &why, self.reconnect_timeout));
+        }
+        tracing::info!(run = %self.header.id, "reconnecting: {why}");
+        let until_then = Instant::now() + outage.pause;
+        outage.pause = (outage.pause * 2).min(LONGEST_PAUSE);
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(until_then) => return Ok(()),
+                Some(asked) = self.control.recv() => self.ask_later(asked)?,
+                () = until(self.state.cancelled) => return Err(self.state.no_answer()),
+            }
+        }
+    }
+
+    /// The link is gone but nothing more is needed of it.
+    async fn write_the_rest(&mut self) -> Result<Verdict, Error> {
+        loop {
+            if let Some(Leg::Final(end)) = self.state.last_word() {
+                return end;
+            }
+            let progress = self.state.sink.progress();
+            tokio::select! {
+                () = progress => {}
+                Some(asked) = self.control.recv() => self.ask_later(asked)?,
+            }
+            self.state.note_failure();
+        }
+    }
+
+    fn unknown(&self, why: &str) -> Error {
+        Error::Unknown { run: self.header.id.clone(), text: why.into(), code: None }
+    }
+}

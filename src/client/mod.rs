@@ -1,0 +1,193 @@
+//! The client: one connection at a time, one call for each run, reconnecting and resuming by itself.
+
+mod command;
+mod connection;
+mod driver;
+mod error;
+mod leg;
+mod sink;
+mod stdin;
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+pub use command::Command;
+pub use connection::Target;
+pub use driver::{CANCEL_WAIT, Control, Input, RunIo};
+pub use error::{Error, OutputError, UsageError};
+pub use sink::{INLINE_LIMIT, Output};
+
+use crate::conn::HEARTBEAT;
+use crate::identity::{KeyError, host_key, local_identity};
+use crate::proto::header::{ClientHeader, Stream, Welcome};
+use crate::proto::verdict::Verdict;
+use crate::sys::fs::{FsError, StateDir, open_state_dir};
+use crate::transport::{Endpoint, EndpointError, HostTrust};
+use connection::Connection;
+use driver::Driver;
+
+/// How long reaching a server may take, unless the caller says otherwise.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a lost server is looked for, unless the caller says otherwise: less than the grace for
+/// which it keeps the run.
+pub const RECONNECT_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// Why a client cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The address makes no sense.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// The state folder cannot be used.
+    #[error(transparent)]
+    State(#[from] FsError),
+    /// A key cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
+
+/// A client of one server.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use rexec::{Client, Command};
+/// let mut client = Client::local("127.0.0.1:8080")?;
+/// let output = client.output(&Command::shell("ls -l")).await?;
+/// assert!(output.verdict.succeeded());
+/// println!("{}", String::from_utf8_lossy(&output.stdout));
+/// # Ok(())
+/// # }
+/// ```
+pub struct Client {
+    target: Target,
+    reconnect_timeout: Duration,
+    connection: Option<Connection>,
+}
+
+/// The whole output of a run.
+#[derive(Debug, Clone)]
+pub struct Collected {
+    /// How it ended.
+    pub verdict: Verdict,
+    /// What it wrote to its standard output, or with [`Command::merge`] to both.
+    pub stdout: Vec<u8>,
+    /// What it wrote to its standard error.
+    pub stderr: Vec<u8>,
+}
+
+impl Client {
+    /// A client of the server at `target`. Nothing is sent before the first run.
+    #[must_use]
+    pub fn new(target: Target) -> Self {
+        Self { target, reconnect_timeout: RECONNECT_TIMEOUT, connection: None }
+    }
+
+    /// A client with no configuration: a server of this account on this machine.
+    ///
+    /// # Errors
+    /// The address, the state folder or a key in it cannot be used.
+    pub fn local(address: &str) -> Result<Self, SetupError> {
+        let endpoint: Endpoint = address.parse()?;
+        Ok(Self::new(Target::local(endpoint, &open_state_dir()?)?))
+    }
+
+    /// How long a lost server is looked for.
+    #[must_use]
+    pub fn reconnect_timeout(mut self, timeout: Duration) -> Self {
+        self.reconnect_timeout = timeout;
+        self
+    }
+
+    /// Runs a command to its end, over as many connections as that takes.
+    ///
+    /// # Errors
+    /// An [`Error`] says what is known of the run, and whether it is safe to run it again.
+    pub async fn run(&mut self, command: &Command, io: RunIo) -> Result<Verdict, Error> {
+        let request = command.request(io.stdin.is_some())?;
+        if let Some(connection) = &mut self.connection
+            && !connection.is_alive().await
+        {
+            self.connection = None;
+        }
+        let driver = Driver::new(&self.target, self.reconnect_timeout, request, io);
+        let mut connection = self.connection.take();
+        let end = driver.run(&mut connection).await;
+        // After an error nobody knows what may still come on the connection.
+        self.connection = connection.filter(|_| end.is_ok());
+        end
+    }
+
+    /// Runs a command without a standard input and collects its output, however much it is.
+    ///
+    /// # Errors
+    /// As [`Client::run`].
+    pub async fn output(&mut self, command: &Command) -> Result<Collected, Error> {
+        let collector = Collector::default();
+        let (_ask, control) = mpsc::unbounded_channel();
+        let io = RunIo { stdin: None, output: Box::new(collector.clone()), control };
+        let verdict = self.run(command, io).await?;
+        let (stdout, stderr) = std::mem::take(&mut *collector.lock());
+        Ok(Collected { verdict, stdout, stderr })
+    }
+
+    /// Keeps an idle connection alive for as long as it is polled.
+    pub async fn keep_alive(&mut self) {
+        loop {
+            tokio::time::sleep(HEARTBEAT).await;
+            let Some(connection) = &mut self.connection else { continue };
+            let sent = connection.writer.send(&ClientHeader::Heartbeat, b"").await;
+            if sent.is_err() || !connection.is_alive().await {
+                self.connection = None;
+            }
+        }
+    }
+
+    /// What the server said at login; none before the first run.
+    #[must_use]
+    pub fn welcome(&self) -> Option<&Welcome> {
+        self.connection.as_ref().and_then(Connection::welcome)
+    }
+}
+
+impl Target {
+    /// A server of this account on this machine: its key and ours are in the state folder.
+    ///
+    /// # Errors
+    /// A key cannot be used or made.
+    pub fn local(endpoint: Endpoint, state: &StateDir) -> Result<Self, SetupError> {
+        let own = host_key(state)?.public().clone();
+        let identity = local_identity(state)?;
+        Ok(Self {
+            endpoint,
+            trust: Arc::new(HostTrust { own: Some(own), ..HostTrust::default() }),
+            keys: vec![Arc::new(identity)],
+            connect_timeout: CONNECT_TIMEOUT,
+        })
+    }
+}
+
+/// Keeps everything.
+#[derive(Clone, Default)]
+struct Collector(Arc<Mutex<(Vec<u8>, Vec<u8>)>>);
+
+impl Collector {
+    fn lock(&self) -> std::sync::MutexGuard<'_, (Vec<u8>, Vec<u8>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Output for Collector {
+    fn write(&mut self, stream: Stream, bytes: &[u8]) -> io::Result<()> {
+        let mut kept = self.lock();
+        let kept = if stream == Stream::Stderr { &mut kept.1 } else { &mut kept.0 };
+        kept.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn is_ready(&self, _: Stream) -> bool {
+        true
+    }
+}

@@ -1,0 +1,276 @@
+//! Where output goes: each piece is checked, then written, then confirmed.
+//!
+//! Hashing and writing happen in a thread of their own, so that a blocked output does not keep the
+//! client from hearing the server. A small piece that can be written without blocking, while the thread
+//! has nothing to do, is handled in place: that saves a short command two thread switches.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use super::error::OutputError;
+use crate::proto::digest::Running;
+use crate::proto::header::{Output as OutputHeader, Stream};
+use crate::proto::verdict::{StreamEnd, StreamEndKind, Verdict};
+
+/// Pieces up to this size may be written in place: POSIX lets a pipe that is writable take as much
+/// at once (`PIPE_BUF` on Linux).
+pub const INLINE_LIMIT: usize = 4096;
+/// More than the largest window, with its frames' headers, is more than a server may send.
+pub(super) const UNWRITTEN_LIMIT: usize = 10 * 1024 * 1024;
+
+/// Takes a command's output. Methods are called one at a time, from any thread, and may block.
+pub trait Output: Send + 'static {
+    /// Takes the next bytes of a stream, all of them.
+    ///
+    /// # Errors
+    /// The run is then cancelled and the error returned.
+    fn write(&mut self, stream: Stream, bytes: &[u8]) -> io::Result<()>;
+
+    /// The run has ended and everything before was checked.
+    ///
+    /// # Errors
+    /// As [`Output::write`].
+    fn finish(&mut self, verdict: &Verdict) -> io::Result<()> {
+        let _ = verdict;
+        Ok(())
+    }
+
+    /// Whether a write of at most [`INLINE_LIMIT`] bytes would not block now.
+    fn is_ready(&self, stream: Stream) -> bool {
+        let _ = stream;
+        false
+    }
+}
+
+/// One thing to do.
+#[derive(Debug)]
+enum Job {
+    Piece(OutputHeader, Bytes),
+    Finish(Box<Verdict>),
+}
+
+/// Checks and writes; used by whoever has the lock.
+struct Worker {
+    output: Box<dyn Output>,
+    streams: Vec<(Stream, Running)>,
+}
+
+/// What the thread tells.
+struct Progress {
+    written: AtomicU64,
+    /// Bytes that were handed over and are not written yet.
+    unwritten: AtomicUsize,
+    failed: AtomicBool,
+    failure: Mutex<Option<OutputError>>,
+    called: Notify,
+}
+
+/// The sink of one run.
+pub(super) struct Sink {
+    worker: Arc<Mutex<Worker>>,
+    progress: Arc<Progress>,
+    thread: Option<Sender<Job>>,
+}
+
+impl Sink {
+    pub(super) fn new(output: Box<dyn Output>) -> Self {
+        let progress = Progress {
+            written: AtomicU64::new(0),
+            unwritten: AtomicUsize::new(0),
+            failed: AtomicBool::new(false),
+            failure: Mutex::new(None),
+            called: Notify::new(),
+        };
+        let worker = Worker { output, streams: Vec::new() };
+        Self { worker: Arc::new(Mutex::new(worker)), progress: Arc::new(progress), thread: None }
+    }
+
+    /// Takes a piece that arrived.
+    pub(super) fn piece(&mut self, header: OutputHeader, body: Bytes) -> Result<(), OutputError> {
+        self.push(Job::Piece(header, body))
+    }
+
+    /// Takes the verdict.
+    pub(super) fn finish(&mut self, verdict: Box<Verdict>) -> Result<(), OutputError> {
+        self.push(Job::Finish(verdict))
+    }
+
+    fn push(&mut self, job: Job) -> Result<(), OutputError> {
+        let size = job.size();
+        if self.progress.unwritten.fetch_add(size, Ordering::AcqRel) == 0 && self.is_ready(&job) {
+            perform(&self.worker, &self.progress, &job);
+            return Ok(());
+        }
+        if self.progress.unwritten.load(Ordering::Acquire) > UNWRITTEN_LIMIT {
+            return Err(OutputError::Flooded);
+        }
+        self.hand_over(job)
+    }
+
+    fn is_ready(&self, job: &Job) -> bool {
+        match job {
+            Job::Piece(header, body) => {
+                body.len() <= INLINE_LIMIT && lock(&self.worker).output.is_ready(header.stream)
+            }
+            // Finishing a file may wait for the disk.
+            Job::Finish(_) => self.thread.is_none(),
+        }
+    }
+
+    fn hand_over(&mut self, job: Job) -> Result<(), OutputError> {
+        let thread = match &self.thread {
+            Some(thread) => thread,
+            None => self.thread.insert(start(&self.worker, &self.progress)?),
+        };
+        // The thread ends only with its sender, so it is there.
+        let _ = thread.send(job);
+        Ok(())
+    }
+
+    /// Place of the last frame that was written.
+    pub(super) fn written(&self) -> u64 {
+        self.progress.written.load(Ordering::Acquire)
+    }
+
+    /// Whether everything that was handed over is written.
+    pub(super) fn is_idle(&self) -> bool {
+        self.progress.unwritten.load(Ordering::Acquire) == 0
+    }
+
+    /// What went wrong, once.
+    pub(super) fn failure(&self) -> Option<OutputError> {
+        lock(&self.progress.failure).take()
+    }
+
+    /// Waits for progress or failure.
+    pub(super) fn progress(&self) -> impl Future<Output = ()> + Send + 'static {
+        let progress = Arc::clone(&self.progress);
+        async move { progress.called.notified().await }
+    }
+}
+
+impl Job {
+    /// Never 0, so that a job that is under way shows.
+    fn size(&self) -> usize {
+        match self {
+            Self::Piece(_, body) => body.len() + 1,
+            Self::Finish(_) => 1,
+        }
+    }
+
+    fn seq(&self) -> u64 {
+        match self {
+            Self::Piece(header, _) => header.seq,
+            Self::Finish(verdict) => verdict.seq,
+        }
+    }
+}
+
+fn start(
+    worker: &Arc<Mutex<Worker>>,
+    progress: &Arc<Progress>,
+) -> Result<Sender<Job>, OutputError> {
+    let (jobs, waiting) = mpsc::channel();
+    let (worker, progress) = (Arc::clone(worker), Arc::clone(progress));
+    thread::Builder::new()
+        .name("output".into())
+        .spawn(move || work(&waiting, &worker, &progress))
+        .map_err(|e| OutputError::Write(Stream::Both, e))?;
+    Ok(jobs)
+}
+
+fn work(waiting: &Receiver<Job>, worker: &Mutex<Worker>, progress: &Progress) {
+    while let Ok(job) = waiting.recv() {
+        perform(worker, progress, &job);
+    }
+}
+
+/// After a failure nothing more is written: the output would have a hole.
+fn perform(worker: &Mutex<Worker>, progress: &Progress, job: &Job) {
+    if !progress.failed.load(Ordering::Acquire) {
+        match lock(worker).perform(job) {
+            Ok(()) => progress.written.store(job.seq(), Ordering::Release),
+            Err(e) => {
+                progress.failed.store(true, Ordering::Release);
+                *lock(&progress.failure) = Some(e);
+            }
+        }
+    }
+    progress.unwritten.fetch_sub(job.size(), Ordering::AcqRel);
+    progress.called.notify_one();
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Worker {
+    fn perform(&mut self, job: &Job) -> Result<(), OutputError> {
+        match job {
+            Job::Piece(header, body) => {
+                self.check(header, body)?;
+                self.output
+                    .write(header.stream, body)
+                    .map_err(|e| OutputError::Write(header.stream, e))
+            }
+            Job::Finish(verdict) => {
+                let ends = [
+                    (Stream::Stdout, verdict.stdout),
+                    (Stream::Stderr, verdict.stderr),
+                    (Stream::Both, verdict.both),
+                ];
+                let stopped = verdict.stopped.is_some();
+                ends.into_iter()
+                    .try_for_each(|(stream, end)| self.check_end(stream, end, stopped))?;
+                self.output.finish(verdict).map_err(|e| OutputError::Write(Stream::Stdout, e))
+            }
+        }
+    }
+
+    fn running(&mut self, stream: Stream) -> &mut Running {
+        let at = self.streams.iter().position(|(s, _)| *s == stream);
+        let at = at.unwrap_or_else(|| {
+            self.streams.push((stream, Running::new()));
+            self.streams.len() - 1
+        });
+        &mut self.streams[at].1
+    }
+
+    fn check(&mut self, header: &OutputHeader, body: &[u8]) -> Result<(), OutputError> {
+        let running = self.running(header.stream);
+        let follows = running.offset() == header.offset;
+        running.update(body);
+        if follows && running.digest() == header.hash {
+            Ok(())
+        } else {
+            Err(OutputError::Altered(header.stream))
+        }
+    }
+
+    /// A stop may cut the output short, and then the verdict says so.
+    fn check_end(
+        &mut self,
+        stream: Stream,
+        end: Option<StreamEnd>,
+        stopped: bool,
+    ) -> Result<(), OutputError> {
+        let running = self.running(stream);
+        match end {
+            None if running.offset() == 0 => Ok(()),
+            Some(end) if end.size == running.offset() && end.hash == running.digest() => {
+                match end.end {
+                    StreamEndKind::Eof | StreamEndKind::Held => Ok(()),
+                    StreamEndKind::Cut if stopped => Ok(()),
+                    StreamEndKind::Cut => Err(OutputError::Cut(stream)),
+                }
+            }
+            _ => Err(OutputError::Altered(stream)),
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The caller's standard input on its way to the server.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::proto::digest::Running;
+use crate::proto::frame::FrameError;
+use crate::proto::header::{ClientHeader, Grant, Started, StdinPiece};
+
+/// Most bytes of one piece.
+pub(super) const PIECE: usize = 64 * 1024;
+
+/// What was read of the caller's input and may have to be sent again.
+#[derive(Debug)]
+pub(super) struct StdinSender {
+    /// Pieces that the server may not have, whole as they were first sent.
+    kept: VecDeque<(StdinPiece, Bytes)>,
+    read: Running,
+    granted: u64,
+    ended: bool,
+    /// The command takes no more.
+    closed: bool,
+}
+
+impl StdinSender {
+    /// Nothing read, nothing granted. Without an input it has ended already, and the server knows.
+    pub(super) fn new(wanted: bool) -> Self {
+        Self {
+            kept: VecDeque::new(),
+            read: Running::new(),
+            granted: 0,
+            ended: !wanted,
+            closed: !wanted,
+        }
+    }
+
+    /// How many bytes to read now; none if there is no credit or no need.
+    pub(super) fn wanted(&self) -> Option<usize> {
+        let credit = self.granted.saturating_sub(self.read.offset());
+        let credit = usize::try_from(credit).unwrap_or(usize::MAX).min(PIECE);
+        (credit > 0 && !self.ended && !self.closed).then_some(credit)
+    }
+
+    /// The frame of bytes that were just read; no bytes: the end.
+    pub(super) fn take(&mut self, bytes: Bytes) -> Result<Vec<u8>, FrameError> {
+        let offset = self.read.offset();
+        self.read.update(&bytes);
+        self.ended |= bytes.is_empty();
+        let piece = StdinPiece { offset, hash: self.read.digest() };
+        let frame = frame(piece, &bytes)?;
+        if !bytes.is_empty() {
+            self.kept.push_back((piece, bytes));
+        }
+        Ok(frame)
+    }
+
+    /// The server has everything up to `taken`.
+    pub(super) fn grant(&mut self, grant: Grant) {
+        self.granted = self.granted.max(grant.to);
+        self.forget(grant.taken);
+    }
+
+    /// The command takes no more.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+        self.kept.clear();
+    }
+
+    /// After `started`: the frames to send again. None if the server does not have what it must.
+    pub(super) fn resume(&mut self, started: &Started) -> Option<Result<Vec<u8>, FrameError>> {
+        self.granted = self.granted.max(started.stdin_grant);
+        if self.closed {
+            return Some(Ok(Vec::new()));
+        }
+        let first = self.kept.front().map_or(self.read.offset(), |(piece, _)| piece.offset);
+        let boundary = started.stdin_offset == self.read.offset()
+            || self.kept.iter().any(|(piece, _)| piece.offset == started.stdin_offset);
+        if started.stdin_offset < first || !boundary {
+            return None;
+        }
+        self.forget(started.stdin_offset);
+        Some(self.again())
+    }
+
+    fn forget(&mut self, taken: u64) {
+        while self
+            .kept
+            .front()
+            .is_some_and(|(piece, bytes)| piece.offset + bytes.len() as u64 <= taken)
+        {
+            self.kept.pop_front();
+        }
+    }
+
+    fn again(&self) -> Result<Vec<u8>, FrameError> {
+        let mut frames = Vec::new();
+        for (piece, bytes) in &self.kept {
+            frames.extend(frame(*piece, bytes)?);
+        }
+        if self.ended {
+            let end = StdinPiece { offset: self.read.offset(), hash: self.read.digest() };
+            frames.extend(frame(end, b"")?);
+        }
+        Ok(frames)
+    }
+}
+
+fn frame(piece: StdinPiece, bytes: &[u8]) -> Result<Vec<u8>, FrameError> {
+    let header =
+        if bytes.is_empty() { ClientHeader::StdinEnd(piece) } else { ClientHeader::Stdin(piece) };
+    let mut out = Vec::with_capacity(bytes.len() + 200);
+    crate::proto::frame::encode(&header, bytes, &mut out)?;
+    Ok(out)
+}

@@ -1,0 +1,224 @@
+//! Login: both halves side by side.
+//!
+//! Over TLS the client proves a key with a signature over the channel's exporter, so a proof is worth
+//! nothing on another connection. `hello` leaves together with the first request: login costs no
+//! round trip of its own. A server that would accept another of the listed keys names it; the client
+//! then says `hello` once more, which costs one.
+
+use std::sync::Arc;
+
+use tokio::io::AsyncRead;
+
+use crate::conn::{ConnError, FrameReader};
+use crate::identity::{
+    Authorized, Fingerprint, Identity, Key, News, PublicKey, sign_auth, verify_auth,
+};
+use crate::proto::code::Code;
+use crate::proto::frame::Limits;
+use crate::proto::header::{ClientHeader, Hello, Refused, ServerHeader, Welcome};
+
+/// Name and version, as `hello` and `welcome` give it.
+pub const AGENT: &str = concat!("rexec ", env!("CARGO_PKG_VERSION"));
+/// Most keys that a `hello` may list.
+pub const KEYS_LIMIT: usize = 64;
+/// Most characters of a peer's name that are shown.
+const AGENT_SHOWN: usize = 64;
+/// Frames that may stand between a refused `hello` and the next one: the request that came with it.
+const SKIPPED_LIMIT: usize = 2;
+
+/// What a TLS channel is: who its server is, and what no other channel has.
+#[derive(Clone)]
+pub struct Channel {
+    /// The server's key.
+    pub host_key: Fingerprint,
+    /// 32 bytes of the exporter (RFC 8446, 7.5), label `EXPORTER-rexec-auth-v1`, empty context.
+    pub exporter: [u8; 32],
+}
+
+/// Why a login failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LoginError {
+    /// The connection broke first.
+    #[error(transparent)]
+    Conn(#[from] ConnError),
+    /// The peer closed the connection first.
+    #[error("the peer closed the connection before the login was finished")]
+    Closed,
+    /// The server says no.
+    #[error("{}", .0.text)]
+    Refused(Refused),
+    /// The client's key cannot make a proof.
+    #[error("the proof of the key cannot be made: {0}")]
+    Proof(#[from] crate::identity::ProofError),
+    /// The peer answered something that has no place here.
+    #[error("the peer does not speak this protocol: {0}")]
+    Protocol(String),
+}
+
+impl From<crate::proto::frame::FrameError> for LoginError {
+    fn from(error: crate::proto::frame::FrameError) -> Self {
+        ConnError::from(error).into()
+    }
+}
+
+/// The client's half: `hello` with a proof of `keys[index]`; on a unix socket (no channel) the kernel
+/// says who is calling.
+///
+/// # Errors
+/// [`LoginError::Proof`].
+pub fn hello(
+    channel: Option<&Channel>,
+    keys: &[Arc<Key>],
+    index: usize,
+) -> Result<ClientHeader, LoginError> {
+    let mut hello = Hello { client: AGENT.into(), ..Hello::default() };
+    if let (Some(channel), Some(key)) = (channel, keys.get(index)) {
+        hello.keys =
+            keys.iter().take(KEYS_LIMIT).map(|k| k.public().fingerprint().to_string()).collect();
+        hello.key = Some(key.public().to_base64());
+        hello.signature = Some(sign_auth(key, &channel.host_key, None, &channel.exporter)?);
+    }
+    Ok(ClientHeader::Hello(hello))
+}
+
+/// The server's answer to a `hello`, as the client reads it.
+#[derive(Debug)]
+pub enum Answer {
+    /// Logged in.
+    Welcome(Welcome),
+    /// Say `hello` again, with this one of the keys.
+    Try(usize),
+}
+
+/// The client's half: reads the answer.
+///
+/// # Errors
+/// A [`LoginError`].
+pub async fn answer<R: AsyncRead + Unpin>(
+    reader: &mut FrameReader<R>,
+    keys: &[Arc<Key>],
+) -> Result<Answer, LoginError> {
+    let frame = reader.next(Some(crate::conn::SILENCE)).await?.ok_or(LoginError::Closed)?;
+    match frame.header::<ServerHeader>()? {
+        ServerHeader::Welcome(welcome) => Ok(Answer::Welcome(welcome)),
+        ServerHeader::Refused(refused) => {
+            let named = refused.key.as_deref().filter(|_| refused.code == Code::TryKey);
+            let is_named =
+                |key: &Arc<Key>| Some(key.public().fingerprint().to_string().as_str()) == named;
+            keys.iter().position(is_named).map(Answer::Try).ok_or(LoginError::Refused(refused))
+        }
+        ServerHeader::Error { code, text } => {
+            Err(LoginError::Refused(Refused { code, text, key: None }))
+        }
+        other => Err(LoginError::Protocol(format!("{other:?} is no answer to hello"))),
+    }
+}
+
+/// Where a connection comes from, as the server sees it.
+#[derive(Clone)]
+pub enum Origin {
+    /// Over TLS.
+    Tls {
+        /// The channel.
+        channel: Channel,
+        /// The peer is on this machine.
+        loopback: bool,
+    },
+    /// Over a unix socket, from a process of this account or root.
+    Unix(Identity),
+}
+
+/// The server's half: the outcome of one `hello`.
+#[derive(Debug)]
+pub enum Login {
+    /// Let in.
+    In {
+        /// Who it is.
+        who: Identity,
+        /// The client's name, fit to be shown.
+        client: String,
+    },
+    /// Not with this key, but with that one: send the refusal and read on.
+    Again(Refused),
+    /// Not let in: send the refusal and close.
+    Out(Refused),
+}
+
+/// The server's half: reads the next `hello`, skipping the request that came with a refused one, and
+/// judges it. What has come up in the key files goes to `news`.
+///
+/// # Errors
+/// A [`LoginError`]: the peer does not speak the protocol, or is gone.
+pub async fn judge<R: AsyncRead + Unpin>(
+    reader: &mut FrameReader<R>,
+    origin: &Origin,
+    authorized: &Authorized,
+    first: bool,
+    news: impl FnMut(News),
+) -> Result<Login, LoginError> {
+    for _ in 0..=SKIPPED_LIMIT {
+        // The request behind a refused hello may be as long as any; it is skipped as it comes.
+        reader.set_limits(if first { Limits::HELLO } else { Limits::FULL });
+        let frame = reader.next(None).await?.ok_or(LoginError::Closed)?;
+        match frame.header::<ClientHeader>()? {
+            ClientHeader::Hello(hello) => {
+                return Ok(decide(&hello, origin, authorized, first, news));
+            }
+            _ if first => return Err(LoginError::Protocol("the first frame must be hello".into())),
+            _ => {}
+        }
+    }
+    Err(LoginError::Protocol("no second hello came".into()))
+}
+
+fn decide(
+    hello: &Hello,
+    origin: &Origin,
+    authorized: &Authorized,
+    first: bool,
+    mut news: impl FnMut(News),
+) -> Login {
+    let client = shown(&hello.client);
+    if hello.user.is_some() {
+        let text = "this server runs commands as its own account only; leave the user out".into();
+        return Login::Out(Refused { code: Code::Unsupported, text, key: None });
+    }
+    let (channel, loopback) = match origin {
+        Origin::Unix(who) => return Login::In { who: who.clone(), client },
+        Origin::Tls { channel, loopback } => (channel, *loopback),
+    };
+    let mut lookup = |fingerprint: &Fingerprint| {
+        let found = authorized.lookup(fingerprint, loopback);
+        found.news.into_iter().for_each(&mut news);
+        found.who
+    };
+    let key = hello.key.as_deref().and_then(|k| PublicKey::from_base64(k).ok());
+    if let (Some(key), Some(proof)) = (&key, &hello.signature)
+        && let Some(who) = lookup(&key.fingerprint())
+    {
+        return match verify_auth(key, proof, &channel.host_key, None, &channel.exporter) {
+            Ok(()) => Login::In { who, client },
+            Err(e) => {
+                Login::Out(Refused { code: Code::NotAuthorized, text: e.to_string(), key: None })
+            }
+        };
+    }
+    let listed = hello.keys.iter().take(KEYS_LIMIT).filter_map(|k| k.parse::<Fingerprint>().ok());
+    match listed.filter(|_| first).find(|fingerprint| lookup(fingerprint).is_some()) {
+        Some(fingerprint) => Login::Again(Refused {
+            code: Code::TryKey,
+            text: "another of the listed keys is authorized here".into(),
+            key: Some(fingerprint.to_string()),
+        }),
+        None => Login::Out(Refused {
+            code: Code::NotAuthorized,
+            text: "none of the client's keys is authorized on this server".into(),
+            key: None,
+        }),
+    }
+}
+
+/// A peer's text without control characters, shortened.
+fn shown(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(AGENT_SHOWN).collect()
+}

@@ -1,0 +1,390 @@
+//! The engine of one run: its pipes, its end and its stop, driven by one task.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::net::unix::pipe::Sender;
+use tokio::time::{Instant, sleep_until};
+
+use super::clock::{self, millis};
+use super::record::Recorder;
+use super::run::{Orders, Run};
+use super::stdin::Next;
+use crate::exec::{self, Child, Event, Pump, Scanner, Signal, Spawned, StreamEnd};
+use crate::proto::frame::BODY_LIMIT;
+use crate::proto::header::Stream;
+use crate::proto::verdict::{Containment, End, StopBy, Stopped, StreamEndKind, Usage, Verdict};
+
+/// Most bytes of one piece of output.
+const PIECE: usize = 256 * 1024;
+/// Most bytes of the first piece.
+const FIRST_PIECE: usize = 16 * 1024;
+const _: () = assert!(PIECE <= BODY_LIMIT);
+/// After a stop by or for want of the client the pipes are read for so long at most, room or not.
+const CUT_AFTER: Duration = Duration::from_millis(250);
+
+/// What an engine goes by.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// Stop the run after so long.
+    pub deadline: Option<Duration>,
+    /// Wait so long for a client that vanished.
+    pub grace: Duration,
+    /// Wait for the end of both pipes.
+    pub wait_eof: bool,
+    /// Both streams come through one pipe.
+    pub merge: bool,
+}
+
+/// One run while it is driven.
+#[derive(Debug)]
+pub struct Engine {
+    run: Arc<Run>,
+    child: Child,
+    pump: Pump,
+    stdin: Option<Sender>,
+    scanner: Scanner,
+    course: Course,
+}
+
+/// What has happened to a run so far.
+#[derive(Debug)]
+struct Course {
+    terms: Terms,
+    started: Instant,
+    started_at: String,
+    recorder: Recorder,
+    buffer: BytesMut,
+    /// Most bytes of the next piece: grown by those who fill it, so that a quiet run holds little.
+    reach: usize,
+    main: Main,
+    stop: Stop,
+    hurried: bool,
+    ends: Vec<(Stream, StreamEndKind)>,
+    /// Nothing more is read.
+    output_over: bool,
+    /// Reading ends then, whatever is in the pipes.
+    cut_at: Option<Instant>,
+}
+
+/// The main process.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Main {
+    Runs,
+    /// None: somebody else reaped it.
+    Ended(Option<exec::End>, Instant),
+}
+
+/// A stop of the whole tree.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Stop {
+    NotAsked,
+    Running(Stopped),
+    Done(Stopped, exec::Stopped),
+}
+
+type Stopping<'a> = Pin<Box<dyn Future<Output = io::Result<exec::Stopped>> + Send + 'a>>;
+
+impl Engine {
+    /// Takes over a run that was just spawned.
+    #[must_use]
+    pub fn new(run: Arc<Run>, spawned: Spawned, terms: Terms, scanner: Scanner) -> Self {
+        let Spawned { child, stdin, stdout, stderr } = spawned;
+        let pump = Pump::new(stdout, stderr, terms.wait_eof);
+        Self { run, child, pump, stdin, scanner, course: Course::new(terms) }
+    }
+
+    /// Drives the run to its end: its output goes into the record. The verdict is returned, not
+    /// recorded, because the journal comes first.
+    pub async fn drive(mut self) -> Verdict {
+        self.pump_to_the_end().await;
+        let left = match self.course.stop {
+            Stop::Done(_, stopped) => stopped,
+            _ => known(exec::count_left(&self.child, &self.scanner).await),
+        };
+        // Only a process that nothing could end is not reaped here; it is when it ends.
+        let usage = self.child.reap().unwrap_or_default();
+        let seq = self.course.recorder.seq();
+        self.course.verdict(&self.run, seq, left, usage)
+    }
+
+    async fn pump_to_the_end(&mut self) {
+        let Self { run, child, pump, stdin, scanner, course } = self;
+        let mut stopping: Option<Stopping<'_>> = None;
+        loop {
+            let orders = run.orders();
+            orders.signals.iter().for_each(|signal| send(child, *signal));
+            if let Some(by) = course.who_stops(&orders, child) {
+                course.begin_stop(by);
+                stopping = Some(Box::pin(exec::stop(child, scanner, exec::TERM_GRACE)));
+            }
+            if orders.hurry && stopping.is_some() && !std::mem::replace(&mut course.hurried, true) {
+                stopping = Some(Box::pin(exec::stop(child, scanner, Duration::ZERO)));
+            }
+            if course.is_over(&orders) {
+                return;
+            }
+            let reading = orders.room > 0 && !course.output_over;
+            if !reading {
+                pump.pause();
+                course.buffer = BytesMut::new();
+            }
+            let timer = course.timer(&orders);
+            tokio::select! {
+                exit = child.exited(), if course.main == Main::Runs => {
+                    course.main_ended(exit.ok().map(|e| e.end));
+                    run.set_main_ended();
+                    course.output_failed(pump.main_ended());
+                }
+                event = pump.next(orders.room.min(course.reach), &mut course.buffer), if reading => {
+                    course.output(event, run);
+                }
+                stopped = ready(&mut stopping), if stopping.is_some() => {
+                    stopping = None;
+                    course.stopped(known(stopped));
+                }
+                () = feed(stdin, run, &orders.stdin), if stdin.is_some() && orders.stdin != Next::Nothing => {}
+                () = run.ordered() => {}
+                () = until(timer), if timer.is_some() => {}
+            }
+        }
+    }
+}
+
+impl Course {
+    fn new(terms: Terms) -> Self {
+        let streams: &[Stream] =
+            if terms.merge { &[Stream::Both] } else { &[Stream::Stdout, Stream::Stderr] };
+        Self {
+            recorder: Recorder::new(streams),
+            terms,
+            started: Instant::now(),
+            started_at: clock::timestamp(),
+            buffer: BytesMut::new(),
+            reach: FIRST_PIECE,
+            main: Main::Runs,
+            stop: Stop::NotAsked,
+            hurried: false,
+            ends: Vec::new(),
+            output_over: false,
+            cut_at: None,
+        }
+    }
+
+    /// Who wants the run stopped now, if it does not end by itself and nobody has stopped it yet.
+    fn who_stops(&mut self, orders: &Orders, child: &Child) -> Option<StopBy> {
+        if self.stop != Stop::NotAsked || self.main != Main::Runs {
+            return None;
+        }
+        let now = Instant::now();
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        let by = orders
+            .stop
+            .or(due(self.deadline()).then_some(StopBy::Deadline))
+            .or(due(self.lost_at(orders)).then_some(StopBy::ClientLost))?;
+        // It may have ended since: then it ended by itself, and that is its verdict.
+        matches!(child.ended(), Ok(None)).then_some(by)
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.terms.deadline.and_then(|d| self.started.checked_add(d))
+    }
+
+    fn lost_at(&self, orders: &Orders) -> Option<Instant> {
+        orders.alone_since.and_then(|since| since.checked_add(self.terms.grace))
+    }
+
+    fn begin_stop(&mut self, by: StopBy) {
+        self.stop = Stop::Running(Stopped { by, after_ms: millis(self.started.elapsed()) });
+    }
+
+    fn stopped(&mut self, result: exec::Stopped) {
+        let Stop::Running(stopped) = self.stop else { return };
+        self.stop = Stop::Done(stopped, result);
+        // A deadline's client still wants every byte; the others do not wait for them.
+        if stopped.by != StopBy::Deadline || self.main == Main::Runs {
+            self.cut_at = Some(Instant::now() + CUT_AFTER);
+        }
+    }
+
+    fn main_ended(&mut self, end: Option<exec::End>) {
+        self.main = Main::Ended(end, Instant::now());
+    }
+
+    fn output(&mut self, event: io::Result<Event>, run: &Run) {
+        match event {
+            Ok(Event::Piece { stream, len }) => {
+                self.reach =
+                    if len >= self.reach { (self.reach * 4).min(PIECE) } else { self.reach };
+                let time_ms = millis(self.started.elapsed());
+                let piece = self.recorder.output(wire(stream), &self.buffer, time_ms);
+                self.buffer.clear();
+                match piece {
+                    Ok(frames) => run.record(frames),
+                    Err(_) => self.output_over = true,
+                }
+            }
+            Ok(Event::End { stream, end }) => self.ends.push((wire(stream), end.into())),
+            Ok(Event::Done) => self.output_over = true,
+            Err(e) => self.output_failed(Err(e)),
+        }
+    }
+
+    /// What cannot be read is cut: the verdict says so for every stream that did not end before.
+    fn output_failed(&mut self, result: io::Result<()>) {
+        self.output_over |= result.is_err();
+    }
+
+    /// Whether there is nothing to wait for but the verdict.
+    fn is_over(&mut self, orders: &Orders) -> bool {
+        match (self.stop, self.main) {
+            (Stop::Running(_), _) | (Stop::NotAsked, Main::Runs) => return false,
+            (Stop::Done(..), _) | (_, Main::Ended(..)) => {}
+        }
+        let now = Instant::now();
+        if orders.give_up && self.stop == Stop::NotAsked {
+            self.cut_at.get_or_insert(now + CUT_AFTER);
+        }
+        self.output_over |= self.give_up_at(orders).is_some_and(|at| at <= now);
+        self.output_over
+    }
+
+    /// When to stop reading although there is no room, because nobody will make any.
+    fn give_up_at(&self, orders: &Orders) -> Option<Instant> {
+        earliest(self.cut_at, self.lost_at(orders))
+    }
+
+    fn timer(&self, orders: &Orders) -> Option<Instant> {
+        match (self.stop, self.main) {
+            (Stop::NotAsked, Main::Runs) => earliest(self.deadline(), self.lost_at(orders)),
+            (Stop::Running(_), _) => None,
+            (Stop::Done(..), _) | (_, Main::Ended(..)) => self.give_up_at(orders),
+        }
+    }
+
+    fn verdict(&self, run: &Run, seq: u64, left: exec::Stopped, usage: exec::Usage) -> Verdict {
+        let end_of = |stream| {
+            let end =
+                self.ends.iter().find(|(s, _)| *s == stream).map_or(StreamEndKind::Cut, |e| e.1);
+            self.recorder.stream_end(stream, end)
+        };
+        let (end, ended) = match self.main {
+            Main::Runs => (None, Instant::now()),
+            Main::Ended(end, at) => (end.map(End::from), at),
+        };
+        Verdict {
+            seq,
+            run: run.key.id.to_string(),
+            end,
+            stopped: match self.stop {
+                Stop::NotAsked => None,
+                Stop::Running(stopped) | Stop::Done(stopped, _) => Some(stopped),
+            },
+            stdout: end_of(Stream::Stdout),
+            stderr: end_of(Stream::Stderr),
+            both: end_of(Stream::Both),
+            started: self.started_at.clone(),
+            elapsed_ms: millis(ended - self.started),
+            usage: Usage { user_ms: millis(usage.user), system_ms: millis(usage.system) },
+            containment: left.containment.into(),
+            left_running: left.left_running,
+            journal: None,
+        }
+    }
+}
+
+/// Signals that the kernel refuses are not sent: the group is then gone, or another's by its own will.
+fn send(child: &Child, signal: u8) {
+    if let Some(signal) = Signal::from_number(signal.into()) {
+        let _ = child.signal_group(signal);
+    }
+}
+
+/// Writes to the command's standard input what it takes now. Cancel safe.
+async fn feed(stdin: &mut Option<Sender>, run: &Run, next: &Next) {
+    let Some(pipe) = stdin else { return };
+    let Next::Bytes(bytes) = next else {
+        *stdin = None;
+        return;
+    };
+    let written = match pipe.writable().await {
+        Ok(()) => pipe.try_write(bytes),
+        Err(e) => Err(e),
+    };
+    match written {
+        Ok(count) => run.with_stdin(|queue| queue.wrote(count)),
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+        Err(_) => {
+            run.with_stdin(super::stdin::StdinQueue::close);
+            *stdin = None;
+        }
+    }
+}
+
+/// What can be said when the system does not show its processes: the group was signalled, and no more.
+fn known(result: io::Result<exec::Stopped>) -> exec::Stopped {
+    result.unwrap_or_else(|e| {
+        tracing::warn!("cannot look for the processes of a run: {e}");
+        exec::Stopped { left_running: 0, containment: exec::Containment::Group }
+    })
+}
+
+async fn ready(stopping: &mut Option<Stopping<'_>>) -> io::Result<exec::Stopped> {
+    match stopping {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(timer: Option<Instant>) {
+    match timer {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    a.into_iter().chain(b).min()
+}
+
+fn wire(stream: exec::Stream) -> Stream {
+    match stream {
+        exec::Stream::Out => Stream::Stdout,
+        exec::Stream::Err => Stream::Stderr,
+        exec::Stream::Both => Stream::Both,
+    }
+}
+
+impl From<StreamEnd> for StreamEndKind {
+    fn from(end: StreamEnd) -> Self {
+        match end {
+            StreamEnd::Eof => Self::Eof,
+            StreamEnd::Held => Self::Held,
+        }
+    }
+}
+
+impl From<exec::End> for End {
+    fn from(end: exec::End) -> Self {
+        match end {
+            exec::End::Exited { code } => Self::Exited { code },
+            exec::End::Signaled { signal, core_dumped } => {
+                // Linux numbers its signals 1 to 64.
+                Self::Signaled { signal: u8::try_from(signal).unwrap_or(u8::MAX), core_dumped }
+            }
+        }
+    }
+}
+
+impl From<exec::Containment> for Containment {
+    fn from(containment: exec::Containment) -> Self {
+        match containment {
+            exec::Containment::Group => Self::Group,
+            exec::Containment::Marks => Self::Marks,
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! All runs of one server: claiming, starting, finishing, forgetting.
+//!
+//! The order is the promise: claim the id, journal `accepted`, spawn, journal `running`, answer
+//! `started`; and at the end journal `ended`, then show the verdict.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tracing::{error, warn};
+
+use super::clock::{self, millis};
+use super::credit::Budget;
+use super::engine::{Engine, Terms};
+use super::id::RunId;
+use super::journal::{Accepted, Event, Journal, Origin};
+use super::record::encode;
+use super::request::Request;
+use super::run::{Owner, Phase, Run};
+use super::start::code_of;
+use super::table::{Claim, KEEP, Key, Table};
+use crate::exec::{self, BaseEnv, Mark, Scanner, SpawnError};
+use crate::proto::code::Code;
+use crate::proto::header::ServerHeader;
+use crate::proto::verdict::{Anchor, StopBy, Verdict};
+
+/// What a server's operator decided about runs.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The shell for command text.
+    pub shell: PathBuf,
+    /// Most runs at one time.
+    pub max_runs: usize,
+    /// Bytes of output and input that all runs may keep, beside each one's floor.
+    pub memory_budget: u64,
+}
+
+/// All runs of one server.
+#[derive(Debug)]
+pub struct Host {
+    settings: Settings,
+    base_env: BaseEnv,
+    table: Table<Run>,
+    journal: Journal,
+    origin: Origin,
+    budget: Arc<Budget>,
+    scanner: Scanner,
+    closed: AtomicBool,
+    /// What a reader of the next segment must know of the runs that are under way.
+    open: Mutex<HashMap<Key, Accepted>>,
+    idle: Notify,
+}
+
+/// The answer to a request that is not served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Denied {
+    /// Nothing was started and the id is free.
+    Refused(Code, String),
+    /// Nothing was started and the id is free: the command itself cannot be started.
+    NotStarted(Code, String),
+    /// It may have been started; nothing more is known.
+    Lost(Code),
+}
+
+/// The answer to `close`.
+#[derive(Debug)]
+pub enum Closed {
+    /// It never started and never will.
+    NeverStarted,
+    /// It is this run, which is now being stopped.
+    Run(Owner),
+    /// Nothing more is known.
+    Lost(Code),
+    /// The id cannot be buried: see the code.
+    Refused(Code, String),
+}
+
+impl Host {
+    /// The host of a server that has read what the one before it left.
+    #[must_use]
+    pub fn new(
+        settings: Settings,
+        (journal, origin, table): (Journal, Origin, Table<Run>),
+        scanner: Scanner,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            budget: Arc::new(Budget::new(settings.memory_budget)),
+            settings,
+            base_env: BaseEnv::of_this_process(),
+            table,
+            journal,
+            origin,
+            scanner,
+            closed: AtomicBool::new(false),
+            open: Mutex::default(),
+            idle: Notify::new(),
+        })
+    }
+
+    /// Starts a run or goes on with it. The owner is whoever asked last.
+    ///
+    /// # Errors
+    /// [`Denied`] says whether anything may have been started.
+    pub async fn run(
+        self: &Arc<Self>,
+        identity: &Arc<str>,
+        request: &Request,
+    ) -> Result<(Owner, u32, bool), Denied> {
+        let key = Key { identity: Arc::clone(identity), id: request.id.clone() };
+        let make = || {
+            Arc::new(Run::new(
+                key.clone(),
+                request.terms.clone(),
+                request.has_stdin(),
+                &self.budget,
+            ))
+        };
+        if let Some(full) = self.no_place()
+            && self.table.live(&key).is_none()
+        {
+            return Err(full);
+        }
+        match self.table.claim(&key, request.first_sent_ago, make) {
+            Claim::New(run) => self.start(run, request).map(|(owner, pid)| (owner, pid, false)),
+            Claim::Existing(run) => attach(&run, request).await,
+            Claim::Past(Code::Buried) => {
+                Err(Denied::Refused(Code::Buried, "this id was given up".into()))
+            }
+            Claim::Past(code) => Err(Denied::Lost(code)),
+            Claim::Full => {
+                Err(Denied::Refused(Code::TooManyRuns, "the table of run ids is full".into()))
+            }
+        }
+    }
+
+    fn no_place(&self) -> Option<Denied> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Some(Denied::Refused(Code::ShuttingDown, "the server is shutting down".into()));
+        }
+        let most = self.settings.max_runs;
+        (self.table.live_count() >= most).then(|| {
+            Denied::Refused(Code::TooManyRuns, format!("the server has {most} runs already"))
+        })
+    }
+
+    fn start(self: &Arc<Self>, run: Arc<Run>, request: &Request) -> Result<(Owner, u32), Denied> {
+        let started = self.spawn(&run, request);
+        match &started {
+            Ok((_, pid)) => run.set_phase(Phase::Running { pid: *pid }),
+            Err(Denied::Lost(code)) => {
+                self.table.end(&run.key, *code);
+                run.set_phase(Phase::Lost { code: *code });
+            }
+            Err(Denied::Refused(code, text) | Denied::NotStarted(code, text)) => {
+                self.table.release(&run.key);
+                run.set_phase(Phase::NotStarted { code: *code, text: text.clone() });
+            }
+        }
+        started
+    }
+
+    fn spawn(self: &Arc<Self>, run: &Arc<Run>, request: &Request) -> Result<(Owner, u32), Denied> {
+        let mark = Mark::new().map_err(|e| {
+            Denied::NotStarted(Code::OutOfResources, format!("no random numbers: {e}"))
+        })?;
+        self.accept(&run.key, request, mark)?;
+        let spec = request.spec(self.settings.shell.clone());
+        let spawned = match exec::spawn(&spec, &self.base_env, run.key.id.as_str(), mark) {
+            Ok(spawned) => spawned,
+            Err(SpawnError::NotStarted(e)) => {
+                return Err(self.not_started(&run.key, code_of(&e), e.to_string()));
+            }
+            Err(SpawnError::Unfollowed(e)) => return Err(self.unfollowed(&run.key, &e)),
+        };
+        let process = spawned.child.process();
+        let pid = process.pid.as_raw_nonzero().get().unsigned_abs();
+        let running = Event::Running {
+            run: run.key.id.to_string(),
+            identity: run.key.identity.to_string(),
+            pid,
+            start_time: process.start_time,
+        };
+        // The run is there, whether or not this line can be written: its mark stands in `accepted`.
+        self.note(&running);
+        let owner = run.take_over();
+        let terms = Terms {
+            deadline: request.deadline(),
+            grace: request.grace(),
+            wait_eof: spec.wait_eof,
+            merge: spec.merge,
+        };
+        let engine = Engine::new(Arc::clone(run), spawned, terms, self.scanner.clone());
+        let (host, run) = (Arc::clone(self), Arc::clone(run));
+        tokio::spawn(async move {
+            let verdict = engine.drive().await;
+            host.finish(&run, verdict);
+        });
+        Ok((owner, pid))
+    }
+
+    fn accept(&self, key: &Key, request: &Request, mark: Mark) -> Result<(), Denied> {
+        let accepted = Accepted {
+            run: key.id.to_string(),
+            identity: key.identity.to_string(),
+            boottime_ms: millis(clock::boottime()),
+            mark: mark.to_string(),
+            command: request.command(),
+            digest: request.terms.command_digest(),
+        };
+        self.open().insert(key.clone(), accepted.clone());
+        self.rotate_if_full();
+        self.journal.add(&Event::Accepted(accepted)).map(|_| ()).map_err(|e| {
+            self.open().remove(key);
+            error!("refusing a run: {e}");
+            Denied::Refused(Code::JournalFailed, "the server cannot write its journal".into())
+        })
+    }
+
+    fn not_started(&self, key: &Key, code: Code, text: String) -> Denied {
+        let (run, identity) = (key.id.to_string(), key.identity.to_string());
+        self.note(&Event::NotStarted { run, identity, code: code.name().into() });
+        self.open().remove(key);
+        Denied::NotStarted(code, text)
+    }
+
+    fn unfollowed(&self, key: &Key, why: &std::io::Error) -> Denied {
+        error!(run = %key.id, "a run was started, could not be followed, and was killed: {why}");
+        let (run, identity) = (key.id.to_string(), key.identity.to_string());
+        self.note(&Event::Lost { run, identity, left_running: 0 });
+        self.open().remove(key);
+        Denied::Lost(Code::OutOfResources)
+    }
+
+    fn finish(&self, run: &Arc<Run>, mut verdict: Verdict) {
+        let event = Event::Ended {
+            identity: run.key.identity.to_string(),
+            verdict: Box::new(verdict.clone()),
+        };
+        verdict.journal = self.note(&event);
+        self.open().remove(&run.key);
+        match encode(&ServerHeader::Verdict(Box::new(verdict)), b"") {
+            Ok(frame) => run.finish(frame),
+            Err(e) => error!(run = %run.key.id, "the verdict cannot be encoded: {e}"),
+        }
+        self.idle.notify_waiters();
+    }
+
+    /// Adds a line about something that has happened already: if it cannot be written, that is
+    /// logged, and the run goes on.
+    fn note(&self, event: &Event) -> Option<Anchor> {
+        self.journal.add(event).inspect_err(|e| error!("{e}")).ok()
+    }
+
+    /// Writes down that nobody knows how a run of an earlier server ended.
+    pub fn note_lost(&self, run: String, identity: String, left_running: u32) {
+        self.note(&Event::Lost { run, identity, left_running });
+    }
+
+    fn rotate_if_full(&self) {
+        if self.journal.is_full() {
+            let opened = Event::Opened(Origin {
+                boottime_ms: millis(clock::boottime()),
+                ..self.origin.clone()
+            });
+            let open = self.open();
+            let carried: Vec<_> = std::iter::once(opened)
+                .chain(open.values().cloned().map(Event::Accepted))
+                .collect();
+            drop(open);
+            if let Err(e) = self.journal.rotate(&carried) {
+                warn!("the journal goes on in its old segment: {e}");
+            }
+        }
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<Key, Accepted>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives an id up for a client that does not know whether it was ever used.
+    #[must_use]
+    pub async fn close(&self, identity: &Arc<str>, id: &RunId, first_sent_ago: Duration) -> Closed {
+        let key = Key { identity: Arc::clone(identity), id: id.clone() };
+        match self.table.bury(&key, first_sent_ago) {
+            Claim::Existing(run) => match run.known().await {
+                Phase::NotStarted { .. } => Closed::NeverStarted,
+                Phase::Lost { code } => Closed::Lost(code),
+                Phase::Starting | Phase::Running { .. } => {
+                    let owner = run.take_over();
+                    run.stop(StopBy::Client);
+                    Closed::Run(owner)
+                }
+            },
+            Claim::Past(Code::Buried) | Claim::New(_) => {
+                let (run, identity) = (key.id.to_string(), key.identity.to_string());
+                self.note(&Event::Buried { run, identity });
+                Closed::NeverStarted
+            }
+            Claim::Past(code) => Closed::Lost(code),
+            Claim::Full => {
+                Closed::Refused(Code::TooManyRuns, "the table of run ids is full".into())
+            }
+        }
+    }
+
+    /// The client has the verdict: the run's record is dropped, its id remembered for a while.
+    pub fn confirmed(&self, run: &Run) {
+        self.table.end(&run.key, Code::Forgotten);
+        self.idle.notify_waiters();
+    }
+
+    /// Forgets the records of runs that ended and whose clients did not come back for so long as the
+    /// documentation says. Runs for as long as it is polled.
+    pub async fn sweep(&self) {
+        let mut tick = tokio::time::interval(KEEP / 20);
+        loop {
+            tick.tick().await;
+            let now = Instant::now();
+            for run in self.table.all_live() {
+                if run.abandoned_since().is_some_and(|since| since + KEEP <= now) {
+                    self.table.end(&run.key, Code::Forgotten);
+                }
+            }
+        }
+    }
+
+    /// Starts nothing more.
+    pub fn close_to_new(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
+    /// Stops every run; at once means without time for its processes to finish.
+    pub fn stop_all(&self, by: StopBy, at_once: bool) {
+        for run in self.table.all_live() {
+            run.stop(by);
+            if at_once {
+                run.hurry();
+            }
+        }
+    }
+
+    /// Waits until no verdict is left that its client has not confirmed.
+    pub async fn all_confirmed(&self) {
+        loop {
+            let changed = self.idle.notified();
+            if self.table.live_count() == 0 {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Waits until every run has its verdict.
+    pub async fn all_ended(&self) {
+        loop {
+            let ended = self.idle.notified();
+            if self.open().is_empty() {
+                return;
+            }
+            ended.await;
+        }
+    }
+}
+
+async fn attach(run: &Arc<Run>, request: &Request) -> Result<(Owner, u32, bool), Denied> {
+    let differing = run.terms.differing(&request.terms);
+    if !differing.is_empty() {
+        let text =
+            format!("run {} is another request: {} differ", run.key.id, differing.join(", "));
+        return Err(Denied::Refused(Code::Conflict, text));
+    }
+    match run.known().await {
+        Phase::Running { pid } => Ok((run.take_over(), pid, true)),
+        Phase::NotStarted { code, text } => Err(Denied::NotStarted(code, text)),
+        Phase::Lost { code } => Err(Denied::Lost(code)),
+        Phase::Starting => Err(Denied::Lost(Code::ServerRestarted)),
+    }
+}

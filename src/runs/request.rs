@@ -1,0 +1,244 @@
+//! A request to run something, checked against the limits and made comparable.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::id::RunId;
+use super::journal::TEXT_LIMIT;
+use crate::exec::spec::{Program, Spec};
+use crate::proto::code::Code;
+use crate::proto::digest::Digest;
+use crate::proto::frame::INTEGER_LIMIT;
+use crate::proto::header::{Form, RunRequest};
+use crate::proto::strings;
+
+/// How long a run waits for a client that vanished, if the client did not say.
+pub const DEFAULT_GRACE: Duration = Duration::from_secs(120);
+/// The longest grace that a client may ask for.
+pub const LONGEST_GRACE: Duration = Duration::from_secs(24 * 3600);
+
+/// Why a request is not served: the client is at fault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct BadRequest {
+    /// The kind.
+    pub code: Code,
+    /// One line for people.
+    pub text: String,
+}
+
+fn bad(text: impl Into<String>) -> BadRequest {
+    BadRequest { code: Code::BadRequest, text: text.into() }
+}
+
+/// What makes two requests with one id the same request. Long values are held as digests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    form: Form,
+    words: Digest,
+    env: Digest,
+    cwd: Digest,
+    merge: bool,
+    stdin: bool,
+    wait_eof: bool,
+    deadline_ms: Option<u64>,
+    grace_ms: Option<u64>,
+}
+
+impl Terms {
+    /// Names of the fields in which `other` differs; never their values.
+    #[must_use]
+    pub fn differing(&self, other: &Self) -> Vec<&'static str> {
+        let fields = [
+            ("form", self.form == other.form),
+            ("command", self.words == other.words),
+            ("env", self.env == other.env),
+            ("cwd", self.cwd == other.cwd),
+            ("merge", self.merge == other.merge),
+            ("stdin", self.stdin == other.stdin),
+            ("wait_eof", self.wait_eof == other.wait_eof),
+            ("deadline", self.deadline_ms == other.deadline_ms),
+            ("grace", self.grace_ms == other.grace_ms),
+        ];
+        fields.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
+    }
+
+    /// The digest of the command's words, each ended by NUL.
+    #[must_use]
+    pub fn command_digest(&self) -> Digest {
+        self.words
+    }
+}
+
+/// A checked request.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The run's id.
+    pub id: RunId,
+    /// What is compared when the id comes again.
+    pub terms: Terms,
+    /// The last frame that the client has.
+    pub after: u64,
+    /// How long ago the client first sent this id.
+    pub first_sent_ago: Duration,
+    header: RunRequest,
+    body: Bytes,
+    words_end: usize,
+    env_end: usize,
+}
+
+impl Request {
+    /// Checks a `run` frame.
+    ///
+    /// # Errors
+    /// [`BadRequest`]; nothing was done.
+    pub fn parse(header: RunRequest, body: Bytes) -> Result<Self, BadRequest> {
+        check_must(&header)?;
+        check_numbers(&header)?;
+        check_form(&header)?;
+        let id = RunId::new(&header.id).map_err(|e| bad(e.to_string()))?;
+        let count = header.words.saturating_add(header.env).saturating_add(u64::from(header.cwd));
+        let strings = strings::split(&body, count).map_err(|e| bad(e.to_string()))?;
+        let length = |strings: &[&[u8]]| strings.iter().map(|s| s.len() + 1).sum::<usize>();
+        // Both counts are at most the count of strings that `split` has just found.
+        let (words, rest) =
+            strings.split_at(usize::try_from(header.words).unwrap_or(strings.len()));
+        let words_end = length(words);
+        let env_end = words_end + length(&rest[..rest.len() - usize::from(header.cwd)]);
+        let terms = terms(&header, &body, words_end, env_end);
+        let first_sent_ago = Duration::from_millis(header.first_sent_ms_ago);
+        Ok(Self {
+            id,
+            terms,
+            after: header.after,
+            first_sent_ago,
+            header,
+            body,
+            words_end,
+            env_end,
+        })
+    }
+
+    /// What to execute; text goes to `shell`.
+    #[must_use]
+    pub fn spec(&self, shell: PathBuf) -> Spec {
+        let mut words = os_strings(&self.body[..self.words_end]);
+        let program = match self.header.form {
+            Form::Shell => Program::Shell { shell, text: words.pop().unwrap_or_default() },
+            Form::Script => Program::Script { shell },
+            Form::Argv => Program::Argv { words },
+        };
+        Spec {
+            program,
+            env: os_strings(&self.body[self.words_end..self.env_end])
+                .into_iter()
+                .map(split_setting)
+                .collect(),
+            cwd: os_strings(&self.body[self.env_end..]).pop().map(PathBuf::from),
+            merge: self.header.merge,
+            stdin: self.header.stdin,
+            wait_eof: self.header.wait_eof,
+        }
+    }
+
+    /// Whether standard input will come.
+    #[must_use]
+    pub fn has_stdin(&self) -> bool {
+        self.header.stdin
+    }
+
+    /// When to stop the run, counted from its start.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Duration> {
+        self.header.deadline_ms.map(Duration::from_millis)
+    }
+
+    /// How long the run waits for a client that vanished.
+    #[must_use]
+    pub fn grace(&self) -> Duration {
+        self.header.grace_ms.map_or(DEFAULT_GRACE, Duration::from_millis)
+    }
+
+    /// The command for people: its words as a shell would take them, shortened to [`TEXT_LIMIT`].
+    #[must_use]
+    pub fn command(&self) -> String {
+        let words = &self.body[..self.words_end.min(TEXT_LIMIT)];
+        let text = String::from_utf8_lossy(words);
+        let words = text.split_terminator('\0');
+        match self.header.form {
+            Form::Argv => words.map(quoted).collect::<Vec<_>>().join(" "),
+            Form::Shell | Form::Script => words.collect(),
+        }
+    }
+}
+
+fn quoted(word: &str) -> String {
+    shlex::try_quote(word).map_or_else(|_| word.to_owned(), std::borrow::Cow::into_owned)
+}
+
+fn check_must(header: &RunRequest) -> Result<(), BadRequest> {
+    match header.must.iter().find(|field| !RunRequest::KNOWN.contains(&field.as_str())) {
+        None => Ok(()),
+        Some(field) => {
+            let field: String = field.chars().take(64).filter(|c| !c.is_control()).collect();
+            let text = format!("the request needs {field:?}, which this server does not know");
+            Err(BadRequest { code: Code::Unsupported, text })
+        }
+    }
+}
+
+fn check_numbers(header: &RunRequest) -> Result<(), BadRequest> {
+    let numbers = [header.deadline_ms.unwrap_or(0), header.first_sent_ms_ago, header.after];
+    if numbers.iter().any(|n| *n >= INTEGER_LIMIT) {
+        return Err(bad("numbers stay below 2^53"));
+    }
+    match header.grace_ms {
+        Some(ms) if Duration::from_millis(ms) > LONGEST_GRACE => {
+            Err(bad(format!("a grace of at most {} s can be asked for", LONGEST_GRACE.as_secs())))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_form(header: &RunRequest) -> Result<(), BadRequest> {
+    match (header.form, header.words) {
+        (Form::Shell, 1) | (Form::Script, 0) | (Form::Argv, 1..) => Ok(()),
+        (Form::Shell, n) => Err(bad(format!("the shell form has one word, not {n}"))),
+        (Form::Script, n) => Err(bad(format!("the script form has no words, not {n}"))),
+        (Form::Argv, 0) => Err(bad("the argv form has at least one word")),
+    }
+}
+
+fn terms(header: &RunRequest, body: &[u8], words_end: usize, env_end: usize) -> Terms {
+    Terms {
+        form: header.form,
+        words: Digest::of(&body[..words_end]),
+        env: Digest::of(&body[words_end..env_end]),
+        cwd: Digest::of(&body[env_end..]),
+        merge: header.merge,
+        stdin: header.stdin,
+        wait_eof: header.wait_eof,
+        deadline_ms: header.deadline_ms,
+        grace_ms: header.grace_ms,
+    }
+}
+
+fn os_strings(body: &[u8]) -> Vec<OsString> {
+    match body.split_last() {
+        None => Vec::new(),
+        Some((_, strings)) => {
+            strings.split(|b| *b == 0).map(|s| OsString::from_vec(s.to_vec())).collect()
+        }
+    }
+}
+
+fn split_setting(setting: OsString) -> (OsString, OsString) {
+    let mut name = setting.into_vec();
+    let at = name.iter().position(|b| *b == b'=').unwrap_or(name.len());
+    let value = name.split_off(at).into_iter().skip(1).collect();
+    (OsString::from_vec(name), OsString::from_vec(value))
+}

@@ -1,0 +1,171 @@
+//! One connection from accept to its end: a place in the lobby, TLS, login, then its session.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{ReadHalf, WriteHalf, split};
+use tokio::time::{Instant, timeout_at};
+use tracing::{debug, info, warn};
+
+use super::Shared;
+use super::lobby::Place;
+use super::requests::Requests;
+use super::session::{Outbox, SessionEnd, last_word, say_and_close, serve as serve_session};
+use crate::conn::{FrameReader, FrameWriter};
+use crate::handshake::{AGENT, Channel, Login, LoginError, Origin, judge};
+use crate::identity::{Identity, News};
+use crate::proto::code::Code;
+use crate::proto::frame::Limits;
+use crate::proto::header::{Refused, ServerHeader, Welcome};
+use crate::transport::{Accepted, HandshakeError, Peer, Stream};
+
+/// TLS and login together may take so long.
+pub(super) const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+type Reader = FrameReader<ReadHalf<Stream>>;
+type Writer = FrameWriter<WriteHalf<Stream>>;
+
+/// A connection that has logged in.
+struct LoggedIn {
+    reader: Reader,
+    writer: Writer,
+    who: Identity,
+    origin: Origin,
+    peer: Peer,
+    client: String,
+}
+
+/// Why nobody logged in.
+#[derive(Debug, thiserror::Error)]
+enum Stranger {
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+    #[error(transparent)]
+    Login(#[from] LoginError),
+    #[error("{}", .0.text)]
+    Refused(Refused),
+    #[error("no login within {} s", LOGIN_TIMEOUT.as_secs())]
+    Late,
+    #[error("shown out for a newcomer before it had logged in")]
+    ShownOut,
+}
+
+/// Serves a connection from its first byte to its last.
+pub(super) async fn serve(accepted: Accepted, mut place: Place, shared: Arc<Shared>) {
+    let address = accepted.address();
+    let deadline = Instant::now() + LOGIN_TIMEOUT;
+    let login = tokio::select! {
+        login = timeout_at(deadline, log_in(accepted, &shared)) => login.unwrap_or(Err(Stranger::Late)),
+        () = place.shown_out() => Err(Stranger::ShownOut),
+    };
+    drop(place);
+    match login {
+        Ok(logged_in) => logged_in.serve(&shared).await,
+        Err(why) => shared.about_strangers(|| {
+            let from = address.map_or_else(|| "a unix socket".to_owned(), |a| a.to_string());
+            format!("no login from {from}: {why}")
+        }),
+    }
+}
+
+async fn log_in(accepted: Accepted, shared: &Shared) -> Result<LoggedIn, Stranger> {
+    let secured = accepted.secure(&shared.tls).await?;
+    let peer = secured.peer;
+    let origin = match (secured.channel, peer) {
+        (Some(channel), _) => Origin::Tls {
+            channel: Channel { host_key: channel.fingerprint(), exporter: channel.exporter },
+            loopback: peer.is_local(),
+        },
+        (None, Peer::Unix { uid, .. }) => Origin::Unix(Identity::Local { uid }),
+        (None, Peer::Tcp { .. }) => return Err(Stranger::Late),
+    };
+    let (read, write) = split(secured.stream);
+    let mut reader = FrameReader::new(read, Limits::HELLO);
+    let mut writer = FrameWriter::new(write);
+    let mut first = true;
+    loop {
+        let judged =
+            judge(&mut reader, &origin, &shared.authorized, first, |news| tell(&news)).await;
+        let refused = match judged {
+            Ok(Login::In { who, client }) => {
+                return Ok(LoggedIn { reader, writer, who, origin, peer, client });
+            }
+            Ok(Login::Again(refused)) => {
+                writer
+                    .send(&ServerHeader::Refused(refused), b"")
+                    .await
+                    .map_err(LoginError::from)?;
+                first = false;
+                continue;
+            }
+            Ok(Login::Out(refused)) => refused,
+            Err(e) => {
+                if let Some(end) = fault(&e) {
+                    last_word(&end, reader, writer).await;
+                }
+                return Err(e.into());
+            }
+        };
+        say_and_close(&ServerHeader::Refused(refused.clone()), &mut reader, &mut writer).await;
+        return Err(Stranger::Refused(refused));
+    }
+}
+
+/// What to tell a peer that does not speak the protocol; nothing to one that is gone.
+fn fault(error: &LoginError) -> Option<SessionEnd> {
+    match error {
+        LoginError::Protocol(text) => Some(SessionEnd::word(Code::BadFrame, text.clone())),
+        LoginError::Conn(crate::conn::ConnError::Frame(e)) => {
+            Some(SessionEnd::word(Code::BadFrame, e.to_string()))
+        }
+        _ => None,
+    }
+}
+
+fn tell(news: &News) {
+    warn!("{news}");
+}
+
+impl LoggedIn {
+    async fn serve(self, shared: &Arc<Shared>) {
+        let Self { mut reader, mut writer, who, origin, peer, client } = self;
+        let Ok(_permit) = Arc::clone(&shared.places).try_acquire_owned() else {
+            let most = shared.config.max_connections;
+            let text = format!("the server has {most} connections already");
+            shared.about_strangers(|| format!("refusing {who} from {peer}: {text}"));
+            let refused = Refused { code: Code::TooManyConnections, text, key: None };
+            return say_and_close(&ServerHeader::Refused(refused), &mut reader, &mut writer).await;
+        };
+        debug!(%peer, identity = %who, client, "logged in");
+        let identity: Arc<str> = who.to_string().into();
+        let welcome = Welcome { server: AGENT.into(), identity: identity.to_string() };
+        if writer.queue(&ServerHeader::Welcome(welcome), b"").is_err() {
+            return;
+        }
+        reader.set_limits(Limits::FULL);
+        let outbox = Arc::new(Outbox::greeting());
+        let host = Arc::clone(&shared.host);
+        let still_in = still_in(shared, origin, who);
+        let requests = Requests { host, identity, outbox, still_in };
+        let end = serve_session(reader, writer, requests, shared.config.idle_timeout).await;
+        match end {
+            SessionEnd::Closed => debug!(%peer, "{end}"),
+            SessionEnd::Conn(_) | SessionEnd::Word { .. } => {
+                info!(%peer, "connection ended: {end}")
+            }
+        }
+    }
+}
+
+/// A long connection does not outlive its rights: each request asks the key files again.
+fn still_in(shared: &Arc<Shared>, origin: Origin, who: Identity) -> super::requests::StillIn {
+    let shared = Arc::clone(shared);
+    Box::new(move || match (&origin, &who) {
+        (Origin::Unix(_), _) | (_, Identity::Local { .. }) => true,
+        (Origin::Tls { loopback, .. }, Identity::Key { fingerprint, .. }) => {
+            let lookup = shared.authorized.lookup(fingerprint, *loopback);
+            lookup.news.iter().for_each(tell);
+            lookup.who.as_ref() == Some(&who)
+        }
+    })
+}

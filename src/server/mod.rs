@@ -1,0 +1,142 @@
+//! The server: connections in, runs out.
+
+mod connection;
+mod lobby;
+mod requests;
+mod session;
+mod throttle;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+pub use lobby::PLACES;
+pub use session::{ANSWERS_LIMIT, LONGEST_PAUSE};
+
+use crate::identity::Authorized;
+use crate::proto::verdict::StopBy;
+use crate::runs::host::Host;
+use crate::transport::{Listener, TlsServer};
+use lobby::Lobby;
+use throttle::Throttle;
+
+/// How long to wait before accepting again when the system has no descriptor for a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long clients get to confirm their verdicts before the server goes.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// What an operator decides about connections.
+#[derive(Debug, Clone, Copy)]
+pub struct Config {
+    /// Most logged-in connections.
+    pub max_connections: usize,
+    /// After so long without a run a connection is closed.
+    pub idle_timeout: Duration,
+    /// How long runs may go on after the first call to shut down.
+    pub drain_timeout: Duration,
+}
+
+/// What all connections of a server share.
+pub(crate) struct Shared {
+    config: Config,
+    host: Arc<Host>,
+    tls: TlsServer,
+    authorized: Arc<Authorized>,
+    lobby: Arc<Lobby>,
+    places: Arc<Semaphore>,
+    strangers: Throttle,
+}
+
+/// Serves `listeners` until it is told to stop, and returns when every run has ended.
+///
+/// The first message on `shutdown` closes the server to new runs and gives those that are under way
+/// the drain time-out; the next one stops them at once.
+pub async fn run(
+    listeners: Vec<Listener>,
+    config: Config,
+    host: Arc<Host>,
+    tls: TlsServer,
+    authorized: Arc<Authorized>,
+    mut shutdown: mpsc::Receiver<()>,
+) {
+    let shared = Arc::new(Shared {
+        places: Arc::new(Semaphore::new(config.max_connections)),
+        config,
+        host: Arc::clone(&host),
+        tls,
+        authorized,
+        lobby: Arc::default(),
+        strangers: Throttle::default(),
+    });
+    // Clients whose link breaks during the shutdown still find their runs.
+    let accepting: Vec<_> = listeners
+        .into_iter()
+        .map(|listener| tokio::spawn(accept(listener, Arc::clone(&shared))))
+        .collect();
+    tokio::select! {
+        _ = shutdown.recv() => {}
+        () = host.sweep() => {}
+    }
+    drain(&host, config.drain_timeout, &mut shutdown).await;
+    accepting.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+async fn drain(host: &Host, drain_timeout: Duration, shutdown: &mut mpsc::Receiver<()>) {
+    info!("shutting down: no new runs, {} s for those under way", drain_timeout.as_secs());
+    host.close_to_new();
+    let at_once = tokio::select! {
+        () = host.all_ended() => false,
+        () = sleep(drain_timeout) => false,
+        _ = shutdown.recv() => true,
+    };
+    host.stop_all(StopBy::Shutdown, at_once);
+    tokio::select! {
+        () = host.all_ended() => {}
+        _ = shutdown.recv() => {
+            host.stop_all(StopBy::Shutdown, true);
+            host.all_ended().await;
+        }
+    }
+    if timeout(FAREWELL, host.all_confirmed()).await.is_err() {
+        warn!("some verdicts were not confirmed by their clients; the journal has them");
+    }
+}
+
+async fn accept(listener: Listener, shared: Arc<Shared>) {
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => {
+                let place = shared.lobby.enter();
+                tokio::spawn(connection::serve(accepted, place, Arc::clone(&shared)));
+            }
+            Err(e) => {
+                shared.about_strangers(|| format!("cannot accept a connection: {e}"));
+                if out_of_descriptors(&e) {
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// The error stays until some connection is closed; trying again at once would spin.
+fn out_of_descriptors(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
+}
+
+impl Shared {
+    /// Logs something that anybody on the network can cause, at most once a second.
+    fn about_strangers(&self, line: impl FnOnce() -> String) {
+        match self.strangers.allow() {
+            None => {}
+            Some(0) => warn!("{}", line()),
+            Some(more) => warn!("{} (and {more} more since the last such line)", line()),
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! What a logged-in client may ask, and the answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tracing::info;
+
+use super::session::{Outbox, SessionEnd};
+use crate::exec::Signal;
+use crate::proto::code::Code;
+use crate::proto::header::{ClientHeader, Refusal, Refused, RunRequest, ServerHeader};
+use crate::runs::host::{Closed, Denied, Host};
+use crate::runs::id::RunId;
+use crate::runs::request::Request;
+use crate::runs::run::{Owner, TakenOver};
+
+/// Whether an identity is still let in: asked anew for each request.
+pub(super) type StillIn = Box<dyn Fn() -> bool + Send + Sync>;
+
+/// The requests of one connection.
+pub(super) struct Requests {
+    pub(super) host: Arc<Host>,
+    pub(super) identity: Arc<str>,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) still_in: StillIn,
+}
+
+impl Requests {
+    /// Does what one frame asks.
+    pub(super) async fn handle(
+        &mut self,
+        header: ClientHeader,
+        body: Bytes,
+    ) -> Result<(), SessionEnd> {
+        match header {
+            ClientHeader::Run(run) => self.run(*run, body).await,
+            ClientHeader::Stdin(piece) => {
+                let taken = self.owned("stdin")?.stdin(piece, &body)?;
+                stdin_taken(taken)
+            }
+            ClientHeader::StdinEnd(piece) => {
+                let taken = self.owned("stdin_end")?.stdin_end(piece)?;
+                stdin_taken(taken)
+            }
+            ClientHeader::Ack { seq } => self.ack(seq),
+            ClientHeader::Signal { signal } => self.signal(&signal),
+            ClientHeader::Cancel => self.order(Owner::cancel),
+            ClientHeader::Close { id, first_sent_ms_ago } => {
+                self.close(&id, Duration::from_millis(first_sent_ms_ago)).await
+            }
+            ClientHeader::Detach => {
+                let text = "only a durable run can be left alone, and this server has none".into();
+                self.refuse(Code::Unsupported, text)
+            }
+            ClientHeader::Hello(_) => {
+                Err(SessionEnd::word(Code::BadFrame, "hello was said already"))
+            }
+            ClientHeader::Pause | ClientHeader::Heartbeat | ClientHeader::Unknown => Ok(()),
+        }
+    }
+
+    async fn run(&mut self, header: RunRequest, body: Bytes) -> Result<(), SessionEnd> {
+        if self.outbox.is_busy() {
+            return Err(SessionEnd::word(Code::BadFrame, "a run is under way on this connection"));
+        }
+        self.outbox.leave();
+        if !(self.still_in)() {
+            return Err(SessionEnd::word(Code::NotAuthorized, "this key is no longer authorized"));
+        }
+        let request = match Request::parse(header, body) {
+            Ok(request) => request,
+            Err(bad) => return self.refuse(bad.code, bad.text),
+        };
+        match self.host.run(&self.identity, &request).await {
+            Ok((owner, pid, attached)) => {
+                info!(run = %request.id, identity = %self.identity, pid, attached, "run");
+                let started = owner.started(pid, attached)?;
+                self.outbox.answer(&ServerHeader::Started(started))?;
+                self.outbox.follow(owner, request.after);
+                Ok(())
+            }
+            Err(denied) => self.deny(&request.id, denied),
+        }
+    }
+
+    fn deny(&self, id: &RunId, denied: Denied) -> Result<(), SessionEnd> {
+        match denied {
+            Denied::Refused(code, text) => self.refuse(code, text),
+            Denied::NotStarted(code, text) => {
+                let refusal = Refusal { run: id.to_string(), code, text };
+                self.outbox.answer(&ServerHeader::NotStarted(refusal))
+            }
+            Denied::Lost(code) => self.lost(id, code),
+        }
+    }
+
+    fn refuse(&self, code: Code, text: String) -> Result<(), SessionEnd> {
+        info!(identity = %self.identity, code = code.name(), "refused: {text}");
+        self.outbox.answer(&ServerHeader::Refused(Refused { code, text, key: None }))
+    }
+
+    fn lost(&self, id: &RunId, code: Code) -> Result<(), SessionEnd> {
+        let refusal = Refusal { run: id.to_string(), code, text: code.meaning().into() };
+        self.outbox.answer(&ServerHeader::Lost(refusal))
+    }
+
+    /// The run of a frame that nobody sends without one.
+    fn owned(&self, frame: &str) -> Result<Arc<Owner>, SessionEnd> {
+        let nothing = || SessionEnd::word(Code::BadFrame, format!("{frame} without a run"));
+        self.outbox.owner().ok_or_else(nothing)
+    }
+
+    /// An order to a run. One that crosses the run's end or its refusal is nobody's fault.
+    fn order(
+        &self,
+        give: impl FnOnce(&Owner) -> Result<bool, TakenOver>,
+    ) -> Result<(), SessionEnd> {
+        let Some(owner) = self.outbox.owner() else { return Ok(()) };
+        if give(&owner)? {
+            return Ok(());
+        }
+        self.outbox.answer(&ServerHeader::AlreadyEnded { run: owner.run().key.id.to_string() })
+    }
+
+    fn ack(&self, seq: u64) -> Result<(), SessionEnd> {
+        let Some(owner) = self.outbox.owner() else { return Ok(()) };
+        match owner.ack(seq)? {
+            Ok(true) => {
+                self.host.confirmed(owner.run());
+                self.outbox.leave();
+                Ok(())
+            }
+            Ok(false) => Ok(()),
+            Err(ahead) => Err(SessionEnd::word(Code::BadFrame, ahead.to_string())),
+        }
+    }
+
+    fn signal(&self, name: &str) -> Result<(), SessionEnd> {
+        let Some(signal) = name.parse::<Signal>().ok().and_then(|s| u8::try_from(s.number()).ok())
+        else {
+            return self.refuse(Code::BadRequest, "there is no such signal".into());
+        };
+        self.order(|owner| owner.signal(signal))
+    }
+
+    async fn close(&mut self, id: &str, first_sent_ago: Duration) -> Result<(), SessionEnd> {
+        if self.outbox.is_busy() {
+            return Err(SessionEnd::word(Code::BadFrame, "a run is under way on this connection"));
+        }
+        self.outbox.leave();
+        let Ok(id) = RunId::new(id) else {
+            return self.refuse(Code::BadRequest, "there is no such id".into());
+        };
+        match self.host.close(&self.identity, &id, first_sent_ago).await {
+            Closed::NeverStarted => {
+                self.outbox.answer(&ServerHeader::NeverStarted { run: id.to_string() })
+            }
+            Closed::Lost(code) => self.lost(&id, code),
+            Closed::Refused(code, text) => self.refuse(code, text),
+            Closed::Run(owner) => {
+                owner.discard_output()?;
+                self.outbox.follow(owner, 0);
+                Ok(())
+            }
+        }
+    }
+}
+
+fn stdin_taken(taken: Result<(), crate::runs::stdin::StdinError>) -> Result<(), SessionEnd> {
+    taken.map_err(|e| SessionEnd::word(Code::Corrupt, e.to_string()))
+}
