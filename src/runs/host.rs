@@ -27,6 +27,7 @@ use crate::exec::{self, BaseEnv, Mark, Scanner, SpawnError};
 use crate::proto::code::Code;
 use crate::proto::header::ServerHeader;
 use crate::proto::verdict::{Anchor, StopBy, Verdict};
+use crate::sys::pause;
 
 /// What a server's operator decided about runs.
 #[derive(Debug, Clone)]
@@ -168,6 +169,7 @@ impl Host {
             Denied::NotStarted(Code::OutOfResources, format!("no random numbers: {e}"))
         })?;
         self.accept(&run.key, request, mark)?;
+        pause::point("accepted");
         let spec = request.spec(self.settings.shell.clone());
         let spawned = match exec::spawn(&spec, &self.base_env, run.key.id.as_str(), mark) {
             Ok(spawned) => spawned,
@@ -176,6 +178,7 @@ impl Host {
             }
             Err(SpawnError::Unfollowed(e)) => return Err(self.unfollowed(&run.key, &e)),
         };
+        pause::point("spawned");
         let process = spawned.child.process();
         let pid = process.pid.as_raw_nonzero().get().unsigned_abs();
         let running = Event::Running {
@@ -186,6 +189,7 @@ impl Host {
         };
         // The run is there, whether or not this line can be written: its mark stands in `accepted`.
         self.note(&running);
+        pause::point("running");
         let owner = run.take_over();
         let terms = Terms {
             deadline: request.deadline(),
@@ -236,11 +240,13 @@ impl Host {
     }
 
     fn finish(&self, run: &Arc<Run>, mut verdict: Verdict) {
+        pause::point("ended");
         let event = Event::Ended {
             identity: run.key.identity.to_string(),
             verdict: Box::new(verdict.clone()),
         };
         verdict.journal = self.note(&event);
+        pause::point("journaled");
         self.open().remove(&run.key);
         match encode(&ServerHeader::Verdict(Box::new(verdict)), b"") {
             Ok(frame) => run.finish(frame),

@@ -1,0 +1,5 @@
+//! Behaviour through the real programs.
+
+mod support;
+
+mod quick;

@@ -1,0 +1,47 @@
+//! What the tests stand on: servers on free ports in folders of their own, clients, a relay that can
+//! cut, and waiting for what is to become true.
+
+pub(crate) mod raw;
+pub(crate) mod relay;
+pub(crate) mod server;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+pub(crate) use server::{Client, Ran, Server};
+
+/// How long a test waits for something that must happen.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until `check` holds; fails the test, naming `what`, if it does not within [`PATIENCE`].
+pub(crate) fn wait_until(what: &str, mut check: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !check() {
+        assert!(Instant::now() < deadline, "waited in vain for: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Whether a process is there and no zombie.
+pub(crate) fn is_alive(pid: u32) -> bool {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    let state = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next());
+    !matches!(state, Some("Z" | "X"))
+}
+
+/// The number in a file that a command writes with `echo $$ > FILE`, once it is whole.
+pub(crate) fn pid_in(path: &Path) -> u32 {
+    let mut pid = None;
+    wait_until(&format!("a pid in {}", path.display()), || {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        pid = text.strip_suffix('\n').and_then(|t| t.trim().parse().ok());
+        pid.is_some()
+    });
+    pid.unwrap()
+}
+
+/// Sends a signal to a process that the test knows by its id.
+pub(crate) fn kill(pid: u32, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
+}

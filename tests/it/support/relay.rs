@@ -1,0 +1,141 @@
+//! A relay between client and server that the test can cut, hold and throttle.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+/// Which way bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// From the client to the server.
+    Up,
+    /// From the server to the client.
+    Down,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// Bytes that the first connections may still carry, each way; `u64::MAX`: any number.
+    budget: Mutex<Vec<(Way, u64)>>,
+    /// Nothing passes while it is set, and nothing is said about it.
+    held: AtomicBool,
+    /// New connections are closed at once.
+    closed: AtomicBool,
+    connections: AtomicUsize,
+    carried: AtomicU64,
+    /// Bytes per turn of about a millisecond; 0: as fast as it goes.
+    throttle: AtomicU64,
+    open: Mutex<Vec<TcpStream>>,
+}
+
+/// A relay on a free port. Its threads end when both ends of their connection are closed.
+pub(crate) struct Relay {
+    /// Where clients connect.
+    pub(crate) addr: String,
+    shared: Arc<Shared>,
+}
+
+impl Relay {
+    /// Relays to `target`.
+    pub(crate) fn to(target: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap().to_string();
+        let shared = Arc::new(Shared::default());
+        let (target, relay) = (target.to_owned(), Arc::clone(&shared));
+        thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                relay.connections.fetch_add(1, Ordering::Relaxed);
+                if relay.closed.load(Ordering::Relaxed) {
+                    continue;
+                }
+                let Ok(server) = TcpStream::connect(&target) else { continue };
+                let cut = relay.budget.lock().unwrap().pop();
+                relay.carry(&client, &server, cut);
+            }
+        });
+        Self { addr, shared }
+    }
+
+    /// The next connections are cut after so many bytes that way, the first of the list first.
+    pub(crate) fn cut_after(&self, cuts: &[(Way, u64)]) {
+        *self.shared.budget.lock().unwrap() = cuts.iter().rev().copied().collect();
+    }
+
+    /// Cuts every connection now.
+    pub(crate) fn cut(&self) {
+        for stream in self.shared.open.lock().unwrap().drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Holds back (or lets go) every byte, as a network that drops packets does.
+    pub(crate) fn hold(&self, held: bool) {
+        self.shared.held.store(held, Ordering::Relaxed);
+    }
+
+    /// Refuses (or takes) new connections.
+    pub(crate) fn close(&self, closed: bool) {
+        self.shared.closed.store(closed, Ordering::Relaxed);
+    }
+
+    /// Carries at most about so many bytes a millisecond, each way.
+    pub(crate) fn throttle(&self, bytes: u64) {
+        self.shared.throttle.store(bytes, Ordering::Relaxed);
+    }
+
+    /// How many connections were made.
+    pub(crate) fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes were carried, both ways.
+    pub(crate) fn carried(&self) -> u64 {
+        self.shared.carried.load(Ordering::Relaxed)
+    }
+}
+
+impl Shared {
+    fn carry(self: &Arc<Self>, client: &TcpStream, server: &TcpStream, cut: Option<(Way, u64)>) {
+        let pair = |stream: &TcpStream| stream.try_clone().unwrap();
+        self.open.lock().unwrap().extend([pair(client), pair(server)]);
+        for (way, from, to) in [(Way::Up, client, server), (Way::Down, server, client)] {
+            let limit = match cut {
+                Some((cut_way, bytes)) if cut_way == way => bytes,
+                _ => u64::MAX,
+            };
+            let (shared, from, to) = (Arc::clone(self), pair(from), pair(to));
+            thread::spawn(move || shared.one_way(from, to, limit));
+        }
+    }
+
+    fn one_way(&self, mut from: TcpStream, mut to: TcpStream, mut left: u64) {
+        let mut buffer = [0; 16 * 1024];
+        while left > 0 {
+            let throttle = self.throttle.load(Ordering::Relaxed);
+            let most =
+                if throttle == 0 { buffer.len() as u64 } else { throttle.min(buffer.len() as u64) };
+            let most = usize::try_from(most.min(left)).unwrap();
+            let Ok(count @ 1..) = from.read(&mut buffer[..most]) else { break };
+            while self.held.load(Ordering::Relaxed) {
+                thread::sleep(Duration::from_millis(1));
+            }
+            if throttle > 0 {
+                thread::sleep(Duration::from_millis(1));
+            }
+            if to.write_all(&buffer[..count]).is_err() {
+                break;
+            }
+            self.carried.fetch_add(count as u64, Ordering::Relaxed);
+            left -= count as u64;
+        }
+        // A cut takes both directions down, as a link that dies does; a clean end only this one.
+        let how = if left == 0 { Shutdown::Both } else { Shutdown::Write };
+        let _ = to.shutdown(how);
+        if left == 0 {
+            let _ = from.shutdown(Shutdown::Both);
+        }
+    }
+}

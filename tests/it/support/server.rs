@@ -1,0 +1,279 @@
+//! Real servers and clients.
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use super::{PATIENCE, kill, wait_until};
+
+/// A server on a free port of 127.0.0.1 and on a unix socket, with a state folder of its own. Stopped,
+/// with its runs, on drop.
+pub(crate) struct Server {
+    child: Child,
+    /// `127.0.0.1:PORT`.
+    pub(crate) addr: String,
+    /// `unix:PATH`.
+    pub(crate) unix: String,
+    dir: Option<TempDir>,
+    state: PathBuf,
+    _stdout: BufReader<ChildStdout>,
+}
+
+/// What a client did.
+pub(crate) struct Ran {
+    pub(crate) status: i32,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
+}
+
+impl Server {
+    /// Starts one with these further arguments.
+    pub(crate) fn start(args: &[&str]) -> Self {
+        Self::with(args, |_| ())
+    }
+
+    /// Starts one whose command `adapt` may change, for example its environment.
+    pub(crate) fn with(args: &[&str], adapt: impl FnOnce(&mut Command)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        let mut server = Self::at(&state, "127.0.0.1:0", args, adapt);
+        server.dir = Some(dir);
+        server
+    }
+
+    /// Starts one with this state folder and TCP address.
+    pub(crate) fn at(
+        state: &Path,
+        listen: &str,
+        args: &[&str],
+        adapt: impl FnOnce(&mut Command),
+    ) -> Self {
+        let socket = state.with_extension("sock");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rexec-server"));
+        command
+            .args(["--name", "test", "--listen", listen, "--listen"])
+            .arg(format!("unix:{}", socket.display()))
+            .args(args)
+            .env("REXEC_STATE_DIR", state)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log(state));
+        adapt(&mut command);
+        let mut child = command.spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let addr = address(&mut stdout, state);
+        let unix = address(&mut stdout, state);
+        Self { child, addr, unix, dir: None, state: state.to_owned(), _stdout: stdout }
+    }
+
+    /// The server's process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The folder that this server and its clients share.
+    pub(crate) fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// A folder for the test's files, gone with the server.
+    pub(crate) fn dir(&self) -> &Path {
+        self.state.parent().unwrap()
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.state.with_extension("log")).unwrap_or_default()
+    }
+
+    /// Every line of its journal so far, parsed.
+    pub(crate) fn journal(&self) -> Vec<serde_json::Value> {
+        let path = self.state.join("instances/test/journal/000001.jsonl");
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// A client command for this server over TCP.
+    pub(crate) fn client(&self) -> Client {
+        Client::new(&self.state).arg(&self.addr)
+    }
+
+    /// Runs `rexec ADDR args...` over TCP without a stdin.
+    pub(crate) fn run(&self, args: &[&str]) -> Ran {
+        self.client().args(args).run()
+    }
+
+    /// Kills it as a crash would, and waits until it is gone. Its runs are left alone.
+    pub(crate) fn crash(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Crashes it and starts another one on the same state folder and port.
+    pub(crate) fn restart(&mut self) {
+        self.crash();
+        let next = Self::at(&self.state, &self.addr, &[], |_| ());
+        let dir = self.dir.take();
+        *self = next;
+        self.dir = dir;
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal);
+    }
+
+    /// Waits for its end; its exit status.
+    pub(crate) fn wait(&mut self) -> i32 {
+        let mut status = None;
+        wait_until("the end of the server", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap().code().unwrap_or(-1)
+    }
+
+    /// A field in kilobytes from its `/proc/PID/status`, such as `VmRSS` or `VmHWM`.
+    pub(crate) fn memory_kib(&self, field: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|l| l.starts_with(field)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if self.child.try_wait().is_ok_and(|status| status.is_some()) {
+            return;
+        }
+        // Twice: at once. Then it stops its runs, however a failed test left them.
+        for _ in 0..2 {
+            kill(self.child.id(), Signal::TERM);
+        }
+        kill(self.child.id(), Signal::CONT);
+        let deadline = std::time::Instant::now() + PATIENCE / 4;
+        while self.child.try_wait().is_ok_and(|status| status.is_none()) {
+            if std::time::Instant::now() > deadline {
+                let _ = self.child.kill();
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        if std::thread::panicking() {
+            eprintln!("the server's log:\n{}", self.log());
+        }
+    }
+}
+
+fn log(state: &Path) -> std::fs::File {
+    let mut options = std::fs::File::options();
+    options.create(true).append(true).open(state.with_extension("log")).unwrap()
+}
+
+fn address(stdout: &mut BufReader<ChildStdout>, state: &Path) -> String {
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    match line.trim_end().strip_prefix("listening on ") {
+        Some(address) => address.to_owned(),
+        None => panic!(
+            "the server did not start: {}",
+            std::fs::read_to_string(state.with_extension("log")).unwrap_or_default()
+        ),
+    }
+}
+
+/// A client command that is being put together.
+pub(crate) struct Client {
+    pub(crate) command: Command,
+}
+
+impl Client {
+    /// `rexec` with a state folder.
+    pub(crate) fn new(state: &Path) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rexec"));
+        command.env("REXEC_STATE_DIR", state).env("HOME", state).stdin(Stdio::null());
+        Self { command }
+    }
+
+    pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.command.arg(arg);
+        self
+    }
+
+    pub(crate) fn args(mut self, args: &[&str]) -> Self {
+        self.command.args(args);
+        self
+    }
+
+    pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Runs it to its end, without a stdin.
+    pub(crate) fn run(mut self) -> Ran {
+        Ran::of(self.command.output().unwrap())
+    }
+
+    /// Runs it to its end with this stdin.
+    pub(crate) fn run_with(mut self, stdin: &[u8]) -> Ran {
+        let mut child = self
+            .command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut pipe = child.stdin.take().unwrap();
+        std::thread::scope(|scope| {
+            // A command that does not read to the end breaks the pipe.
+            scope.spawn(move || drop(pipe.write_all(stdin)));
+            Ran::of(child.wait_with_output().unwrap())
+        })
+    }
+
+    /// Starts it with piped output and goes on.
+    pub(crate) fn spawn(mut self) -> Child {
+        self.command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+}
+
+impl Ran {
+    pub(crate) fn of(output: Output) -> Self {
+        use std::os::unix::process::ExitStatusExt as _;
+        let killed = || -output.status.signal().unwrap_or(0);
+        Self {
+            status: output.status.code().unwrap_or_else(killed),
+            stdout: output.stdout,
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Stdout as text.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    /// The status, or the failure of the test with all that was printed.
+    #[track_caller]
+    pub(crate) fn expect(self, status: i32) -> Self {
+        assert_eq!(self.status, status, "stdout: {}\nstderr: {}", self.text(), self.stderr);
+        self
+    }
+}
+
+/// Waits for a client that was started, and for all of its output.
+pub(crate) fn finish(mut child: Child) -> Ran {
+    let mut stdout = Vec::new();
+    let mut pipe = child.stdout.take().unwrap();
+    let reader = std::thread::spawn(move || {
+        pipe.read_to_end(&mut stdout).unwrap();
+        stdout
+    });
+    let mut output = child.wait_with_output().unwrap();
+    output.stdout = reader.join().unwrap();
+    Ran::of(output)
+}
