@@ -51,11 +51,15 @@ use std::process::ExitCode;
 /// The program `rexec`.
 #[must_use]
 pub fn rexec_main() -> ExitCode {
-    cli::rexec::main(std::env::args_os().collect()).into()
+    cli::rexec::main(&arguments()).into()
 }
 
 /// The program `rexec-server`.
 #[must_use]
 pub fn rexec_server_main() -> ExitCode {
-    cli::rexec_server::main(std::env::args_os().collect()).into()
+    cli::rexec_server::main(&arguments()).into()
+}
+
+fn arguments() -> Vec<std::ffi::OsString> {
+    std::env::args_os().collect()
 }

@@ -112,8 +112,8 @@ pub(super) struct Args {
 
 impl Args {
     /// Reads a command line; prints help and errors itself, as clap does.
-    pub(super) fn read(args: Vec<OsString>) -> Result<Self, clap::Error> {
-        let mut read = Self::try_parse_from(&args)?;
+    pub(super) fn read(args: &[OsString]) -> Result<Self, clap::Error> {
+        let mut read = Self::try_parse_from(args)?;
         let before = args.len().checked_sub(read.command.len() + 1);
         read.exact =
             !read.command.is_empty() && before.is_some_and(|at| at > 0 && args[at] == "--");

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -23,7 +23,7 @@ use crate::transport::{Endpoint, HostTrust};
 
 /// Runs `rexec` with these arguments, the program's name first; the exit status.
 #[must_use]
-pub fn main(args: Vec<OsString>) -> u8 {
+pub fn main(args: &[OsString]) -> u8 {
     let args = match Args::read(args) {
         Ok(args) => args,
         Err(e) => return super::usage(&e),
@@ -283,6 +283,6 @@ fn input(args: &Args) -> Option<Input> {
 
 fn is_null() -> bool {
     let stdin = rustix::fs::fstat(rustix::stdio::stdin());
-    let null = rustix::fs::stat(&PathBuf::from("/dev/null"));
+    let null = rustix::fs::stat("/dev/null");
     matches!((stdin, null), (Ok(a), Ok(b)) if a.st_rdev == b.st_rdev && a.st_mode == b.st_mode && a.st_ino == b.st_ino)
 }

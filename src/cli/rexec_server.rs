@@ -40,7 +40,7 @@ struct Started {
 
 /// Runs `rexec-server` with these arguments, the program's name first; the exit status.
 #[must_use]
-pub fn main(args: Vec<OsString>) -> u8 {
+pub fn main(args: &[OsString]) -> u8 {
     let args = match Args::read(args) {
         Ok(args) => args,
         Err(e) => return super::usage(&e),

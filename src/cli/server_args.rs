@@ -95,7 +95,7 @@ pub(super) fn definition() -> clap::Command {
 }
 
 impl Args {
-    pub(super) fn read(args: Vec<OsString>) -> Result<Self, clap::Error> {
+    pub(super) fn read(args: &[OsString]) -> Result<Self, clap::Error> {
         Self::try_parse_from(args)
     }
 }

@@ -90,7 +90,7 @@ impl<'a> Driver<'a> {
             let received = self.state.received;
             let why = match self.connected(connection).await {
                 Ok(open) => match self.leg(open).await {
-                    Leg::Final(end) => return end,
+                    Leg::Final(end) => return *end,
                     Leg::Broken(why) => why,
                 },
                 Err(Error::Unreached(e)) if self.first_sent.is_some() => e.to_string(),
@@ -152,11 +152,11 @@ impl<'a> Driver<'a> {
             Ok(()) => {}
             Err(NoWelcome::Broken(why)) => return Leg::Broken(why),
             Err(NoWelcome::Refused(code, text)) if !asked_before => {
-                return Leg::Final(Err(NoWelcome::refusal(code, text)));
+                return Leg::done(Err(NoWelcome::refusal(code, text)));
             }
             // Whether the run was started on an earlier connection is another question.
             Err(NoWelcome::Refused(Code::NotAuthorized, text)) => {
-                return Leg::Final(Err(self.unknown(&text)));
+                return Leg::done(Err(self.unknown(&text)));
             }
             Err(NoWelcome::Refused(_, text)) => return Leg::Broken(text),
         }
@@ -206,7 +206,7 @@ impl<'a> Driver<'a> {
     async fn write_the_rest(&mut self) -> Result<Verdict, Error> {
         loop {
             if let Some(Leg::Final(end)) = self.state.last_word() {
-                return end;
+                return *end;
             }
             let progress = self.state.sink.progress();
             tokio::select! {

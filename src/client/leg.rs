@@ -1,5 +1,6 @@
 //! A run on one connection: what came and went, in loops of one task that share the run's state.
 
+use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::{BufMut, BytesMut};
@@ -24,7 +25,7 @@ const ACK_EVERY: usize = 128 * 1024;
 /// How a run's time on one connection ended.
 pub(super) enum Leg {
     /// With its last word.
-    Final(Result<Verdict, Error>),
+    Final(Box<Result<Verdict, Error>>),
     /// Too early.
     Broken(String),
 }
@@ -48,6 +49,12 @@ pub(super) struct State {
     acked: u64,
     unacked: usize,
     verdict: Option<Box<Verdict>>,
+}
+
+impl Leg {
+    pub(super) fn done(end: Result<Verdict, Error>) -> Self {
+        Self::Final(Box::new(end))
+    }
 }
 
 impl State {
@@ -149,18 +156,18 @@ impl State {
                 None
             }
             ServerHeader::Refused(refused) => {
-                Some(Leg::Final(Err(NoWelcome::refusal(refused.code, refused.text))))
+                Some(Leg::done(Err(NoWelcome::refusal(refused.code, refused.text))))
             }
             ServerHeader::NotStarted(refusal) => {
                 let Refusal { code, text, .. } = refusal;
-                Some(Leg::Final(Err(Error::Refused { code, text })))
+                Some(Leg::done(Err(Error::Refused { code, text })))
             }
-            ServerHeader::NeverStarted { .. } => Some(Leg::Final(Err(Error::Interrupted))),
+            ServerHeader::NeverStarted { .. } => Some(Leg::done(Err(Error::Interrupted))),
             ServerHeader::Lost(refusal) => {
-                Some(Leg::Final(Err(self.unknown(refusal.text, refusal.code))))
+                Some(Leg::done(Err(self.unknown(refusal.text, refusal.code))))
             }
             ServerHeader::Error { code: code @ Code::TakenOver, text } => {
-                Some(Leg::Final(Err(self.unknown(text, code))))
+                Some(Leg::done(Err(self.unknown(text, code))))
             }
             ServerHeader::Error { code, text } => {
                 Some(Leg::Broken(format!("{}: {text}", code.name())))
@@ -186,7 +193,7 @@ impl State {
             Some(frames) => self.queue.extend(frames?),
             None => {
                 let text = "the server does not have the standard input that it confirmed".into();
-                return Ok(Some(Leg::Final(Err(self.unknown(text, Code::Corrupt)))));
+                return Ok(Some(Leg::done(Err(self.unknown(text, Code::Corrupt)))));
             }
         }
         for control in std::mem::take(&mut self.pending) {
@@ -230,7 +237,7 @@ impl State {
     }
 
     fn end(&mut self, verdict: Verdict) -> Leg {
-        Leg::Final(match self.failure.take() {
+        Leg::done(match self.failure.take() {
             Some(error) => Err(Error::Output { error, verdict: Some(Box::new(verdict)) }),
             None => Ok(verdict),
         })
@@ -402,21 +409,28 @@ impl<'a> Shared<'a> {
             };
             let mut buffer = BytesMut::with_capacity(wanted);
             let read = source.read_buf(&mut (&mut buffer).limit(wanted)).await;
-            let mut state = self.lock();
-            let queued = match read {
-                Ok(_) => state.stdin.take(buffer.freeze()).map(|frame| state.queue.extend(frame)),
-                Err(e) => state.cancel_for(OutputError::Input(e)),
-            };
-            if let Err(e) = queued {
-                return Leg::Broken(e.to_string());
-            }
-            let failed = state.failure.is_some();
-            drop(state);
-            self.writer.notify_one();
-            if failed {
-                return std::future::pending().await;
+            match self.took(read, buffer) {
+                Ok(true) => self.writer.notify_one(),
+                Ok(false) => {
+                    self.writer.notify_one();
+                    return std::future::pending().await;
+                }
+                Err(e) => return Leg::Broken(e.to_string()),
             }
         }
+    }
+
+    /// What was read of the input, or why nothing more will be. False if that ends the reading.
+    fn took(&self, read: io::Result<usize>, bytes: BytesMut) -> Result<bool, FrameError> {
+        let mut state = self.lock();
+        match read {
+            Ok(_) => {
+                let frame = state.stdin.take(bytes.freeze())?;
+                state.queue.extend(frame);
+            }
+            Err(e) => state.cancel_for(OutputError::Input(e))?,
+        }
+        Ok(state.failure.is_none())
     }
 
     async fn obey(&self, control: &mut mpsc::UnboundedReceiver<Control>) -> Leg {
@@ -439,7 +453,7 @@ impl<'a> Shared<'a> {
         loop {
             let deadline = self.lock().cancelled;
             tokio::select! {
-                () = until(deadline) => return Leg::Final(Err(self.lock().no_answer())),
+                () = until(deadline) => return Leg::done(Err(self.lock().no_answer())),
                 () = self.clock.notified() => {}
             }
         }

@@ -26,7 +26,7 @@ pub(super) fn argv(words: &[&str]) -> Spec {
 }
 
 pub(super) fn spawn(spec: &Spec) -> Spawned {
-    super::spawn(spec, &BaseEnv::of_this_process(), "the-run").unwrap()
+    super::spawn(spec, &BaseEnv::of_this_process(), "the-run", super::Mark::new().unwrap()).unwrap()
 }
 
 /// What a whole run came to.

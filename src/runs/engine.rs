@@ -138,7 +138,7 @@ impl Engine {
                 exit = child.exited(), if course.main == Main::Runs => {
                     course.main_ended(exit.ok().map(|e| e.end));
                     run.set_main_ended();
-                    course.output_failed(pump.main_ended());
+                    course.output_failed(&pump.main_ended());
                 }
                 event = pump.next(orders.room.min(course.reach), &mut course.buffer), if reading => {
                     course.output(event, run);
@@ -230,12 +230,12 @@ impl Course {
             }
             Ok(Event::End { stream, end }) => self.ends.push((wire(stream), end.into())),
             Ok(Event::Done) => self.output_over = true,
-            Err(e) => self.output_failed(Err(e)),
+            Err(e) => self.output_failed(&Err(e)),
         }
     }
 
     /// What cannot be read is cut: the verdict says so for every stream that did not end before.
-    fn output_failed(&mut self, result: io::Result<()>) {
+    fn output_failed(&mut self, result: &io::Result<()>) {
         self.output_over |= result.is_err();
     }
 

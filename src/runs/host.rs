@@ -126,7 +126,7 @@ impl Host {
             return Err(full);
         }
         match self.table.claim(&key, request.first_sent_ago, make) {
-            Claim::New(run) => self.start(run, request).map(|(owner, pid)| (owner, pid, false)),
+            Claim::New(run) => self.start(&run, request).map(|(owner, pid)| (owner, pid, false)),
             Claim::Existing(run) => attach(&run, request).await,
             Claim::Past(Code::Buried) => {
                 Err(Denied::Refused(Code::Buried, "this id was given up".into()))
@@ -148,8 +148,8 @@ impl Host {
         })
     }
 
-    fn start(self: &Arc<Self>, run: Arc<Run>, request: &Request) -> Result<(Owner, u32), Denied> {
-        let started = self.spawn(&run, request);
+    fn start(self: &Arc<Self>, run: &Arc<Run>, request: &Request) -> Result<(Owner, u32), Denied> {
+        let started = self.spawn(run, request);
         match &started {
             Ok((_, pid)) => run.set_phase(Phase::Running { pid: *pid }),
             Err(Denied::Lost(code)) => {

@@ -151,7 +151,7 @@ impl LoggedIn {
         match end {
             SessionEnd::Closed => debug!(%peer, "{end}"),
             SessionEnd::Conn(_) | SessionEnd::Word { .. } => {
-                info!(%peer, "connection ended: {end}")
+                info!(%peer, "connection ended: {end}");
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::exec::testing::{argv, run, shell, spawn as start, spec, within};
 use crate::sys::process::forks;
 
 fn refused(spec: &Spec) -> NotStarted {
-    match spawn(spec, &BaseEnv::of_this_process(), "the-run") {
+    match spawn(spec, &BaseEnv::of_this_process(), "the-run", Mark::new().unwrap()) {
         Err(SpawnError::NotStarted(why)) => {
             assert_eq!(why.to_string().lines().count(), 1, "{why}");
             why
