@@ -143,7 +143,7 @@ impl Host {
             return Some(Denied::Refused(Code::ShuttingDown, "the server is shutting down".into()));
         }
         let most = self.settings.max_runs;
-        (self.table.live_count() >= most).then(|| {
+        (self.open().len() >= most).then(|| {
             Denied::Refused(Code::TooManyRuns, format!("the server has {most} runs already"))
         })
     }
@@ -253,6 +253,21 @@ impl Host {
             Err(e) => error!(run = %run.key.id, "the verdict cannot be encoded: {e}"),
         }
         self.idle.notify_waiters();
+        self.trim();
+    }
+
+    /// Records that nobody has confirmed are kept for as many runs as may be under way; past that the
+    /// oldest of those whose clients are gone is dropped before its time.
+    fn trim(&self) {
+        let most = self.settings.max_runs;
+        if self.table.live_count() <= most + self.open().len() {
+            return;
+        }
+        let mut abandoned: Vec<_> = self.table.all_live();
+        abandoned.retain(|run| run.abandoned_since().is_some());
+        abandoned.sort_by_key(|run| run.abandoned_since());
+        let surplus = abandoned.len().saturating_sub(most);
+        abandoned.iter().take(surplus).for_each(|run| self.table.end(&run.key, Code::Forgotten));
     }
 
     /// Adds a line about something that has happened already: if it cannot be written, that is
