@@ -364,15 +364,20 @@ impl Host {
         }
     }
 
-    /// Waits until no verdict is left that its client has not confirmed.
+    /// Waits until no client is left that has not confirmed its run's verdict.
     pub async fn all_confirmed(&self) {
         loop {
             let changed = self.idle.notified();
-            if self.table.live_count() == 0 {
+            if self.table.all_live().iter().all(|run| run.abandoned_since().is_some()) {
                 return;
             }
             changed.await;
         }
+    }
+
+    /// A connection has ended.
+    pub fn left(&self) {
+        self.idle.notify_waiters();
     }
 
     /// Waits until every run has its verdict.

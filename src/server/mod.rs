@@ -1,7 +1,9 @@
 //! The server: connections in, runs out.
 
 mod connection;
+mod end;
 mod lobby;
+mod outbox;
 mod requests;
 mod session;
 mod throttle;
@@ -15,7 +17,8 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 pub use lobby::PLACES;
-pub use session::{ANSWERS_LIMIT, LONGEST_PAUSE};
+pub use outbox::ANSWERS_LIMIT;
+pub use session::LONGEST_PAUSE;
 
 use crate::identity::Authorized;
 use crate::proto::verdict::StopBy;
@@ -86,6 +89,8 @@ pub async fn run(
 }
 
 async fn drain(host: &Host, drain_timeout: Duration, shutdown: &mut mpsc::Receiver<()>) {
+    // Without systemd there is nobody to tell.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     info!("shutting down: no new runs, {} s for those under way", drain_timeout.as_secs());
     host.close_to_new();
     let at_once = tokio::select! {
