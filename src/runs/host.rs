@@ -40,6 +40,12 @@ pub struct Settings {
     pub memory_budget: u64,
 }
 
+impl Default for Settings {
+    fn default() -> Self {
+        Self { shell: "/bin/sh".into(), max_runs: 1024, memory_budget: 256 << 20 }
+    }
+}
+
 /// All runs of one server.
 #[derive(Debug)]
 pub struct Host {

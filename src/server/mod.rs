@@ -6,6 +6,7 @@ mod lobby;
 mod outbox;
 mod requests;
 mod session;
+mod start;
 mod throttle;
 
 use std::io;
@@ -19,6 +20,7 @@ use tracing::{info, warn};
 pub use lobby::PLACES;
 pub use outbox::ANSWERS_LIMIT;
 pub use session::LONGEST_PAUSE;
+pub use start::{NAME_LIMIT, Options, Server, StartError};
 
 use crate::identity::Authorized;
 use crate::proto::verdict::StopBy;
@@ -41,6 +43,16 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// How long runs may go on after the first call to shut down.
     pub drain_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_connections: 4096,
+            idle_timeout: Duration::from_secs(600),
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
 }
 
 /// What all connections of a server share.
