@@ -6,6 +6,9 @@ use std::str::FromStr;
 use crate::sys::fs;
 use crate::transport::{Endpoint, EndpointError, ListenAddr};
 
+/// `overflowuid` unless somebody has changed it.
+const OVERFLOW_UID: u32 = 65_534;
+
 /// The form of a reply, for a body of `n` bytes. Lengths are four bytes, little-endian, as
 /// `struct.pack('i', n)` of Python writes them on the machines that this program is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +98,11 @@ pub enum StartError {
         "--classic {0}: classic clients prove nothing, so they are never served as root; start the server as another user"
     )]
     Root(ClassicAddr),
+    /// The effective uid is the one that stands for all users whom this user namespace does not know.
+    #[error(
+        "--classic {0}: in this user namespace other users cannot be told from this one; start the server as another user, or outside"
+    )]
+    Overflow(ClassicAddr),
 }
 
 impl ClassicAddr {
@@ -103,10 +111,17 @@ impl ClassicAddr {
     /// # Errors
     /// [`StartError`].
     pub fn check(&self) -> Result<(), StartError> {
-        self.check_as(fs::euid())
+        let euid = fs::euid();
+        self.check_as(euid)?;
+        let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+        let (overflow, map) = (read("/proc/sys/kernel/overflowuid"), read("/proc/self/uid_map"));
+        if is_overflow(euid, &overflow, &map) {
+            return Err(StartError::Overflow(self.clone()));
+        }
+        Ok(())
     }
 
-    pub(super) fn check_as(&self, euid: u32) -> Result<(), StartError> {
+    fn check_as(&self, euid: u32) -> Result<(), StartError> {
         if !self.address.0.is_local() {
             return Err(StartError::NotLocal(self.clone()));
         }
@@ -115,6 +130,14 @@ impl ClassicAddr {
         }
         Ok(())
     }
+}
+
+/// Whether other users can show as `euid` (`user_namespaces(7)`): it is the uid that the kernel gives for
+/// those that are not in the map, and the map has not all of them. What cannot be read is as usual, or as
+/// bad as can be.
+fn is_overflow(euid: u32, overflow: &str, map: &str) -> bool {
+    let whole = map.split_ascii_whitespace().eq(["0", "0", "4294967295"]);
+    !whole && overflow.trim().parse().unwrap_or(OVERFLOW_UID) == euid
 }
 
 /// What an operator has to be told of a classic listener when it starts; each is one line.
@@ -184,6 +207,17 @@ mod tests {
             let error = check(&format!("json={other}"), 1).unwrap_err().to_string();
             assert!(error.contains("prove nothing") && error.contains("listen on 127.0.0.1"));
         }
+    }
+
+    #[test]
+    fn a_uid_that_stands_for_others_is_not_trusted() {
+        let whole = "         0          0 4294967295\n";
+        let some = "         0     100000      65536\n";
+        assert!(!is_overflow(65_534, "65534\n", whole));
+        assert!(is_overflow(65_534, "65534\n", some));
+        assert!(is_overflow(65_534, "", ""));
+        assert!(is_overflow(7, "7\n", some));
+        assert!(!is_overflow(1000, "65534\n", some));
     }
 
     #[test]
