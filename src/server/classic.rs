@@ -50,7 +50,9 @@ use crate::sys::fs;
 use crate::transport::Listener;
 use client::Client;
 
-/// Most bytes of a command. A longer read is refused, because where it ends is not known.
+/// Most bytes of a command. A longer read is refused, because where it ends is not known. Over TCP a
+/// command that does not fit one segment (about 32 KiB on a loopback interface) can come in two
+/// reads, and is then two commands: nothing marks its end.
 pub const COMMAND_LIMIT: usize = 65_536;
 /// Most bytes of a reply. Beyond it the command is stopped and the reply says so.
 pub const REPLY_LIMIT: usize = 256 << 20;
