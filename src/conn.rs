@@ -64,12 +64,22 @@ pub struct FrameReader<R> {
     limits: Limits,
     heard: Instant,
     last_frame: usize,
+    /// A frame cannot be whole before the buffer holds so much: it is not looked at any sooner, so that
+    /// bytes that drip in cost no more than those that pour.
+    need: usize,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// Reads frames within `limits` from `stream`.
     pub fn new(stream: R, limits: Limits) -> Self {
-        Self { stream, buffer: BytesMut::new(), limits, heard: Instant::now(), last_frame: 0 }
+        Self {
+            stream,
+            buffer: BytesMut::new(),
+            limits,
+            heard: Instant::now(),
+            last_frame: 0,
+            need: frame::PREFIX,
+        }
     }
 
     /// Changes the limits from the next frame on.
@@ -86,23 +96,18 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// A [`ConnError`]; the connection is then of no more use.
     pub async fn next(&mut self, silence: Option<Duration>) -> Result<Option<Frame>, ConnError> {
         loop {
-            let need = match frame::decode(&self.buffer, self.limits)? {
-                Decoded::Frame(found) => {
-                    let (len, header) = (found.len(), found.header.len());
-                    return Ok(Some(self.take(len, header)));
+            if self.buffer.len() >= self.need {
+                match frame::decode(&self.buffer, self.limits)? {
+                    Decoded::Frame(found) => {
+                        let (len, header) = (found.len(), found.header.len());
+                        return Ok(Some(self.take(len, header)));
+                    }
+                    Decoded::Incomplete { need } => self.need = need,
                 }
-                Decoded::Incomplete { need } => need,
-            };
-            if self.fill(need, silence).await? == 0 {
+            } else if self.fill(self.need, silence).await? == 0 {
                 return if self.buffer.is_empty() { Ok(None) } else { Err(ConnError::Truncated) };
             }
         }
-    }
-
-    /// True if a whole frame is in the buffer, so that `next` will not wait.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        !matches!(frame::decode(&self.buffer, self.limits), Ok(Decoded::Incomplete { .. }))
     }
 
     /// Reads and discards until the peer closes, at most `bytes` and for at most `time`: a socket
@@ -125,18 +130,22 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         let missing = need - self.buffer.len();
         self.buffer.reserve(missing.max(self.last_frame.clamp(FIRST_READ, READ_AHEAD)));
         let read = self.stream.read_buf(&mut self.buffer);
-        let count = match silence {
-            None => read.await?,
+        let read = match silence {
+            None => read.await,
             Some(silence) => timeout_at(self.heard + silence, read)
                 .await
-                .map_err(|_| ConnError::Silent(silence))??,
+                .map_err(|_| ConnError::Silent(silence))?,
         };
         self.heard = Instant::now();
-        Ok(count)
+        match read {
+            // TLS without its goodbye. Frames say what is missing, so it means no more than a clean end.
+            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Ok(0),
+            read => Ok(read?),
+        }
     }
 
     fn take(&mut self, len: usize, header: usize) -> Frame {
-        self.last_frame = len;
+        (self.last_frame, self.need) = (len, frame::PREFIX);
         let mut whole = self.buffer.split_to(len).freeze();
         if self.buffer.is_empty() {
             // Lets go of the allocation: an idle connection holds what the next `fill` asks for.

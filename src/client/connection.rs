@@ -112,6 +112,8 @@ impl Connection {
     /// Whether the server still listens. Between runs it sends nothing but heartbeats, and an error
     /// when it closes.
     pub(super) async fn is_alive(&mut self) -> bool {
+        // Lets the runtime look at its sockets: what has arrived shows only then.
+        tokio::task::yield_now().await;
         loop {
             match tokio::time::timeout(Duration::ZERO, self.reader.next(None)).await {
                 Err(_) => return true,

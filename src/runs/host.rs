@@ -40,6 +40,12 @@ pub struct Settings {
     pub memory_budget: u64,
 }
 
+impl Default for Settings {
+    fn default() -> Self {
+        Self { shell: "/bin/sh".into(), max_runs: 1024, memory_budget: 256 << 20 }
+    }
+}
+
 /// All runs of one server.
 #[derive(Debug)]
 pub struct Host {
@@ -143,7 +149,7 @@ impl Host {
             return Some(Denied::Refused(Code::ShuttingDown, "the server is shutting down".into()));
         }
         let most = self.settings.max_runs;
-        (self.table.live_count() >= most).then(|| {
+        (self.open().len() >= most).then(|| {
             Denied::Refused(Code::TooManyRuns, format!("the server has {most} runs already"))
         })
     }
@@ -253,6 +259,21 @@ impl Host {
             Err(e) => error!(run = %run.key.id, "the verdict cannot be encoded: {e}"),
         }
         self.idle.notify_waiters();
+        self.trim();
+    }
+
+    /// Records that nobody has confirmed are kept for as many runs as may be under way; past that the
+    /// oldest of those whose clients are gone is dropped before its time.
+    fn trim(&self) {
+        let most = self.settings.max_runs;
+        if self.table.live_count() <= most + self.open().len() {
+            return;
+        }
+        let mut abandoned: Vec<_> = self.table.all_live();
+        abandoned.retain(|run| run.abandoned_since().is_some());
+        abandoned.sort_by_key(|run| run.abandoned_since());
+        let surplus = abandoned.len().saturating_sub(most);
+        abandoned.iter().take(surplus).for_each(|run| self.table.end(&run.key, Code::Forgotten));
     }
 
     /// Adds a line about something that has happened already: if it cannot be written, that is
@@ -349,15 +370,20 @@ impl Host {
         }
     }
 
-    /// Waits until no verdict is left that its client has not confirmed.
+    /// Waits until no client is left that has not confirmed its run's verdict.
     pub async fn all_confirmed(&self) {
         loop {
             let changed = self.idle.notified();
-            if self.table.live_count() == 0 {
+            if self.table.all_live().iter().all(|run| run.abandoned_since().is_some()) {
                 return;
             }
             changed.await;
         }
+    }
+
+    /// A connection has ended.
+    pub fn left(&self) {
+        self.idle.notify_waiters();
     }
 
     /// Waits until every run has its verdict.

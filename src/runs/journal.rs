@@ -170,7 +170,7 @@ struct Tail {
     length: u64,
     seq: u64,
     last: Option<Digest>,
-    /// A line could not be written whole; nothing is added before the file is cut back.
+    /// A part of a line could neither be finished nor cut off; nothing is added before it is.
     torn: bool,
 }
 
@@ -247,9 +247,10 @@ impl Journal {
         let mut bytes = serde_json::to_vec(&line)?;
         let hash = Digest::of(&bytes);
         bytes.push(b'\n');
-        tail.torn = true;
-        tail.file.write_all(&bytes)?;
-        tail.torn = false;
+        if let Err(e) = tail.file.write_all(&bytes) {
+            tail.torn = tail.file.set_len(tail.length).is_err();
+            return Err(e);
+        }
         tail.length += bytes.len() as u64;
         (tail.seq, tail.last) = (seq, Some(hash));
         Ok(Anchor { seq, hash })

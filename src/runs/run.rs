@@ -316,6 +316,14 @@ impl Owner {
         })
     }
 
+    /// Place of the record's last frame.
+    ///
+    /// # Errors
+    /// [`TakenOver`].
+    pub fn last(&self) -> Result<u64, TakenOver> {
+        Ok(self.lock()?.record.last())
+    }
+
     /// What there is to send after frame `after`, about `bytes` of it.
     ///
     /// # Errors

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tracing::info;
+use tracing::{debug, info};
 
-use super::session::{Outbox, SessionEnd};
+use super::end::SessionEnd;
+use super::outbox::Outbox;
 use crate::exec::Signal;
 use crate::proto::code::Code;
 use crate::proto::header::{ClientHeader, Refusal, Refused, RunRequest, ServerHeader};
@@ -74,7 +75,11 @@ impl Requests {
         };
         match self.host.run(&self.identity, &request).await {
             Ok((owner, pid, attached)) => {
-                info!(run = %request.id, identity = %self.identity, pid, attached, "run");
+                debug!(run = %request.id, identity = %self.identity, pid, attached, "run");
+                if request.after > owner.last()? {
+                    return self
+                        .refuse(Code::BadRequest, "no such frame was made of this run".into());
+                }
                 let started = owner.started(pid, attached)?;
                 self.outbox.answer(&ServerHeader::Started(started))?;
                 self.outbox.follow(owner, request.after);
