@@ -2,4 +2,6 @@
 
 mod support;
 
+mod docs;
+mod python;
 mod quick;
