@@ -3,5 +3,6 @@
 mod support;
 
 mod docs;
+mod memory;
 mod python;
 mod quick;
