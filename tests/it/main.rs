@@ -3,4 +3,7 @@
 mod support;
 
 mod classic;
+mod docs;
+mod memory;
+mod python;
 mod quick;
