@@ -3,6 +3,7 @@
 mod support;
 
 mod classic;
+mod cuts;
 mod docs;
 mod memory;
 mod python;
