@@ -126,8 +126,9 @@ impl Host {
                 &self.budget,
             ))
         };
+        // Of what may have run before nobody says that it was refused, however full the server is.
         if let Some(full) = self.no_place()
-            && self.table.live(&key).is_none()
+            && self.table.is_free(&key, request.first_sent_ago)
         {
             return Err(full);
         }
@@ -336,7 +337,7 @@ impl Host {
 
     /// The client has the verdict: the run's record is dropped, its id remembered for a while.
     pub fn confirmed(&self, run: &Run) {
-        self.table.end(&run.key, Code::Forgotten);
+        self.table.confirm(&run.key);
         self.idle.notify_waiters();
     }
 

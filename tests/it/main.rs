@@ -2,13 +2,18 @@
 
 mod support;
 
+mod classic;
 mod cli;
+mod cuts;
+mod docs;
 mod drain;
 mod env;
 mod exact;
 mod library;
+mod memory;
 mod not_started;
 mod prompt;
+mod python;
 mod quick;
 mod report;
 mod run;
