@@ -134,6 +134,8 @@ impl Answer {
     }
 }
 
+const GIVEN_UP: &str = "interrupted; the rest of the output was given up";
+
 /// The answer for a verdict.
 #[must_use]
 pub fn of_verdict(verdict: &Verdict, asked: Asked) -> Answer {
@@ -154,7 +156,7 @@ pub fn of_verdict(verdict: &Verdict, asked: Asked) -> Answer {
         return Answer::new(status, format!("stopped by {by} after {} ms{left}", stopped.after_ms));
     }
     if asked != Asked::Nothing && is_cut(verdict) {
-        return Answer::new(asked.status(), "interrupted; the rest of the output was given up");
+        return Answer::new(asked.status(), GIVEN_UP);
     }
     match verdict.end {
         Some(End::Exited { code }) => Answer { status: Status::Code(code), line: None, code: None },
@@ -204,6 +206,7 @@ pub fn of_error(error: &Error, asked: Asked) -> Answer {
         {
             Answer::new(Status::Closed, "stopped, because stdout was closed")
         }
+        Error::Output { error: OutputError::GivenUp, .. } => Answer::new(asked.status(), GIVEN_UP),
         Error::Output { error, .. } => {
             Answer::new(Status::Output, format!("{error}; the command was stopped"))
         }

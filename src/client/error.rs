@@ -57,6 +57,9 @@ pub enum OutputError {
     /// The standard input cannot be read here, so the command would have seen a false end.
     #[error("cannot read stdin: {0}")]
     Input(std::io::Error),
+    /// The caller cancelled before everything was written, and the run had ended by itself.
+    #[error("the rest of the output was given up")]
+    GivenUp,
     /// It cannot be written here.
     #[error("cannot write {0:?}: {1}")]
     Write(Stream, std::io::Error),

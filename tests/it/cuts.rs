@@ -102,7 +102,8 @@ async fn links_that_are_cut_again_and_again_are_resumed_and_run_once() {
 async fn streams_longer_than_their_windows_survive_links_that_are_cut_again_and_again() {
     let server = Server::start(&[]);
     let mut random = super::support::Random::new();
-    let bytes = std::iter::repeat_with(|| random.below(256) as u8).take(700_000).collect::<Vec<_>>();
+    let bytes =
+        std::iter::repeat_with(|| random.below(256) as u8).take(700_000).collect::<Vec<_>>();
     let stdin: &'static [u8] = bytes.leak();
     let [up, down, _] = length(&server, stdin).await;
     let mut cut = || match random.below(2) {
