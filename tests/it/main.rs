@@ -3,4 +3,5 @@
 mod support;
 
 mod cuts;
+mod once;
 mod quick;
