@@ -18,6 +18,8 @@ pub(super) struct StdinSender {
     kept: VecDeque<(StdinPiece, Bytes)>,
     read: Running,
     granted: u64,
+    /// The server has so much.
+    confirmed: u64,
     ended: bool,
     /// The command takes no more.
     closed: bool,
@@ -30,6 +32,7 @@ impl StdinSender {
             kept: VecDeque::new(),
             read: Running::new(),
             granted: 0,
+            confirmed: 0,
             ended: !wanted,
             closed: !wanted,
         }
@@ -83,7 +86,13 @@ impl StdinSender {
         Some(self.again())
     }
 
+    /// How much the server is known to have.
+    pub(super) fn confirmed(&self) -> u64 {
+        self.confirmed
+    }
+
     fn forget(&mut self, taken: u64) {
+        self.confirmed = self.confirmed.max(taken);
         while self
             .kept
             .front()

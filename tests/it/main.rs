@@ -12,6 +12,7 @@ mod exact;
 mod library;
 mod memory;
 mod not_started;
+mod once;
 mod prompt;
 mod python;
 mod quick;

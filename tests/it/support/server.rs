@@ -118,8 +118,13 @@ impl Server {
 
     /// Crashes it and starts another one on the same state folder and port.
     pub(crate) fn restart(&mut self) {
+        self.restart_with(&[]);
+    }
+
+    /// The same, with these further arguments.
+    pub(crate) fn restart_with(&mut self, args: &[&str]) {
         self.crash();
-        let next = Self::at(&self.state, &self.addr, &[], |_| ());
+        let next = Self::at(&self.state, &self.addr, args, |_| ());
         let dir = self.dir.take();
         *self = next;
         self.dir = dir;
