@@ -1,4 +1,10 @@
 //! Behaviour through the real programs.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test says by a panic that it failed, wherever in it that is; the harness shows what was printed"
+)]
 
 mod support;
 

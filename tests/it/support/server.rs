@@ -286,9 +286,13 @@ impl Ran {
 /// The next line of a client that was started, without its end.
 #[track_caller]
 pub(crate) fn line_of(child: &mut Child) -> String {
-    let stdout = child.stdout.as_mut().unwrap();
-    let bytes = stdout.bytes().map(Result::unwrap).take_while(|byte| *byte != b'\n');
-    String::from_utf8(bytes.collect()).unwrap()
+    // One by one: what follows the line stays in the pipe for whoever reads next.
+    let (stdout, mut byte) = (child.stdout.as_mut().unwrap(), [0]);
+    let mut line = Vec::new();
+    while stdout.read(&mut byte).unwrap() == 1 && byte != *b"\n" {
+        line.extend(byte);
+    }
+    String::from_utf8(line).unwrap()
 }
 
 /// Waits for a client that was started, and for all of its output.
