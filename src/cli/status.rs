@@ -1,6 +1,7 @@
 //! The exit statuses and the one line for each: one table for the client, its help and its documentation.
 
 use crate::client::{Error, OutputError};
+use crate::exec::Signal;
 use crate::proto::code::Code;
 use crate::proto::header::Stream;
 use crate::proto::verdict::{End, StopBy, StreamEndKind, Verdict};
@@ -173,8 +174,8 @@ fn is_cut(verdict: &Verdict) -> bool {
 }
 
 fn signal_name(signal: u8) -> String {
-    match rustix::process::Signal::from_named_raw(signal.into()) {
-        Some(named) => format!("{signal} ({named:?})"),
+    match Signal::from_number(signal.into()) {
+        Some(named) => format!("{signal} ({named})"),
         None => signal.to_string(),
     }
 }
