@@ -1,5 +1,6 @@
 //! The server: connections in, runs out.
 
+pub mod classic;
 mod connection;
 mod end;
 mod lobby;

@@ -2,6 +2,8 @@
 
 mod support;
 
+mod classic;
+mod cuts;
 mod docs;
 mod memory;
 mod python;
