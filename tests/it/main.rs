@@ -6,6 +6,14 @@
     reason = "a test says by a panic that it failed, wherever in it that is; the harness shows what was printed"
 )]
 
+#![expect(
+    clippy::needless_pass_by_value,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "in a test what is missing is a failure, what is printed explains it, and a literal is handed over"
+)]
+
 mod support;
 
 mod classic;
