@@ -204,6 +204,9 @@ pub fn of_error(error: &Error, asked: Asked) -> Answer {
         {
             Answer::new(Status::Closed, "stopped, because stdout was closed")
         }
+        Error::Output { error: error @ OutputError::GivenUp, .. } => {
+            Answer::new(asked.status(), error.to_string())
+        }
         Error::Output { error, .. } => {
             Answer::new(Status::Output, format!("{error}; the command was stopped"))
         }

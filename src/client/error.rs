@@ -51,6 +51,9 @@ pub enum OutputError {
     /// The server stopped reading the command's output before its end.
     #[error("{0:?} was cut short on the server")]
     Cut(Stream),
+    /// The caller did not wait for the rest.
+    #[error("interrupted; the rest of the output was given up")]
+    GivenUp,
     /// More came than was asked for.
     #[error("the server sent more than this client's credit")]
     Flooded,

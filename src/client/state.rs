@@ -1,5 +1,6 @@
 //! Everything about a run that outlives a connection, and what each of the server's frames does to it.
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::connection::NoWelcome;
@@ -9,7 +10,7 @@ use super::sink::Sink;
 use super::stdin::StdinSender;
 use crate::conn::Frame;
 use crate::proto::code::Code;
-use crate::proto::frame::{self, FrameError};
+use crate::proto::frame::{self, FrameError, INTEGER_LIMIT};
 use crate::proto::header::{ClientHeader, Refusal, ServerHeader, Started};
 use crate::proto::verdict::Verdict;
 
@@ -40,7 +41,9 @@ pub(super) struct State {
     /// Asked while there was no connection.
     pub(super) pending: Vec<Control>,
     /// Frames to be written.
-    pub(super) queue: Vec<u8>,
+    queue: Vec<u8>,
+    /// What is to be confirmed with them: one number, however long nothing can be written.
+    ack: Option<u64>,
     acked: u64,
     unacked: usize,
     verdict: Option<Box<Verdict>>,
@@ -64,6 +67,7 @@ impl State {
             failure: None,
             pending: Vec::new(),
             queue: Vec::new(),
+            ack: None,
             acked: 0,
             unacked: 0,
             verdict: None,
@@ -87,7 +91,7 @@ impl State {
         if self.cancelled.is_some()
             && let Some(verdict) = self.verdict.take()
         {
-            return Some(self.end(*verdict));
+            return Some(self.give_up(*verdict));
         }
         self.finished()
     }
@@ -111,11 +115,25 @@ impl State {
     /// What a broken connection did not take is said anew on the next one.
     pub(super) fn start_leg(&mut self) {
         self.queue.clear();
-        self.acked = 0;
+        (self.ack, self.acked) = (None, 0);
     }
 
     fn send(&mut self, header: &ClientHeader) -> Result<(), FrameError> {
         frame::encode(header, b"", &mut self.queue)
+    }
+
+    /// Sends bytes of the standard input; none: its end.
+    pub(super) fn send_input(&mut self, bytes: Bytes) -> Result<(), FrameError> {
+        self.queue.extend(self.stdin.take(bytes)?);
+        Ok(())
+    }
+
+    /// Everything that is to be written now.
+    pub(super) fn outgoing(&mut self) -> Result<Vec<u8>, FrameError> {
+        if let Some(seq) = self.ack.take() {
+            self.send(&ClientHeader::Ack { seq })?;
+        }
+        Ok(std::mem::take(&mut self.queue))
     }
 
     pub(super) fn cancel_for(&mut self, failure: OutputError) -> Result<(), FrameError> {
@@ -133,7 +151,7 @@ impl State {
             ServerHeader::Output(output) => {
                 if self.in_order(output.seq)? {
                     self.unacked += frame.body.len();
-                    let taken = self.sink.piece(output, frame.body);
+                    let taken = self.sink.piece(output, frame);
                     self.unless_taken(taken)?;
                 }
                 None
@@ -144,8 +162,12 @@ impl State {
             }
             ServerHeader::Verdict(verdict) => self.take_verdict(verdict)?,
             ServerHeader::Gap { from, to } => {
-                self.received = to;
-                self.cancel_for(OutputError::Gap { from, to })?;
+                // Who has cancelled waits for no more output; it is not missed.
+                if self.cancelled.is_none() {
+                    // A place that no header may hold is none.
+                    self.received = self.received.max(to.min(INTEGER_LIMIT));
+                    self.cancel_for(OutputError::Gap { from, to })?;
+                }
                 None
             }
             ServerHeader::Grant(grant) => {
@@ -224,10 +246,10 @@ impl State {
         if verdict.run != self.id {
             return Ok(Some(Leg::Broken("the server sent another run's verdict".into())));
         }
-        // Who has cancelled waits for no more output.
-        if self.failure.is_some() || self.cancelled.is_some() {
-            self.send(&ClientHeader::Ack { seq: verdict.seq })?;
-            return Ok(Some(self.end(*verdict)));
+        let all_written = self.sink.is_idle() && verdict.seq == self.received + 1;
+        if self.failure.is_some() || (self.cancelled.is_some() && !all_written) {
+            self.ack = Some(verdict.seq);
+            return Ok(Some(self.give_up(*verdict)));
         }
         if self.in_order(verdict.seq)? {
             self.verdict = Some(verdict.clone());
@@ -235,6 +257,15 @@ impl State {
             self.unless_taken(taken)?;
         }
         Ok(self.finished())
+    }
+
+    /// The end for a caller who waits for no more output. A run that ended by itself meanwhile is not
+    /// passed off as one whose output is here.
+    fn give_up(&mut self, verdict: Verdict) -> Leg {
+        if verdict.stopped.is_none() {
+            self.failure.get_or_insert(OutputError::GivenUp);
+        }
+        self.end(verdict)
     }
 
     fn end(&mut self, verdict: Verdict) -> Leg {
@@ -263,7 +294,7 @@ impl State {
         let worth_it = self.unacked >= ACK_EVERY || self.sink.is_idle();
         if written > self.acked && worth_it {
             (self.acked, self.unacked) = (written, 0);
-            self.send(&ClientHeader::Ack { seq: written })?;
+            self.ack = Some(written);
         }
         Ok(())
     }

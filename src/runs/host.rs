@@ -126,15 +126,14 @@ impl Host {
                 &self.budget,
             ))
         };
-        if let Some(full) = self.no_place()
-            && self.table.live(&key).is_none()
-        {
-            return Err(full);
+        // Of an id that is not free something may have been started: it is never said to be refused.
+        if self.table.is_free(&key, request.first_sent_ago) {
+            self.may_start(request)?;
         }
         match self.table.claim(&key, request.first_sent_ago, make) {
             Claim::New(run) => self.start(&run, request).map(|(owner, pid)| (owner, pid, false)),
             Claim::Existing(run) => attach(&run, request).await,
-            Claim::Past(Code::Buried) => {
+            Claim::Past(Code::Buried) | Claim::Buried => {
                 Err(Denied::Refused(Code::Buried, "this id was given up".into()))
             }
             Claim::Past(code) => Err(Denied::Lost(code)),
@@ -144,14 +143,19 @@ impl Host {
         }
     }
 
-    fn no_place(&self) -> Option<Denied> {
-        if self.closed.load(Ordering::Relaxed) {
-            return Some(Denied::Refused(Code::ShuttingDown, "the server is shutting down".into()));
-        }
+    fn may_start(&self, request: &Request) -> Result<(), Denied> {
+        let refused = |code, text: String| Err(Denied::Refused(code, text));
         let most = self.settings.max_runs;
-        (self.open().len() >= most).then(|| {
-            Denied::Refused(Code::TooManyRuns, format!("the server has {most} runs already"))
-        })
+        if request.after > 0 {
+            return refused(Code::BadRequest, "no frame was ever made of this run".into());
+        }
+        if self.closed.load(Ordering::Relaxed) {
+            return refused(Code::ShuttingDown, "the server is shutting down".into());
+        }
+        if self.open().len() >= most {
+            return refused(Code::TooManyRuns, format!("the server has {most} runs already"));
+        }
+        Ok(())
     }
 
     fn start(self: &Arc<Self>, run: &Arc<Run>, request: &Request) -> Result<(Owner, u32), Denied> {
@@ -322,7 +326,8 @@ impl Host {
                     Closed::Run(owner)
                 }
             },
-            Claim::Past(Code::Buried) | Claim::New(_) => {
+            Claim::Past(Code::Buried) => Closed::NeverStarted,
+            Claim::Buried | Claim::New(_) => {
                 let (run, identity) = (key.id.to_string(), key.identity.to_string());
                 self.note(&Event::Buried { run, identity });
                 Closed::NeverStarted

@@ -45,6 +45,8 @@ pub enum Claim<R> {
     Existing(Arc<R>),
     /// It cannot be claimed, and nothing can be said about what it did.
     Past(Code),
+    /// It was free, and is given up from now on.
+    Buried,
     /// The table is full.
     Full,
 }
@@ -103,13 +105,12 @@ impl<R> Table<R> {
             && (first_sent_ago >= KEEP || first_sent < Some(self.memory_begins))
     }
 
-    /// The run of an id, if it is there.
+    /// Whether a claim of this id would be a new one: nothing was, or may have been, started by it.
     #[must_use]
-    pub fn live(&self, key: &Key) -> Option<Arc<R>> {
-        match self.lock().entries.get(key) {
-            Some(Entry::Live(run)) => Some(Arc::clone(run)),
-            _ => None,
-        }
+    pub fn is_free(&self, key: &Key, first_sent_ago: Duration) -> bool {
+        let mut inner = self.lock();
+        inner.expire();
+        !inner.entries.contains_key(key) && !self.may_have_forgotten(first_sent_ago)
     }
 
     /// Gives an id up. Buries it if it is free, so that a late request finds it taken; otherwise
@@ -124,7 +125,7 @@ impl<R> Table<R> {
             None if inner.entries.len() >= IDS_LIMIT => Claim::Full,
             None => {
                 inner.remember(key, Code::Buried);
-                Claim::Past(Code::Buried)
+                Claim::Buried
             }
         }
     }
@@ -240,7 +241,10 @@ mod tests {
     #[tokio::test]
     async fn a_buried_id_stays_buried() {
         let table = table();
+        assert!(table.is_free(&key("a", "x"), NOW));
+        assert!(matches!(table.bury(&key("a", "x"), NOW), Claim::Buried));
         assert!(matches!(table.bury(&key("a", "x"), NOW), Claim::Past(Code::Buried)));
+        assert!(!table.is_free(&key("a", "x"), NOW));
         assert!(matches!(
             table.claim(&key("a", "x"), NOW, || Arc::new(1)),
             Claim::Past(Code::Buried)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::io::{ReadHalf, WriteHalf, split};
 use tokio::time::{Instant, timeout_at};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::Shared;
 use super::end::{SessionEnd, last_word, say_and_close};
@@ -148,13 +148,14 @@ impl LoggedIn {
         let outbox = Arc::new(Outbox::greeting());
         let host = Arc::clone(&shared.host);
         let still_in = still_in(shared, origin, who);
-        let requests = Requests { host, identity, outbox, still_in };
+        let log = Arc::clone(shared);
+        let requests = Requests { host, identity, outbox, still_in, shared: log };
         let end = serve_session(reader, writer, requests, shared.config.idle_timeout).await;
         shared.host.left();
         match end {
             SessionEnd::Closed => debug!(%peer, "{end}"),
             SessionEnd::Conn(_) | SessionEnd::Word { .. } => {
-                info!(%peer, "connection ended: {end}");
+                shared.about_peers(|| format!("connection of {peer} ended: {end}"));
             }
         }
     }
