@@ -2,4 +2,10 @@
 
 mod support;
 
+mod auth;
+mod flood;
+mod liar;
+mod limits;
 mod quick;
+mod startup;
+mod strangers;

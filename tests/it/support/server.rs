@@ -58,11 +58,9 @@ impl Server {
             .args(["--name", "test", "--listen", listen, "--listen"])
             .arg(format!("unix:{}", socket.display()))
             .args(args)
-            .env("REXEC_STATE_DIR", state)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log(state));
+            .env("REXEC_STATE_DIR", state);
         adapt(&mut command);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log(state));
         let mut child = command.spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let addr = address(&mut stdout, state);
@@ -165,6 +163,16 @@ impl Drop for Server {
         if std::thread::panicking() {
             eprintln!("the server's log:\n{}", self.log());
         }
+    }
+}
+
+/// Has a command started by another one: `prefix` gets it as its last words.
+pub(crate) fn under(prefix: &[&str]) -> impl FnOnce(&mut Command) {
+    move |command| {
+        let mut outer = Command::new(prefix[0]);
+        outer.args(&prefix[1..]).arg(command.get_program()).args(command.get_args());
+        outer.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        *command = outer;
     }
 }
 
