@@ -51,10 +51,16 @@ impl Abroad {
         (line, key.fingerprint())
     }
 
+    /// The server's address as that of another machine: to this program a name is not loopback, and
+    /// to the resolver (`inet_aton(3)`) this one is.
+    fn address(&self) -> String {
+        self.server.addr.replace("127.0.0.1", "127.1")
+    }
+
     /// Runs `rexec -i KEY options... ADDR echo hi` with a state folder of its own.
     fn run(&self, options: &[&str]) -> Ran {
         let client = Client::new(&self.path("state")).arg("-i").arg(&self.key).args(options);
-        client.args(&[&self.server.addr, "echo hi"]).run()
+        client.args(&[&self.address(), "echo hi"]).run()
     }
 
     fn pinned(&self) -> Ran {
@@ -92,7 +98,8 @@ fn an_unknown_host_is_refused_with_the_line_that_makes_it_known() {
     assert!(ran.stderr.contains(&fingerprint.to_string()), "{}", ran.stderr);
     let (_, line) = ran.stderr.trim_end().split_once(&format!("line to {file}: ")).unwrap();
     let host_key = host_line.split(' ').nth(1).unwrap();
-    assert!(line.starts_with("[127.0.0.1]:") && line.ends_with(host_key), "{line}");
+    assert!(line.starts_with("[127.1]:") && line.ends_with(host_key), "{line}");
+    assert!(abroad.server.log().contains("does not accept this server's key"));
     std::fs::write(&known, format!("{line}\n")).unwrap();
     assert_eq!(abroad.run(&["--known-hosts", file]).expect(0).text(), "hi\n");
 }
@@ -103,7 +110,7 @@ fn a_host_whose_key_has_changed_is_refused() {
     let (_, other) = key(abroad.here.path(), "other");
     let port = abroad.server.addr.rsplit(':').next().unwrap();
     let known = abroad.path("known_hosts");
-    std::fs::write(&known, format!("[127.0.0.1]:{port} {other}")).unwrap();
+    std::fs::write(&known, format!("[127.1]:{port} {other}")).unwrap();
     let ran = abroad.run(&["--known-hosts", known.to_str().unwrap()]).expect(255);
     assert!(ran.stderr.contains("Somebody may be listening in"), "{}", ran.stderr);
     assert!(ran.stderr.contains("line 1 of"), "{}", ran.stderr);

@@ -172,20 +172,17 @@ fn more_output_than_the_credit_is_an_error_and_not_held() {
     for (body, padding) in [(1 << 20, 0), (60_000, 0), (1, 60_000)] {
         let fake = Fake::started(move |raw, id| {
             let mut whole = rexec::proto::digest::Running::new();
-            let piece = vec![b'x'; body];
-            let _ = raw.stream.set_read_timeout(Some(Duration::from_millis(1)));
-            for seq in 1..2_000 {
+            // The first piece fills the pipe that nobody reads.
+            let pieces =
+                std::iter::once(vec![b'x'; 1 << 20]).chain(std::iter::repeat(vec![b'x'; body]));
+            for (seq, piece) in (1..=(100 << 20) / (body + padding) as u64).zip(pieces) {
                 let offset = whole.offset();
                 whole.update(&piece);
                 let mut header = output("stdout", seq, offset, b"");
                 header["hash"] = json!(whole.digest());
                 header["filename"] = json!("/".repeat(padding));
                 raw.send(&header, &piece);
-                if seq as usize * (body + padding) > 100 << 20 {
-                    break;
-                }
             }
-            let _ = raw.stream.set_read_timeout(None);
             while let Some((header, _)) = raw.next() {
                 if header["type"] == "cancel" {
                     raw.send(&verdict(id, 5_000, b""), b"");
