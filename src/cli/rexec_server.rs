@@ -15,7 +15,6 @@ use crate::runs::host::Settings;
 use crate::server::{Config, Options, Server};
 use crate::sys::fs::open_state_dir;
 use crate::sys::process::{self, Terminal};
-use crate::transport::Endpoint;
 
 /// Exit status of a server that could not start.
 const FAILED: u8 = 1;
@@ -82,6 +81,7 @@ fn options(args: Args) -> Result<Options, String> {
         listen: args.listen,
         name: args.name,
         authorized_keys: args.authorized_keys,
+        classic: args.classic,
         config: Config {
             max_connections: args.max_connections,
             idle_timeout: args.idle_timeout,
@@ -98,17 +98,18 @@ fn options(args: Args) -> Result<Options, String> {
 async fn serve(server: Server) -> Result<(), String> {
     let shutdown = shutdown_signals().map_err(|e| format!("cannot listen to signals: {e}"))?;
     tokio::spawn(adopt());
-    announce(server.addresses());
+    announce(&server);
     server.run(shutdown).await.map_err(|e| e.to_string())
 }
 
 /// Says on stdout where clients may come, and tells systemd.
-fn announce<'a>(addresses: impl Iterator<Item = &'a Endpoint>) {
-    for address in addresses {
-        let line = format!("listening on {address}\n");
+fn announce(server: &Server) {
+    let classic = server.classic_addresses().map(|(kind, address)| format!("{kind} on {address}"));
+    for place in server.addresses().map(|address| format!("on {address}")).chain(classic) {
+        let line = format!("listening {place}\n");
         // A server whose stdout is closed serves all the same.
         let _ = write_all(rustix::stdio::stdout(), line.as_bytes());
-        info!("listening on {address}");
+        info!("listening {place}");
     }
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);

@@ -145,7 +145,7 @@ impl<'a> Shared<'a> {
     async fn read_input(&self, input: &mut Option<Input>) -> Leg {
         let Some(source) = input else { return std::future::pending().await };
         loop {
-            let wanted = self.lock().stdin.wanted();
+            let wanted = self.lock().stdin_wanted();
             let Some(wanted) = wanted else {
                 self.credit.notified().await;
                 continue;

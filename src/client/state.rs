@@ -102,6 +102,12 @@ impl State {
         Error::Unknown { run: self.id.clone(), text, code: None }
     }
 
+    /// How many bytes of the input to read now. None before `started`: only that says where the input goes
+    /// on, and what was read before is then sent again.
+    pub(super) fn stdin_wanted(&self) -> Option<usize> {
+        self.stdin.wanted().filter(|_| self.started)
+    }
+
     /// Notes what the sink could not do, when there is no server to tell.
     pub(super) fn note_failure(&mut self) {
         self.failure = self.failure.take().or_else(|| self.sink.failure());
@@ -222,6 +228,9 @@ impl State {
         for control in std::mem::take(&mut self.pending) {
             self.send(&frame_of(control))?;
         }
+        // The confirmations of an earlier connection may be lost, and the server waits for them once
+        // its window is full.
+        self.sink_moved()?;
         Ok(None)
     }
 

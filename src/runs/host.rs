@@ -341,7 +341,7 @@ impl Host {
 
     /// The client has the verdict: the run's record is dropped, its id remembered for a while.
     pub fn confirmed(&self, run: &Run) {
-        self.table.end(&run.key, Code::Forgotten);
+        self.table.confirm(&run.key);
         self.idle.notify_waiters();
     }
 

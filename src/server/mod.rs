@@ -1,5 +1,6 @@
 //! The server: connections in, runs out.
 
+pub mod classic;
 mod connection;
 mod end;
 mod lobby;
@@ -17,6 +18,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+pub use connection::LOGIN_TIMEOUT;
 pub use lobby::PLACES;
 pub use outbox::ANSWERS_LIMIT;
 pub use session::LONGEST_PAUSE;
