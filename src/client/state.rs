@@ -12,7 +12,7 @@ use crate::conn::Frame;
 use crate::proto::code::Code;
 use crate::proto::frame::{self, FrameError, INTEGER_LIMIT};
 use crate::proto::header::{ClientHeader, Refusal, ServerHeader, Started};
-use crate::proto::verdict::Verdict;
+use crate::proto::verdict::{StreamEndKind, Verdict};
 
 /// Bytes that are written between two confirmations while more is waiting.
 const ACK_EVERY: usize = 128 * 1024;
@@ -88,12 +88,12 @@ impl State {
 
     /// The last word, if there is one to be had without the server.
     pub(super) fn last_word(&mut self) -> Option<Leg> {
-        if self.cancelled.is_some()
-            && let Some(verdict) = self.verdict.take()
-        {
-            return Some(self.give_up(*verdict));
+        if let Some(leg) = self.finished() {
+            return Some(leg);
         }
-        self.finished()
+        self.cancelled?;
+        let verdict = self.verdict.take()?;
+        Some(self.give_up(*verdict))
     }
 
     /// The last word of a run that was cancelled, when no answer came.
@@ -168,7 +168,7 @@ impl State {
             }
             ServerHeader::Verdict(verdict) => self.take_verdict(verdict)?,
             ServerHeader::Gap { from, to } => {
-                // Who has cancelled waits for no more output; it is not missed.
+                // Who has given a run up is not sent its output.
                 if self.cancelled.is_none() {
                     // A place that no header may hold is none.
                     self.received = self.received.max(to.min(INTEGER_LIMIT));
@@ -255,8 +255,9 @@ impl State {
         if verdict.run != self.id {
             return Ok(Some(Leg::Broken("the server sent another run's verdict".into())));
         }
-        let all_written = self.sink.is_idle() && verdict.seq == self.received + 1;
-        if self.failure.is_some() || (self.cancelled.is_some() && !all_written) {
+        self.note_failure();
+        // Who has cancelled waits for no more output.
+        if self.failure.is_some() || (self.cancelled.is_some() && !self.is_whole(&verdict)) {
             self.ack = Some(verdict.seq);
             return Ok(Some(self.give_up(*verdict)));
         }
@@ -268,11 +269,18 @@ impl State {
         Ok(self.finished())
     }
 
-    /// The end for a caller who waits for no more output. A run that ended by itself meanwhile is not
-    /// passed off as one whose output is here.
+    /// Whether everything before the verdict is here and written.
+    fn is_whole(&self, verdict: &Verdict) -> bool {
+        let ends = [verdict.stdout, verdict.stderr, verdict.both];
+        let is_cut = ends.iter().flatten().any(|end| end.end == StreamEndKind::Cut);
+        verdict.seq == self.received + 1 && self.sink.is_idle() && !is_cut
+    }
+
+    /// The end without the output that was not written. A verdict that names no stop would pass for a
+    /// success.
     fn give_up(&mut self, verdict: Verdict) -> Leg {
-        if verdict.stopped.is_none() {
-            self.failure.get_or_insert(OutputError::GivenUp);
+        if self.failure.is_none() && verdict.stopped.is_none() {
+            self.failure = Some(OutputError::GivenUp);
         }
         self.end(verdict)
     }

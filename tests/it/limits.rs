@@ -175,18 +175,3 @@ fn a_thousand_idle_connections_cost_little() {
     drop(clients);
     server.run(&["true"]).expect(0);
 }
-
-#[test]
-fn a_connection_without_requests_is_closed_with_a_word() {
-    let server = Server::start(&["--idle-timeout", "1s"]);
-    let mut raw = Raw::login(&server);
-    let (error, _) = raw.expect("error");
-    assert_eq!(error["code"], "idle_timeout");
-    assert!(raw.next().is_none());
-    let mut busy = Raw::login(&server);
-    let start = Instant::now();
-    busy.run("busy", "sleep 2.5; echo done", json!({}));
-    let frames = busy.until("verdict");
-    assert_eq!(frames[1].1, b"done\n");
-    assert!(start.elapsed() > Duration::from_secs(2));
-}

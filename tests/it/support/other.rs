@@ -19,7 +19,7 @@ impl Other {
     /// None, and a line that says so, if this process cannot become another user.
     pub(crate) fn new() -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
-            eprintln!("left out: only root can act as another user");
+            println!("left out: only root can act as another user");
             return None;
         }
         let dir = tempfile::tempdir().unwrap();

@@ -20,7 +20,7 @@ pub(crate) struct Server {
     pub(crate) unix: String,
     dir: Option<TempDir>,
     state: PathBuf,
-    _stdout: BufReader<ChildStdout>,
+    stdout: BufReader<ChildStdout>,
 }
 
 /// What a client did.
@@ -65,7 +65,12 @@ impl Server {
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let addr = address(&mut stdout, state);
         let unix = address(&mut stdout, state);
-        Self { child, addr, unix, dir: None, state: state.to_owned(), _stdout: stdout }
+        Self { child, addr, unix, dir: None, state: state.to_owned(), stdout }
+    }
+
+    /// The next address that it announces, after its first two.
+    pub(crate) fn announced(&mut self) -> String {
+        address(&mut self.stdout, &self.state)
     }
 
     /// The server's process id.
@@ -271,6 +276,14 @@ impl Ran {
         assert_eq!(self.status, status, "stdout: {}\nstderr: {}", self.text(), self.stderr);
         self
     }
+}
+
+/// The next line of a client that was started, without its end.
+#[track_caller]
+pub(crate) fn line_of(child: &mut Child) -> String {
+    let stdout = child.stdout.as_mut().unwrap();
+    let bytes = stdout.bytes().map(Result::unwrap).take_while(|byte| *byte != b'\n');
+    String::from_utf8(bytes.collect()).unwrap()
 }
 
 /// Waits for a client that was started, and for all of its output.
