@@ -1,7 +1,7 @@
 //! The server's limits: on connections, runs, descriptors and memory.
 
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::json;
 

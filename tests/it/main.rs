@@ -1,6 +1,12 @@
 //! Behaviour through the real programs.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::needless_pass_by_value,
+    reason = "a failed unwrap is a failed test, and what a test prints is shown when it fails"
+)]
 
 mod support;
 
