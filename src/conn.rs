@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -18,6 +18,9 @@ pub const SILENCE: Duration = Duration::from_secs(45);
 const FIRST_READ: usize = 1024;
 /// Most bytes that are read ahead of the frame that is waited for.
 const READ_AHEAD: usize = 128 * 1024;
+/// A frame that is a smaller part than this of what was read with it is copied out of it, so that whoever
+/// keeps it keeps at most so many times its size.
+const COPY_BELOW: usize = 4;
 /// Frames from this size are handed to the stream as they are; smaller ones are gathered first.
 const GATHER: usize = 16 * 1024;
 
@@ -47,6 +50,12 @@ pub struct Frame {
 }
 
 impl Frame {
+    /// Bytes of the whole frame: what is held for as long as its body is.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        frame::PREFIX + self.header.len() + self.body.len()
+    }
+
     /// The header as the type that is expected here.
     ///
     /// # Errors
@@ -64,6 +73,8 @@ pub struct FrameReader<R> {
     limits: Limits,
     heard: Instant,
     last_frame: usize,
+    /// Capacity of the allocation that `buffer` stands in, or of a larger one before it.
+    block: usize,
     /// A frame cannot be whole before the buffer holds so much: it is not looked at any sooner, so that
     /// bytes that drip in cost no more than those that pour.
     need: usize,
@@ -78,6 +89,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             limits,
             heard: Instant::now(),
             last_frame: 0,
+            block: 0,
             need: frame::PREFIX,
         }
     }
@@ -110,14 +122,58 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
-    /// Reads and discards until the peer closes, at most `bytes` and for at most `time`: a socket
-    /// that is closed with unread input resets the connection and destroys what was last sent.
-    pub async fn drain(&mut self, bytes: usize, time: Duration) {
+    /// As [`next`](Self::next), for a reader who wants no bodies: a body is thrown away as it comes, so
+    /// that no more than a header is ever held. Not cancel safe.
+    ///
+    /// # Errors
+    /// A [`ConnError`]; the connection is then of no more use.
+    pub async fn next_without_body(&mut self) -> Result<Option<Frame>, ConnError> {
+        loop {
+            if self.buffer.len() >= self.need {
+                match frame::decode(&self.buffer, self.limits)? {
+                    Decoded::Frame(found) => {
+                        let (len, header) = (found.len(), found.header.len());
+                        return Ok(Some(Frame { body: Bytes::new(), ..self.take(len, header) }));
+                    }
+                    Decoded::Incomplete { need } => self.need = need,
+                }
+                if let Some(head) = frame::head_len(&self.buffer) {
+                    let header = Bytes::copy_from_slice(&self.buffer[frame::PREFIX..head]);
+                    self.discard(self.need).await?;
+                    return Ok(Some(Frame { header, body: Bytes::new() }));
+                }
+            } else if self.fill(self.need, None).await? == 0 {
+                return if self.buffer.is_empty() { Ok(None) } else { Err(ConnError::Truncated) };
+            }
+        }
+    }
+
+    /// Throws a frame of `len` bytes away whose body is not all here yet.
+    async fn discard(&mut self, len: usize) -> Result<(), ConnError> {
+        let mut left = len - self.buffer.len();
+        while left > 0 {
+            self.buffer.clear();
+            self.buffer.reserve(FIRST_READ);
+            match self.stream.read_buf(&mut (&mut self.buffer).limit(left)).await? {
+                0 => return Err(ConnError::Truncated),
+                count => left -= count,
+            }
+        }
+        self.buffer.clear();
+        self.need = frame::PREFIX;
+        Ok(())
+    }
+
+    /// Reads and discards until the peer closes, at most `bytes`, for at most `time` and not through
+    /// `silence`: a socket that is closed with unread input resets the connection and destroys what was
+    /// last sent.
+    pub async fn drain(&mut self, bytes: usize, silence: Duration, time: Duration) {
         let until = Instant::now() + time;
         let mut left = bytes;
         while left > 0 {
             self.buffer.clear();
             self.buffer.reserve(FIRST_READ);
+            let until = until.min(Instant::now() + silence);
             match timeout_at(until, self.stream.read_buf(&mut self.buffer)).await {
                 Ok(Ok(n)) if n > 0 => left = left.saturating_sub(n),
                 _ => break,
@@ -129,6 +185,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     async fn fill(&mut self, need: usize, silence: Option<Duration>) -> Result<usize, ConnError> {
         let missing = need - self.buffer.len();
         self.buffer.reserve(missing.max(self.last_frame.clamp(FIRST_READ, READ_AHEAD)));
+        self.block = self.block.max(self.buffer.capacity());
         let read = self.stream.read_buf(&mut self.buffer);
         let read = match silence {
             None => read.await,
@@ -146,10 +203,16 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
     fn take(&mut self, len: usize, header: usize) -> Frame {
         (self.last_frame, self.need) = (len, frame::PREFIX);
-        let mut whole = self.buffer.split_to(len).freeze();
+        let mut whole = if len < self.block / COPY_BELOW {
+            let whole = Bytes::copy_from_slice(&self.buffer[..len]);
+            self.buffer.advance(len);
+            whole
+        } else {
+            self.buffer.split_to(len).freeze()
+        };
         if self.buffer.is_empty() {
             // Lets go of the allocation: an idle connection holds what the next `fill` asks for.
-            self.buffer = BytesMut::new();
+            (self.buffer, self.block) = (BytesMut::new(), 0);
         }
         let body = whole.split_off(frame::PREFIX + header);
         Frame { header: whole.split_off(frame::PREFIX), body }
@@ -316,6 +379,47 @@ mod tests {
             assert_eq!(frame.header::<ClientHeader>().unwrap(), ClientHeader::Heartbeat);
             sender.await.unwrap();
         }
+    }
+
+    #[tokio::test]
+    async fn a_kept_frame_does_not_keep_what_came_with_it() {
+        let (a, b) = duplex(1 << 20);
+        let mut writer = FrameWriter::new(a);
+        for _ in 0..2 {
+            writer.queue(&json!({"type": "large"}), &vec![0; 100_000]).unwrap();
+            writer.queue(&ClientHeader::Heartbeat, b"small").unwrap();
+        }
+        writer.flush().await.unwrap();
+        let mut reader = FrameReader::new(b, Limits::FULL);
+        for _ in 0..2 {
+            reader.next(HOUR).await.unwrap().unwrap();
+            let small = reader.next(HOUR).await.unwrap().unwrap();
+            let whole = small.header.try_into_mut().map_err(drop);
+            assert_eq!((&*small.body, whole), (&b"small"[..], Err(())), "shared by the two halves");
+            let body = small.body.try_into_mut().unwrap();
+            assert!(body.capacity() < 100, "{} bytes are kept", body.capacity());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_nobody_wants_is_not_held() {
+        let (a, b) = duplex(1 << 12);
+        let mut writer = FrameWriter::new(a);
+        let sender = tokio::spawn(async move {
+            for size in [0, 1, 1 << 20] {
+                writer.send(&json!({"type": "run"}), &vec![0; size]).await.unwrap();
+            }
+            writer.send(&ClientHeader::Ack { seq: 7 }, b"").await.unwrap();
+        });
+        let mut reader = FrameReader::new(b, Limits::FULL);
+        for _ in 0..3 {
+            let frame = reader.next_without_body().await.unwrap().unwrap();
+            assert!(frame.body.is_empty() && reader.buffer.capacity() <= READ_AHEAD);
+        }
+        let frame = reader.next_without_body().await.unwrap().unwrap();
+        assert_eq!(frame.header::<ClientHeader>().unwrap(), ClientHeader::Ack { seq: 7 });
+        sender.await.unwrap();
+        assert!(reader.next_without_body().await.unwrap().is_none());
     }
 
     #[tokio::test]

@@ -110,7 +110,7 @@ pub async fn answer<R: AsyncRead + Unpin>(
         ServerHeader::Error { code, text } => {
             Err(LoginError::Refused(Refused { code, text, key: None }))
         }
-        other => Err(LoginError::Protocol(format!("{other:?} is no answer to hello"))),
+        _ => Err(LoginError::Protocol("its answer to hello is none".into())),
     }
 }
 
@@ -157,9 +157,9 @@ pub async fn judge<R: AsyncRead + Unpin>(
     news: impl FnMut(News),
 ) -> Result<Login, LoginError> {
     for _ in 0..=SKIPPED_LIMIT {
-        // The request behind a refused hello may be as long as any; it is skipped as it comes.
+        // The request behind a refused hello may be as long as any: a stranger's is not held.
         reader.set_limits(if first { Limits::HELLO } else { Limits::FULL });
-        let frame = reader.next(None).await?.ok_or(LoginError::Closed)?;
+        let frame = reader.next_without_body().await?.ok_or(LoginError::Closed)?;
         match frame.header::<ClientHeader>()? {
             ClientHeader::Hello(hello) => {
                 return Ok(decide(&hello, origin, authorized, first, news));

@@ -14,10 +14,14 @@ use std::io::IsTerminal as _;
 
 use clap_complete::Shell;
 
-/// Writes one line on stderr, with the program's name in front, and without control characters: part
+/// Most characters of a line on stderr.
+const LINE_LIMIT: usize = 4096;
+
+/// Writes one line on stderr, with the program's name in front, and without what a terminal obeys: part
 /// of it may be a peer's text.
 pub(crate) fn complain(program: &str, line: &str) {
-    let clean: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let clean: String =
+        line.chars().take(LINE_LIMIT).map(|c| if is_obeyed(c) { ' ' } else { c }).collect();
     let plain = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
     let text = if !plain && std::io::stderr().is_terminal() {
         format!("\x1b[1m{program}:\x1b[0m {clean}\n")
@@ -26,6 +30,12 @@ pub(crate) fn complain(program: &str, line: &str) {
     };
     // Whoever closed stderr does not want to know.
     let _ = output::write_all(rustix::stdio::stderr(), text.as_bytes());
+}
+
+/// Control characters, and those that reorder, break or hide text.
+fn is_obeyed(c: char) -> bool {
+    let hidden = ['\u{200b}'..='\u{200f}', '\u{2028}'..='\u{202e}', '\u{2060}'..='\u{206f}'];
+    c.is_control() || c == '\u{feff}' || hidden.iter().any(|range| range.contains(&c))
 }
 
 /// Prints what clap has to say: help and version on stdout, errors on stderr.

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -74,7 +74,7 @@ impl<'a> Shared<'a> {
 
     /// Sends what is queued, at the end, if the server takes it: it confirms the verdict.
     async fn flush<W: AsyncWrite + Unpin>(&self, writer: &mut FrameWriter<W>) {
-        let queue = std::mem::take(&mut self.lock().queue);
+        let Ok(queue) = self.lock().outgoing() else { return };
         let sent = async {
             writer.queue_encoded(queue.into()).await?;
             writer.flush().await
@@ -103,7 +103,11 @@ impl<'a> Shared<'a> {
     async fn write<W: AsyncWrite + Unpin>(&self, writer: &mut FrameWriter<W>) -> Leg {
         let mut heartbeat = Instant::now() + HEARTBEAT;
         loop {
-            let mut queue = std::mem::take(&mut self.lock().queue);
+            let outgoing = self.lock().outgoing();
+            let mut queue = match outgoing {
+                Ok(queue) => queue,
+                Err(e) => return Leg::Broken(e.to_string()),
+            };
             if queue.is_empty() && timeout_at(heartbeat, self.writer.notified()).await.is_ok() {
                 continue;
             }
@@ -168,10 +172,7 @@ impl<'a> Shared<'a> {
     fn took(&self, read: io::Result<usize>, bytes: BytesMut) -> Result<bool, FrameError> {
         let mut state = self.lock();
         match read {
-            Ok(_) => {
-                let frame = state.stdin.take(bytes.freeze())?;
-                state.queue.extend(frame);
-            }
+            Ok(_) => state.send_input(exact(bytes))?,
             Err(e) => state.cancel_for(OutputError::Input(e))?,
         }
         Ok(state.failure.is_none())
@@ -202,6 +203,11 @@ impl<'a> Shared<'a> {
             }
         }
     }
+}
+
+/// A line of a few bytes does not keep the buffer that it was read into.
+fn exact(bytes: BytesMut) -> Bytes {
+    if bytes.len() < bytes.capacity() / 2 { Bytes::copy_from_slice(&bytes) } else { bytes.freeze() }
 }
 
 pub(super) async fn until(deadline: Option<Instant>) {

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::error::OutputError;
+use crate::conn::Frame;
 use crate::proto::digest::Running;
 use crate::proto::header::{Output as OutputHeader, Stream};
 use crate::proto::verdict::{StreamEnd, StreamEndKind, Verdict};
@@ -23,6 +24,8 @@ use crate::proto::verdict::{StreamEnd, StreamEndKind, Verdict};
 pub const INLINE_LIMIT: usize = 4096;
 /// More than the largest window, with its frames' headers, is more than a server may send.
 pub(super) const UNWRITTEN_LIMIT: usize = 10 * 1024 * 1024;
+/// What a waiting frame costs beside its bytes, here as in the server's window.
+const FRAME_COST: usize = 64;
 
 /// Takes a command's output. Methods are called one at a time, from any thread, and may block.
 pub trait Output: Send + 'static {
@@ -51,7 +54,8 @@ pub trait Output: Send + 'static {
 /// One thing to do.
 #[derive(Debug)]
 enum Job {
-    Piece(OutputHeader, Bytes),
+    /// With the bytes that it keeps from being freed.
+    Piece(OutputHeader, Bytes, usize),
     Finish(Box<Verdict>),
 }
 
@@ -92,8 +96,15 @@ impl Sink {
     }
 
     /// Takes a piece that arrived.
-    pub(super) fn piece(&mut self, header: OutputHeader, body: Bytes) -> Result<(), OutputError> {
-        self.push(Job::Piece(header, body))
+    pub(super) fn piece(
+        &mut self,
+        mut header: OutputHeader,
+        frame: Frame,
+    ) -> Result<(), OutputError> {
+        // The name is of no use here, and as long as the server likes.
+        header.filename = None;
+        let size = frame.size() + FRAME_COST;
+        self.push(Job::Piece(header, frame.body, size))
     }
 
     /// Takes the verdict.
@@ -115,7 +126,7 @@ impl Sink {
 
     fn is_ready(&self, job: &Job) -> bool {
         match job {
-            Job::Piece(header, body) => {
+            Job::Piece(header, body, _) => {
                 body.len() <= INLINE_LIMIT && lock(&self.worker).output.is_ready(header.stream)
             }
             // Finishing a file may wait for the disk.
@@ -159,14 +170,14 @@ impl Job {
     /// Never 0, so that a job that is under way shows.
     fn size(&self) -> usize {
         match self {
-            Self::Piece(_, body) => body.len() + 1,
+            Self::Piece(_, _, size) => *size,
             Self::Finish(_) => 1,
         }
     }
 
     fn seq(&self) -> u64 {
         match self {
-            Self::Piece(header, _) => header.seq,
+            Self::Piece(header, ..) => header.seq,
             Self::Finish(verdict) => verdict.seq,
         }
     }
@@ -213,7 +224,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Worker {
     fn perform(&mut self, job: &Job) -> Result<(), OutputError> {
         match job {
-            Job::Piece(header, body) => {
+            Job::Piece(header, body, _) => {
                 self.check(header, body)?;
                 self.output
                     .write(header.stream, body)

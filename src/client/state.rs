@@ -1,5 +1,6 @@
 //! Everything about a run that outlives a connection, and what each of the server's frames does to it.
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::connection::NoWelcome;
@@ -9,7 +10,7 @@ use super::sink::Sink;
 use super::stdin::StdinSender;
 use crate::conn::Frame;
 use crate::proto::code::Code;
-use crate::proto::frame::{self, FrameError};
+use crate::proto::frame::{self, FrameError, INTEGER_LIMIT};
 use crate::proto::header::{ClientHeader, Refusal, ServerHeader, Started};
 use crate::proto::verdict::{StreamEndKind, Verdict};
 
@@ -47,7 +48,9 @@ pub(super) struct State {
     /// Frames were passed over because the caller had cancelled.
     given_up: bool,
     /// Frames to be written.
-    pub(super) queue: Vec<u8>,
+    queue: Vec<u8>,
+    /// What is to be confirmed with them: one number, however long nothing can be written.
+    ack: Option<u64>,
     acked: u64,
     unacked: usize,
     verdict: Option<Box<Verdict>>,
@@ -74,6 +77,7 @@ impl State {
             pending: Vec::new(),
             given_up: false,
             queue: Vec::new(),
+            ack: None,
             acked: 0,
             unacked: 0,
             verdict: None,
@@ -127,11 +131,25 @@ impl State {
     /// What a broken connection did not take is said anew on the next one.
     pub(super) fn start_leg(&mut self) {
         self.queue.clear();
-        self.acked = 0;
+        (self.ack, self.acked) = (None, 0);
     }
 
     fn send(&mut self, header: &ClientHeader) -> Result<(), FrameError> {
         frame::encode(header, b"", &mut self.queue)
+    }
+
+    /// Sends bytes of the standard input; none: its end.
+    pub(super) fn send_input(&mut self, bytes: Bytes) -> Result<(), FrameError> {
+        self.queue.extend(self.stdin.take(bytes)?);
+        Ok(())
+    }
+
+    /// Everything that is to be written now.
+    pub(super) fn outgoing(&mut self) -> Result<Vec<u8>, FrameError> {
+        if let Some(seq) = self.ack.take() {
+            self.send(&ClientHeader::Ack { seq })?;
+        }
+        Ok(std::mem::take(&mut self.queue))
     }
 
     pub(super) fn cancel_for(&mut self, failure: OutputError) -> Result<(), FrameError> {
@@ -149,7 +167,7 @@ impl State {
             ServerHeader::Output(output) => {
                 if self.in_order(output.seq)? && !self.given_up {
                     self.unacked += frame.body.len();
-                    let taken = self.sink.piece(output, frame.body);
+                    let taken = self.sink.piece(output, frame);
                     self.unless_taken(taken)?;
                 }
                 None
@@ -160,7 +178,8 @@ impl State {
             }
             ServerHeader::Verdict(verdict) => self.take_verdict(verdict)?,
             ServerHeader::Gap { from, to } => {
-                self.received = to;
+                // A place that no header may hold is none.
+                self.received = self.received.max(to.min(INTEGER_LIMIT));
                 self.passed_over(OutputError::Gap { from, to })?;
                 None
             }
@@ -284,7 +303,7 @@ impl State {
         self.note_failure();
         // Who has cancelled waits for no more output.
         if self.failure.is_some() || (self.cancelled.is_some() && !self.is_whole(&verdict)) {
-            self.send(&ClientHeader::Ack { seq: verdict.seq })?;
+            self.ack = Some(verdict.seq);
             return Ok(Some(self.end(*verdict)));
         }
         if self.in_order(verdict.seq)? {
@@ -333,7 +352,7 @@ impl State {
         let worth_it = self.unacked >= ACK_EVERY || self.sink.is_idle();
         if written > self.acked && worth_it {
             (self.acked, self.unacked) = (written, 0);
-            self.send(&ClientHeader::Ack { seq: written })?;
+            self.ack = Some(written);
         }
         Ok(())
     }

@@ -11,11 +11,19 @@ use crate::proto::header::{ClientHeader, Grant, Started, StdinPiece};
 /// Most bytes of one piece.
 pub(super) const PIECE: usize = 64 * 1024;
 
+/// Nothing more is read while so much is kept for a server that does not confirm it, whatever it grants.
+/// Much more than the 1 MiB that a server of this version ever grants ahead.
+pub(super) const KEPT_LIMIT: usize = 16 * 1024 * 1024;
+/// What a kept piece costs beside its bytes.
+const PIECE_COST: usize = 128;
+
 /// What was read of the caller's input and may have to be sent again.
 #[derive(Debug)]
 pub(super) struct StdinSender {
     /// Pieces that the server may not have, whole as they were first sent.
     kept: VecDeque<(StdinPiece, Bytes)>,
+    /// What they cost to keep, bytes.
+    kept_size: usize,
     read: Running,
     granted: u64,
     /// The server has so much.
@@ -30,6 +38,7 @@ impl StdinSender {
     pub(super) fn new(wanted: bool) -> Self {
         Self {
             kept: VecDeque::new(),
+            kept_size: 0,
             read: Running::new(),
             granted: 0,
             confirmed: 0,
@@ -40,6 +49,9 @@ impl StdinSender {
 
     /// How many bytes to read now; none if there is no credit or no need.
     pub(super) fn wanted(&self) -> Option<usize> {
+        if self.kept_size >= KEPT_LIMIT {
+            return None;
+        }
         let credit = self.granted.saturating_sub(self.read.offset());
         let credit = usize::try_from(credit).unwrap_or(usize::MAX).min(PIECE);
         (credit > 0 && !self.ended && !self.closed).then_some(credit)
@@ -53,6 +65,7 @@ impl StdinSender {
         let piece = StdinPiece { offset, hash: self.read.digest() };
         let frame = frame(piece, &bytes)?;
         if !bytes.is_empty() {
+            self.kept_size += bytes.len() + PIECE_COST;
             self.kept.push_back((piece, bytes));
         }
         Ok(frame)
@@ -67,7 +80,7 @@ impl StdinSender {
     /// The command takes no more.
     pub(super) fn close(&mut self) {
         self.closed = true;
-        self.kept.clear();
+        (self.kept, self.kept_size) = (VecDeque::new(), 0);
     }
 
     /// After `started`: the frames to send again. None if the server does not have what it must.
@@ -93,11 +106,10 @@ impl StdinSender {
 
     fn forget(&mut self, taken: u64) {
         self.confirmed = self.confirmed.max(taken);
-        while self
-            .kept
-            .front()
-            .is_some_and(|(piece, bytes)| piece.offset + bytes.len() as u64 <= taken)
+        while let Some((piece, bytes)) = self.kept.front()
+            && piece.offset + bytes.len() as u64 <= taken
         {
+            self.kept_size -= bytes.len() + PIECE_COST;
             self.kept.pop_front();
         }
     }

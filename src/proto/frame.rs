@@ -129,6 +129,14 @@ pub fn decode(buf: &[u8], limits: Limits) -> Result<Decoded<'_>, FrameError> {
     Ok(Decoded::Frame(FrameRef { kind: envelope.kind, header, body: &buf[header_end..end] }))
 }
 
+/// Bytes of prefix and header at the start of `buf`, if they are all there.
+#[must_use]
+pub fn head_len(buf: &[u8]) -> Option<usize> {
+    let header = LittleEndian::read_u32(buf.get(..PREFIX)?);
+    let end = PREFIX.checked_add(usize::try_from(header).ok()?)?;
+    (buf.len() >= end).then_some(end)
+}
+
 /// Serde takes an array for a struct, and bytes that are no UTF-8 in what it skips: this does not.
 fn envelope(header: &[u8]) -> Result<Envelope<'_>, FrameError> {
     let not_json = |why: &dyn std::fmt::Display| FrameError::HeaderNotJson(why.to_string());
@@ -234,6 +242,16 @@ mod tests {
                 Decoded::Frame(_) => panic!("a frame out of {cut} of {} bytes", bytes.len()),
             }
         }
+    }
+
+    #[test]
+    fn the_head_is_told_from_the_body() {
+        let bytes = frame(&json!({"type": "x"}), b"body");
+        for cut in 0..bytes.len() {
+            let head = bytes.len() - 4;
+            assert_eq!(head_len(&bytes[..cut]), (cut >= head).then_some(head));
+        }
+        assert_eq!(head_len(&[0xff; 100]), None);
     }
 
     #[test]

@@ -122,6 +122,9 @@ impl Host {
         let key = Key { identity: Arc::clone(identity), id: request.id.clone() };
         let mut place = None;
         let make = || {
+            if request.after > 0 {
+                return Err(Code::BadRequest);
+            }
             place = Some(self.place()?);
             let (terms, stdin) = (request.terms.clone(), request.has_stdin());
             Ok(Arc::new(Run::new(key.clone(), terms, stdin, &self.budget)))
@@ -131,7 +134,7 @@ impl Host {
                 self.start(&run, request, place).map(|(owner, pid)| (owner, pid, false))
             }
             Claim::Existing(run) => attach(&run, request).await,
-            Claim::Past(Code::Buried) => {
+            Claim::Past(Code::Buried) | Claim::Buried => {
                 Err(Denied::Refused(Code::Buried, "this id was given up".into()))
             }
             Claim::Past(code) => Err(Denied::Lost(code)),
@@ -149,6 +152,7 @@ impl Host {
     fn why_not(&self, code: Code) -> String {
         match code {
             Code::ShuttingDown => "the server is shutting down".into(),
+            Code::BadRequest => "no frame was ever made of this run".into(),
             _ if self.places.available_permits() > 0 => "the table of run ids is full".into(),
             _ => format!("the server has {} runs already", self.settings.max_runs),
         }
@@ -342,7 +346,8 @@ impl Host {
                     Closed::Run(owner)
                 }
             },
-            Claim::Past(Code::Buried) | Claim::New(_) => {
+            Claim::Past(Code::Buried) => Closed::NeverStarted,
+            Claim::Buried | Claim::New(_) => {
                 let (run, identity) = (key.id.to_string(), key.identity.to_string());
                 self.note(&Event::Buried { run, identity });
                 Closed::NeverStarted

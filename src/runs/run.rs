@@ -233,7 +233,7 @@ impl Run {
             give_up: shared.give_up,
             alone_since,
             room: shared.record.room(),
-            stdin: shared.stdin.next(),
+            stdin: shared.stdin.front(),
         }
     }
 

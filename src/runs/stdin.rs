@@ -3,11 +3,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::credit::{Budget, INPUT, Window};
 use crate::proto::digest::Running;
 use crate::proto::header::{Grant, StdinPiece};
+
+/// Small pieces are gathered up to so many bytes.
+const GATHER: usize = 64 * 1024;
 
 /// Why a piece is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -53,7 +56,11 @@ pub enum Next {
 /// Received and not yet written to the command.
 #[derive(Debug)]
 pub struct StdinQueue {
-    pieces: VecDeque<Bytes>,
+    /// What the command gets next.
+    front: Bytes,
+    /// What comes behind it. Pieces are gathered: a client that sends byte by byte makes the server hold
+    /// bytes, not frames.
+    back: VecDeque<BytesMut>,
     received: Running,
     written: u64,
     granted: u64,
@@ -70,7 +77,8 @@ impl StdinQueue {
         let window = Window::new(budget, INPUT);
         let granted = if wanted { INPUT.first as u64 } else { 0 };
         Self {
-            pieces: VecDeque::new(),
+            front: Bytes::new(),
+            back: VecDeque::new(),
             received: Running::new(),
             written: 0,
             granted,
@@ -94,9 +102,16 @@ impl StdinQueue {
             self.written = self.received.offset();
         } else if !bytes.is_empty() {
             self.window.take(bytes.len());
-            self.pieces.push_back(bytes.clone());
+            self.gather(bytes);
         }
         Ok(())
+    }
+
+    fn gather(&mut self, bytes: &[u8]) {
+        match self.back.back_mut() {
+            Some(last) if last.len() + bytes.len() <= GATHER => last.extend_from_slice(bytes),
+            _ => self.back.push_back(bytes.into()),
+        }
     }
 
     /// Takes the end of the input; said twice, it is the same end.
@@ -131,30 +146,28 @@ impl StdinQueue {
 
     /// What to write to the command next.
     #[must_use]
-    pub fn next(&self) -> Next {
-        match self.pieces.front() {
-            Some(bytes) => Next::Bytes(bytes.clone()),
-            None if self.ended => Next::End,
-            None => Next::Nothing,
+    pub fn front(&mut self) -> Next {
+        if self.front.is_empty() {
+            self.front = self.back.pop_front().unwrap_or_default().freeze();
+        }
+        match self.front.is_empty() {
+            false => Next::Bytes(self.front.clone()),
+            true if self.ended => Next::End,
+            true => Next::Nothing,
         }
     }
 
-    /// `count` bytes of the first piece were written.
+    /// `count` bytes of what is next were written.
     pub fn wrote(&mut self, count: usize) {
         self.written += count as u64;
         self.window.give(count);
-        if let Some(front) = self.pieces.front_mut() {
-            front.advance(count.min(front.len()));
-            if front.is_empty() {
-                self.pieces.pop_front();
-            }
-        }
+        self.front.advance(count.min(self.front.len()));
     }
 
     /// The command closed its standard input: what is left is thrown away.
     pub fn close(&mut self) {
-        let left: usize = self.pieces.drain(..).map(|p| p.len()).sum();
-        self.window.give(left);
+        let left: usize = self.back.drain(..).map(|p| p.len()).sum();
+        self.window.give(left + std::mem::take(&mut self.front).len());
         self.written = self.received.offset();
         self.closed = true;
     }
@@ -205,17 +218,19 @@ mod tests {
     #[test]
     fn pieces_come_out_as_they_went_in() {
         let mut q = queue();
-        assert_eq!(q.next(), Next::Nothing);
+        assert_eq!(q.front(), Next::Nothing);
         q.push(piece(0, b"abc"), &Bytes::from_static(b"abc")).unwrap();
         q.push(piece(3, b"abcd"), &Bytes::from_static(b"d")).unwrap();
+        assert_eq!(q.front(), Next::Bytes(Bytes::from_static(b"abcd")), "gathered");
         q.wrote(2);
-        assert_eq!(q.next(), Next::Bytes(Bytes::from_static(b"c")));
+        q.push(piece(4, b"abcde"), &Bytes::from_static(b"e")).unwrap();
+        assert_eq!(q.front(), Next::Bytes(Bytes::from_static(b"cd")));
+        q.wrote(2);
+        assert_eq!(q.front(), Next::Bytes(Bytes::from_static(b"e")));
+        q.end(piece(5, b"abcde")).unwrap();
         q.wrote(1);
-        assert_eq!(q.next(), Next::Bytes(Bytes::from_static(b"d")));
-        q.end(piece(4, b"abcd")).unwrap();
-        q.wrote(1);
-        assert_eq!(q.next(), Next::End);
-        q.end(piece(4, b"abcd")).unwrap();
+        assert_eq!(q.front(), Next::End);
+        q.end(piece(5, b"abcde")).unwrap();
     }
 
     #[test]
@@ -239,12 +254,13 @@ mod tests {
         let mut whole = vec![0; INPUT.first];
         q.push(piece(0, &whole), &whole.clone().into()).unwrap();
         assert_eq!(q.grant(), None, "nothing was read");
+        assert!(matches!(q.front(), Next::Bytes(bytes) if bytes.len() == whole.len()));
         q.wrote(whole.len());
         let grant = q.grant().unwrap();
         assert!(grant.to >= (2 * INPUT.first) as u64 && grant.taken == INPUT.first as u64);
         whole.push(1);
         q.push(piece(INPUT.first as u64, &whole), &Bytes::from_static(&[1])).unwrap();
         q.close();
-        assert_eq!((q.next(), q.grant()), (Next::Nothing, None));
+        assert_eq!((q.front(), q.grant()), (Next::Nothing, None));
     }
 }

@@ -48,6 +48,8 @@ pub enum Claim<R> {
     Past(Code),
     /// It is free, and is not to be claimed now: see the code.
     Refused(Code),
+    /// It was free, and is given up from now on.
+    Buried,
 }
 
 /// The table of one server.
@@ -102,12 +104,6 @@ impl<R> Table<R> {
         Claim::New(run)
     }
 
-    /// Whether nothing is known of an id and nothing can have been forgotten: it was never accepted.
-    #[must_use]
-    pub fn is_free(&self, key: &Key, first_sent_ago: Duration) -> bool {
-        !self.lock().entries.contains_key(key) && !self.may_have_forgotten(first_sent_ago)
-    }
-
     fn may_have_forgotten(&self, first_sent_ago: Duration) -> bool {
         let first_sent = clock::boottime().checked_sub(first_sent_ago);
         !first_sent_ago.is_zero()
@@ -126,7 +122,7 @@ impl<R> Table<R> {
             None if inner.entries.len() >= IDS_LIMIT => Claim::Refused(Code::TooManyRuns),
             None => {
                 inner.remember(key, Code::Buried, REMEMBER);
-                Claim::Past(Code::Buried)
+                Claim::Buried
             }
         }
     }
@@ -244,8 +240,6 @@ mod tests {
         tokio::time::advance(ago).await;
         let again = table.claim(&key("a", "x"), ago, || Ok(Arc::new(2)));
         assert!(matches!(again, Claim::Past(Code::Forgotten)), "{again:?}");
-        assert!(!table.is_free(&key("a", "x"), NOW) && !table.is_free(&key("a", "x"), KEEP));
-        assert!(table.is_free(&key("a", "y"), NOW) && !table.is_free(&key("a", "y"), KEEP));
     }
 
     #[tokio::test]
@@ -267,6 +261,7 @@ mod tests {
     #[tokio::test]
     async fn a_buried_id_stays_buried() {
         let table = table();
+        assert!(matches!(table.bury(&key("a", "x"), NOW), Claim::Buried));
         assert!(matches!(table.bury(&key("a", "x"), NOW), Claim::Past(Code::Buried)));
         assert!(matches!(
             table.claim(&key("a", "x"), NOW, || Ok(Arc::new(1))),

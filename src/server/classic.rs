@@ -129,10 +129,8 @@ impl ClassicSettings {
 impl Shared {
     /// Logs something that a client can cause as often as it likes, at most once a second.
     fn warn(&self, line: impl FnOnce() -> String) {
-        match self.strangers.allow() {
-            None => {}
-            Some(0) => warn!("{}", line()),
-            Some(more) => warn!("{} (and {more} more since the last such line)", line()),
+        if let Some(line) = self.strangers.line(line) {
+            warn!("{line}");
         }
     }
 

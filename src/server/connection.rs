@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::io::{ReadHalf, WriteHalf, split};
 use tokio::time::{Instant, timeout_at};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::Shared;
 use super::end::{SessionEnd, last_word, say_and_close};
@@ -19,7 +19,7 @@ use crate::identity::{Identity, News};
 use crate::proto::code::Code;
 use crate::proto::frame::Limits;
 use crate::proto::header::{Refused, ServerHeader, Welcome};
-use crate::transport::{Accepted, HandshakeError, Peer, Stream};
+use crate::transport::{self, Accepted, HandshakeError, Peer, Stream};
 
 /// TLS and login together may take so long.
 pub const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -73,17 +73,14 @@ pub(super) async fn serve(accepted: Accepted, mut place: Place, shared: Arc<Shar
 async fn log_in(accepted: Accepted, shared: &Shared) -> Result<LoggedIn, Stranger> {
     let secured = accepted.secure(&shared.tls).await?;
     let peer = secured.peer;
-    let origin = match (secured.channel, peer) {
-        (Some(channel), _) => Origin::Tls {
-            channel: Channel { host_key: channel.fingerprint(), exporter: channel.exporter },
-            loopback: peer.is_local(),
-        },
-        (None, Peer::Unix { uid, .. }) => Origin::Unix(Identity::Local { uid }),
-        (None, Peer::Tcp { .. }) => return Err(Stranger::Late),
-    };
+    let origin = origin(secured.channel.as_ref(), peer);
     let (read, write) = split(secured.stream);
     let mut reader = FrameReader::new(read, Limits::HELLO);
     let mut writer = FrameWriter::new(write);
+    let origin = match origin {
+        Ok(origin) => origin,
+        Err(refused) => return Err(refuse(refused, &mut reader, &mut writer).await),
+    };
     let mut first = true;
     loop {
         let judged =
@@ -108,9 +105,30 @@ async fn log_in(accepted: Accepted, shared: &Shared) -> Result<LoggedIn, Strange
                 return Err(e.into());
             }
         };
-        say_and_close(&ServerHeader::Refused(refused.clone()), &mut reader, &mut writer).await;
-        return Err(Stranger::Refused(refused));
+        return Err(refuse(refused, &mut reader, &mut writer).await);
     }
+}
+
+/// Where a peer comes from; to another user's process, why that is not good enough.
+fn origin(channel: Option<&transport::Channel>, peer: Peer) -> Result<Origin, Refused> {
+    let uid = match (channel, peer) {
+        (Some(channel), _) => {
+            let channel = Channel { host_key: channel.fingerprint(), exporter: channel.exporter };
+            return Ok(Origin::Tls { channel, loopback: peer.is_local() });
+        }
+        (None, Peer::Unix { uid, .. }) => Some(uid),
+        (None, Peer::Tcp { .. }) => None,
+    };
+    uid.and_then(Identity::of_unix_peer).map(Origin::Unix).ok_or_else(|| Refused {
+        code: Code::NotAuthorized,
+        text: format!("{peer} is neither the server's account nor root"),
+        key: None,
+    })
+}
+
+async fn refuse(refused: Refused, reader: &mut Reader, writer: &mut Writer) -> Stranger {
+    say_and_close(&ServerHeader::Refused(refused.clone()), reader, writer).await;
+    Stranger::Refused(refused)
 }
 
 /// What to tell a peer that does not speak the protocol; nothing to one that is gone.
@@ -148,13 +166,14 @@ impl LoggedIn {
         let outbox = Arc::new(Outbox::greeting());
         let host = Arc::clone(&shared.host);
         let still_in = still_in(shared, origin, who);
-        let requests = Requests { host, identity, outbox, still_in };
+        let log = Arc::clone(shared);
+        let requests = Requests { host, identity, outbox, still_in, shared: log };
         let end = serve_session(reader, writer, requests, shared.config.idle_timeout).await;
         shared.host.left();
         match end {
             SessionEnd::Closed => debug!(%peer, "{end}"),
             SessionEnd::Conn(_) | SessionEnd::Word { .. } => {
-                info!(%peer, "connection ended: {end}");
+                shared.about_peers(|| format!("connection of {peer} ended: {end}"));
             }
         }
     }

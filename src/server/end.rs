@@ -6,12 +6,17 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::conn::{ConnError, FrameReader, FrameWriter};
 use crate::proto::code::Code;
-use crate::proto::frame::FrameError;
+use crate::proto::frame::{BODY_LIMIT, FrameError};
 use crate::proto::header::ServerHeader;
 use crate::runs::run::TakenOver;
 
-/// After the last word so much is read, for so long, so that the word arrives.
-pub(super) const LAST_WORD: (usize, Duration) = (1 << 20, Duration::from_secs(1));
+/// After the last word so many bytes are read, so that the word arrives: the largest request, which may
+/// lie unread, and what else is on its way.
+const LAST_READ: usize = 2 * BODY_LIMIT;
+/// So long the peer may take to read the last word, and may then be silent.
+const LAST_SILENCE: Duration = Duration::from_secs(1);
+/// So long is read in all.
+const LAST_TIME: Duration = Duration::from_secs(5);
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
@@ -78,13 +83,12 @@ pub(super) async fn say_and_close<R, W>(
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let (bytes, time) = LAST_WORD;
     let said = async {
         writer.send(header, b"").await?;
         writer.shutdown().await
     };
     // The peer may be gone or may not read: then there is nobody to tell.
-    if let Ok(Ok(())) = tokio::time::timeout(time, said).await {
-        reader.drain(bytes, time).await;
+    if let Ok(Ok(())) = tokio::time::timeout(LAST_SILENCE, said).await {
+        reader.drain(LAST_READ, LAST_SILENCE, LAST_TIME).await;
     }
 }

@@ -66,6 +66,7 @@ pub(crate) struct Shared {
     lobby: Arc<Lobby>,
     places: Arc<Semaphore>,
     strangers: Throttle,
+    peers: Throttle,
 }
 
 /// Serves `listeners` until it is told to stop, and returns when every run has ended.
@@ -88,6 +89,7 @@ pub async fn run(
         authorized,
         lobby: Arc::default(),
         strangers: Throttle::default(),
+        peers: Throttle::default(),
     });
     // Clients whose link breaks during the shutdown still find their runs.
     let accepting: Vec<_> = listeners
@@ -156,10 +158,15 @@ fn out_of_descriptors(error: &io::Error) -> bool {
 impl Shared {
     /// Logs something that anybody on the network can cause, at most once a second.
     fn about_strangers(&self, line: impl FnOnce() -> String) {
-        match self.strangers.allow() {
-            None => {}
-            Some(0) => warn!("{}", line()),
-            Some(more) => warn!("{} (and {more} more since the last such line)", line()),
+        if let Some(line) = self.strangers.line(line) {
+            warn!("{line}");
+        }
+    }
+
+    /// Logs what a peer that has logged in did wrong, at most once a second.
+    fn about_peers(&self, line: impl FnOnce() -> String) {
+        if let Some(line) = self.peers.line(line) {
+            info!("{line}");
         }
     }
 }

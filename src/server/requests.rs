@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tracing::{debug, info};
+use tracing::debug;
 
+use super::Shared;
 use super::end::SessionEnd;
 use super::outbox::Outbox;
 use crate::exec::Signal;
@@ -25,6 +26,7 @@ pub(super) struct Requests {
     pub(super) identity: Arc<str>,
     pub(super) outbox: Arc<Outbox>,
     pub(super) still_in: StillIn,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl Requests {
@@ -51,8 +53,8 @@ impl Requests {
                 self.close(&id, Duration::from_millis(first_sent_ms_ago)).await
             }
             ClientHeader::Detach => {
-                let text = "only a durable run can be left alone, and this server has none".into();
-                self.refuse(Code::Unsupported, text)
+                let text = "only a durable run can be left alone, and this server has none";
+                Err(SessionEnd::word(Code::Unsupported, text))
             }
             ClientHeader::Hello(_) => {
                 Err(SessionEnd::word(Code::BadFrame, "hello was said already"))
@@ -67,7 +69,7 @@ impl Requests {
         }
         self.outbox.leave();
         if !(self.still_in)() {
-            return Err(SessionEnd::word(Code::NotAuthorized, "this key is no longer authorized"));
+            return self.no_longer_in(&header);
         }
         let request = match Request::parse(header, body) {
             Ok(request) => request,
@@ -77,8 +79,8 @@ impl Requests {
             Ok((owner, pid, attached)) => {
                 debug!(run = %request.id, identity = %self.identity, pid, attached, "run");
                 if request.after > owner.last()? {
-                    return self
-                        .refuse(Code::BadRequest, "no such frame was made of this run".into());
+                    let text = "no such frame was made of this run";
+                    return Err(SessionEnd::word(Code::BadFrame, text));
                 }
                 let started = owner.started(pid, attached)?;
                 self.outbox.answer(&ServerHeader::Started(started))?;
@@ -86,6 +88,16 @@ impl Requests {
                 Ok(())
             }
             Err(denied) => self.deny(&request.id, denied),
+        }
+    }
+
+    /// The first request of a run is refused for good. To a later one that would be a lie: the run may
+    /// have been started when the client was still let in.
+    fn no_longer_in(&self, header: &RunRequest) -> Result<(), SessionEnd> {
+        let text = "this key is no longer authorized";
+        match header.first_sent_ms_ago {
+            0 => self.refuse(Code::NotAuthorized, text.into()),
+            _ => Err(SessionEnd::word(Code::NotAuthorized, text)),
         }
     }
 
@@ -101,7 +113,8 @@ impl Requests {
     }
 
     fn refuse(&self, code: Code, text: String) -> Result<(), SessionEnd> {
-        info!(identity = %self.identity, code = code.name(), "refused: {text}");
+        let identity = &self.identity;
+        self.shared.about_peers(|| format!("refused a request of {identity}: {text}"));
         self.outbox.answer(&ServerHeader::Refused(Refused { code, text, key: None }))
     }
 
@@ -144,7 +157,7 @@ impl Requests {
     fn signal(&self, name: &str) -> Result<(), SessionEnd> {
         let Some(signal) = name.parse::<Signal>().ok().and_then(|s| u8::try_from(s.number()).ok())
         else {
-            return self.refuse(Code::BadRequest, "there is no such signal".into());
+            return Err(SessionEnd::word(Code::BadRequest, "there is no such signal"));
         };
         self.order(|owner| owner.signal(signal))
     }

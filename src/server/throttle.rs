@@ -1,4 +1,4 @@
-//! At most one line a second about strangers, however many there are.
+//! At most one line a second about what peers do, however many there are.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,8 +10,16 @@ const PERIOD: Duration = Duration::from_secs(1);
 pub(super) struct Throttle(Mutex<(Option<Instant>, u64)>);
 
 impl Throttle {
+    /// The line to write now, if any: with the count of those that were left out before it.
+    pub(super) fn line(&self, line: impl FnOnce() -> String) -> Option<String> {
+        match self.allow()? {
+            0 => Some(line()),
+            more => Some(format!("{} (and {more} more since the last such line)", line())),
+        }
+    }
+
     /// Whether a line may be written now, and if so how many were left out since the last one.
-    pub(super) fn allow(&self) -> Option<u64> {
+    fn allow(&self) -> Option<u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         if state.0.is_some_and(|last| now - last < PERIOD) {

@@ -58,6 +58,9 @@ pub enum TlsFault {
     /// TLS for another protocol, or another major version of this one.
     #[error("the other side does not speak {}", String::from_utf8_lossy(ALPN))]
     NoAlpn,
+    /// The client knows the server by another key.
+    #[error("the other side does not accept this server's key")]
+    KeyRefused,
     /// Closed before the handshake was over.
     #[error("the connection was closed during the TLS handshake")]
     Closed,
@@ -86,6 +89,7 @@ impl From<rustls::Error> for TlsFault {
             E::InvalidMessage(_) => Self::NotTls,
             E::NoApplicationProtocol
             | E::AlertReceived(AlertDescription::NoApplicationProtocol) => Self::NoAlpn,
+            E::AlertReceived(AlertDescription::AccessDenied) => Self::KeyRefused,
             other => Self::OtherTls(other),
         }
     }

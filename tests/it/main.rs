@@ -1,12 +1,5 @@
 //! Behaviour through the real programs.
 #![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a test says by a panic that it failed, wherever in it that is; the harness shows what was printed"
-)]
-
-#![expect(
     clippy::needless_pass_by_value,
     clippy::print_stderr,
     clippy::print_stdout,
@@ -16,6 +9,7 @@
 
 mod support;
 
+mod auth;
 mod classic;
 mod cli;
 mod cuts;
@@ -23,7 +17,10 @@ mod docs;
 mod drain;
 mod env;
 mod exact;
+mod flood;
+mod liar;
 mod library;
+mod limits;
 mod memory;
 mod not_started;
 mod once;
@@ -34,4 +31,6 @@ mod report;
 mod run;
 mod shutdown;
 mod start_up;
+mod state;
 mod stop;
+mod strangers;

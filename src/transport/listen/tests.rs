@@ -125,7 +125,7 @@ async fn another_host_key_is_refused_before_the_request() {
     let (s, c) = tokio::join!(server.secure(), connect(endpoint, deadline(), trust));
     let error = c.unwrap_err();
     assert!(matches!(error, DialError::HostKey(HostKeyError::NotOwn { .. })), "{error}");
-    assert!(matches!(s.unwrap_err(), HandshakeError::Tls(TlsFault::OtherTls(_))));
+    assert!(matches!(s.unwrap_err(), HandshakeError::Tls(TlsFault::KeyRefused)));
 }
 
 /// A server that shows a public key whose private half it does not hold.

@@ -2,6 +2,8 @@
 //! cut, and waiting for what is to become true.
 
 pub(crate) mod cutter;
+pub(crate) mod fake;
+pub(crate) mod other;
 pub(crate) mod raw;
 pub(crate) mod relay;
 pub(crate) mod server;

@@ -17,7 +17,11 @@ pub(crate) struct Raw {
 impl Raw {
     /// Connected; nothing said.
     pub(crate) fn connect(server: &Server) -> Self {
-        let stream = UnixStream::connect(server.unix.strip_prefix("unix:").unwrap()).unwrap();
+        Self::over(UnixStream::connect(server.unix.strip_prefix("unix:").unwrap()).unwrap())
+    }
+
+    /// A conversation over a connection that is there already.
+    pub(crate) fn over(stream: UnixStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Self { stream, buffer: Vec::new() }
     }
@@ -35,6 +39,11 @@ impl Raw {
         let mut frame = Vec::new();
         encode(header, body, &mut frame).unwrap();
         let _ = self.stream.write_all(&frame);
+    }
+
+    /// Sends bytes that need not be a frame.
+    pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes);
     }
 
     /// Sends a `run` of shell text.

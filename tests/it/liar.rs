@@ -1,0 +1,264 @@
+//! A server that lies, against an honest client: it ends, bounded in time and memory, never with
+//! status 0, and prints nothing that a terminal obeys.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::support::fake::{Fake, output, started, verdict, welcome};
+use super::support::raw::Raw;
+use super::support::{Ran, server::finish, wait_until};
+
+/// Not 0, one of the statuses that say so, and one clean line.
+#[track_caller]
+fn is_honest(ran: Ran, allowed: &[i32], text: &str) {
+    assert!(allowed.contains(&ran.status), "status {}: {}", ran.status, ran.stderr);
+    assert!(ran.stderr.contains(text), "{text}: {}", ran.stderr);
+    assert_eq!(ran.stderr.lines().count(), 1, "{:?}", ran.stderr);
+    assert!(ran.stderr.trim_end().chars().all(|c| !c.is_control()), "{:?}", ran.stderr);
+    assert!(ran.stderr.len() < 8192, "{} bytes of stderr", ran.stderr.len());
+}
+
+/// Reads what the client still says, so that it is not reset, until it closes.
+fn read_on(raw: &mut Raw) {
+    while raw.next().is_some() {}
+}
+
+/// Two pieces and a verdict, altered by `spoil`, which gets all three frames.
+fn spoiled(spoil: impl Fn(&mut [(Value, Vec<u8>); 3]) + Send + Sync + 'static) -> Ran {
+    let fake = Fake::started(move |raw, id| {
+        let mut frames = [
+            (output("stdout", 1, 0, b"one"), b"one".to_vec()),
+            (output("stdout", 2, 3, b"onetwo"), b"two".to_vec()),
+            (verdict(id, 3, b"onetwo"), Vec::new()),
+        ];
+        spoil(&mut frames);
+        for (header, body) in &frames {
+            raw.send(header, body);
+        }
+        // The cancel of a client that was lied to is answered by a verdict.
+        while let Some((header, _)) = raw.next() {
+            if header["type"] == "cancel" {
+                raw.send(&frames[2].0, b"");
+            }
+        }
+    });
+    fake.run()
+}
+
+#[test]
+fn an_honest_server_is_believed() {
+    let ran = spoiled(|_| ()).expect(0);
+    assert_eq!((ran.text().as_str(), ran.stderr.as_str()), ("onetwo", ""));
+}
+
+#[test]
+fn output_that_was_altered_is_never_a_success() {
+    is_honest(spoiled(|f| f[1].1 = b"TWO".to_vec()), &[252], "altered");
+    is_honest(spoiled(|f| f[1].0["offset"] = json!(4)), &[252], "altered");
+    is_honest(spoiled(|f| f[1].0["offset"] = json!(u64::MAX)), &[252], "altered");
+    is_honest(spoiled(|f| f[0].0["hash"] = f[1].0["hash"].clone()), &[252], "altered");
+    is_honest(spoiled(|f| f[1].0["stream"] = json!("stderr")), &[252], "altered");
+    is_honest(spoiled(|f| f[2].0["stdout"]["size"] = json!(5)), &[252], "altered");
+    is_honest(spoiled(|f| f[2].0["stdout"]["hash"] = f[0].0["hash"].clone()), &[252], "altered");
+    is_honest(spoiled(|f| f[2].0["stdout"] = Value::Null), &[252], "altered");
+    is_honest(spoiled(|f| f[2].0["stdout"]["end"] = json!("cut")), &[252], "cut short");
+    is_honest(spoiled(|f| f[1].0 = json!({"type": "heartbeat"})), &[252], "");
+}
+
+#[test]
+fn frames_out_of_order_are_never_a_success() {
+    is_honest(spoiled(|f| f.swap(0, 1)), &[252], "frame 2 came where 1 was due");
+    is_honest(spoiled(|f| f[1] = f[0].clone()), &[252], "frame 1 came where 2 was due");
+    is_honest(spoiled(|f| f[2].0["seq"] = json!(7)), &[252], "frame 7 came where 3 was due");
+    is_honest(spoiled(|f| f[1].0["seq"] = json!(u64::MAX)), &[252], "came where 2 was due");
+    let gap = |to: u64| json!({"type": "gap", "from": 2, "to": to});
+    is_honest(spoiled(move |f| f[1] = (gap(2), Vec::new())), &[252], "no longer kept");
+    is_honest(spoiled(move |f| f[1] = (gap(u64::MAX), Vec::new())), &[252], "no longer kept");
+    is_honest(spoiled(move |f| f[1] = (gap(0), Vec::new())), &[252], "no longer kept");
+}
+
+#[test]
+fn a_stream_that_was_not_asked_for_is_never_a_success() {
+    is_honest(spoiled(|f| f[0].0["stream"] = json!("both")), &[252], "altered");
+}
+
+#[test]
+fn a_verdict_for_another_run_is_none() {
+    is_honest(spoiled(|f| f[2].0["run"] = json!("another")), &[253], "another run's verdict");
+    let fake = Fake::start(|raw| {
+        welcome(raw);
+        raw.send(&started("another"), b"");
+        read_on(raw);
+    });
+    is_honest(fake.run(), &[253], "another run");
+    assert!(fake.connections() > 1, "it was not asked again");
+}
+
+#[test]
+fn a_verdict_that_knows_no_end_is_no_success() {
+    is_honest(spoiled(|f| f[2].0["end"] = Value::Null), &[253], "nobody knows");
+}
+
+#[test]
+fn text_from_the_server_is_shown_without_what_a_terminal_obeys() {
+    let evil = "\u{1b}]0;owned\u{7}\u{1b}[2J\r\nrexec: all is well\u{9b}31m\u{202e}\u{2028}";
+    for (header, allowed) in [
+        (json!({"type": "refused", "code": "too_many_runs", "text": evil}), 254),
+        (json!({"type": "refused", "code": "conflict", "text": evil}), 250),
+        (json!({"type": "not_started", "run": "x", "code": "cwd_missing", "text": evil}), 254),
+        (json!({"type": "lost", "run": "x", "code": "forgotten", "text": evil}), 253),
+        (json!({"type": "error", "code": "taken_over", "text": evil}), 253),
+        (json!({"type": "error", "code": "from_the_future", "text": evil}), 253),
+        (json!({"type": "refused", "code": evil, "text": evil.repeat(600)}), 254),
+    ] {
+        let fake = Fake::start(move |raw| {
+            welcome(raw);
+            raw.send(&header, b"");
+            read_on(raw);
+        });
+        let ran = fake.run();
+        assert!(!ran.stderr.contains(['\u{202e}', '\u{2028}']), "{:?}", ran.stderr);
+        is_honest(ran, &[allowed], "all is well");
+    }
+}
+
+#[test]
+fn a_welcome_as_long_as_a_header_may_be_is_shown_short() {
+    let fake = Fake::start(|raw| {
+        raw.expect("hello");
+        let name = "\u{1b}[31m".repeat(5_000);
+        raw.send(&json!({"type": "welcome", "server": name, "identity": "me"}), b"");
+        raw.next();
+        raw.send(&json!({"type": "refused", "code": "shutting_down", "text": "no"}), b"");
+        read_on(raw);
+    });
+    let ran = fake.client().args(&["-v", "true"]).run().expect(254);
+    assert!(ran.stderr.len() < 8192 && !ran.stderr.contains('\u{1b}'), "{:?}", ran.stderr);
+}
+
+#[test]
+fn what_is_no_answer_to_a_login_is_not_taken_for_one() {
+    let answers = [
+        json!({"type": "heartbeat"}),
+        json!({"type": "started", "run": "x"}),
+        json!({"type": "refused", "code": "try_key", "text": "no", "key": "SHA256:x"}),
+        json!({"type": "from_the_future"}),
+        json!([1, 2]),
+    ];
+    for answer in answers {
+        let frame = answer.to_string();
+        let fake = Fake::start(move |raw| {
+            raw.expect("hello");
+            raw.send_bytes(&[&(frame.len() as u32).to_le_bytes()[..], frame.as_bytes()].concat());
+            read_on(raw);
+        });
+        is_honest(fake.run(), &[253, 254], "");
+    }
+    let fake = Fake::start(|raw| {
+        raw.send_bytes(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n");
+        read_on(raw);
+    });
+    is_honest(fake.run(), &[253], "something else than frames");
+    let fake = Fake::start(|_| ());
+    is_honest(fake.run(), &[253], "");
+}
+
+/// `rexec ADDR COMMAND | less`: whatever the server sends, and however it wraps it, the client holds no
+/// more of it than its credit.
+#[test]
+fn more_output_than_the_credit_is_an_error_and_not_held() {
+    // The body's share of the frames: all of it, or next to nothing.
+    for (body, padding) in [(1 << 20, 0), (60_000, 0), (1, 60_000)] {
+        let fake = Fake::started(move |raw, id| {
+            let mut whole = rexec::proto::digest::Running::new();
+            // The first piece fills the pipe that nobody reads.
+            let pieces =
+                std::iter::once(vec![b'x'; 1 << 20]).chain(std::iter::repeat(vec![b'x'; body]));
+            for (seq, piece) in (1..=(100 << 20) / (body + padding) as u64).zip(pieces) {
+                let offset = whole.offset();
+                whole.update(&piece);
+                let mut header = output("stdout", seq, offset, b"");
+                header["hash"] = json!(whole.digest());
+                header["filename"] = json!("/".repeat(padding));
+                raw.send(&header, &piece);
+            }
+            while let Some((header, _)) = raw.next() {
+                if header["type"] == "cancel" {
+                    raw.send(&verdict(id, 5_000, b""), b"");
+                }
+            }
+        });
+        // Nobody reads its stdout until it has ended.
+        let mut client = fake.client().arg("true").spawn();
+        let mut most = 0;
+        wait_until("the end of a client whose stdout is blocked", || {
+            most = most.max(memory_kib(client.id()));
+            client.try_wait().unwrap().is_some()
+        });
+        is_honest(finish(client), &[252], "more than this client's credit");
+        assert!(most < 64 * 1024, "{most} KiB for frames of {body} and {padding} bytes");
+    }
+}
+
+/// The most memory that a process has had; 0 once it is gone.
+fn memory_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmHWM"));
+    line.and_then(|l| l.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0)
+}
+
+/// The server grants without end and confirms nothing: the client does not read its input into memory.
+#[test]
+fn unlimited_credit_for_input_is_not_taken_up() {
+    let fake = Fake::started(|raw, id| {
+        raw.send(&json!({"type": "grant", "to": u64::MAX, "taken": 0}), b"");
+        let mut taken = 0;
+        let _ = raw.stream.set_read_timeout(Some(Duration::from_secs(2)));
+        loop {
+            let mut chunk = [0; 65536];
+            match std::io::Read::read(&mut raw.stream, &mut chunk) {
+                Ok(n @ 1..) => taken += n,
+                // It has stopped sending.
+                _ => break,
+            }
+        }
+        let refusal = json!({"run": id, "type": "lost", "code": "forgotten", "text": "enough"});
+        raw.send(&refusal, taken.to_string().as_bytes());
+        read_on(raw);
+    });
+    let mut client = fake.client();
+    client.command.arg("cat").stdin(std::fs::File::open("/dev/zero").unwrap());
+    let mut client = client.spawn();
+    let mut most = 0;
+    wait_until("the end of a client with endless input", || {
+        most = most.max(memory_kib(client.id()));
+        client.try_wait().unwrap().is_some()
+    });
+    is_honest(finish(client), &[253], "enough");
+    assert!(most < 64 * 1024, "{most} KiB");
+}
+
+/// Without an end there is none to tell, but the user's wish to leave is granted.
+#[test]
+fn endless_heartbeats_can_be_left_by_ctrl_c() {
+    let fake = Fake::start(|raw| {
+        welcome(raw);
+        while std::io::Write::write_all(&mut raw.stream, b"\x14\0\0\0{\"type\":\"heartbeat\"}")
+            .is_ok()
+        {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+    let client = fake.client().arg("true").spawn();
+    wait_until("the connection", || fake.connections() == 1);
+    // Once for the command, once to cancel, once to wait for nothing.
+    let mut client = client;
+    wait_until("the end of the client", || {
+        super::support::kill(client.id(), rustix::process::Signal::INT);
+        std::thread::sleep(Duration::from_millis(200));
+        client.try_wait().unwrap().is_some()
+    });
+    let ran = finish(client);
+    assert!([-2, 130, 253].contains(&ran.status), "{} {}", ran.status, ran.stderr);
+}

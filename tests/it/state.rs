@@ -1,0 +1,350 @@
+//! Starting: what stands in the way is named in one clear line, and nothing is left half-made.
+
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+use super::support::server::{finish, under};
+use super::support::{Client, PATIENCE, Ran, Server, kill, other::Other, raw::Raw, wait_until};
+
+/// A server that is not expected to start; its state folder is `state`.
+fn server(state: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rexec-server"));
+    command.args(args).env("REXEC_STATE_DIR", state).env("HOME", state);
+    command
+}
+
+/// Runs a command that must end, by itself and soon.
+fn ended(mut command: Command) -> Ran {
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = child.spawn().unwrap();
+    let start = std::time::Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if start.elapsed() > PATIENCE {
+            kill(child.id(), rustix::process::Signal::KILL);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    finish(child)
+}
+
+/// It ends with status 1 and one line of its own that holds each of these texts.
+#[track_caller]
+fn fails(command: Command, texts: &[&str]) -> Ran {
+    let ran = ended(command).expect(1);
+    let lines: Vec<_> = ran.stderr.lines().filter(|l| l.starts_with("rexec-server: ")).collect();
+    assert_eq!(lines.len(), 1, "{}", ran.stderr);
+    for text in texts {
+        assert!(lines[0].contains(text), "{text}: {}", lines[0]);
+    }
+    assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
+    ran
+}
+
+const ANY: [&str; 2] = ["--listen", "127.0.0.1:0"];
+
+/// A state folder that has keys, in a folder that is removed with the guard.
+fn used_state() -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    drop(Server::at(&state, "127.0.0.1:0", &[], |_| ()));
+    (dir, state)
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let mut names: Vec<_> =
+        entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn an_address_that_cannot_be_listened_on_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "precious").unwrap();
+    let file_address = format!("unix:{}", file.display());
+    let long = format!("unix:{}/{}", dir.path().display(), "x".repeat(200));
+    let cases: [(&str, &[&str]); 5] = [
+        (&taken, &["is in use", &taken]),
+        ("192.0.2.1:0", &["192.0.2.1"]),
+        (&file_address, &["is not a socket of ours", "remove it or choose another path"]),
+        ("unix:/nonexistent/folder/socket", &["/nonexistent/folder/socket"]),
+        ("no.such.host.invalid:1", &["no.such.host.invalid"]),
+    ];
+    for (address, texts) in cases {
+        // An address of other machines needs a key first.
+        let list = dir.path().join("authorized_keys");
+        let key =
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJZcUKuqYvDLPWEDpwZMAJQHNMNiAyxoTCUj6LLkwlgs";
+        std::fs::write(&list, key).unwrap();
+        let list = list.to_str().unwrap();
+        let args = ["--name", "n", "--authorized-keys", list, "--listen", address];
+        fails(server(&state, &args), texts);
+    }
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
+    for address in ["127.0.0.1", "127.0.0.1:http", "127.0.0.1:99999", "unix:", &long] {
+        let ran = ended(server(&state, &["--listen", address]));
+        assert!([1, 2].contains(&ran.status), "{address}: {} {}", ran.status, ran.stderr);
+        assert!(ran.stderr.contains(address), "{address}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_server_that_others_can_reach_does_not_start_without_a_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let what_to_do = ["no key is authorized", "--authorized-keys FILE", "listen on 127.0.0.1"];
+    for address in ["0.0.0.0:0", "[::]:0"] {
+        fails(server(&state, &["--listen", address]), &what_to_do);
+        let empty = dir.path().join("empty");
+        std::fs::write(&empty, "# nobody\n").unwrap();
+        let args = ["--listen", address, "--authorized-keys", empty.to_str().unwrap()];
+        fails(server(&state, &args), &what_to_do);
+    }
+}
+
+#[test]
+fn a_name_in_use_is_refused_and_another_one_is_kept_apart() {
+    let first = Server::start(&[]);
+    let args = ["--name", "test", "--listen", "127.0.0.1:0"];
+    fails(server(first.state(), &args), &["\"test\"", "another --name"]);
+    for name in ["", ".", "..", "a/b", "a\nb", &"x".repeat(129)] {
+        let args = ["--name", name, "--listen", "127.0.0.1:0"];
+        fails(server(first.state(), &args), &["cannot be the name"]);
+    }
+    first.run(&["true"]).expect(0);
+}
+
+#[test]
+fn a_dead_servers_socket_is_replaced_and_a_live_ones_is_not() {
+    let mut first = Server::start(&[]);
+    let args = ["--name", "second", "--listen", &first.unix.clone()];
+    fails(server(first.state(), &args), &["is in use"]);
+    first.crash();
+    assert!(Path::new(first.unix.strip_prefix("unix:").unwrap()).exists());
+    first.restart();
+    Raw::login(&first);
+}
+
+#[test]
+fn keys_that_others_can_read_or_that_are_damaged_stop_the_start_and_are_kept() {
+    let (_guard, state) = used_state();
+    for name in ["host_key", "identity"] {
+        let path = state.join(name);
+        let whole = std::fs::read(&path).unwrap();
+        for mode in [0o640, 0o604, 0o660] {
+            set_mode(&path, mode);
+            let octal = format!("(mode {mode:04o})");
+            fails(server(&state, &ANY), &[path.to_str().unwrap(), &octal, "chmod go-rwx"]);
+        }
+        set_mode(&path, 0o600);
+        for damaged in [&b""[..], b"rubbish", &whole[..whole.len() / 2], &vec![b'x'; 1 << 20]] {
+            std::fs::write(&path, damaged).unwrap();
+            fails(server(&state, &ANY), &[path.to_str().unwrap()]);
+            assert_eq!(std::fs::read(&path).unwrap(), damaged);
+        }
+        std::fs::write(&path, &whole).unwrap();
+    }
+    let client = |mode| {
+        set_mode(&state.join("identity"), mode);
+        Client::new(&state).args(&["127.0.0.1:1", "true"]).run().expect(255)
+    };
+    assert!(client(0o644).stderr.contains("can be used by others"));
+    assert!(client(0o600).stderr.contains("cannot reach"));
+}
+
+#[test]
+fn a_state_folder_that_others_could_change_is_refused() {
+    let (_guard, state) = used_state();
+    set_mode(&state, 0o755);
+    fails(server(&state, &ANY), &["is open to others (mode 0755)", "chmod 700"]);
+    set_mode(&state, 0o700);
+    set_mode(state.parent().unwrap(), 0o777);
+    fails(server(&state, &ANY), &["can be written by others (mode 0777)", "chmod go-w"]);
+    let mut relative = server(&state, &ANY);
+    relative.env("REXEC_STATE_DIR", "some/where");
+    fails(relative, &["REXEC_STATE_DIR=some/where is not an absolute path"]);
+    let mut homeless = server(&state, &ANY);
+    homeless.env_remove("REXEC_STATE_DIR").env_remove("HOME").env_remove("XDG_STATE_HOME");
+    fails(homeless, &["HOME is not set"]);
+}
+
+/// `sudo rexec-server` with HOME kept would put root's keys into somebody's home.
+#[test]
+fn a_state_folder_of_another_user_is_refused_with_advice() {
+    let Some(other) = Other::new() else { return };
+    let home = other.folder("home");
+    let as_root = |state: Option<&Path>| {
+        let mut command = server(&home, &ANY);
+        command.env_remove("REXEC_STATE_DIR").env_remove("XDG_STATE_HOME");
+        command.envs(state.map(|path| ("REXEC_STATE_DIR", path)));
+        command
+    };
+    fails(as_root(None), &["belongs to uid 65534", "sudo -H"]);
+    fails(as_root(Some(&home)), &["belongs to uid 65534", "REXEC_STATE_DIR"]);
+    let mut client = Client::new(&home).args(&["127.0.0.1:1", "true"]);
+    client.command.env_remove("REXEC_STATE_DIR").env_remove("XDG_STATE_HOME");
+    let ran = client.run().expect(255);
+    assert!(ran.stderr.contains("sudo -H"), "{}", ran.stderr);
+    assert!(names(&home).is_empty(), "something was left in another user's home");
+}
+
+#[test]
+fn a_user_who_cannot_read_the_keys_or_write_the_folder_is_told_so() {
+    let Some(other) = Other::new() else { return };
+    let state = other.folder("state");
+    let key = state.join("host_key");
+    std::fs::write(&key, "root's").unwrap();
+    set_mode(&key, 0o600);
+    let as_other = || {
+        let mut command = server(&state, &ANY);
+        other.become_it(&mut command);
+        command
+    };
+    fails(as_other(), &[key.to_str().unwrap(), "Permission denied"]);
+    std::fs::remove_file(&key).unwrap();
+    // Root's folder: the other user may look, and not write.
+    let roots = other.path("roots");
+    std::fs::create_dir(&roots).unwrap();
+    set_mode(&roots, 0o755);
+    let mut command = server(&roots.join("state"), &ANY);
+    other.become_it(&mut command);
+    fails(command, &["cannot make", "Permission denied"]);
+    assert!(names(&roots).is_empty() && names(&state).is_empty());
+}
+
+/// Whether this process may give its children other mounts.
+fn may_mount() -> bool {
+    let tried =
+        Command::new("unshare").args(["-m", "mount", "-t", "tmpfs", "none", "/mnt"]).output();
+    let may = tried.is_ok_and(|t| t.status.success());
+    if !may {
+        println!("left out: mounting is not permitted here");
+    }
+    may
+}
+
+/// Runs a server under a shell that has mounts of its own; `$@` is the server.
+fn with_mounts(script: &str, state: &Path) -> Command {
+    let mut command = server(state, &ANY);
+    under(&["unshare", "-m", "sh", "-c", script, "sh"])(&mut command);
+    command
+}
+
+#[test]
+fn a_full_disk_at_the_first_start_leaves_nothing_half_written() {
+    if !may_mount() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let script = "mount -t tmpfs -o size=16k,mode=700 none $REXEC_STATE_DIR || exit 9; \
+                  head -c 16384 /dev/zero > $REXEC_STATE_DIR/fill; \
+                  \"$@\"; status=$?; ls -A $REXEC_STATE_DIR; exit $status";
+    let ran = fails(with_mounts(script, dir.path()), &["host_key", "No space left on device"]);
+    assert_eq!(ran.text(), "fill\n");
+}
+
+#[test]
+fn a_vanished_proc_is_told_in_one_line() {
+    if !may_mount() {
+        return;
+    }
+    let (_guard, state) = used_state();
+    let script = "mount -t tmpfs none /proc && exec \"$@\"";
+    fails(with_mounts(script, &state), &["/proc"]);
+}
+
+/// A port of the test's own behind which servers appear later: clients may come first.
+struct Gate {
+    addr: String,
+    target: std::sync::Arc<OnceLock<String>>,
+}
+
+impl Gate {
+    fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap().to_string();
+        let target = std::sync::Arc::new(OnceLock::<String>::new());
+        let known = std::sync::Arc::clone(&target);
+        std::thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let server = TcpStream::connect(known.wait()).unwrap();
+                for (from, to) in [(&client, &server), (&server, &client)] {
+                    let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                    std::thread::spawn(move || {
+                        let _ = std::io::copy(&mut from, &mut to);
+                        let _ = to.shutdown(std::net::Shutdown::Write);
+                    });
+                }
+            }
+        });
+        Self { addr, target }
+    }
+}
+
+fn listening(server: &mut Child) -> String {
+    let mut line = String::new();
+    BufReader::new(server.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    line.trim_end().strip_prefix("listening on ").expect("a server started").to_owned()
+}
+
+/// Whoever comes first makes the keys, and everybody uses them.
+#[test]
+fn fifty_clients_and_servers_at_once_agree_on_one_pair_of_keys() {
+    const SERVERS: usize = 5;
+    let mut seen = HashSet::new();
+    for _ in 0..20 {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        let gate = Gate::new();
+        let mut servers = Vec::new();
+        let mut clients = Vec::new();
+        for n in 0..50 {
+            if n % (50 / SERVERS) == 7 {
+                let name = format!("server-{n}");
+                let mut command = server(&state, &["--name", &name, "--listen", "127.0.0.1:0"]);
+                let command = command.stdout(Stdio::piped()).stderr(Stdio::null());
+                servers.push(command.spawn().unwrap());
+            } else {
+                clients.push(Client::new(&state).args(&["-n", &gate.addr, "true"]).spawn());
+            }
+        }
+        let addresses: Vec<_> = servers.iter_mut().map(listening).collect();
+        gate.target.set(addresses[0].clone()).unwrap();
+        for client in clients {
+            finish(client).expect(0);
+        }
+        for (address, server) in addresses.iter().zip(&servers) {
+            Client::new(&state).args(&["-n", address, "true"]).run().expect(0);
+            kill(server.id(), rustix::process::Signal::TERM);
+        }
+        for mut server in servers {
+            wait_until("the end of a server", || server.try_wait().unwrap().is_some());
+        }
+        let expected = ["host_key", "host_key.pub", "identity", "identity.pub", "instances"];
+        assert_eq!(names(&state), expected);
+        assert!(seen.insert(std::fs::read(state.join("host_key")).unwrap()), "a key twice");
+    }
+}
+
+/// Two accounts with one folder above: each has its own keys.
+#[test]
+fn a_folder_given_to_another_user_after_its_first_use_is_refused() {
+    let Some(_) = Other::new() else { return };
+    let (_guard, state) = used_state();
+    chown(state.join("host_key"), Some(65534), Some(65534)).unwrap();
+    fails(server(&state, &ANY), &["host_key", "belongs to uid 65534"]);
+}
