@@ -370,13 +370,16 @@ pub fn spawn(command: &mut Command) -> io::Result<Pid> {
     Ok(pid)
 }
 
-/// Processor time of a child and of the descendants that it has waited for.
+/// What a child took, with the descendants that it has waited for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
     /// In user mode.
     pub user: Duration,
     /// In the kernel.
     pub system: Duration,
+    /// Largest resident set, bytes (`ru_maxrss`, getrusage(2)). At least that of this process when it
+    /// started the child, whose memory the two share until execve(2).
+    pub peak: u64,
 }
 
 /// Collects a child that has ended; its pid may be another's from now on. Never blocks.
@@ -397,7 +400,11 @@ pub fn reap(pid: Pid) -> io::Result<Usage> {
     };
     // SAFETY: zeroed is a valid rusage, and wait4 has filled it.
     let usage = unsafe { usage.assume_init() };
-    Ok(Usage { user: duration(usage.ru_utime), system: duration(usage.ru_stime) })
+    Ok(Usage {
+        user: duration(usage.ru_utime),
+        system: duration(usage.ru_stime),
+        peak: u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024,
+    })
 }
 
 fn duration(time: libc::timeval) -> Duration {

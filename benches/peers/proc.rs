@@ -1,0 +1,73 @@
+//! What `/proc` says of a server.
+
+use std::fs;
+use std::io;
+use std::time::Duration;
+
+/// A process that this program did not start.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Server(pub(crate) u32);
+
+impl Server {
+    /// Processor time of the server, of its live descendants, and of those that were waited for.
+    pub(crate) fn cpu(self) -> io::Result<Duration> {
+        let tick = rustix::param::clock_ticks_per_second();
+        let mut ticks = 0;
+        for pid in self.tree()? {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+            // Fields 14 to 17 of proc(5): utime, stime, cutime, cstime. The name before may hold anything.
+            let fields = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace();
+            ticks += fields.skip(11).take(4).filter_map(|f| f.parse::<u64>().ok()).sum::<u64>();
+        }
+        Ok(Duration::from_millis(ticks * 1000 / tick))
+    }
+
+    /// Waits until the server has no children left: then their processor time is in its own books.
+    pub(crate) fn settle(self) -> io::Result<()> {
+        while self.tree()?.len() > 1 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    /// Memory of the server and its descendants, bytes; a page that several map counts once in all
+    /// (`Pss`, proc(5)).
+    pub(crate) fn memory(self) -> io::Result<u64> {
+        let pss = |pid| field(&format!("/proc/{pid}/smaps_rollup"), "Pss:");
+        self.tree()?.into_iter().map(pss).sum()
+    }
+
+    /// Starts the measurement of the peak anew.
+    pub(crate) fn reset_peak(self) -> io::Result<()> {
+        fs::write(format!("/proc/{}/clear_refs", self.0), "5")
+    }
+
+    /// Largest resident set of the server itself since [`Self::reset_peak`], bytes.
+    pub(crate) fn peak(self) -> io::Result<u64> {
+        field(&format!("/proc/{}/status", self.0), "VmHWM:")
+    }
+
+    /// The server and its descendants.
+    fn tree(self) -> io::Result<Vec<u32>> {
+        let mut found = vec![self.0];
+        let mut next = 0;
+        while let Some(pid) = found.get(next).copied() {
+            next += 1;
+            let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { continue };
+            for task in tasks {
+                let list = fs::read_to_string(task?.path().join("children")).unwrap_or_default();
+                found.extend(list.split_ascii_whitespace().filter_map(|p| p.parse::<u32>().ok()));
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// A line `name  N kB` of a file, in bytes.
+fn field(path: &str, name: &str) -> io::Result<u64> {
+    let text = fs::read_to_string(path)?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let number = line.and_then(|rest| rest.split_ascii_whitespace().next()?.parse::<u64>().ok());
+    let none = || io::Error::other(format!("{path} has no {name}"));
+    number.map(|kib| kib * 1024).ok_or_else(none)
+}
