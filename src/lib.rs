@@ -4,15 +4,31 @@
 //! frames (its output), and ends in exactly one verdict. Connections come and go; a run is started at
 //! most once, and a client that lost its connection goes on where it was.
 //!
-//! ```no_run
-//! # #[tokio::main(flavor = "current_thread")]
+//! ```
+//! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! use rexec::{Client, Command};
+//! # // A server in this process, in place of the one at 127.0.0.1:8080.
+//! # use rexec::{server, sys::fs::StateDir, transport::Endpoint};
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().canonicalize()?.join("state");
+//! # let options = server::Options {
+//! #     state: StateDir::open(&path)?, listen: vec!["127.0.0.1:0".parse()?], name: None,
+//! #     authorized_keys: vec![], classic: vec![], config: Default::default(), settings: Default::default(),
+//! # };
+//! # let server = server::Server::prepare(options)?;
+//! # let endpoint: Endpoint = server.addresses().next().ok_or("no address")?.clone();
+//! # let (_stop, shutdown) = tokio::sync::mpsc::channel(1);
+//! # tokio::spawn(server.run(shutdown));
+//! use rexec::Command;
 //!
-//! let mut client = Client::local("127.0.0.1:8080")?;
-//! let output = client.output(&Command::argv(["ls", "-l", "/etc"])).await?;
-//! print!("{}", String::from_utf8_lossy(&output.stdout));
-//! println!("{:?} after {} ms", output.verdict.end, output.verdict.elapsed_ms);
+//! # /*
+//! let mut client = rexec::Client::local("127.0.0.1:8080")?;
+//! # */
+//! # let mut client = rexec::Client::new(rexec::client::Target::local(endpoint, &StateDir::open(&path)?)?);
+//! let output = client.output(&Command::argv(["printf", "%s", "no shell reads $THIS"])).await?;
+//! assert!(output.verdict.succeeded());
+//! assert_eq!(output.stdout, b"no shell reads $THIS");
+//! println!("it took {} ms", output.verdict.elapsed_ms);
 //! # Ok(())
 //! # }
 //! ```

@@ -8,6 +8,7 @@ use clap::{CommandFactory as _, Parser, ValueEnum};
 use clap_complete::Shell;
 
 use super::client_args::duration;
+use crate::server::classic::ClassicAddr;
 use crate::transport::ListenAddr;
 
 /// Run commands for those who may, and tell them the truth about each.
@@ -16,7 +17,7 @@ use crate::transport::ListenAddr;
 pub(super) struct Args {
     /// Listen here: host:port (port 0: any free one), [::1]:8080, localhost:8080 (both families) or
     /// unix:/path/to/socket; repeatable
-    #[arg(long, value_name = "ADDR", required_unless_present_any = ["completions", "man"])]
+    #[arg(long, value_name = "ADDR", required_unless_present_any = ["completions", "man", "classic"])]
     pub(super) listen: Vec<ListenAddr>,
 
     /// The name under which this server keeps its journal; by default made from the first --listen
@@ -27,6 +28,11 @@ pub(super) struct Args {
     /// repeatable
     #[arg(long, value_name = "FILE")]
     pub(super) authorized_keys: Vec<PathBuf>,
+
+    /// Serve the socket tutorial's clients here, to programs of this account on this machine only:
+    /// json=ADDR, length=ADDR or raw=ADDR; repeatable
+    #[arg(long, value_name = "KIND=ADDR")]
+    pub(super) classic: Vec<ClassicAddr>,
 
     /// Most logged-in connections at one time
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = at_least_one)]

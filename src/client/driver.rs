@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::connection::{Connection, NoWelcome, Target};
+use super::control::{Control, Input, RunIo};
 use super::error::Error;
-use super::leg::{Leg, Shared, State, until};
-use super::sink::{Output, Sink};
+use super::leg::{Shared, until};
+use super::sink::Sink;
+use super::state::{Leg, State};
 use super::stdin::StdinSender;
 use crate::proto::code::Code;
 use crate::proto::frame::{self, FrameError};
@@ -21,34 +22,6 @@ use crate::proto::verdict::Verdict;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// Longest pause between two attempts to reconnect.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
-/// How long a cancelled run's answer is waited for: 5 s from SIGTERM to SIGKILL on the server, 2 s for
-/// what is left, and a second for the way.
-pub const CANCEL_WAIT: Duration = Duration::from_secs(8);
-
-/// What a caller may ask of a run that is under way.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Control {
-    /// Send its process group a signal, named without `SIG`.
-    Signal(String),
-    /// Stop it and everything that it started.
-    Cancel,
-    /// This process is about to be suspended by its terminal.
-    Pause,
-}
-
-/// A run's standard input.
-pub type Input = Box<dyn AsyncRead + Send + Unpin>;
-
-/// What a run is connected to on the caller's side.
-pub struct RunIo {
-    /// Its standard input; none: `/dev/null` on the server.
-    pub stdin: Option<Input>,
-    /// Takes its output.
-    pub output: Box<dyn Output>,
-    /// What the caller asks of it; a closed channel asks nothing.
-    pub control: mpsc::UnboundedReceiver<Control>,
-}
-
 /// A run and what it takes to go on with it on another connection.
 pub(super) struct Driver<'a> {
     target: &'a Target,

@@ -2,279 +2,20 @@
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::connection::{Connection, NoWelcome};
-use super::driver::{CANCEL_WAIT, Control, Input};
-use super::error::{Error, OutputError};
-use super::sink::Sink;
-use super::stdin::StdinSender;
-use crate::conn::{Frame, FrameReader, FrameWriter, HEARTBEAT, SILENCE};
-use crate::proto::code::Code;
+use super::connection::Connection;
+use super::control::{Control, Input};
+use super::error::OutputError;
+use super::state::{Leg, State};
+use crate::conn::{FrameReader, FrameWriter, HEARTBEAT, SILENCE};
 use crate::proto::frame::{self, FrameError};
-use crate::proto::header::{ClientHeader, Refusal, ServerHeader, Started};
-use crate::proto::verdict::Verdict;
-
-/// Bytes that are written between two confirmations while more is waiting.
-const ACK_EVERY: usize = 128 * 1024;
-
-/// How a run's time on one connection ended.
-pub(super) enum Leg {
-    /// With its last word.
-    Final(Box<Result<Verdict, Error>>),
-    /// Too early.
-    Broken(String),
-}
-
-/// Everything about a run that outlives a connection.
-pub(super) struct State {
-    pub(super) id: String,
-    /// Place of the last frame that came in order.
-    pub(super) received: u64,
-    /// The server has answered `started`.
-    pub(super) started: bool,
-    pub(super) sink: Sink,
-    pub(super) stdin: StdinSender,
-    /// The caller wants the run stopped: until when the answer is waited for.
-    pub(super) cancelled: Option<Instant>,
-    /// What is wrong with the output, or the input, here.
-    pub(super) failure: Option<OutputError>,
-    /// Asked while there was no connection.
-    pub(super) pending: Vec<Control>,
-    queue: Vec<u8>,
-    acked: u64,
-    unacked: usize,
-    verdict: Option<Box<Verdict>>,
-}
-
-impl Leg {
-    pub(super) fn done(end: Result<Verdict, Error>) -> Self {
-        Self::Final(Box::new(end))
-    }
-}
-
-impl State {
-    pub(super) fn new(id: String, sink: Sink, stdin: StdinSender) -> Self {
-        Self {
-            id,
-            received: 0,
-            started: false,
-            sink,
-            stdin,
-            cancelled: None,
-            failure: None,
-            pending: Vec::new(),
-            queue: Vec::new(),
-            acked: 0,
-            unacked: 0,
-            verdict: None,
-        }
-    }
-
-    /// Does what the caller asks, or keeps it until there is a run to ask it of.
-    pub(super) fn control(&mut self, control: Control) -> Result<(), FrameError> {
-        if control == Control::Cancel {
-            self.cancelled.get_or_insert_with(|| Instant::now() + CANCEL_WAIT);
-        }
-        if self.started {
-            return self.send(&frame_of(control));
-        }
-        self.pending.push(control);
-        Ok(())
-    }
-
-    /// The last word, if there is one to be had without the server.
-    pub(super) fn last_word(&mut self) -> Option<Leg> {
-        if self.cancelled.is_some()
-            && let Some(verdict) = self.verdict.take()
-        {
-            return Some(self.end(*verdict));
-        }
-        self.finished()
-    }
-
-    /// The last word of a run that was cancelled, when no answer came.
-    pub(super) fn no_answer(&self) -> Error {
-        let text = "it was cancelled, and the server did not say how it ended".into();
-        Error::Unknown { run: self.id.clone(), text, code: None }
-    }
-
-    /// Notes what the sink could not do, when there is no server to tell.
-    pub(super) fn note_failure(&mut self) {
-        self.failure = self.failure.take().or_else(|| self.sink.failure());
-    }
-
-    /// Whether the verdict is here and only the writing goes on.
-    pub(super) fn has_verdict(&self) -> bool {
-        self.verdict.is_some()
-    }
-
-    fn send(&mut self, header: &ClientHeader) -> Result<(), FrameError> {
-        frame::encode(header, b"", &mut self.queue)
-    }
-
-    fn cancel_for(&mut self, failure: OutputError) -> Result<(), FrameError> {
-        if self.failure.is_some() {
-            return Ok(());
-        }
-        self.failure = Some(failure);
-        self.control(Control::Cancel)
-    }
-
-    /// One frame of the server's. The leg's end, if it brings that.
-    fn take(&mut self, frame: Frame) -> Result<Option<Leg>, FrameError> {
-        let leg = match frame.header::<ServerHeader>()? {
-            ServerHeader::Started(started) => self.take_started(&started)?,
-            ServerHeader::Output(output) => {
-                if self.in_order(output.seq)? {
-                    self.unacked += frame.body.len();
-                    let taken = self.sink.piece(output, frame.body);
-                    self.unless_taken(taken)?;
-                }
-                None
-            }
-            ServerHeader::Mark(mark) => {
-                self.in_order(mark.seq)?;
-                None
-            }
-            ServerHeader::Verdict(verdict) => self.take_verdict(verdict)?,
-            ServerHeader::Gap { from, to } => {
-                self.received = to;
-                self.cancel_for(OutputError::Gap { from, to })?;
-                None
-            }
-            ServerHeader::Grant(grant) => {
-                self.stdin.grant(grant);
-                None
-            }
-            ServerHeader::StdinClosed => {
-                self.stdin.close();
-                None
-            }
-            ServerHeader::Refused(refused) => {
-                Some(Leg::done(Err(NoWelcome::refusal(refused.code, refused.text))))
-            }
-            ServerHeader::NotStarted(refusal) => {
-                let Refusal { code, text, .. } = refusal;
-                Some(Leg::done(Err(Error::Refused { code, text })))
-            }
-            ServerHeader::NeverStarted { .. } => Some(Leg::done(Err(Error::Interrupted))),
-            ServerHeader::Lost(refusal) => {
-                Some(Leg::done(Err(self.unknown(refusal.text, refusal.code))))
-            }
-            ServerHeader::Error { code: code @ Code::TakenOver, text } => {
-                Some(Leg::done(Err(self.unknown(text, code))))
-            }
-            ServerHeader::Error { code, text } => {
-                Some(Leg::Broken(format!("{}: {text}", code.name())))
-            }
-            ServerHeader::Welcome(_)
-            | ServerHeader::AlreadyEnded { .. }
-            | ServerHeader::Heartbeat
-            | ServerHeader::Unknown => None,
-        };
-        Ok(leg)
-    }
-
-    fn unknown(&self, text: String, code: Code) -> Error {
-        Error::Unknown { run: self.id.clone(), text, code: Some(code) }
-    }
-
-    fn take_started(&mut self, started: &Started) -> Result<Option<Leg>, FrameError> {
-        if started.run != self.id {
-            return Ok(Some(Leg::Broken("the server answered for another run".into())));
-        }
-        self.started = true;
-        match self.stdin.resume(started) {
-            Some(frames) => self.queue.extend(frames?),
-            None => {
-                let text = "the server does not have the standard input that it confirmed".into();
-                return Ok(Some(Leg::done(Err(self.unknown(text, Code::Corrupt)))));
-            }
-        }
-        for control in std::mem::take(&mut self.pending) {
-            self.send(&frame_of(control))?;
-        }
-        Ok(None)
-    }
-
-    fn in_order(&mut self, seq: u64) -> Result<bool, FrameError> {
-        let expected = self.received + 1;
-        if seq == expected {
-            self.received = seq;
-            return Ok(true);
-        }
-        self.cancel_for(OutputError::Order { expected, got: seq })?;
-        Ok(false)
-    }
-
-    fn unless_taken(&mut self, taken: Result<(), OutputError>) -> Result<(), FrameError> {
-        match taken {
-            Ok(()) => self.sink_moved(),
-            Err(e) => self.cancel_for(e),
-        }
-    }
-
-    fn take_verdict(&mut self, verdict: Box<Verdict>) -> Result<Option<Leg>, FrameError> {
-        if verdict.run != self.id {
-            return Ok(Some(Leg::Broken("the server sent another run's verdict".into())));
-        }
-        // Who has cancelled waits for no more output.
-        if self.failure.is_some() || self.cancelled.is_some() {
-            self.send(&ClientHeader::Ack { seq: verdict.seq })?;
-            return Ok(Some(self.end(*verdict)));
-        }
-        if self.in_order(verdict.seq)? {
-            self.verdict = Some(verdict.clone());
-            let taken = self.sink.finish(verdict);
-            self.unless_taken(taken)?;
-        }
-        Ok(self.finished())
-    }
-
-    fn end(&mut self, verdict: Verdict) -> Leg {
-        Leg::done(match self.failure.take() {
-            Some(error) => Err(Error::Output { error, verdict: Some(Box::new(verdict)) }),
-            None => Ok(verdict),
-        })
-    }
-
-    /// The end, once the verdict is here and everything before it was written.
-    fn finished(&mut self) -> Option<Leg> {
-        let seq = self.verdict.as_ref()?.seq;
-        if self.failure.is_none() && self.sink.written() < seq {
-            return None;
-        }
-        let verdict = self.verdict.take()?;
-        Some(self.end(*verdict))
-    }
-
-    /// Confirms what was written, and cancels when something could not be.
-    fn sink_moved(&mut self) -> Result<(), FrameError> {
-        if let Some(failure) = self.sink.failure() {
-            return self.cancel_for(failure);
-        }
-        let written = self.sink.written();
-        let worth_it = self.unacked >= ACK_EVERY || self.sink.is_idle();
-        if written > self.acked && worth_it {
-            (self.acked, self.unacked) = (written, 0);
-            self.send(&ClientHeader::Ack { seq: written })?;
-        }
-        Ok(())
-    }
-}
-
-fn frame_of(control: Control) -> ClientHeader {
-    match control {
-        Control::Signal(signal) => ClientHeader::Signal { signal },
-        Control::Cancel => ClientHeader::Cancel,
-        Control::Pause => ClientHeader::Pause,
-    }
-}
+use crate::proto::header::ClientHeader;
 
 /// The state as the loops of a leg share it.
 pub(super) struct Shared<'a> {
@@ -289,9 +30,7 @@ pub(super) struct Shared<'a> {
 
 impl<'a> Shared<'a> {
     pub(super) fn new(state: &'a mut State) -> Self {
-        // What a broken connection did not take is said anew on the next one.
-        state.queue.clear();
-        state.acked = 0;
+        state.start_leg();
         Self {
             state: Mutex::new(state),
             writer: Notify::new(),
@@ -335,7 +74,7 @@ impl<'a> Shared<'a> {
             writer.flush().await
         };
         // The run is over; a server that does not hear it forgets it by itself.
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), sent).await;
+        let _ = tokio::time::timeout(Duration::from_secs(1), sent).await;
     }
 
     async fn read<R: AsyncRead + Unpin>(&self, reader: &mut FrameReader<R>) -> Leg {
@@ -379,7 +118,7 @@ impl<'a> Shared<'a> {
 
     /// A connection that takes nothing more may still bring the reason: reading ends the leg.
     async fn read_on(&self, why: String) -> Leg {
-        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
         Leg::Broken(why)
     }
 
@@ -402,7 +141,7 @@ impl<'a> Shared<'a> {
     async fn read_input(&self, input: &mut Option<Input>) -> Leg {
         let Some(source) = input else { return std::future::pending().await };
         loop {
-            let wanted = self.lock().stdin.wanted();
+            let wanted = self.lock().stdin_wanted();
             let Some(wanted) = wanted else {
                 self.credit.notified().await;
                 continue;

@@ -2,10 +2,12 @@
 
 mod command;
 mod connection;
+mod control;
 mod driver;
 mod error;
 mod leg;
 mod sink;
+mod state;
 mod stdin;
 
 use std::io;
@@ -16,7 +18,7 @@ use tokio::sync::mpsc;
 
 pub use command::Command;
 pub use connection::Target;
-pub use driver::{CANCEL_WAIT, Control, Input, RunIo};
+pub use control::{CANCEL_WAIT, Control, Input, RunIo};
 pub use error::{Error, OutputError, UsageError};
 pub use sink::{INLINE_LIMIT, Output};
 

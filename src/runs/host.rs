@@ -40,6 +40,12 @@ pub struct Settings {
     pub memory_budget: u64,
 }
 
+impl Default for Settings {
+    fn default() -> Self {
+        Self { shell: "/bin/sh".into(), max_runs: 1024, memory_budget: 256 << 20 }
+    }
+}
+
 /// All runs of one server.
 #[derive(Debug)]
 pub struct Host {
@@ -120,8 +126,9 @@ impl Host {
                 &self.budget,
             ))
         };
+        // Of what may have run before nobody says that it was refused, however full the server is.
         if let Some(full) = self.no_place()
-            && self.table.live(&key).is_none()
+            && self.table.is_free(&key, request.first_sent_ago)
         {
             return Err(full);
         }
@@ -330,7 +337,7 @@ impl Host {
 
     /// The client has the verdict: the run's record is dropped, its id remembered for a while.
     pub fn confirmed(&self, run: &Run) {
-        self.table.end(&run.key, Code::Forgotten);
+        self.table.confirm(&run.key);
         self.idle.notify_waiters();
     }
 
@@ -364,15 +371,20 @@ impl Host {
         }
     }
 
-    /// Waits until no verdict is left that its client has not confirmed.
+    /// Waits until no client is left that has not confirmed its run's verdict.
     pub async fn all_confirmed(&self) {
         loop {
             let changed = self.idle.notified();
-            if self.table.live_count() == 0 {
+            if self.table.all_live().iter().all(|run| run.abandoned_since().is_some()) {
                 return;
             }
             changed.await;
         }
+    }
+
+    /// A connection has ended.
+    pub fn left(&self) {
+        self.idle.notify_waiters();
     }
 
     /// Waits until every run has its verdict.

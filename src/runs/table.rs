@@ -1,6 +1,6 @@
 //! The claim table: which ids are taken, by what, and what is remembered of those that are over.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +10,8 @@ use super::clock;
 use super::id::RunId;
 use crate::proto::code::Code;
 
-/// How long a final answer is kept for a client that has not confirmed it.
+/// How long a final answer is kept for a client that has not confirmed it, and how old a request may be
+/// to be started: whoever may still ask is still remembered.
 pub const KEEP: Duration = Duration::from_secs(600);
 /// How long an id is remembered after its client confirmed the end, or gave it up. No connection lives
 /// through 45 s of silence, so a request that the network holds back for longer has no way in.
@@ -19,7 +20,7 @@ pub const REMEMBER: Duration = Duration::from_secs(60);
 pub const IDS_LIMIT: usize = 262_144;
 
 /// An id under the identity that claimed it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     /// The identity's stable name.
     pub identity: Arc<str>,
@@ -60,8 +61,8 @@ pub struct Table<R> {
 #[derive(Debug)]
 struct Inner<R> {
     entries: HashMap<Key, Entry<R>>,
-    /// When to forget what is past, soonest first: every entry here has the same time to live.
-    expiry: VecDeque<(Instant, Key)>,
+    /// When to forget what is past, soonest first.
+    expiry: BTreeSet<(Instant, Key)>,
     live: usize,
 }
 
@@ -69,7 +70,7 @@ impl<R> Table<R> {
     /// An empty table. Of ids first sent before `memory_begins` (time since boot) it knows nothing.
     #[must_use]
     pub fn new(memory_begins: Duration) -> Self {
-        let inner = Inner { entries: HashMap::new(), expiry: VecDeque::new(), live: 0 };
+        let inner = Inner { entries: HashMap::new(), expiry: BTreeSet::new(), live: 0 };
         Self { inner: Mutex::new(inner), memory_begins }
     }
 
@@ -97,19 +98,16 @@ impl<R> Table<R> {
         Claim::New(run)
     }
 
+    /// Whether nothing is known of an id and nothing can have been forgotten: it was never accepted.
+    #[must_use]
+    pub fn is_free(&self, key: &Key, first_sent_ago: Duration) -> bool {
+        !self.lock().entries.contains_key(key) && !self.may_have_forgotten(first_sent_ago)
+    }
+
     fn may_have_forgotten(&self, first_sent_ago: Duration) -> bool {
         let first_sent = clock::boottime().checked_sub(first_sent_ago);
         !first_sent_ago.is_zero()
             && (first_sent_ago >= KEEP || first_sent < Some(self.memory_begins))
-    }
-
-    /// The run of an id, if it is there.
-    #[must_use]
-    pub fn live(&self, key: &Key) -> Option<Arc<R>> {
-        match self.lock().entries.get(key) {
-            Some(Entry::Live(run)) => Some(Arc::clone(run)),
-            _ => None,
-        }
     }
 
     /// Gives an id up. Buries it if it is free, so that a late request finds it taken; otherwise
@@ -123,18 +121,27 @@ impl<R> Table<R> {
             None if self.may_have_forgotten(first_sent_ago) => Claim::Past(Code::BeforeMemory),
             None if inner.entries.len() >= IDS_LIMIT => Claim::Full,
             None => {
-                inner.remember(key, Code::Buried);
+                inner.remember(key, Code::Buried, REMEMBER);
                 Claim::Past(Code::Buried)
             }
         }
     }
 
-    /// A run is over: its id is remembered for a while, for the reason that `code` gives.
+    /// A run is over and its client knows how it ended.
+    pub fn confirm(&self, key: &Key) {
+        self.past(key, Code::Forgotten, REMEMBER);
+    }
+
+    /// Nothing more can be said of a run, for the reason that `code` gives, to a client that may still ask.
     pub fn end(&self, key: &Key, code: Code) {
+        self.past(key, code, KEEP);
+    }
+
+    fn past(&self, key: &Key, code: Code, keep: Duration) {
         let mut inner = self.lock();
         if let Some(Entry::Live(_)) = inner.entries.get(key) {
             inner.live -= 1;
-            inner.remember(key, code);
+            inner.remember(key, code, keep);
         }
     }
 
@@ -173,15 +180,15 @@ impl<R> Table<R> {
 }
 
 impl<R> Inner<R> {
-    fn remember(&mut self, key: &Key, code: Code) {
+    fn remember(&mut self, key: &Key, code: Code, keep: Duration) {
         self.entries.insert(key.clone(), Entry::Past(code));
-        self.expiry.push_back((Instant::now() + REMEMBER, key.clone()));
+        self.expiry.insert((Instant::now() + keep, key.clone()));
     }
 
     fn expire(&mut self) {
         let now = Instant::now();
-        while self.expiry.front().is_some_and(|(at, _)| *at <= now) {
-            if let Some((_, key)) = self.expiry.pop_front() {
+        while self.expiry.first().is_some_and(|(at, _)| *at <= now) {
+            if let Some((_, key)) = self.expiry.pop_first() {
                 self.entries.remove(&key);
             }
         }
@@ -210,7 +217,7 @@ mod tests {
             matches!(table.claim(&key("a", "x"), NOW, || Arc::new(2)), Claim::Existing(r) if *r == 1)
         );
         assert!(matches!(table.claim(&key("b", "x"), NOW, || Arc::new(3)), Claim::New(_)));
-        table.end(&key("a", "x"), Code::Forgotten);
+        table.confirm(&key("a", "x"));
         tokio::time::advance(REMEMBER - Duration::from_millis(1)).await;
         assert!(matches!(
             table.claim(&key("a", "x"), NOW, || Arc::new(4)),
@@ -219,6 +226,22 @@ mod tests {
         tokio::time::advance(Duration::from_millis(1)).await;
         assert!(matches!(table.claim(&key("a", "x"), NOW, || Arc::new(5)), Claim::New(_)));
         assert_eq!(table.live_count(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_end_that_nobody_confirmed_is_remembered_as_long_as_its_client_may_ask() {
+        let table = table();
+        for (n, id) in ["x", "y"].into_iter().enumerate() {
+            table.claim(&key("a", id), NOW, || Arc::new(u8::try_from(n).unwrap()));
+        }
+        table.end(&key("a", "x"), Code::Forgotten);
+        table.confirm(&key("a", "y"));
+        let ago = KEEP - Duration::from_millis(1);
+        tokio::time::advance(ago).await;
+        let again = table.claim(&key("a", "x"), ago, || Arc::new(2));
+        assert!(matches!(again, Claim::Past(Code::Forgotten)), "{again:?}");
+        assert!(!table.is_free(&key("a", "x"), NOW) && !table.is_free(&key("a", "x"), KEEP));
+        assert!(table.is_free(&key("a", "y"), NOW) && !table.is_free(&key("a", "y"), KEEP));
     }
 
     #[tokio::test]

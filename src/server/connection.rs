@@ -8,9 +8,11 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info, warn};
 
 use super::Shared;
+use super::end::{SessionEnd, last_word, say_and_close};
 use super::lobby::Place;
+use super::outbox::Outbox;
 use super::requests::Requests;
-use super::session::{Outbox, SessionEnd, last_word, say_and_close, serve as serve_session};
+use super::session::serve as serve_session;
 use crate::conn::{FrameReader, FrameWriter};
 use crate::handshake::{AGENT, Channel, Login, LoginError, Origin, judge};
 use crate::identity::{Identity, News};
@@ -20,7 +22,7 @@ use crate::proto::header::{Refused, ServerHeader, Welcome};
 use crate::transport::{Accepted, HandshakeError, Peer, Stream};
 
 /// TLS and login together may take so long.
-pub(super) const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
+pub const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 type Reader = FrameReader<ReadHalf<Stream>>;
 type Writer = FrameWriter<WriteHalf<Stream>>;
@@ -148,6 +150,7 @@ impl LoggedIn {
         let still_in = still_in(shared, origin, who);
         let requests = Requests { host, identity, outbox, still_in };
         let end = serve_session(reader, writer, requests, shared.config.idle_timeout).await;
+        shared.host.left();
         match end {
             SessionEnd::Closed => debug!(%peer, "{end}"),
             SessionEnd::Conn(_) | SessionEnd::Word { .. } => {

@@ -1,9 +1,13 @@
 //! The server: connections in, runs out.
 
+pub mod classic;
 mod connection;
+mod end;
 mod lobby;
+mod outbox;
 mod requests;
 mod session;
+mod start;
 mod throttle;
 
 use std::io;
@@ -14,8 +18,11 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+pub use connection::LOGIN_TIMEOUT;
 pub use lobby::PLACES;
-pub use session::{ANSWERS_LIMIT, LONGEST_PAUSE};
+pub use outbox::ANSWERS_LIMIT;
+pub use session::LONGEST_PAUSE;
+pub use start::{NAME_LIMIT, Options, Server, StartError};
 
 use crate::identity::Authorized;
 use crate::proto::verdict::StopBy;
@@ -38,6 +45,16 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// How long runs may go on after the first call to shut down.
     pub drain_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_connections: 4096,
+            idle_timeout: Duration::from_secs(600),
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
 }
 
 /// What all connections of a server share.
@@ -86,6 +103,8 @@ pub async fn run(
 }
 
 async fn drain(host: &Host, drain_timeout: Duration, shutdown: &mut mpsc::Receiver<()>) {
+    // Without systemd there is nobody to tell.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     info!("shutting down: no new runs, {} s for those under way", drain_timeout.as_secs());
     host.close_to_new();
     let at_once = tokio::select! {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tracing::{debug, info};
 
-use super::session::{Outbox, SessionEnd};
+use super::end::SessionEnd;
+use super::outbox::Outbox;
 use crate::exec::Signal;
 use crate::proto::code::Code;
 use crate::proto::header::{ClientHeader, Refusal, Refused, RunRequest, ServerHeader};

@@ -2,4 +2,9 @@
 
 mod support;
 
+mod classic;
+mod cuts;
+mod docs;
+mod memory;
+mod python;
 mod quick;

@@ -1,6 +1,7 @@
 //! What the tests stand on: servers on free ports in folders of their own, clients, a relay that can
 //! cut, and waiting for what is to become true.
 
+pub(crate) mod cutter;
 pub(crate) mod raw;
 pub(crate) mod relay;
 pub(crate) mod server;
@@ -44,4 +45,26 @@ pub(crate) fn pid_in(path: &Path) -> u32 {
 pub(crate) fn kill(pid: u32, signal: rustix::process::Signal) {
     let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
     rustix::process::kill_process(pid, signal).unwrap();
+}
+
+/// Numbers that differ from run to run; `REXEC_TEST_SEED` brings those of a failed run back.
+pub(crate) struct Random(u64);
+
+impl Random {
+    /// Prints its seed, which a failed test shows.
+    pub(crate) fn new() -> Self {
+        let clock = || std::time::UNIX_EPOCH.elapsed().map_or(1, |t| t.as_nanos() as u64);
+        let seed = std::env::var("REXEC_TEST_SEED").ok().and_then(|s| s.parse().ok());
+        let seed = seed.unwrap_or_else(clock) | 1;
+        println!("REXEC_TEST_SEED={seed}");
+        Self(seed)
+    }
+
+    /// A number below `limit` (xorshift64*; Vigna, 2016).
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11) % limit
+    }
 }

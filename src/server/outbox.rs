@@ -1,0 +1,117 @@
+//! What waits to be sent on one connection: answers first, then the frames of its run.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use super::end::SessionEnd;
+use crate::proto::code::Code;
+use crate::proto::header::ServerHeader;
+use crate::runs::record::encode;
+use crate::runs::run::Owner;
+
+/// Most answers that wait for a client that asks but does not read.
+pub const ANSWERS_LIMIT: usize = 64;
+
+/// What both loops of a session share.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    state: Mutex<Pending>,
+    called: Notify,
+}
+
+/// What waits to be sent.
+#[derive(Debug, Default)]
+struct Pending {
+    answers: Vec<Bytes>,
+    run: Option<Current>,
+    /// The writer holds a welcome that was not sent.
+    greeting: bool,
+}
+
+/// The run whose frames are being sent.
+#[derive(Debug, Clone)]
+pub(super) struct Current {
+    pub(super) owner: Arc<Owner>,
+    /// Place of the last frame that was sent.
+    pub(super) sent: u64,
+    /// The verdict was sent; its confirmation is waited for.
+    ended: bool,
+}
+
+impl Outbox {
+    /// The outbox of a session whose writer holds the welcome: it is to be sent at once, but after the
+    /// answer to a request that is there already.
+    pub(super) fn greeting() -> Self {
+        let outbox = Self::default();
+        outbox.lock().greeting = true;
+        outbox
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pending> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues an answer.
+    pub(super) fn answer(&self, header: &ServerHeader) -> Result<(), SessionEnd> {
+        let frame = encode(header, b"")?;
+        let mut pending = self.lock();
+        if pending.answers.len() >= ANSWERS_LIMIT {
+            return Err(SessionEnd::word(
+                Code::Flooded,
+                "more was asked than was read of the answers",
+            ));
+        }
+        pending.answers.push(frame);
+        self.called.notify_one();
+        Ok(())
+    }
+
+    /// Sends a run's frames after `after` from now on, behind the answers that wait.
+    pub(super) fn follow(&self, owner: Owner, after: u64) {
+        self.lock().run = Some(Current { owner: Arc::new(owner), sent: after, ended: false });
+        self.called.notify_one();
+    }
+
+    /// The run that is being served.
+    pub(super) fn owner(&self) -> Option<Arc<Owner>> {
+        self.lock().run.as_ref().map(|run| Arc::clone(&run.owner))
+    }
+
+    /// Whether a run is under way whose verdict was not sent yet.
+    pub(super) fn is_busy(&self) -> bool {
+        self.lock().run.as_ref().is_some_and(|run| !run.ended)
+    }
+
+    /// Lets go of the run.
+    pub(super) fn leave(&self) {
+        self.lock().run = None;
+    }
+
+    pub(super) fn take(&self) -> (Vec<Bytes>, Option<Current>, bool) {
+        let mut pending = self.lock();
+        let greeting = std::mem::take(&mut pending.greeting);
+        (std::mem::take(&mut pending.answers), pending.run.clone(), greeting)
+    }
+
+    /// Notes how far the record was sent, if it is still the same run's.
+    pub(super) fn sent(&self, current: &Current, last: u64, ended: bool) {
+        if let Some(run) = &mut self.lock().run
+            && Arc::ptr_eq(&run.owner, &current.owner)
+        {
+            (run.sent, run.ended) = (last, ended);
+        }
+    }
+
+    /// Waits until there may be something to send.
+    pub(super) async fn wait(&self, current: Option<&Current>) {
+        match current {
+            Some(run) => tokio::select! {
+                () = self.called.notified() => {}
+                () = run.owner.called() => {}
+            },
+            None => self.called.notified().await,
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The documents say what the program does.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use rexec::proto::code::Code;
+use rexec::proto::digest::Digest;
+use rexec::proto::frame::{Decoded, Limits, decode};
+use rexec::proto::header::{ClientHeader, RunRequest, ServerHeader};
+use rexec::runs::{credit, id, record, request, table};
+use rexec::{conn, exec, handshake, identity, server};
+use serde_json::Value;
+
+use super::support::{Server, raw::Raw};
+
+fn page(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+/// Every limit, in bytes, milliseconds or pieces.
+fn limits() -> BTreeMap<&'static str, u128> {
+    let count = |n: usize| n as u128;
+    let time = |d: Duration| d.as_millis();
+    BTreeMap::from([
+        ("HEADER_LIMIT", count(Limits::FULL.header)),
+        ("BODY_LIMIT", count(Limits::FULL.body)),
+        ("HELLO_HEADER_LIMIT", count(Limits::HELLO.header)),
+        ("KEYS_LIMIT", count(handshake::KEYS_LIMIT)),
+        ("PROOF_LIMIT", count(identity::PROOF_LIMIT)),
+        ("LOGIN_TIMEOUT", time(server::LOGIN_TIMEOUT)),
+        ("PLACES", count(server::PLACES)),
+        ("ID_LIMIT", count(id::ID_LIMIT)),
+        ("TEXT_LIMIT", count(exec::spec::TEXT_LIMIT)),
+        ("DEFAULT_GRACE", time(request::DEFAULT_GRACE)),
+        ("LONGEST_GRACE", time(request::LONGEST_GRACE)),
+        ("OUTPUT_FLOOR", count(credit::OUTPUT.floor)),
+        ("OUTPUT_FIRST", count(credit::OUTPUT.first)),
+        ("OUTPUT_LARGEST", count(credit::OUTPUT.largest)),
+        ("STDIN_FIRST", count(credit::INPUT.first)),
+        ("STDIN_LARGEST", count(credit::INPUT.largest)),
+        ("MARK_EVERY", record::MARK_EVERY.into()),
+        ("HEARTBEAT", time(conn::HEARTBEAT)),
+        ("SILENCE", time(conn::SILENCE)),
+        ("LONGEST_PAUSE", time(server::LONGEST_PAUSE)),
+        ("ANSWERS_LIMIT", count(server::ANSWERS_LIMIT)),
+        ("KEEP", time(table::KEEP)),
+        ("REMEMBER", time(table::REMEMBER)),
+        ("IDS_LIMIT", count(table::IDS_LIMIT)),
+    ])
+}
+
+/// A row such as `| SILENCE | 45 s | … |`.
+fn limit(row: &str) -> Option<(&str, u128)> {
+    let mut cells = row.strip_prefix("| ")?.split(" | ");
+    let (name, value) = (cells.next()?, cells.next()?);
+    let number: u128 = value.split(' ').next()?.replace(',', "").parse().ok()?;
+    Some((name, if value.ends_with(" s") { number * 1000 } else { number }))
+}
+
+#[test]
+fn each_limit_in_the_protocol_has_the_value_of_the_program() {
+    let text = page("docs/protocol.md");
+    let table = text.split("\n## Limits\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let said: BTreeMap<&str, u128> = table.lines().filter_map(limit).collect();
+    assert_eq!(said, limits());
+    for name in limits().keys().filter(|name| **name != "PLACES") {
+        assert!(text.matches(name).count() >= 2, "{name} stands in the table alone");
+    }
+}
+
+#[test]
+fn the_protocol_names_every_code_field_and_frame() {
+    let text = page("docs/protocol.md");
+    let codes = Code::ALL.iter().map(|code| code.name());
+    let frames = page("src/proto/header.rs");
+    let frames: Vec<String> = frames.lines().filter_map(variant).collect();
+    assert!(frames.len() > 25, "{frames:?}");
+    for name in codes.chain(RunRequest::KNOWN).map(str::to_owned).chain(frames) {
+        assert!(text.contains(&format!("`{name}`")), "{name} is missing");
+    }
+}
+
+/// The wire's name of a variant of the two enums of frames.
+fn variant(line: &str) -> Option<String> {
+    let name = line.strip_prefix("    ")?;
+    let end = name.find(|c: char| !c.is_ascii_alphanumeric())?;
+    let (name, rest) = name.split_at(end);
+    let is_variant = name.starts_with(|c: char| c.is_ascii_uppercase())
+        && (rest.starts_with(['(', ',']) || rest == " {")
+        && !["Unknown", "Shell", "Argv", "Script", "Both"].contains(&name);
+    let snake = |c: char| match c {
+        'A'..='Z' => format!("_{}", c.to_ascii_lowercase()),
+        c => c.to_string(),
+    };
+    is_variant.then(|| name.chars().map(snake).collect::<String>()[1..].to_owned())
+}
+
+/// One line of the example: who speaks, and the bytes.
+fn example() -> Vec<(char, Vec<u8>)> {
+    let text = page("docs/protocol.md");
+    let lines = text.split("```frames\n").nth(1).unwrap().split("```").next().unwrap();
+    let bytes = |line: &str| {
+        let (prefix, rest) = line[2..].split_once(' ').unwrap();
+        let (header, body) = rest.rsplit_once("} ").unwrap_or((&rest[..rest.len() - 1], ""));
+        [unhex(prefix), format!("{header}}}").into_bytes(), unhex(body)].concat()
+    };
+    lines.lines().map(|line| (line.chars().next().unwrap(), bytes(line))).collect()
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digit = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).unwrap();
+    (0..text.len()).step_by(2).map(digit).collect()
+}
+
+#[test]
+fn the_example_of_the_protocol_is_what_a_server_answers() {
+    let server = Server::start(&[]);
+    let mut raw = Raw::connect(&server);
+    for (who, bytes) in example() {
+        let Ok(Decoded::Frame(frame)) = decode(&bytes, Limits::FULL) else { panic!("{bytes:?}") };
+        assert_eq!(frame.len(), bytes.len());
+        let said: Value = serde_json::from_slice(frame.header).unwrap();
+        if who == '>' {
+            let header: ClientHeader = serde_json::from_value(said.clone()).unwrap();
+            assert_ne!(header, ClientHeader::Unknown, "{said}");
+            raw.stream.write_all(&bytes).unwrap();
+            continue;
+        }
+        let header: ServerHeader = serde_json::from_value(said.clone()).unwrap();
+        if let ServerHeader::Output(output) = header {
+            assert_eq!(output.hash, Digest::of(frame.body));
+        }
+        let (answer, body) = raw.expect(&frame.kind);
+        assert_eq!(body, frame.body);
+        let members = |v: &Value| v.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        assert_eq!(members(&answer), members(&said));
+    }
+}
+
+/// `UPDATE_DOCS=1 cargo test --test it docs::` writes the page anew.
+#[test]
+fn the_page_of_errors_is_the_programs() {
+    let made = rexec::cli::status::errors_page();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/errors.md"), &made).unwrap();
+    }
+    assert_eq!(page("docs/errors.md"), made, "run UPDATE_DOCS=1 cargo test --test it docs::");
+}
