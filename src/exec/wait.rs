@@ -87,14 +87,14 @@ impl Child {
     /// # Errors
     /// Somebody else has reaped it: how it ended cannot be known.
     pub async fn exited(&self) -> io::Result<Exit> {
+        let pidfd = self.pidfd.as_ref().ok_or(Errno::CHILD)?;
         loop {
+            // Costs no system call before the end, however often it is asked.
+            let mut ready = pidfd.readable().await?;
             if let Some(end) = self.ended()? {
                 return Ok(Exit { end, at: Instant::now() });
             }
-            match &self.pidfd {
-                Some(pidfd) => pidfd.readable().await?.retain_ready(),
-                None => return Err(Errno::CHILD.into()),
-            }
+            ready.clear_ready();
         }
     }
 
