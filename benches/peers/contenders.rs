@@ -36,6 +36,9 @@ pub(crate) struct Peers {
     pub(crate) ssh: Option<Ssh>,
 }
 
+/// Makes the command for shell text, reaching the server at a port.
+type MakeCommand = Box<dyn Fn(u16, &str) -> Command>;
+
 /// A way to run shell text.
 pub(crate) struct Contender {
     pub(crate) name: &'static str,
@@ -43,8 +46,8 @@ pub(crate) struct Contender {
     pub(crate) server: Option<Server>,
     /// The port of that server.
     pub(crate) port: u16,
-    /// Makes the command for shell text, reaching the server at a port.
-    pub(crate) command: Box<dyn Fn(u16, &str) -> Command>,
+    /// How.
+    pub(crate) command: MakeCommand,
 }
 
 impl Contender {

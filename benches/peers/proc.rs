@@ -2,15 +2,48 @@
 
 use std::fs;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
+
+/// Between two looks at a server.
+const INTERVAL: Duration = Duration::from_millis(5);
 
 /// A process that this program did not start.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Server(pub(crate) u32);
 
 impl Server {
+    /// What a task costs the server and its processes in processor time.
+    ///
+    /// A process of sshd's may end without being waited for, and its time is then in nobody's books: so
+    /// they are read again and again, and what is missed is the last interval of such a process.
+    pub(crate) fn spends<T>(self, task: impl FnOnce() -> T) -> io::Result<(T, Duration)> {
+        self.settle()?;
+        let before = self.cpu()?;
+        let is_over = AtomicBool::new(false);
+        let look = || {
+            let mut most = before;
+            while !is_over.load(Ordering::Relaxed) {
+                // A process that ends while it is looked at is seen in the next round, or was before.
+                most = self.cpu().unwrap_or(most).max(most);
+                thread::sleep(INTERVAL);
+            }
+            most
+        };
+        let (done, most) = thread::scope(|scope| {
+            let looking = scope.spawn(look);
+            let done = task();
+            is_over.store(true, Ordering::Relaxed);
+            (done, looking.join())
+        });
+        self.settle()?;
+        let most = most.map_err(|_| io::Error::other("the watch on the server failed"))?;
+        Ok((done, self.cpu()?.max(most) - before))
+    }
+
     /// Processor time of the server, of its live descendants, and of those that were waited for.
-    pub(crate) fn cpu(self) -> io::Result<Duration> {
+    fn cpu(self) -> io::Result<Duration> {
         let tick = rustix::param::clock_ticks_per_second();
         let mut ticks = 0;
         for pid in self.tree()? {
@@ -22,10 +55,10 @@ impl Server {
         Ok(Duration::from_millis(ticks * 1000 / tick))
     }
 
-    /// Waits until the server has no children left: then their processor time is in its own books.
-    pub(crate) fn settle(self) -> io::Result<()> {
+    /// Waits until the server has no children left.
+    fn settle(self) -> io::Result<()> {
         while self.tree()?.len() > 1 {
-            std::thread::sleep(Duration::from_millis(1));
+            thread::sleep(INTERVAL);
         }
         Ok(())
     }

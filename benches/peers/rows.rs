@@ -9,7 +9,6 @@ use rexec::{Client, Command};
 
 use crate::Fallible;
 use crate::contenders::{Contender, Peers, Ssh};
-use crate::proc::Server;
 use crate::report::{Line, Mark, Row};
 use crate::spawn::{self, Sample};
 use crate::stats::median;
@@ -187,16 +186,17 @@ struct Bulk {
 
 impl Bulk {
     fn measure(contender: &Contender, text: &str, bytes: u64) -> Fallible<Self> {
-        let spent = |server: Option<Server>| {
-            server.map(|server| server.settle().and_then(|()| server.cpu())).transpose()
+        let (client, server) = match contender.server {
+            None => (spawn::run(contender.run(text))?, None),
+            Some(server) => {
+                let (client, spent) = server.spends(|| spawn::run(contender.run(text)))?;
+                (client?, Some(spent))
+            }
         };
-        let before = spent(contender.server)?;
-        let client = spawn::run(contender.run(text))?;
-        let after = spent(contender.server)?;
         if client.bytes != bytes {
             return Err(format!("{} brought {} bytes", contender.name, client.bytes).into());
         }
-        Ok(Self { client, server: after.zip(before).map(|(after, before)| after - before) })
+        Ok(Self { client, server })
     }
 }
 
