@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempPath};
 
 use crate::client::{INLINE_LIMIT, Output};
 use crate::proto::header::Stream;
-use crate::proto::verdict::Verdict;
+use crate::proto::verdict::{StreamEndKind, Verdict};
 
 /// Most bytes of output that `--json` holds.
 pub(super) const JSON_LIMIT: usize = 256 * 1024 * 1024;
@@ -60,38 +60,48 @@ fn is_writable(fd: impl AsFd) -> bool {
 
 /// A file for stdout; stderr goes where it always goes.
 pub(super) struct ToFile {
-    target: Target,
-    path: PathBuf,
+    file: File,
+    /// The name that it takes when it is whole; none for what is no regular file, and stays what it
+    /// is: a device, a pipe.
+    rename: Option<(Unfinished, PathBuf)>,
 }
 
-enum Target {
-    /// A new file, which takes its name when it is whole.
-    Temporary(Option<NamedTempFile>),
-    /// Something that is no regular file, and stays what it is: a device, a pipe.
-    AsItIs(File),
+/// The temporary name of a file that is not whole. A thread of the client's holds the
+/// file, and the end of the process does not wait for that thread: so the name is shared.
+#[derive(Clone)]
+pub(super) struct Unfinished(Arc<Mutex<Option<TempPath>>>);
+
+impl Unfinished {
+    fn take(&self) -> Option<TempPath> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Removes the file, if it was not renamed.
+    pub(super) fn remove(&self) {
+        drop(self.take());
+    }
 }
 
 impl ToFile {
     /// Opens what `path` stands for. A link is followed: what it points to is replaced.
     pub(super) fn create(path: &Path) -> io::Result<Self> {
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let target = match fs::metadata(&path) {
-            Ok(found) if found.is_dir() => return Err(Errno::ISDIR.into()),
+        match fs::metadata(&path) {
+            Ok(found) if found.is_dir() => Err(Errno::ISDIR.into()),
             Ok(found) if !found.is_file() => {
-                Target::AsItIs(File::options().write(true).open(&path)?)
+                Ok(Self { file: File::options().write(true).open(&path)?, rename: None })
             }
-            _ => Target::Temporary(Some(temporary(&path)?)),
-        };
-        Ok(Self { target, path })
-    }
-
-    fn file(&mut self) -> io::Result<&mut File> {
-        match &mut self.target {
-            Target::AsItIs(file) => Ok(file),
-            Target::Temporary(file) => {
-                file.as_mut().map(NamedTempFile::as_file_mut).ok_or_else(|| Errno::BADF.into())
+            _ => {
+                let (file, name) = temporary(&path)?.into_parts();
+                let unfinished = Unfinished(Arc::new(Mutex::new(Some(name))));
+                Ok(Self { file, rename: Some((unfinished, path)) })
             }
         }
+    }
+
+    /// For whoever has to remove the file if it does not become whole.
+    pub(super) fn unfinished(&self) -> Option<Unfinished> {
+        self.rename.as_ref().map(|(unfinished, _)| unfinished.clone())
     }
 }
 
@@ -111,15 +121,18 @@ impl Output for ToFile {
     fn write(&mut self, stream: Stream, bytes: &[u8]) -> io::Result<()> {
         match stream {
             Stream::Stderr => Standard.write(stream, bytes),
-            Stream::Stdout | Stream::Both => self.file()?.write_all(bytes),
+            Stream::Stdout | Stream::Both => self.file.write_all(bytes),
         }
     }
 
-    fn finish(&mut self, _: &Verdict) -> io::Result<()> {
-        if let Target::Temporary(file) = &mut self.target
-            && let Some(file) = file.take()
+    /// What a stop has cut short is not whole.
+    fn finish(&mut self, verdict: &Verdict) -> io::Result<()> {
+        let end = verdict.stdout.or(verdict.both);
+        if end.is_some_and(|end| end.end != StreamEndKind::Cut)
+            && let Some((unfinished, path)) = &self.rename
+            && let Some(name) = unfinished.take()
         {
-            file.persist(&self.path).map_err(|e| e.error)?;
+            name.persist(path).map_err(|e| e.error)?;
         }
         Ok(())
     }

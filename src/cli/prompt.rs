@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use super::complain;
 use super::output::{Standard, write_all};
 use super::signals::{AskedSoFar, Signals};
-use super::status::{Status, of_error, of_verdict};
+use super::status::{Status, of_end};
 use crate::client::{Client, Command, Error, RunIo};
 
 const PROMPT: &[u8] = b"rexec> ";
@@ -61,13 +61,11 @@ async fn one(client: &mut Client, signals: &mut Signals, command: Command) -> u8
     let asked = AskedSoFar::default();
     let (order, control) = mpsc::unbounded_channel();
     let io = RunIo { stdin: None, output: Box::new(Standard), control };
-    let answer = tokio::select! {
-        end = client.run(&command, io) => match end {
-            Ok(verdict) => of_verdict(&verdict, asked.get()),
-            Err(error) => of_error(&error, asked.get()),
-        },
-        () = signals.pass_on(&order, &asked) => of_error(&Error::Interrupted, asked.get()),
+    let end = tokio::select! {
+        end = client.run(&command, io) => end,
+        () = signals.pass_on(&order, &asked) => Err(Error::hurried()),
     };
+    let answer = of_end(&end, asked.get());
     if let Some(line) = &answer.line {
         complain("rexec", line);
     }

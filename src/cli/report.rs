@@ -5,7 +5,6 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
 use super::status::Answer;
-use crate::client::Error;
 use crate::proto::verdict::Verdict;
 
 /// One object: the whole truth about a run.
@@ -43,14 +42,9 @@ struct Texts {
 impl<'a> Report<'a> {
     pub(super) fn new(
         answer: &'a Answer,
-        end: &'a Result<Verdict, Error>,
+        verdict: Option<&'a Verdict>,
         output: Option<[Vec<u8>; 2]>,
     ) -> Self {
-        let verdict = match end {
-            Ok(verdict) => Some(verdict),
-            Err(Error::Output { verdict, .. }) => verdict.as_deref(),
-            Err(_) => None,
-        };
         Self {
             status: answer.status.code(),
             outcome: answer.status.name(),

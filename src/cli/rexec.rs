@@ -9,11 +9,11 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::client_args::{Args, definition};
-use super::output::{Kept, Standard, ToFile, write_all};
+use super::output::{Kept, Standard, ToFile, Unfinished, write_all};
 use super::prompt;
 use super::report::Report;
 use super::signals::{AskedSoFar, Signals};
-use super::status::{Answer, Asked, Status, of_error, of_verdict};
+use super::status::{Answer, Status, of_end};
 use super::{complain, print_definition};
 use crate::client::{Client, Command, Error, Input, Output, RunIo, SetupError, Target};
 use crate::identity::{Key, host_key, local_identity};
@@ -48,14 +48,11 @@ async fn run(args: &Args) -> u8 {
     let Some(endpoint) = &args.addr else { return Status::Usage.code() };
     let client = match target(args, endpoint) {
         Ok(target) => Client::new(target).reconnect_timeout(args.reconnect_timeout),
-        Err(e) => return setup_failed(args, &e),
+        Err(e) => return not_sent(args, Status::Unreached, e.to_string()),
     };
     let command = match command(args) {
         Ok(command) => command,
-        Err(line) => {
-            complain("rexec", &line);
-            return Status::Usage.code();
-        }
+        Err(line) => return not_sent(args, Status::Usage, line),
     };
     if args.command.is_empty() && io::stdin().is_terminal() {
         return prompt::run(client, |text| with_options(args, Command::shell(text))).await;
@@ -63,17 +60,10 @@ async fn run(args: &Args) -> u8 {
     one(args, client, command).await
 }
 
-fn setup_failed(args: &Args, error: &SetupError) -> u8 {
-    let answer = Answer { status: Status::Unreached, line: Some(error.to_string()), code: None };
-    if !args.quiet {
-        complain("rexec", &error.to_string());
-    }
-    // Without a server there is no verdict, but there is an outcome.
-    let end = Err(Error::Interrupted);
-    if let Some(path) = &args.verdict {
-        save_verdict(path, &Report::new(&answer, &end, None));
-    }
-    answer.status.code()
+/// What went wrong here before a server was asked.
+fn not_sent(args: &Args, status: Status, line: String) -> u8 {
+    let answer = Answer { status, line: Some(line), code: None };
+    finish(args, &answer, None, args.json.then(Kept::default))
 }
 
 /// Where to go and as whom, from the options and the state folder.
@@ -163,71 +153,74 @@ async fn one(args: &Args, mut client: Client, command: Command) -> u8 {
     let asked = AskedSoFar::default();
     let kept = args.json.then(Kept::default);
     let (order, control) = mpsc::unbounded_channel();
-    let output = match output(args, kept.as_ref()) {
-        Ok(output) => output,
-        Err(line) => {
-            complain("rexec", &line);
-            return Status::Output.code();
-        }
-    };
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(e) => {
-            complain("rexec", &format!("cannot listen to signals: {e}"));
-            return Status::Unreached.code();
+            return not_sent(args, Status::Unreached, format!("cannot listen to signals: {e}"));
         }
+    };
+    let (output, unfinished) = match output(args, kept.as_ref()) {
+        Ok(output) => output,
+        Err(line) => return not_sent(args, Status::Output, line),
     };
     let io = RunIo { stdin: input(args), output, control };
     let end = tokio::select! {
         end = client.run(&command, io) => end,
-        () = signals.pass_on(&order, &asked) => Err(given_up()),
+        () = signals.pass_on(&order, &asked) => Err(Error::hurried()),
     };
+    if let Some(unfinished) = unfinished {
+        unfinished.remove();
+    }
     if args.verbose
         && let Some(welcome) = client.welcome()
     {
-        complain("rexec", &format!("{} let us in as {}", welcome.server, welcome.identity));
+        say(args, &format!("{} let us in as {}", welcome.server, welcome.identity));
     }
-    finish(args, &end, asked.get(), kept)
-}
-
-/// A third Ctrl-C waits for nothing.
-fn given_up() -> Error {
-    let text = "interrupted again while it was being stopped".into();
-    Error::Unknown { run: "of this client".into(), text, code: None }
+    let answer = of_end(&end, asked.get());
+    let verdict = match &end {
+        Ok(verdict) => Some(verdict),
+        Err(Error::Output { verdict, .. }) => verdict.as_deref(),
+        Err(_) => None,
+    };
+    finish(args, &answer, verdict, kept)
 }
 
 /// Tells people and machines how it ended.
-fn finish(args: &Args, end: &Result<Verdict, Error>, asked: Asked, kept: Option<Kept>) -> u8 {
-    let answer = match end {
-        Ok(verdict) => of_verdict(verdict, asked),
-        Err(error) => of_error(error, asked),
-    };
-    if let Some(line) = &answer.line
-        && !args.quiet
-    {
-        complain("rexec", line);
+fn finish(args: &Args, answer: &Answer, verdict: Option<&Verdict>, kept: Option<Kept>) -> u8 {
+    if let Some(line) = &answer.line {
+        say(args, line);
     }
     if args.verbose
-        && let Ok(verdict) = end
+        && let Some(verdict) = verdict
     {
-        complain("rexec", &summary(verdict));
+        say(args, &summary(verdict));
     }
-    let json = kept.map(|kept| Report::new(&answer, end, Some(kept.take())).line());
-    let printed = match json {
-        None => Ok(()),
-        Some(Ok(line)) => write_all(rustix::stdio::stdout(), &line),
-        Some(Err(e)) => Err(e.into()),
-    };
-    if let Err(e) = printed {
-        complain("rexec", &format!("cannot write the report: {e}"));
-        return Status::Output.code();
-    }
-    match &args.verdict {
-        Some(path) if !save_verdict(path, &Report::new(&answer, end, None)) => {
+    let saved = args.verdict.as_ref().map_or(Ok(()), |path| {
+        save_verdict(path, &Report::new(answer, verdict, None))
+            .map_err(|e| format!("cannot write --verdict {}: {e}", path.display()))
+    });
+    let printed = kept.map_or(Ok(()), |kept| {
+        print_report(&Report::new(answer, verdict, Some(kept.take())))
+            .map_err(|e| format!("cannot write the report: {e}"))
+    });
+    match saved.and(printed) {
+        Ok(()) => answer.status.code(),
+        Err(line) => {
+            say(args, &line);
             Status::Output.code()
         }
-        _ => answer.status.code(),
     }
+}
+
+/// A line of the client's own.
+fn say(args: &Args, line: &str) {
+    if !args.quiet {
+        complain("rexec", line);
+    }
+}
+
+fn print_report(report: &Report<'_>) -> io::Result<()> {
+    write_all(rustix::stdio::stdout(), &report.line()?)
 }
 
 fn summary(verdict: &Verdict) -> String {
@@ -245,13 +238,9 @@ fn summary(verdict: &Verdict) -> String {
     line
 }
 
-fn save_verdict(path: &Path, report: &Report<'_>) -> bool {
-    let saved = report.line().map_err(|e| e.to_string());
-    let saved = saved.and_then(|line| write_file(path, &line));
-    if let Err(e) = &saved {
-        complain("rexec", &format!("cannot write --verdict {}: {e}", path.display()));
-    }
-    saved.is_ok()
+fn save_verdict(path: &Path, report: &Report<'_>) -> Result<(), String> {
+    let line = report.line().map_err(|e| e.to_string())?;
+    write_file(path, &line)
 }
 
 /// A regular file is replaced in one step; a device or a pipe is written to.
@@ -264,14 +253,19 @@ fn write_file(path: &Path, bytes: &[u8]) -> Result<(), String> {
     atomic_write(path, 0o644, bytes).map_err(|e| e.to_string())
 }
 
-fn output(args: &Args, kept: Option<&Kept>) -> Result<Box<dyn Output>, String> {
+/// Where the output goes, and what to remove if it does not all get there.
+fn output(
+    args: &Args,
+    kept: Option<&Kept>,
+) -> Result<(Box<dyn Output>, Option<Unfinished>), String> {
     match (kept, &args.output) {
-        (Some(kept), _) => Ok(Box::new(kept.clone())),
-        (None, None) => Ok(Box::new(Standard)),
+        (Some(kept), _) => Ok((Box::new(kept.clone()), None)),
+        (None, None) => Ok((Box::new(Standard), None)),
         (None, Some(path)) => {
             let file = ToFile::create(path)
                 .map_err(|e| format!("cannot write {}: {e}", path.display()))?;
-            Ok(Box::new(file))
+            let unfinished = file.unfinished();
+            Ok((Box::new(file), unfinished))
         }
     }
 }

@@ -1,9 +1,10 @@
 //! The exit statuses and the one line for each: one table for the client, its help and its documentation.
 
 use crate::client::{Error, OutputError};
+use crate::exec::Signal;
 use crate::proto::code::Code;
 use crate::proto::header::Stream;
-use crate::proto::verdict::{End, StopBy, StreamEndKind, Verdict};
+use crate::proto::verdict::{End, StopBy, Verdict};
 
 /// What the client's exit status says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,6 +135,15 @@ impl Answer {
     }
 }
 
+/// The answer for the end of a run.
+#[must_use]
+pub fn of_end(end: &Result<Verdict, Error>, asked: Asked) -> Answer {
+    match end {
+        Ok(verdict) => of_verdict(verdict, asked),
+        Err(error) => of_error(error, asked),
+    }
+}
+
 /// The answer for a verdict.
 #[must_use]
 pub fn of_verdict(verdict: &Verdict, asked: Asked) -> Answer {
@@ -153,9 +163,6 @@ pub fn of_verdict(verdict: &Verdict, asked: Asked) -> Answer {
         };
         return Answer::new(status, format!("stopped by {by} after {} ms{left}", stopped.after_ms));
     }
-    if asked != Asked::Nothing && is_cut(verdict) {
-        return Answer::new(asked.status(), "interrupted; the rest of the output was given up");
-    }
     match verdict.end {
         Some(End::Exited { code }) => Answer { status: Status::Code(code), line: None, code: None },
         Some(End::Signaled { signal, core_dumped }) => {
@@ -167,14 +174,9 @@ pub fn of_verdict(verdict: &Verdict, asked: Asked) -> Answer {
     }
 }
 
-fn is_cut(verdict: &Verdict) -> bool {
-    let ends = [verdict.stdout, verdict.stderr, verdict.both];
-    ends.iter().flatten().any(|end| end.end == StreamEndKind::Cut)
-}
-
 fn signal_name(signal: u8) -> String {
-    match rustix::process::Signal::from_named_raw(signal.into()) {
-        Some(named) => format!("{signal} ({named:?})"),
+    match Signal::from_number(signal.into()) {
+        Some(named) => format!("{signal} ({named})"),
         None => signal.to_string(),
     }
 }
@@ -203,6 +205,9 @@ pub fn of_error(error: &Error, asked: Asked) -> Answer {
             if e.kind() == std::io::ErrorKind::BrokenPipe =>
         {
             Answer::new(Status::Closed, "stopped, because stdout was closed")
+        }
+        Error::Output { error: error @ OutputError::GivenUp, .. } => {
+            Answer::new(asked.status(), error.to_string())
         }
         Error::Output { error, .. } => {
             Answer::new(Status::Output, format!("{error}; the command was stopped"))

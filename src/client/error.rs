@@ -51,6 +51,9 @@ pub enum OutputError {
     /// The server stopped reading the command's output before its end.
     #[error("{0:?} was cut short on the server")]
     Cut(Stream),
+    /// The run had ended by itself; its output was still under way when the caller cancelled it.
+    #[error("the command had ended, but the rest of the output was given up")]
+    GivenUp,
     /// More came than was asked for.
     #[error("the server sent more than this client's credit")]
     Flooded,
@@ -109,6 +112,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// The caller did not even wait for the answer to its cancel.
+    pub(crate) fn hurried() -> Self {
+        let text = "interrupted again while it was being stopped".into();
+        Self::Unknown { run: "of this client".into(), text, code: None }
+    }
+
     /// The link was lost for longer than the caller wanted to wait.
     pub(super) fn lost_link(run: &str, why: &str, waited: Duration) -> Self {
         let text = format!(

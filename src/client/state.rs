@@ -11,7 +11,7 @@ use crate::conn::Frame;
 use crate::proto::code::Code;
 use crate::proto::frame::{self, FrameError};
 use crate::proto::header::{ClientHeader, Refusal, ServerHeader, Started};
-use crate::proto::verdict::Verdict;
+use crate::proto::verdict::{StreamEndKind, Verdict};
 
 /// Bytes that are written between two confirmations while more is waiting.
 const ACK_EVERY: usize = 128 * 1024;
@@ -84,12 +84,12 @@ impl State {
 
     /// The last word, if there is one to be had without the server.
     pub(super) fn last_word(&mut self) -> Option<Leg> {
-        if self.cancelled.is_some()
-            && let Some(verdict) = self.verdict.take()
-        {
-            return Some(self.end(*verdict));
+        if let Some(leg) = self.finished() {
+            return Some(leg);
         }
-        self.finished()
+        self.cancelled?;
+        let verdict = self.verdict.take()?;
+        Some(self.give_up(*verdict))
     }
 
     /// The last word of a run that was cancelled, when no answer came.
@@ -150,8 +150,11 @@ impl State {
             }
             ServerHeader::Verdict(verdict) => self.take_verdict(verdict)?,
             ServerHeader::Gap { from, to } => {
-                self.received = to;
-                self.cancel_for(OutputError::Gap { from, to })?;
+                // Who has given a run up is not sent its output.
+                if self.cancelled.is_none() {
+                    self.received = to;
+                    self.cancel_for(OutputError::Gap { from, to })?;
+                }
                 None
             }
             ServerHeader::Grant(grant) => {
@@ -233,10 +236,11 @@ impl State {
         if verdict.run != self.id {
             return Ok(Some(Leg::Broken("the server sent another run's verdict".into())));
         }
+        self.note_failure();
         // Who has cancelled waits for no more output.
-        if self.failure.is_some() || self.cancelled.is_some() {
+        if self.failure.is_some() || (self.cancelled.is_some() && !self.is_whole(&verdict)) {
             self.send(&ClientHeader::Ack { seq: verdict.seq })?;
-            return Ok(Some(self.end(*verdict)));
+            return Ok(Some(self.give_up(*verdict)));
         }
         if self.in_order(verdict.seq)? {
             self.verdict = Some(verdict.clone());
@@ -244,6 +248,22 @@ impl State {
             self.unless_taken(taken)?;
         }
         Ok(self.finished())
+    }
+
+    /// Whether everything before the verdict is here and written.
+    fn is_whole(&self, verdict: &Verdict) -> bool {
+        let ends = [verdict.stdout, verdict.stderr, verdict.both];
+        let is_cut = ends.iter().flatten().any(|end| end.end == StreamEndKind::Cut);
+        verdict.seq == self.received + 1 && self.sink.is_idle() && !is_cut
+    }
+
+    /// The end without the output that was not written. A verdict that names no stop would pass for a
+    /// success.
+    fn give_up(&mut self, verdict: Verdict) -> Leg {
+        if self.failure.is_none() && verdict.stopped.is_none() {
+            self.failure = Some(OutputError::GivenUp);
+        }
+        self.end(verdict)
     }
 
     fn end(&mut self, verdict: Verdict) -> Leg {

@@ -99,7 +99,11 @@ pub async fn run(
         () = host.sweep() => {}
     }
     drain(&host, config.drain_timeout, &mut shutdown).await;
-    accepting.iter().for_each(tokio::task::JoinHandle::abort);
+    for task in accepting {
+        task.abort();
+        // Its listener is closed then, and the file of a unix socket removed. It ends by the abort only.
+        let _ = task.await;
+    }
 }
 
 async fn drain(host: &Host, drain_timeout: Duration, shutdown: &mut mpsc::Receiver<()>) {

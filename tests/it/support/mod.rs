@@ -7,6 +7,7 @@ pub(crate) mod relay;
 pub(crate) mod server;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 pub(crate) use server::{Client, Ran, Server};
@@ -45,6 +46,25 @@ pub(crate) fn pid_in(path: &Path) -> u32 {
 pub(crate) fn kill(pid: u32, signal: rustix::process::Signal) {
     let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
     rustix::process::kill_process(pid, signal).unwrap();
+}
+
+/// Does a job for each number below `count`, a few at a time.
+pub(crate) fn in_parallel(threads: usize, count: usize, job: impl Fn(usize) + Sync) {
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let numbers = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
+                numbers.take_while(|number| *number < count).for_each(&job);
+            });
+        }
+    });
+}
+
+/// The JSON in a file.
+#[track_caller]
+pub(crate) fn json_in(path: &Path) -> serde_json::Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
 /// Numbers that differ from run to run; `REXEC_TEST_SEED` brings those of a failed run back.

@@ -20,7 +20,7 @@ pub(crate) struct Server {
     pub(crate) unix: String,
     dir: Option<TempDir>,
     state: PathBuf,
-    _stdout: BufReader<ChildStdout>,
+    stdout: BufReader<ChildStdout>,
 }
 
 /// What a client did.
@@ -58,16 +58,19 @@ impl Server {
             .args(["--name", "test", "--listen", listen, "--listen"])
             .arg(format!("unix:{}", socket.display()))
             .args(args)
-            .env("REXEC_STATE_DIR", state)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log(state));
+            .env("REXEC_STATE_DIR", state);
         adapt(&mut command);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log(state));
         let mut child = command.spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let addr = address(&mut stdout, state);
         let unix = address(&mut stdout, state);
-        Self { child, addr, unix, dir: None, state: state.to_owned(), _stdout: stdout }
+        Self { child, addr, unix, dir: None, state: state.to_owned(), stdout }
+    }
+
+    /// The next address that it announces, after its first two.
+    pub(crate) fn announced(&mut self) -> String {
+        address(&mut self.stdout, &self.state)
     }
 
     /// The server's process id.
@@ -168,6 +171,16 @@ impl Drop for Server {
     }
 }
 
+/// Has a command started by another one: `prefix` gets it as its last words.
+pub(crate) fn under(prefix: &[&str]) -> impl FnOnce(&mut Command) {
+    move |command| {
+        let mut outer = Command::new(prefix[0]);
+        outer.args(&prefix[1..]).arg(command.get_program()).args(command.get_args());
+        outer.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        *command = outer;
+    }
+}
+
 fn log(state: &Path) -> std::fs::File {
     let mut options = std::fs::File::options();
     options.create(true).append(true).open(state.with_extension("log")).unwrap()
@@ -263,6 +276,14 @@ impl Ran {
         assert_eq!(self.status, status, "stdout: {}\nstderr: {}", self.text(), self.stderr);
         self
     }
+}
+
+/// The next line of a client that was started, without its end.
+#[track_caller]
+pub(crate) fn line_of(child: &mut Child) -> String {
+    let stdout = child.stdout.as_mut().unwrap();
+    let bytes = stdout.bytes().map(Result::unwrap).take_while(|byte| *byte != b'\n');
+    String::from_utf8(bytes.collect()).unwrap()
 }
 
 /// Waits for a client that was started, and for all of its output.

@@ -1,0 +1,92 @@
+//! The two command lines: help that teaches, versions, completions, manual pages, wrong usage.
+
+use std::process::Command;
+
+use super::support::Ran;
+
+const PROGRAMS: [&str; 2] = [env!("CARGO_BIN_EXE_rexec"), env!("CARGO_BIN_EXE_rexec-server")];
+
+fn ran(program: &str, args: &[&str]) -> Ran {
+    Ran::of(Command::new(program).args(args).env_remove("REXEC_STATE_DIR").output().unwrap())
+}
+
+#[test]
+fn help_teaches_the_exit_statuses_and_shows_examples() {
+    let help = ran(PROGRAMS[0], &["--help"]).expect(0).text();
+    for (status, meaning, _) in rexec::cli::status::TABLE {
+        let row = help.lines().find(|line| line.trim_start().starts_with(&format!("{status} ")));
+        assert!(row.is_some_and(|row| row.contains(meaning)), "{status}: {row:?}");
+    }
+    assert!(help.contains("Examples:") && help.contains("rexec 127.0.0.1:8080"), "{help}");
+    let help = ran(PROGRAMS[1], &["--help"]).expect(0).text();
+    assert!(help.contains("Example:") && help.contains("rexec-server --listen"), "{help}");
+    assert!(help.contains("listening on ADDR"), "{help}");
+}
+
+#[test]
+fn both_programs_say_their_version() {
+    for (program, name) in PROGRAMS.iter().zip(["rexec", "rexec-server"]) {
+        let expected = format!("{name} {}\n", env!("CARGO_PKG_VERSION"));
+        assert_eq!(ran(program, &["--version"]).expect(0).text(), expected);
+    }
+}
+
+#[test]
+fn completions_and_manual_pages_know_every_flag() {
+    for program in PROGRAMS {
+        let help = ran(program, &["--help"]).expect(0).text();
+        let words = help.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+        let flags: Vec<_> = words.filter(|w| w.starts_with("--") && w.len() > 2).collect();
+        assert!(flags.len() > 10, "{flags:?}");
+        let man = ran(program, &["--man"]).expect(0).text().replace("\\-", "-");
+        assert!(man.contains(".TH") && man.contains(".SH OPTIONS"), "{man}");
+        for flag in &flags {
+            assert!(man.contains(flag), "{flag} is not in the manual page");
+        }
+        for shell in ["bash", "zsh", "fish"] {
+            let script = ran(program, &["--completions", shell]).expect(0).text();
+            for flag in &flags {
+                let name = if shell == "fish" { &flag[2..] } else { flag };
+                assert!(script.contains(name), "{flag} is not in the completions for {shell}");
+            }
+        }
+    }
+}
+
+#[test]
+fn wrong_usage_is_2_and_says_what_was_wrong() {
+    let cases: [(&[&str], &str); 9] = [
+        (&[], "ADDR"),
+        (&["--no-such-flag"], "--no-such-flag"),
+        (&["127.0.0.1:0", "true"], "127.0.0.1:0"),
+        (&["127.0.0.1:99999", "true"], "99999"),
+        (&["no-port", "true"], "no-port"),
+        (&["127.0.0.1:1", "--timeout", "soon", "true"], "30s"),
+        (&["127.0.0.1:1", "--json", "-o", "x", "true"], "--json"),
+        (&["127.0.0.1:1", "-q", "-v", "true"], "--verbose"),
+        (&["127.0.0.1:1", "--shell"], "COMMAND"),
+    ];
+    for (args, culprit) in cases {
+        let ran = ran(PROGRAMS[0], args).expect(2);
+        assert!(ran.stderr.contains(culprit) && ran.stdout.is_empty(), "{args:?}: {}", ran.stderr);
+    }
+    let cases: [(&[&str], &str); 6] = [
+        (&[], "--listen"),
+        (&["--listen", "no-port"], "no-port"),
+        (&["--listen", "127.0.0.1:0", "--max-runs", "0"], "--max-runs"),
+        (&["--listen", "127.0.0.1:0", "--memory-budget", "much"], "64M"),
+        (&["--listen", "127.0.0.1:0", "--log-format", "xml"], "json"),
+        (&["--listen", "127.0.0.1:0", "--drain-timeout", "later"], "30s"),
+    ];
+    for (args, culprit) in cases {
+        let ran = ran(PROGRAMS[1], args).expect(2);
+        assert!(ran.stderr.contains(culprit) && ran.stdout.is_empty(), "{args:?}: {}", ran.stderr);
+    }
+}
+
+/// Options end where the command begins.
+#[test]
+fn the_commands_own_options_are_left_to_it() {
+    let server = super::support::Server::start(&[]);
+    assert_eq!(server.run(&["echo", "-n", "--json", "--", "-q"]).expect(0).text(), "--json -- -q");
+}

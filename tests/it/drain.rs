@@ -1,0 +1,74 @@
+//! When a run's output ends: with its main process, and not with what that has left behind.
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::support::server::{Server, finish, line_of};
+use super::support::{is_alive, kill, pid_in, wait_until};
+
+/// appleboy/ssh-action#40, jenkinsci/publish-over-ssh-plugin#230: over ssh this hangs for a minute.
+#[test]
+fn nohup_in_the_background_returns_at_once_and_the_sleeper_lives_on() {
+    let server = Server::start(&[]);
+    let file = server.dir().join("pid");
+    let text = format!("nohup sleep 60 & echo $! > {}", file.display());
+    let ran = server.run(&["--json", &text]).expect(0);
+    let pid = pid_in(&file);
+    assert!(is_alive(pid));
+    kill(pid, Signal::KILL);
+    let report: Value = serde_json::from_slice(&ran.stdout).unwrap();
+    let verdict = &report["verdict"];
+    assert_eq!((&verdict["stdout"]["end"], &verdict["left_running"]), (&json!("held"), &json!(1)));
+    assert!(verdict["elapsed_ms"].as_u64().unwrap() < 30_000, "{verdict}");
+}
+
+#[test]
+fn what_was_left_behind_with_its_own_output_holds_nothing() {
+    let server = Server::start(&[]);
+    let file = server.dir().join("pid");
+    let text = format!("sleep 600 >/dev/null 2>&1 & echo $! > {}", file.display());
+    let ran = server.run(&["--json", &text]).expect(0);
+    let pid = pid_in(&file);
+    assert!(is_alive(pid));
+    kill(pid, Signal::KILL);
+    let report: Value = serde_json::from_slice(&ran.stdout).unwrap();
+    assert_eq!(report["verdict"]["stdout"]["end"], "eof");
+}
+
+/// A held pipe is read into nothing, so that its holder does not die of SIGPIPE.
+#[test]
+fn what_still_holds_the_output_may_go_on_writing() {
+    let server = Server::start(&[]);
+    let (go, done) = (server.dir().join("go"), server.dir().join("done"));
+    let text = format!(
+        "echo early; (while [ ! -e {} ]; do sleep 0.01; done; seq 1 100000 && echo > {}) &",
+        go.display(),
+        done.display()
+    );
+    assert_eq!(server.run(&[&text]).expect(0).text(), "early\n");
+    std::fs::write(go, "").unwrap();
+    wait_until("the writer to have written everything", || done.exists());
+}
+
+#[test]
+fn with_wait_eof_the_output_ends_with_its_last_writer() {
+    let server = Server::start(&[]);
+    let go = server.dir().join("go");
+    let text = format!(
+        "echo early; (while [ ! -e {} ]; do sleep 0.01; done; echo late) & exit 3",
+        go.display()
+    );
+    let mut child = server.client().args(&["--wait-eof", &text]).spawn();
+    assert_eq!(line_of(&mut child), "early");
+    std::fs::write(go, "").unwrap();
+    assert_eq!(finish(child).expect(3).text(), "late\n");
+}
+
+#[test]
+fn a_deadline_ends_the_waiting_for_the_last_writer() {
+    let server = Server::start(&[]);
+    let file = server.dir().join("pid");
+    let text = format!("sleep 600 & echo $! > {}; sleep 600", file.display());
+    server.run(&["--wait-eof", "--timeout", "500ms", &text]).expect(124);
+    assert!(!is_alive(pid_in(&file)));
+}

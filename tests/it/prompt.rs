@@ -1,0 +1,126 @@
+//! The prompt on a terminal, which `script` (util-linux) makes.
+
+use std::io::{Read as _, Write as _};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use super::support::{Server, wait_until};
+
+/// A client on a terminal of its own.
+struct Terminal {
+    child: Child,
+    keyboard: ChildStdin,
+    screen: Arc<Mutex<String>>,
+    /// So much of the screen was looked at.
+    seen: usize,
+}
+
+impl Terminal {
+    fn open(server: &Server) -> Self {
+        let client = format!("{} {}", env!("CARGO_BIN_EXE_rexec"), server.addr);
+        let mut command = Command::new("script");
+        command.args(["-q", "-e", "-c", &client, "/dev/null"]);
+        command.env("REXEC_STATE_DIR", server.state()).env("NO_COLOR", "1");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let keyboard = child.stdin.take().unwrap();
+        let mut output = child.stdout.take().unwrap();
+        let screen = Arc::new(Mutex::new(String::new()));
+        let shown = Arc::clone(&screen);
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(count @ 1..) = output.read(&mut bytes) {
+                shown.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..count]));
+            }
+        });
+        Self { child, keyboard, screen, seen: 0 }
+    }
+
+    fn types(&mut self, keys: &str) {
+        self.keyboard.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Waits until something shows that was not there before; what came before it.
+    #[track_caller]
+    fn shows(&mut self, text: &str) -> String {
+        let mut before = String::new();
+        wait_until(&format!("{text:?} on the screen"), || {
+            let screen = self.screen.lock().unwrap();
+            let Some(at) = screen[self.seen..].find(text) else { return false };
+            before = screen[self.seen..self.seen + at].to_owned();
+            self.seen += at + text.len();
+            true
+        });
+        before
+    }
+
+    /// The exit status of the client.
+    fn ends(mut self) -> i32 {
+        wait_until("the end of the prompt", || self.child.try_wait().unwrap().is_some());
+        self.child.wait().unwrap().code().unwrap()
+    }
+}
+
+const CTRL_C: &str = "\x03";
+const CTRL_D: &str = "\x04";
+
+#[test]
+fn the_prompt_runs_line_after_line_over_one_connection() {
+    let server = Server::start(&["--verbose"]);
+    let mut terminal = Terminal::open(&server);
+    terminal.shows("leave with exit or Ctrl-D");
+    terminal.shows("rexec> ");
+    terminal.types("echo o''ne\n");
+    terminal.shows("\none\r\n");
+    terminal.shows("rexec> ");
+    terminal.types("\n   \n");
+    terminal.shows("rexec> ");
+    terminal.shows("rexec> ");
+    terminal.types("  echo t''wo >&2; exit 3\n");
+    terminal.shows("\ntwo\r\n");
+    terminal.shows("rexec> ");
+    terminal.types("exit\n");
+    assert_eq!(terminal.ends(), 3);
+    assert_eq!(server.log().matches("logged in").count(), 1, "{}", server.log());
+    assert_eq!(server.journal().iter().filter(|line| line["type"] == "ended").count(), 2);
+}
+
+#[test]
+fn ctrl_c_ends_the_command_and_not_the_prompt() {
+    let server = Server::start(&[]);
+    let mut terminal = Terminal::open(&server);
+    terminal.shows("rexec> ");
+    terminal.types(CTRL_C);
+    terminal.shows("rexec> ");
+    terminal.types("echo sl''eeping; exec sleep 600\n");
+    terminal.shows("sleeping");
+    terminal.types(CTRL_C);
+    terminal.shows("killed by signal 2 (SIGINT)");
+    terminal.shows("rexec> ");
+    terminal.types("echo aw''ake\n");
+    terminal.shows("awake");
+    terminal.shows("rexec> ");
+    terminal.types(CTRL_D);
+    assert_eq!(terminal.ends(), 0);
+}
+
+/// What the user was too impatient to hear about is not called "never started".
+#[test]
+fn a_third_ctrl_c_gives_the_command_up_and_the_next_one_runs() {
+    let server = Server::start(&[]);
+    let mut terminal = Terminal::open(&server);
+    terminal.shows("rexec> ");
+    terminal.types(
+        "trap 'echo n''ot' INT; trap 'echo n''ever' TERM; echo re''ady; while :; do sleep 0.01; done\n",
+    );
+    for answer in ["ready", "not\r\n", "never\r\n"] {
+        terminal.shows(answer);
+        terminal.types(CTRL_C);
+    }
+    terminal.shows("cannot know");
+    terminal.shows("rexec> ");
+    terminal.types("echo ag''ain\n");
+    terminal.shows("again");
+    terminal.types("exit\n");
+    assert_eq!(terminal.ends(), 0);
+}

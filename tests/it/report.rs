@@ -1,0 +1,198 @@
+//! What is left of a run for machines: `-o`, `--verdict` and `--json`; and what `-q` and `-v` say.
+
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt, symlink};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::support::relay::{Relay, Way};
+use super::support::server::{finish, line_of};
+use super::support::{Client, Server, json_in, kill, wait_until};
+
+#[test]
+fn output_is_saved_under_its_name_when_it_is_whole() {
+    let server = Server::start(&[]);
+    let folder = server.dir().join("saved");
+    std::fs::create_dir(&folder).unwrap();
+    let file = folder.join("file");
+    std::fs::write(&file, "the old one").unwrap();
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o640)).unwrap();
+    let go = server.dir().join("go");
+    let text = format!(
+        "seq 1 50000; echo ready >&2; while [ ! -e {} ]; do sleep 0.01; done; exit 3",
+        go.display()
+    );
+    let child = server.client().arg("-o").arg(&file).arg(text).spawn();
+    let temporary = || {
+        let names = std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path());
+        names.filter(|path| *path != file).collect::<Vec<_>>()
+    };
+    let size = || temporary().first().map_or(0, |path| path.metadata().unwrap().len());
+    wait_until("the output under another name", || size() == 288_894);
+    assert_eq!(std::fs::read(&file).unwrap(), b"the old one");
+    std::fs::write(go, "").unwrap();
+    let ran = finish(child).expect(3);
+    assert_eq!((ran.stdout.len(), ran.stderr.as_str()), (0, "ready\n"));
+    assert_eq!(std::fs::read_to_string(&file).unwrap().lines().count(), 50_000);
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
+    assert_eq!(temporary().len(), 0);
+}
+
+#[test]
+fn what_is_not_whole_leaves_the_old_file_and_nothing_beside_it() {
+    let server = Server::start(&[]);
+    let folder = server.dir().join("saved");
+    std::fs::create_dir(&folder).unwrap();
+    let file = folder.join("file");
+    std::fs::write(&file, "the old one").unwrap();
+    let relay = Relay::to(&server.addr);
+    relay.cut_after(&[(Way::Down, 100_000)]);
+    let client = Client::new(server.state()).args(&["--reconnect-timeout", "0s", "-o"]);
+    client.arg(&file).args(&[&relay.addr, "seq 1 200000"]).run().expect(253);
+    let client = server.client().arg("-o").arg(&file);
+    client.args(&["--", "no-such-program"]).run().expect(254);
+    assert_eq!(std::fs::read(&file).unwrap(), b"the old one");
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
+}
+
+#[test]
+fn a_link_is_followed_and_a_device_stays_one() {
+    let server = Server::start(&[]);
+    let (file, link) = (server.dir().join("file"), server.dir().join("link"));
+    std::fs::write(&file, "old").unwrap();
+    symlink(&file, &link).unwrap();
+    server.client().arg("-o").arg(&link).arg("printf new").run().expect(0);
+    assert_eq!(std::fs::read(&file).unwrap(), b"new");
+    assert!(link.symlink_metadata().unwrap().is_symlink());
+    server.run(&["-o", "/dev/null", "seq 1 100000"]).expect(0);
+    assert!(std::fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+}
+
+#[test]
+fn a_file_that_cannot_be_made_is_named_before_anything_is_run() {
+    let server = Server::start(&[]);
+    let effect = server.dir().join("effect");
+    let text = format!("echo > {}", effect.display());
+    for place in ["/no/such/folder/file", "/"] {
+        let ran = server.run(&["-o", place, &text]).expect(252);
+        assert!(ran.stderr.contains(place), "{}", ran.stderr);
+    }
+    assert!(!effect.exists());
+}
+
+/// The report of one client, which must end with its status.
+#[track_caller]
+fn verdict_of(server: &Server, client: Client, status: i32) -> Value {
+    let file = server.dir().join("report");
+    let _ = std::fs::remove_file(&file);
+    let mut options = Client::new(server.state());
+    options.command.arg("--verdict").arg(&file).args(client.command.get_args());
+    options.run().expect(status);
+    let report = json_in(&file);
+    assert_eq!(report["status"], status);
+    report
+}
+
+#[test]
+fn every_outcome_leaves_its_verdict() {
+    let server = Server::start(&[]);
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = nobody.to_string();
+    let relay = Relay::to(&server.addr);
+    relay.cut_after(&[(Way::Down, 50_000)]);
+    let cut = Client::new(server.state()).args(&["--reconnect-timeout", "0s"]);
+    let cases = [
+        (server.client().arg("exit 7"), 7, "exited"),
+        (server.client().arg("kill -USR1 $$"), 138, "signaled"),
+        (server.client().args(&["--timeout", "50ms", "sleep 600"]), 124, "deadline"),
+        (server.client().args(&["--", "no-such-program"]), 254, "not_started"),
+        (Client::new(server.state()).args(&[&nobody, "true"]), 255, "unreached"),
+        (cut.args(&[&relay.addr, "seq 1 200000"]), 253, "unknown"),
+        (server.client().args(&["-o", "/dev/full", "seq 1 10"]), 252, "output_failed"),
+        (server.client().args(&["-o", "/no/such/folder/file", "true"]), 252, "output_failed"),
+        (server.client().args(&["--env", "NOT_HERE_AT_ALL", "true"]), 2, "usage"),
+        (server.client().args(&["-n"]), 2, "usage"),
+        (server.client().args(&["-i", "/no/such/key", "true"]), 255, "unreached"),
+    ];
+    for (client, status, outcome) in cases {
+        let report = verdict_of(&server, client, status);
+        assert_eq!(report["outcome"], outcome);
+        assert_eq!(report["message"].is_null(), outcome == "exited", "{report}");
+        let verdict = &report["verdict"];
+        let known = ["exited", "signaled", "deadline"].contains(&outcome);
+        assert_eq!(
+            verdict["run"].is_string(),
+            known || outcome == "output_failed" && !verdict.is_null()
+        );
+    }
+}
+
+#[test]
+fn a_closed_stdout_and_a_termination_leave_their_verdicts_too() {
+    let server = Server::start(&[]);
+    let file = server.dir().join("report");
+    let start = || {
+        let client = server.client().arg("--verdict").arg(&file);
+        let mut child = client.arg("echo ready; exec yes").spawn();
+        assert_eq!(line_of(&mut child), "ready");
+        child
+    };
+    let mut child = start();
+    drop(child.stdout.take());
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(141));
+    let report = json_in(&file);
+    assert_eq!(
+        (&report["outcome"], &report["verdict"]["stopped"]["by"]),
+        (&json!("stdout_closed"), &json!("client"))
+    );
+    let child = start();
+    kill(child.id(), Signal::TERM);
+    finish(child).expect(143);
+    assert_eq!(json_in(&file)["outcome"], "terminated");
+}
+
+#[test]
+fn a_verdict_that_cannot_be_written_is_252() {
+    let server = Server::start(&[]);
+    let ran = server.run(&["--verdict", "/no/such/folder/file", "true"]).expect(252);
+    assert!(ran.stderr.contains("--verdict /no/such/folder/file"), "{}", ran.stderr);
+}
+
+#[test]
+fn json_is_one_object_with_text_where_it_is_text() {
+    let server = Server::start(&[]);
+    let ran = server.run(&["--json", r"echo 'out é'; printf '\377' >&2; exit 4"]).expect(4);
+    assert_eq!((ran.stderr.as_str(), ran.text().lines().count()), ("", 1));
+    let report: Value = serde_json::from_slice(&ran.stdout).unwrap();
+    assert_eq!((&report["stdout"], &report["stdout_base64"]), (&json!("out é\n"), &json!(null)));
+    assert_eq!((&report["stderr"], &report["stderr_base64"]), (&json!(null), &json!("/w==")));
+    assert_eq!((&report["status"], &report["outcome"]), (&json!(4), &json!("exited")));
+    let verdict = &report["verdict"];
+    assert_eq!((&verdict["stdout"]["size"], &verdict["stderr"]["size"]), (&json!(7), &json!(1)));
+    let digest = "a8100ae6aa1940d0b663bb31cd466142ebbdbd5187131b92d93818987832eb89";
+    assert_eq!(verdict["stderr"]["hash"], digest, "as sha256sum prints it");
+    assert!(verdict["started"].as_str().unwrap().ends_with('Z'));
+    assert!(verdict["journal"]["seq"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn json_comes_also_when_no_server_was_asked() {
+    let server = Server::start(&[]);
+    let ran = server.run(&["--json", "-i", "/no/such/key", "true"]).expect(255);
+    let report: Value = serde_json::from_slice(&ran.stdout).unwrap();
+    assert_eq!((&report["outcome"], &report["stdout"]), (&json!("unreached"), &json!("")));
+}
+
+#[test]
+fn quiet_says_nothing_and_verbose_says_who_and_how() {
+    let server = Server::start(&[]);
+    let quiet = server.run(&["-q", "echo theirs >&2; kill -9 $$"]).expect(137);
+    assert_eq!(quiet.stderr, "theirs\n");
+    assert_eq!(server.run(&["-q", "--", "no-such-program"]).expect(254).stderr, "");
+    assert_eq!(server.run(&["-q", "--env", "NOT_HERE_AT_ALL", "x"]).expect(2).stderr, "");
+    assert_eq!(server.run(&["-q", "-o", "/no/such/folder/file", "x"]).expect(252).stderr, "");
+    let verbose = server.run(&["-v", "printf 12345"]).expect(0);
+    assert_eq!(verbose.text(), "12345");
+    assert!(verbose.stderr.contains("let us in as local:"), "{}", verbose.stderr);
+    assert!(verbose.stderr.contains("wrote 5 bytes to stdout"), "{}", verbose.stderr);
+}

@@ -1,0 +1,116 @@
+//! The end of a server: nothing new, time for what runs, then a stop that is called by its name.
+
+use std::process::Child;
+
+use rustix::process::Signal;
+
+use super::support::server::{Server, finish, line_of, under};
+use super::support::{is_alive, json_in, kill, pid_in, wait_until};
+
+/// A client whose command is under way.
+fn running(server: &Server, text: &str) -> Child {
+    let file = server.dir().join("verdict");
+    let text = format!("echo ready; {text}");
+    let mut child = server.client().arg("--verdict").arg(file).arg(text).spawn();
+    assert_eq!(line_of(&mut child), "ready");
+    child
+}
+
+/// Sends SIGTERM and waits until the server has taken it.
+fn terminate(server: &Server) {
+    server.signal(Signal::TERM);
+    wait_until("the shutdown to begin", || server.log().contains("shutting down"));
+}
+
+#[test]
+fn after_sigterm_nothing_new_starts_and_what_runs_may_end() {
+    let mut server = Server::start(&["--drain-timeout", "1h"]);
+    let go = server.dir().join("go");
+    let text = format!("while [ ! -e {} ]; do sleep 0.01; done; exit 6", go.display());
+    let child = running(&server, &text);
+    terminate(&server);
+    let ran = server.run(&["--json", "true"]).expect(254);
+    let report: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
+    assert_eq!(report["code"], "shutting_down");
+    std::fs::write(go, "").unwrap();
+    finish(child).expect(6);
+    assert_eq!(server.wait(), 0);
+}
+
+#[test]
+fn after_the_drain_timeout_runs_are_stopped_by_the_shutdown() {
+    let mut server = Server::start(&["--drain-timeout", "100ms"]);
+    let child = running(&server, "sleep 600");
+    terminate(&server);
+    let ran = finish(child).expect(251);
+    assert!(ran.stderr.contains("stopped by the server's shutdown"), "{}", ran.stderr);
+    let report = json_in(&server.dir().join("verdict"));
+    assert_eq!(report["verdict"]["stopped"]["by"], "shutdown");
+    assert_eq!(server.wait(), 0);
+}
+
+/// At once means without the 5 s in which processes may clean up after themselves.
+#[test]
+fn a_second_sigterm_stops_at_once_even_what_ignores_sigterm() {
+    let mut server = Server::start(&["--drain-timeout", "1h"]);
+    let file = server.dir().join("pid");
+    let text = format!("trap '' TERM; echo $$ > {}; while :; do sleep 600; done", file.display());
+    let child = running(&server, &text);
+    let pid = pid_in(&file);
+    terminate(&server);
+    let second = std::time::Instant::now();
+    server.signal(Signal::TERM);
+    finish(child).expect(251);
+    assert!(!is_alive(pid));
+    assert_eq!(server.wait(), 0);
+    // With the time to clean up it would take 5 s.
+    assert!(second.elapsed() < std::time::Duration::from_secs(5));
+}
+
+#[test]
+fn a_second_sigterm_hurries_a_stop_that_is_under_way() {
+    let mut server = Server::start(&["--drain-timeout", "0s"]);
+    let text = "trap 'echo asked' TERM; while :; do sleep 0.01; done";
+    let mut child = running(&server, text);
+    terminate(&server);
+    assert_eq!(line_of(&mut child), "asked");
+    let second = std::time::Instant::now();
+    server.signal(Signal::TERM);
+    finish(child).expect(251);
+    assert_eq!(server.wait(), 0);
+    assert!(second.elapsed() < std::time::Duration::from_secs(5));
+}
+
+#[test]
+fn an_idle_server_ends_at_sigterm_and_at_ctrl_c() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut server = Server::start(&[]);
+        server.run(&["true"]).expect(0);
+        server.signal(signal);
+        assert_eq!(server.wait(), 0);
+        assert!(!std::path::Path::new(server.unix.strip_prefix("unix:").unwrap()).exists());
+    }
+}
+
+/// As the first process of a container it is the parent of all whose parents have died.
+#[test]
+fn as_pid_1_it_reaps_strangers_and_ends_at_sigterm() {
+    let prefix = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"];
+    let server = Server::with(&[], under(&prefix));
+    assert_eq!(
+        server.run(&["readlink /proc/1/exe"]).expect(0).text().trim(),
+        env!("CARGO_BIN_EXE_rexec-server")
+    );
+    // A child of its own session and without the run's mark: nobody's but init's.
+    let text = "env -i setsid -f sleep 0.01; exec >/dev/null 2>&1; true";
+    for _ in 0..5 {
+        server.run(&[text]).expect(0);
+    }
+    let zombies = "grep -l '^State:.Z' /proc/[0-9]*/status 2>/dev/null | wc -l";
+    wait_until("no zombie", || server.run(&[zombies]).expect(0).text().trim() == "0");
+    let children = format!("/proc/{0}/task/{0}/children", server.pid());
+    let first = std::fs::read_to_string(children).unwrap().trim().parse().unwrap();
+    kill(first, Signal::TERM);
+    let mut server = server;
+    assert_eq!(server.wait(), 0);
+}

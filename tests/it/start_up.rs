@@ -1,0 +1,161 @@
+//! How a server starts: ready and heard of, or one line that names the culprit; and its limits.
+
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use super::support::raw::Raw;
+use super::support::server::{finish, line_of, under};
+use super::support::{Client, Ran, Server, kill, wait_until};
+
+/// Some key of nobody's.
+const KEY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDw3udyWr3p26xDINdwxGBajbI84ZcXnOsmYMLdqh2ae nobody\n";
+
+/// Runs a server that must not start.
+fn fails(state: &Path, args: &[&str], prefix: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rexec-server"));
+    command.args(args).env("REXEC_STATE_DIR", state);
+    if !prefix.is_empty() {
+        under(prefix)(&mut command);
+    }
+    let ran = Ran::of(command.stdin(Stdio::null()).output().unwrap()).expect(1);
+    assert_eq!((ran.text().as_str(), ran.stderr.lines().count()), ("", 1), "{}", ran.stderr);
+    ran.stderr
+}
+
+#[test]
+fn a_server_that_cannot_start_names_the_culprit() {
+    let server = Server::start(&[]);
+    let (keys, no_keys) = (server.dir().join("keys"), "/no/such/authorized_keys");
+    std::fs::write(&keys, KEY).unwrap();
+    let keys = keys.to_str().unwrap();
+    let cases: [(&[&str], &str); 6] = [
+        (&["--name", "a", "--listen", &server.addr], &server.addr),
+        (&["--name", "a", "--listen", &server.unix], &server.unix),
+        (&["--name", "a", "--listen", "192.0.2.1:0", "--authorized-keys", keys], "192.0.2.1"),
+        (&["--name", "test", "--listen", "127.0.0.1:0"], "\"test\""),
+        (&["--name", "a/b", "--listen", "127.0.0.1:0"], "\"a/b\""),
+        (&["--listen", "127.0.0.1:0", "--authorized-keys", no_keys], no_keys),
+    ];
+    for (args, culprit) in cases {
+        let line = fails(server.state(), args, &[]);
+        assert!(line.contains(culprit), "{culprit} is not in: {line}");
+    }
+    let line = fails(server.state(), &["--name", "a", "--listen", "0.0.0.0:0"], &[]);
+    assert!(line.contains("--authorized-keys"), "{line}");
+    server.run(&["true"]).expect(0);
+}
+
+/// Root passes every permission bit unless the capability for that is taken from it.
+#[test]
+fn a_folder_that_may_not_be_written_is_named() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let closed = dir.path().join("closed");
+    std::fs::create_dir(&closed).unwrap();
+    std::fs::set_permissions(&closed, PermissionsExt::from_mode(0o500)).unwrap();
+    let socket = format!("unix:{}/socket", closed.display());
+    let prefix = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"];
+    let line = fails(&dir.path().join("state"), &["--listen", &socket], &prefix);
+    assert!(line.contains("permission") && line.contains("closed"), "{line}");
+    let line = fails(&closed.join("state"), &["--listen", "127.0.0.1:0"], &prefix);
+    assert!(line.contains("closed"), "{line}");
+}
+
+#[test]
+fn localhost_serves_both_families_and_every_listener_is_announced() {
+    let mut server = Server::start(&["--listen", "localhost:0"]);
+    let lines: Vec<String> = (0..2).map(|_| server.announced()).collect();
+    assert!(lines[0].starts_with("127.0.0.1:") && lines[1].starts_with("[::1]:"), "{lines:?}");
+    let port = lines[0].rsplit(':').next().unwrap();
+    for address in [&lines[0], &lines[1], &format!("localhost:{port}")] {
+        Client::new(server.state()).args(&[address, "true"]).run().expect(0);
+    }
+}
+
+/// sd_notify(3).
+#[test]
+fn systemd_is_told_when_the_server_is_ready() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(super::support::PATIENCE)).unwrap();
+    let server = Server::with(&[], |command| {
+        command.env("NOTIFY_SOCKET", &path);
+    });
+    let mut message = [0; 256];
+    let count = socket.recv(&mut message).unwrap();
+    assert!(std::str::from_utf8(&message[..count]).unwrap().lines().any(|line| line == "READY=1"));
+    let ran = server.run(&["echo ${NOTIFY_SOCKET-unset}"]).expect(0);
+    assert_eq!(ran.text(), "unset\n");
+}
+
+#[test]
+fn the_log_is_text_or_one_json_object_a_line() {
+    let server = Server::start(&["--log-format", "json", "--verbose"]);
+    server.run(&["true"]).expect(0);
+    let lines: Vec<Value> =
+        server.log().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert!(lines.len() >= 3 && lines.iter().all(|line| line["level"].is_string()), "{lines:?}");
+    let server = Server::start(&[]);
+    assert!(
+        server.log().contains(&format!("INFO listening on {}", server.addr)),
+        "{}",
+        server.log()
+    );
+}
+
+#[test]
+fn one_run_more_than_max_runs_is_refused_and_there_is_room_again() {
+    let server = Server::start(&["--max-runs", "1"]);
+    let mut child = server.client().arg("echo ready; exec sleep 600").spawn();
+    assert_eq!(line_of(&mut child), "ready");
+    let ran = server.run(&["true"]).expect(254);
+    assert!(
+        ran.stderr.contains("too_many_runs") && ran.stderr.contains("--max-runs"),
+        "{}",
+        ran.stderr
+    );
+    kill(child.id(), rustix::process::Signal::INT);
+    finish(child).expect(130);
+    server.run(&["true"]).expect(0);
+}
+
+#[test]
+fn one_connection_more_than_max_connections_is_refused_and_there_is_room_again() {
+    let server = Server::start(&["--max-connections", "1"]);
+    let first = Raw::login(&server);
+    let ran = server.run(&["true"]).expect(254);
+    assert!(ran.stderr.contains("too_many_connections"), "{}", ran.stderr);
+    drop(first);
+    wait_until("a place", || server.run(&["true"]).status == 0);
+}
+
+#[test]
+fn an_idle_connection_is_closed_with_a_reason_and_a_busy_one_is_not() {
+    let server = Server::start(&["--idle-timeout", "200ms"]);
+    let mut raw = Raw::login(&server);
+    raw.run("long", "sleep 0.6", json!({}));
+    let frames = raw.until("verdict");
+    let seq = &frames.last().unwrap().0["seq"];
+    raw.send(&json!({"type": "ack", "seq": seq}), b"");
+    let (error, _) = raw.expect("error");
+    assert_eq!(error["code"], "idle_timeout");
+    assert!(raw.next().is_none());
+}
+
+#[test]
+fn the_shell_is_the_operators_choice() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let shell = dir.path().join("shell");
+    std::fs::write(&shell, "#!/bin/sh\necho \"mine: $*\"\n").unwrap();
+    std::fs::set_permissions(&shell, PermissionsExt::from_mode(0o755)).unwrap();
+    let server = Server::start(&["--shell", shell.to_str().unwrap()]);
+    assert_eq!(server.run(&["a b"]).expect(0).text(), "mine: -c a b\n");
+    assert_eq!(server.client().run_with(b"").expect(0).text(), "mine: \n");
+    assert_eq!(server.run(&["--", "echo", "not"]).expect(0).text(), "not\n");
+}
