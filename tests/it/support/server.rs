@@ -158,13 +158,12 @@ impl Drop for Server {
         if self.child.try_wait().is_ok_and(|status| status.is_some()) {
             return;
         }
-        // Twice: at once. Then it stops its runs, however a failed test left them.
-        for _ in 0..2 {
-            kill(self.child.id(), Signal::TERM);
-        }
         kill(self.child.id(), Signal::CONT);
         let deadline = std::time::Instant::now() + PATIENCE / 4;
         while self.child.try_wait().is_ok_and(|status| status.is_none()) {
+            // More than once: at once. Then it stops its runs, however a failed test left them. Two that
+            // come together count as one.
+            kill(self.child.id(), Signal::TERM);
             if std::time::Instant::now() > deadline {
                 let _ = self.child.kill();
             }

@@ -1,0 +1,187 @@
+//! The journal: lines in order, a chain that anybody can verify, torn and altered lines, a full disk.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::support::raw::Raw;
+use super::support::server::under;
+use super::support::{Server, json_in, wait_until};
+
+fn path(server: &Server) -> PathBuf {
+    server.state().join("instances/test/journal/000001.jsonl")
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Recomputes the chain from the bytes of the file; the digest of each line.
+fn verified(file: &Path) -> Vec<String> {
+    let bytes = std::fs::read(file).unwrap();
+    let text = bytes.strip_suffix(b"\n").expect("the last line is whole");
+    let mut hashes: Vec<String> = Vec::new();
+    for line in text.split(|byte| *byte == b'\n') {
+        let value: Value = serde_json::from_slice(line).unwrap();
+        assert_eq!(value["prev"], json!(hashes.last()), "{value}");
+        assert_eq!(value["seq"], hashes.len() + 1, "{value}");
+        hashes.push(sha256(line));
+    }
+    hashes
+}
+
+fn types(server: &Server) -> Vec<String> {
+    server.journal().iter().map(|line| line["type"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_run_leaves_its_lines_in_order_and_its_verdict_is_anchored_in_the_chain() {
+    let server = Server::start(&[]);
+    let file = server.dir().join("verdict");
+    let ran = server
+        .client()
+        .env("SECRET", "hunter2")
+        .args(&["--env", "SECRET", "--verdict", file.to_str().unwrap(), "echo $SECRET; exit 3"])
+        .run();
+    assert_eq!(ran.expect(3).text(), "hunter2\n");
+    assert_eq!(types(&server), ["opened", "accepted", "running", "ended"]);
+    let lines = server.journal();
+    let (id, identity) = (&lines[1]["run"], &lines[1]["identity"]);
+    assert_eq!((&lines[2]["run"], &lines[2]["identity"]), (id, identity));
+    assert_eq!((&lines[3]["verdict"]["run"], &lines[3]["identity"]), (id, identity));
+    assert_eq!(lines[1]["command"], "echo $SECRET; exit 3");
+    assert_eq!(lines[1]["digest"], sha256(b"echo $SECRET; exit 3\0"));
+    let text = std::fs::read_to_string(path(&server)).unwrap();
+    assert!(
+        !text.contains("hunter2") && !server.log().contains("hunter2"),
+        "a secret is written down"
+    );
+    let hashes = verified(&path(&server));
+    let anchor = &json_in(&file)["verdict"]["journal"];
+    assert_eq!(*anchor, json!({"seq": 4, "hash": hashes[3]}));
+}
+
+#[test]
+fn what_did_not_start_and_what_was_given_up_is_written_down_too() {
+    let server = Server::start(&[]);
+    server.run(&["--", "/no/such/program"]).expect(254);
+    let mut raw = Raw::login(&server);
+    raw.send(&json!({"type": "close", "id": "one"}), b"");
+    raw.expect("never_started");
+    assert_eq!(types(&server), ["opened", "accepted", "not_started", "buried"]);
+    assert_eq!(server.journal()[2]["code"], "program_not_found");
+    verified(&path(&server));
+}
+
+#[test]
+fn many_runs_at_once_and_a_crash_leave_an_unbroken_chain() {
+    let mut server = Server::start(&[]);
+    super::support::in_parallel(8, 40, |_| {
+        server.run(&["exit 0"]).expect(0);
+    });
+    server.restart();
+    server.run(&["exit 0"]).expect(0);
+    let types = types(&server);
+    let count = |kind: &str| types.iter().filter(|t| *t == kind).count();
+    assert_eq!((count("accepted"), count("running"), count("ended")), (41, 41, 41));
+    assert_eq!(count("opened"), 2);
+    verified(&path(&server));
+}
+
+/// What a machine that went down had half written is cut off, and ids that may have been on it are lost.
+#[test]
+fn a_torn_line_is_cut_off_and_what_may_have_stood_there_is_not_started() {
+    let mut server = Server::start(&[]);
+    server.run(&["exit 0"]).expect(0);
+    server.crash();
+    let mut file = std::fs::File::options().append(true).open(path(&server)).unwrap();
+    file.write_all(br#"{"seq":5,"prev":"0123"#).unwrap();
+    server.restart();
+    assert!(server.log().contains("torn"), "{}", server.log());
+    let opened = server.journal().pop().unwrap();
+    assert_eq!((&opened["type"], &opened["torn"]), (&json!("opened"), &json!(21)));
+    verified(&path(&server));
+    let mut raw = Raw::login(&server);
+    raw.run("one", "exit 0", json!({"first_sent_ms_ago": 60_000}));
+    assert_eq!(raw.expect("lost").0["code"], "before_memory");
+    raw.run("one", "exit 0", json!({}));
+    raw.until("verdict");
+}
+
+#[test]
+fn a_journal_that_was_altered_stops_the_next_start_and_is_left_as_it_is() {
+    let mut server = Server::start(&[]);
+    server.run(&["exit 3"]).expect(3);
+    server.crash();
+    let altered = std::fs::read_to_string(path(&server)).unwrap().replace("exit 3", "exit 4");
+    std::fs::write(path(&server), &altered).unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_rexec-server"));
+    command.args(["--name", "test", "--listen", "127.0.0.1:0"]);
+    let output = command.env("REXEC_STATE_DIR", server.state()).output().unwrap();
+    let line = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), line.lines().count()), (Some(1), 1), "{line}");
+    assert!(line.contains("line 3") && line.contains("move the file away"), "{line}");
+    assert_eq!(std::fs::read_to_string(path(&server)).unwrap(), altered);
+}
+
+/// A server whose journal is on a small disk of its own; none where mounting is not permitted.
+fn on_a_small_disk() -> Option<Server> {
+    let tried = std::process::Command::new("unshare")
+        .args(["-m", "mount", "-t", "tmpfs", "none", "/mnt"])
+        .output();
+    if !tried.is_ok_and(|tried| tried.status.success()) {
+        println!("left out: mounting is not permitted here");
+        return None;
+    }
+    let script = "cd $REXEC_STATE_DIR/.. && umask 077 && journal=$REXEC_STATE_DIR/instances/test/journal \
+                  && mkdir -p $journal && mount -t tmpfs -o size=64k,mode=700 none $journal && exec \"$@\"";
+    Some(Server::with(&[], under(&["unshare", "-m", "sh", "-c", script, "sh"])))
+}
+
+#[test]
+fn a_full_disk_refuses_new_runs_starts_nothing_and_leaves_no_half_line() {
+    let Some(server) = on_a_small_disk() else { return };
+    // The folder as the server sees it.
+    let folder = PathBuf::from(format!("/proc/{}/root", server.pid()))
+        .join(server.state().strip_prefix("/").unwrap())
+        .join("instances/test/journal");
+    let (segment, fill) = (folder.join("000001.jsonl"), folder.join("fill"));
+    let fill_up = || {
+        let mut file = std::fs::File::options().append(true).create(true).open(&fill).unwrap();
+        while file.write_all(&[0; 512]).is_ok() {}
+    };
+    let (gate, effect) = (server.dir().join("gate"), server.dir().join("effect"));
+    let text = format!("echo x; while [ ! -e {} ]; do sleep 0.05; done; exit 3", gate.display());
+    let child = server.client().arg(text).spawn();
+    let lines = || std::fs::read_to_string(&segment).unwrap().lines().count();
+    wait_until("the running line", || lines() == 3);
+    fill_up();
+    // The segment's last page may have room for some lines yet.
+    let start = format!("echo x >> {}", effect.display());
+    let mut started = 0;
+    let refused = loop {
+        let ran = server.run(&[&start]);
+        if ran.status != 0 {
+            break ran;
+        }
+        started += 1;
+        assert!(started < 100, "the disk does not get full");
+    };
+    assert!(
+        refused.status == 254 && refused.stderr.contains("journal_failed"),
+        "{}",
+        refused.stderr
+    );
+    assert_eq!(refused.stderr.lines().count(), 1, "{}", refused.stderr);
+    let effects = std::fs::read_to_string(&effect).unwrap_or_default().lines().count();
+    assert_eq!(effects, started);
+    verified(&segment);
+    // What runs already ends as it would, and says so to its client.
+    std::fs::write(&gate, "").unwrap();
+    super::support::server::finish(child).expect(3);
+    std::fs::remove_file(&fill).unwrap();
+    server.run(&["exit 5"]).expect(5);
+    verified(&segment);
+}

@@ -1,0 +1,363 @@
+//! Lost links and lost servers, through the real programs: one execution, the whole output or an honest
+//! failure, and never a hang.
+
+use std::io::Read;
+use std::path::Path;
+use std::process::Child;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use rexec::proto::digest::Digest;
+use rustix::process::Signal;
+use serde_json::json;
+
+use super::support::fake::{self, Fake};
+use super::support::raw::Raw;
+use super::support::relay::{Relay, Way};
+use super::support::server::finish;
+use super::support::{Client, Random, Server, in_parallel, is_alive, kill, pid_in, wait_until};
+
+fn executions(effect: &Path) -> usize {
+    std::fs::read_to_string(effect).map_or(0, |text| text.lines().count())
+}
+
+/// brevdev/brev-cli#457: reconnecting ran it twice. And 255 means "not reached", so it is never the answer
+/// to a command that left a trace.
+#[test]
+fn a_link_cut_anywhere_is_resumed_by_the_real_programs() {
+    const EACH_WAY: u64 = 60;
+    let server = Server::start(&[]);
+    let stdin: Vec<u8> = (0..150_000u32).flat_map(u32::to_le_bytes).collect();
+    let run = |n: usize, way: Way, at: u64| {
+        let relay = Relay::to(&server.addr);
+        relay.cut_after(&[(way, at)]);
+        let effect = server.dir().join(format!("effect{n}"));
+        let text = format!("echo x >> {}; cat; echo e >&2; exit 7", effect.display());
+        let ran = Client::new(server.state()).args(&[&relay.addr, &text]).run_with(&stdin);
+        let what = format!("cut {way:?} after {at}");
+        if ran.status == 255 {
+            // The link died before TLS was there.
+            let left = (ran.stdout.len(), executions(&effect), relay.connections());
+            assert_eq!(left, (0, 0, 1), "{what}: {}", ran.stderr);
+            return true;
+        }
+        assert_eq!(ran.status, 7, "{what}: {}", ran.stderr);
+        assert!(ran.stdout == stdin && ran.stderr == "e\n", "{what}: {}", ran.stderr);
+        assert_eq!(executions(&effect), 1, "{what}");
+        false
+    };
+    // TLS's own bytes, the login and the request come first; then the streams.
+    let mut random = Random::new();
+    let cuts: Vec<_> = [Way::Up, Way::Down]
+        .into_iter()
+        .flat_map(|way| (0..EACH_WAY).map(move |n| (way, n)))
+        .map(|(way, n)| match n % 2 {
+            0 => (way, n * 61),
+            _ => (way, random.below(stdin.len() as u64)),
+        })
+        .collect();
+    let unreached = AtomicUsize::new(0);
+    in_parallel(8, cuts.len(), |n| {
+        let (way, at) = cuts[n];
+        unreached.fetch_add(usize::from(run(n, way, at)), Ordering::Relaxed);
+    });
+    assert!(unreached.into_inner() < cuts.len() / 2, "most cuts are to come after the request");
+}
+
+#[test]
+fn megabytes_of_stdin_arrive_exactly_over_a_link_that_is_cut_again_and_again() {
+    let server = Server::start(&[]);
+    let relay = Relay::to(&server.addr);
+    let mut random = Random::new();
+    let stdin: Vec<u8> = (0..600_000).flat_map(|_| random.below(u64::MAX).to_le_bytes()).collect();
+    relay.cut_after(&(1..=12).map(|n| (Way::Up, n * 50_000)).collect::<Vec<_>>());
+    let client = Client::new(server.state()).args(&[&relay.addr, "exec sha256sum"]);
+    let ran = client.run_with(&stdin).expect(0);
+    assert_eq!(ran.text(), format!("{}  -\n", Digest::of(&stdin)));
+    assert_eq!(relay.connections(), 13);
+}
+
+/// actions/runner#793, actions/runner-images#3245: a long silent command outlives its link.
+#[test]
+fn a_silent_command_outlives_its_link() {
+    let server = Server::start(&[]);
+    let relay = Relay::to(&server.addr);
+    let (pid, gate) = (server.dir().join("pid"), server.dir().join("gate"));
+    let text = format!(
+        "echo $$ > {}; while [ ! -e {} ]; do sleep 0.05; done; echo done",
+        pid.display(),
+        gate.display()
+    );
+    let child = Client::new(server.state()).args(&[&relay.addr, &text]).spawn();
+    pid_in(&pid);
+    for connections in 2..=4 {
+        relay.cut();
+        wait_until("the reconnection", || relay.connections() >= connections);
+    }
+    std::fs::write(gate, "").unwrap();
+    assert_eq!(finish(child).expect(0).text(), "done\n");
+}
+
+#[test]
+fn a_server_that_is_shutting_down_still_lets_a_lost_client_come_back() {
+    let server = Server::start(&[]);
+    let relay = Relay::to(&server.addr);
+    let (pid, gate) = (server.dir().join("pid"), server.dir().join("gate"));
+    let text = format!(
+        "echo $$ > {}; while [ ! -e {} ]; do sleep 0.05; done; echo done; exit 3",
+        pid.display(),
+        gate.display()
+    );
+    let child = Client::new(server.state()).args(&[&relay.addr, &text]).spawn();
+    pid_in(&pid);
+    server.signal(Signal::TERM);
+    wait_until("the shutdown", || server.log().contains("shutting down"));
+    relay.cut();
+    wait_until("the reconnection", || relay.connections() == 2);
+    std::fs::write(gate, "").unwrap();
+    assert_eq!(finish(child).expect(3).text(), "done\n");
+}
+
+#[test]
+fn within_its_grace_a_run_waits_and_keeps_its_output() {
+    let server = Server::start(&[]);
+    let mut raw = Raw::login(&server);
+    raw.run("one", "echo a; read x; echo b", json!({"stdin": true}));
+    assert_eq!(raw.until("output").pop().unwrap().1, b"a\n");
+    drop(raw);
+    let mut raw = Raw::login(&server);
+    raw.run("one", "echo a; read x; echo b", json!({"stdin": true, "was_started": true}));
+    raw.expect("started");
+    assert_eq!(raw.expect("output").1, b"a\n", "what was not confirmed is sent again");
+    let hash = Digest::of(b"");
+    raw.send(&json!({"type": "stdin_end", "offset": 0, "hash": hash}), b"");
+    assert_eq!(raw.expect("output").1, b"b\n");
+    assert_eq!(raw.expect("verdict").0["stopped"], json!(null));
+}
+
+/// A command that leaves its trace and its pid, and then never ends.
+fn endless(server: &Server) -> String {
+    let dir = server.dir().display();
+    format!("echo x >> {dir}/effect; echo $$ > {dir}/pid; exec sleep 1000")
+}
+
+/// A server that stops at a pause point, and a client whose run has brought it there.
+fn paused_at(point: &str, text: impl FnOnce(&Server) -> String) -> (Server, Child) {
+    let file = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+    std::fs::remove_file(&file).unwrap();
+    let server = Server::with(&[], |command| {
+        command.env("REXEC_PAUSE_AT", point).env("REXEC_PAUSE_FILE", &file);
+    });
+    let text = text(&server);
+    let child = server.client().arg(text).spawn();
+    wait_until(point, || file.exists());
+    (server, child)
+}
+
+fn journal_has(server: &Server, kind: &str) -> bool {
+    server.journal().iter().any(|line| line["type"] == kind)
+}
+
+#[test]
+fn a_server_killed_when_it_had_accepted_a_run_does_not_start_it_later() {
+    let (mut server, child) = paused_at("accepted", endless);
+    server.restart();
+    let ran = finish(child).expect(253);
+    assert!(ran.stderr.contains("restarted"), "{}", ran.stderr);
+    wait_until("the lost line", || journal_has(&server, "lost"));
+    assert_eq!(executions(&server.dir().join("effect")), 0);
+}
+
+#[test]
+fn what_was_started_when_its_server_was_killed_is_lost_stopped_and_never_started_again() {
+    for point in ["spawned", "running"] {
+        let (mut server, child) = paused_at(point, endless);
+        let pid = pid_in(&server.dir().join("pid"));
+        assert!(is_alive(pid));
+        server.restart();
+        let ran = finish(child).expect(253);
+        assert!(ran.stderr.contains("restarted"), "{point}: {}", ran.stderr);
+        wait_until("the end of what was left", || !is_alive(pid));
+        wait_until("the lost line", || journal_has(&server, "lost"));
+        assert_eq!(executions(&server.dir().join("effect")), 1, "{point}");
+        // Nor by the next server.
+        server.restart();
+        server.run(&["true"]).expect(0);
+        assert_eq!(executions(&server.dir().join("effect")), 1, "{point}");
+    }
+}
+
+#[test]
+fn a_run_whose_server_was_killed_at_its_end_is_lost_and_never_started_again() {
+    for (point, lost) in [("ended", true), ("journaled", false)] {
+        let (mut server, child) =
+            paused_at(point, |s| format!("echo x >> {}/effect; echo out", s.dir().display()));
+        server.restart();
+        let ran = finish(child).expect(253);
+        assert!(ran.stdout.is_empty() || ran.text() == "out\n", "{point}");
+        if lost {
+            wait_until("the lost line", || journal_has(&server, "lost"));
+        }
+        assert_eq!(journal_has(&server, "ended"), !lost, "{point}");
+        assert_eq!(executions(&server.dir().join("effect")), 1, "{point}");
+    }
+}
+
+#[test]
+fn a_server_killed_in_the_middle_of_output_is_no_success() {
+    let mut server = Server::start(&[]);
+    let dir = server.dir().to_owned();
+    let text =
+        format!("echo x >> {0}/effect; echo $$ > {0}/pid; exec seq 1 1000000000", dir.display());
+    let mut child = server.client().arg(text).spawn();
+    let mut stdout = child.stdout.take().unwrap();
+    let mut start = vec![0; 1 << 20];
+    stdout.read_exact(&mut start).unwrap();
+    server.crash();
+    let reader = std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
+    server.restart();
+    let mut stderr = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(253), "{stderr}");
+    reader.join().unwrap().unwrap();
+    wait_until("the end of what was left", || !is_alive(pid_in(&dir.join("pid"))));
+    assert_eq!(executions(&dir.join("effect")), 1);
+}
+
+#[test]
+fn a_server_that_is_gone_for_good_is_given_up_in_time() {
+    let mut server = Server::start(&[]);
+    let text = endless(&server);
+    let child = server.client().args(&["--reconnect-timeout", "500ms", &text]).spawn();
+    let pid = pid_in(&server.dir().join("pid"));
+    server.crash();
+    let ran = finish(child).expect(253);
+    assert!(ran.stderr.contains("did not come back"), "{}", ran.stderr);
+    kill(pid, Signal::KILL);
+}
+
+#[test]
+fn a_link_that_stays_dead_is_given_up_in_time_and_the_run_with_it() {
+    let server = Server::start(&[]);
+    let relay = Relay::to(&server.addr);
+    let text = endless(&server);
+    let client = Client::new(server.state());
+    let child = client
+        .args(&["--grace", "100ms", "--reconnect-timeout", "500ms", &relay.addr, &text])
+        .spawn();
+    let pid = pid_in(&server.dir().join("pid"));
+    relay.close(true);
+    relay.cut();
+    finish(child).expect(253);
+    wait_until("the end of the run", || !is_alive(pid) && journal_has(&server, "ended"));
+}
+
+#[test]
+fn another_server_that_has_taken_the_address_is_not_asked_to_run_it() {
+    let mut server = Server::start(&[]);
+    let text = endless(&server);
+    let child = server.client().args(&["--reconnect-timeout", "1s", &text]).spawn();
+    let pid = pid_in(&server.dir().join("pid"));
+    server.crash();
+    let dir = tempfile::tempdir().unwrap();
+    let other = Server::at(&dir.path().join("state"), &server.addr, &[], |_| ());
+    finish(child).expect(253);
+    assert!(other.journal().iter().all(|line| line["type"] == "opened"), "it was let in");
+    assert_eq!(executions(&server.dir().join("effect")), 1);
+    kill(pid, Signal::KILL);
+}
+
+/// One account's servers share the host key: another one on the same port passes for the first.
+#[test]
+fn another_server_of_the_same_account_does_not_start_what_was_started_elsewhere() {
+    let mut server = Server::start(&[]);
+    // Its memory begins before the run.
+    let (state, socket) = (server.state().to_owned(), server.dir().join("other.sock"));
+    let start_other = |addr: &str| {
+        Server::at(&state, addr, &[], |command| {
+            *command = std::process::Command::new(env!("CARGO_BIN_EXE_rexec-server"));
+            command.args(["--name", "other", "--listen", addr, "--listen"]);
+            command.arg(format!("unix:{}", socket.display())).env("REXEC_STATE_DIR", &state);
+            command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null());
+        })
+    };
+    drop(start_other("127.0.0.1:0"));
+    let text = endless(&server);
+    let child = server.client().arg(&text).spawn();
+    let pid = pid_in(&server.dir().join("pid"));
+    wait_until("the running line", || journal_has(&server, "running"));
+    let addr = server.addr.clone();
+    server.crash();
+    let other = start_other(&addr);
+    let ran = finish(child).expect(253);
+    assert!(ran.stderr.contains("memory"), "{}", ran.stderr);
+    assert_eq!(executions(&server.dir().join("effect")), 1);
+    drop(other);
+    kill(pid, Signal::KILL);
+}
+
+#[test]
+fn a_client_whose_run_was_taken_over_says_so() {
+    let server = Server::start(&[]);
+    let text = endless(&server);
+    let child = server.client().arg(&text).spawn();
+    pid_in(&server.dir().join("pid"));
+    wait_until("the running line", || journal_has(&server, "running"));
+    let lines = server.journal();
+    let running = lines.iter().find(|line| line["type"] == "running").unwrap();
+    let mut raw = Raw::login(&server);
+    raw.run(running["run"].as_str().unwrap(), &text, json!({}));
+    assert_eq!(raw.expect("started").0["attached"], true);
+    let ran = finish(child).expect(253);
+    assert!(ran.stderr.contains("taken"), "{}", ran.stderr);
+    raw.send(&json!({"type": "cancel"}), b"");
+    raw.until("verdict");
+}
+
+/// The first connection dies without an answer; its request arrives late and takes the run from the second.
+#[test]
+fn a_run_taken_over_by_its_own_late_request_is_taken_back() {
+    let turn = AtomicUsize::new(0);
+    let fake = Fake::start(move |raw| {
+        let id = fake::welcome(raw);
+        match turn.fetch_add(1, Ordering::SeqCst) {
+            0 => {}
+            1 => {
+                raw.send(&fake::started(&id), b"");
+                raw.send(&json!({"type": "error", "code": "taken_over", "text": "t"}), b"");
+            }
+            _ => {
+                raw.send(&fake::started(&id), b"");
+                raw.send(&fake::verdict(&id, 1, b""), b"");
+                raw.next();
+            }
+        }
+    });
+    fake.run().expect(0);
+    assert_eq!(fake.connections(), 3);
+}
+
+/// A server that stands still after the request: nobody knows whether it was started, so cancelling it
+/// waits for an answer, but not for the 45 s that a silent connection lives.
+#[test]
+fn a_client_can_be_stopped_while_the_server_stands_still() {
+    let (server, child) = paused_at("accepted", endless);
+    let asked = Instant::now();
+    kill(child.id(), Signal::TERM);
+    finish(child).expect(253);
+    assert!(asked.elapsed() < Duration::from_secs(30), "{:?}", asked.elapsed());
+    server.signal(Signal::CONT);
+}
+
+/// The cancel crosses the end of the run, whose output nobody here has read: that is no exit status 0.
+#[test]
+fn a_cancel_that_crosses_the_end_of_a_run_does_not_make_short_output_a_success() {
+    let server = Server::start(&[]);
+    let mut child = server.client().arg("head -c 200000 /dev/zero").spawn();
+    wait_until("the end of the run", || journal_has(&server, "ended"));
+    // Nobody reads the client's stdout: a pipe holds less than that.
+    kill(child.id(), Signal::TERM);
+    wait_until("the end of the client", || child.try_wait().unwrap().is_some());
+    let ran = finish(child);
+    assert!(ran.stdout.len() < 200_000 && ran.status == 143, "{}: {}", ran.status, ran.stderr);
+}
