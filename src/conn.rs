@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use bytes::{Buf, BufMut as _, Bytes, BytesMut};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -220,16 +220,23 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 }
 
 /// The writing half of a connection. What is queued is sent by `flush`, or earlier when it is much.
+///
+/// Every call is cancel safe as far as the stream goes: it never ends inside a frame as long as there is
+/// a next call, which sends the rest first.
 #[derive(Debug)]
 pub struct FrameWriter<W> {
     stream: W,
+    /// What is left of a large frame; all that is queued comes after it.
+    large: Bytes,
     queued: Vec<u8>,
+    /// Bytes of `queued` that are sent.
+    sent: usize,
 }
 
 impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     /// Writes frames to `stream`.
     pub fn new(stream: W) -> Self {
-        Self { stream, queued: Vec::new() }
+        Self { stream, large: Bytes::new(), queued: Vec::new(), sent: 0 }
     }
 
     /// Queues one frame. Nothing is sent yet.
@@ -240,23 +247,28 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         frame::encode(header, body, &mut self.queued)
     }
 
-    /// Queues one frame that is encoded already; a large one is sent, with all before it, at once.
-    ///
-    /// Not cancel safe: the stream may then end inside a frame.
+    /// Queues whole frames that are encoded already; if they are large they are sent, with all before
+    /// them, at once.
     ///
     /// # Errors
     /// Those of the stream.
-    pub async fn queue_encoded(&mut self, frame: &[u8]) -> Result<(), ConnError> {
-        if self.queued.len() + frame.len() < GATHER {
-            self.queued.extend_from_slice(frame);
+    pub async fn queue_encoded(&mut self, frames: Bytes) -> Result<(), ConnError> {
+        if self.queued.len() + frames.len() < GATHER {
+            self.queued.extend_from_slice(&frames);
             return Ok(());
         }
         self.write_queued().await?;
-        self.stream.write_all(frame).await?;
-        Ok(())
+        self.large = frames;
+        self.write_queued().await
     }
 
-    /// Sends everything that is queued. Not cancel safe.
+    /// Whether everything that was queued is sent.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.large.is_empty() && self.queued.is_empty()
+    }
+
+    /// Sends everything that is queued.
     ///
     /// # Errors
     /// Those of the stream.
@@ -266,7 +278,7 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         Ok(())
     }
 
-    /// Queues one frame and sends it. Not cancel safe.
+    /// Queues one frame and sends it.
     ///
     /// # Errors
     /// Those of the frame and of the stream.
@@ -285,13 +297,28 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     }
 
     async fn write_queued(&mut self) -> Result<(), ConnError> {
-        if self.queued.is_empty() {
-            return Ok(());
+        while self.large.has_remaining() {
+            let count = self.stream.write_buf(&mut self.large).await?;
+            nonzero(count)?;
         }
-        self.stream.write_all(&self.queued).await?;
-        self.queued.clear();
-        self.queued.shrink_to(GATHER);
+        while self.sent < self.queued.len() {
+            let count = self.stream.write(&self.queued[self.sent..]).await?;
+            self.sent += nonzero(count)?;
+        }
+        if self.sent > 0 {
+            self.sent = 0;
+            self.queued.clear();
+            self.queued.shrink_to(GATHER);
+        }
         Ok(())
+    }
+}
+
+fn nonzero(count: usize) -> Result<usize, ConnError> {
+    if count == 0 {
+        Err(std::io::Error::from(std::io::ErrorKind::WriteZero).into())
+    } else {
+        Ok(count)
     }
 }
 
@@ -324,6 +351,32 @@ mod tests {
             assert_eq!(frame.header::<ClientHeader>().unwrap(), ClientHeader::Unknown);
             assert_eq!(frame.body, vec![9; 70_000]);
             assert!(reader.next(HOUR).await.unwrap().is_none());
+            sender.await.unwrap();
+        }
+    }
+
+    async fn given_up(write: impl Future<Output = Result<(), ConnError>>) {
+        let _ = tokio::time::timeout(Duration::ZERO, write).await;
+    }
+
+    #[tokio::test]
+    async fn a_write_that_was_given_up_half_way_is_finished_by_the_next() {
+        for size in [100, 70_000] {
+            let (a, b) = duplex(16);
+            let mut writer = FrameWriter::new(a);
+            let mut reader = FrameReader::new(b, Limits::FULL);
+            let mut frame = Vec::new();
+            frame::encode(&json!({"type": "x"}), &vec![9; size], &mut frame).unwrap();
+            given_up(writer.queue_encoded(frame.into())).await;
+            given_up(writer.flush()).await;
+            assert!(!writer.is_empty());
+            let sender = tokio::spawn(async move {
+                writer.send(&ClientHeader::Heartbeat, b"").await.unwrap();
+                assert!(writer.is_empty());
+            });
+            assert_eq!(reader.next(HOUR).await.unwrap().unwrap().body, vec![9; size]);
+            let frame = reader.next(HOUR).await.unwrap().unwrap();
+            assert_eq!(frame.header::<ClientHeader>().unwrap(), ClientHeader::Heartbeat);
             sender.await.unwrap();
         }
     }

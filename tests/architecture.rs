@@ -1,4 +1,7 @@
-//! The layers hold: each module imports only from rows below its own.
+//! What holds the parts together: modules import only from rows below their own, and the documents
+//! name what there is.
+
+#![expect(clippy::unwrap_used, reason = "what is missing here fails the test, as it should")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -89,5 +92,55 @@ fn unsafe_code_is_in_sys_only() {
     for file in files.iter().filter(|f| !f.starts_with(root.join("sys"))) {
         let text = fs::read_to_string(file).unwrap();
         assert!(!text.contains("unsafe {") && !text.contains("unsafe_code"), "{}", file.display());
+    }
+}
+
+fn said_by(program: &str, argument: &str) -> String {
+    let output = std::process::Command::new(program).arg(argument).output().unwrap();
+    assert!(output.status.success(), "{program} {argument}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The options that a help text defines, such as `-n` and `--no-stdin`.
+fn options(help: &str) -> Vec<String> {
+    let defines = |line: &&str| line.starts_with("  ") && line.trim_start().starts_with('-');
+    let is_option = |word: &&str| word.starts_with('-') && word.len() > 1;
+    let words = help.lines().filter(defines).flat_map(|line| {
+        let definition = line.trim_start().split("  ").next().unwrap_or_default();
+        definition.split([' ', ',']).filter(is_option).map(str::to_owned).collect::<Vec<_>>()
+    });
+    words.collect()
+}
+
+#[test]
+fn every_option_is_in_the_help_the_manual_page_and_the_readme() {
+    let readme =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let programs = [(env!("CARGO_BIN_EXE_rexec"), 30), (env!("CARGO_BIN_EXE_rexec-server"), 16)];
+    for (program, least) in programs {
+        let options = options(&said_by(program, "--help"));
+        assert!(options.len() >= least, "{options:?}");
+        let manual = said_by(program, "--man").replace("\\-", "-");
+        for option in options {
+            assert!(manual.contains(&option), "{option} is not in the manual page of {program}");
+            let named = [format!("`{option}`"), format!("`{option} ")];
+            assert!(named.iter().any(|n| readme.contains(n)), "{option} is not in the README");
+        }
+    }
+}
+
+#[test]
+fn the_readme_names_files_that_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    let links = readme.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+    let scripts = readme.split("scripts/").skip(1).map(|rest| {
+        let name: String = rest.chars().take_while(char::is_ascii_alphanumeric).collect();
+        format!("scripts/{name}")
+    });
+    let names: Vec<String> = links.map(str::to_owned).chain(scripts).collect();
+    assert!(names.len() > 8, "{names:?}");
+    for name in names.iter().filter(|n| !n.contains("://")) {
+        assert!(root.join(name).exists(), "{name} is missing");
     }
 }

@@ -3,7 +3,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use rexec::proto::frame::{BODY_LIMIT, Decoded, FrameRef, HEADER_LIMIT, Limits, PREFIX, decode, encode};
+use rexec::proto::frame::{
+    BODY_LIMIT, Decoded, FrameRef, HEADER_LIMIT, Limits, PREFIX, decode, encode,
+};
 use serde_json::{Map, Value};
 
 fuzz_target!(|data: &[u8]| {

@@ -60,9 +60,8 @@ fn framed(lines: &[u8]) -> Vec<u8> {
 
 fn login(stream: &[u8], origin: &Origin, authorized: &Authorized, first: bool) -> Option<Login> {
     static RUNTIME: OnceLock<Arc<tokio::runtime::Runtime>> = OnceLock::new();
-    let runtime = RUNTIME.get_or_init(|| {
-        Arc::new(tokio::runtime::Builder::new_current_thread().build().unwrap())
-    });
+    let runtime = RUNTIME
+        .get_or_init(|| Arc::new(tokio::runtime::Builder::new_current_thread().build().unwrap()));
     let mut reader = FrameReader::new(stream, Limits::HELLO);
     runtime.block_on(judge(&mut reader, origin, authorized, first, |_| ())).ok()
 }

@@ -21,7 +21,9 @@ fuzz_target!(|data: &[u8]| {
     if body.len() > BODY_LIMIT {
         return;
     }
-    let Ok(request) = Request::parse((*header).clone(), Bytes::copy_from_slice(body)) else { return };
+    let Ok(request) = Request::parse((*header).clone(), Bytes::copy_from_slice(body)) else {
+        return;
+    };
     assert!((1..=ID_LIMIT).contains(&request.id.as_str().len()));
     assert!(header.must.iter().all(|field| RunRequest::KNOWN.contains(&field.as_str())));
     assert!(request.grace() <= LONGEST_GRACE);

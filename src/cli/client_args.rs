@@ -126,12 +126,20 @@ pub(super) fn definition() -> clap::Command {
     Args::command()
 }
 
+/// The longest duration that is taken: no clock overflows within it.
+const LONGEST_DURATION: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// A duration for people: `30s`, `1h 30m`, or a plain number of seconds.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    if let Ok(seconds) = text.parse() {
-        return Ok(Duration::from_secs(seconds));
+    let read = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => humantime::parse_duration(text)
+            .map_err(|e| format!("{e}; write it like 30s, 5m or 1h 30m"))?,
+    };
+    if read > LONGEST_DURATION {
+        return Err("longer than 100 years".into());
     }
-    humantime::parse_duration(text).map_err(|e| format!("{e}; write it like 30s, 5m or 1h 30m"))
+    Ok(read)
 }
 
 fn after_help() -> String {
@@ -146,4 +154,20 @@ fn after_help() -> String {
          rexec build:8080                              a prompt",
     );
     help
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("30"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(duration(&LONGEST_DURATION.as_secs().to_string()), Ok(LONGEST_DURATION));
+        let over = (LONGEST_DURATION.as_secs() + 1).to_string();
+        for bad in ["", "30x", "-1", "1e3", &over, &u64::MAX.to_string(), "1000000y"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -159,6 +159,7 @@ impl Command {
             deadline_ms: self.deadline.map(millis),
             grace_ms: self.grace.map(millis),
             first_sent_ms_ago: 0,
+            was_started: false,
             after: 0,
             must: self.must(),
         };

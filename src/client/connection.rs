@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{ReadHalf, WriteHalf, split};
 use tokio::time::Instant;
 
@@ -34,6 +35,8 @@ pub(super) struct Connection {
     pub(super) writer: FrameWriter<WriteHalf<Stream>>,
     channel: Option<Channel>,
     keys: Vec<Arc<Key>>,
+    /// The key that was proved last.
+    index: usize,
     welcome: Option<Welcome>,
 }
 
@@ -46,8 +49,8 @@ pub(super) enum NoWelcome {
 }
 
 impl Connection {
-    /// Reaches the server. Nothing of a request is sent.
-    pub(super) async fn open(target: &Target) -> Result<Self, DialError> {
+    /// Reaches the server, to prove one of `keys`. Nothing of a request is sent.
+    pub(super) async fn open(target: &Target, keys: &[Arc<Key>]) -> Result<Self, DialError> {
         let deadline = Instant::now() + target.connect_timeout;
         let dialled =
             transport::connect(&target.endpoint, deadline, Arc::clone(&target.trust)).await?;
@@ -58,18 +61,19 @@ impl Connection {
             reader: FrameReader::new(read, Limits::FULL),
             writer: FrameWriter::new(write),
             channel,
-            keys: target.keys.clone(),
+            keys: keys.to_vec(),
+            index: 0,
             welcome: None,
         })
     }
 
     /// Sends `request` (whole frames), with the login before it on a new connection, and reads the
     /// answer to the login.
-    pub(super) async fn ask(&mut self, request: &[u8]) -> Result<(), NoWelcome> {
+    pub(super) async fn ask(&mut self, request: Bytes) -> Result<(), NoWelcome> {
         if self.welcome.is_some() {
             return self.send(request).await.map_err(|e| NoWelcome::Broken(e.to_string()));
         }
-        let first = self.login(0, request).await.map_err(NoWelcome::from)?;
+        let first = self.login(0, request.clone()).await.map_err(NoWelcome::from)?;
         let answer = match first {
             Answer::Try(index) => self.login(index, request).await.map_err(NoWelcome::from)?,
             welcome @ Answer::Welcome(_) => welcome,
@@ -86,7 +90,8 @@ impl Connection {
         }
     }
 
-    async fn login(&mut self, index: usize, request: &[u8]) -> Result<Answer, LoginError> {
+    async fn login(&mut self, index: usize, request: Bytes) -> Result<Answer, LoginError> {
+        self.index = index;
         let hello = handshake::hello(self.channel.as_ref(), &self.keys, index)?;
         self.writer.queue(&hello, b"")?;
         // A refusal may be on its way although the rest of the request cannot be sent any more.
@@ -99,9 +104,14 @@ impl Connection {
         }
     }
 
-    async fn send(&mut self, frames: &[u8]) -> Result<(), ConnError> {
+    async fn send(&mut self, frames: Bytes) -> Result<(), ConnError> {
         self.writer.queue_encoded(frames).await?;
         self.writer.flush().await
+    }
+
+    /// The key that was proved with the last request; none on a unix socket.
+    pub(super) fn key(&self) -> Option<&Arc<Key>> {
+        self.keys.get(self.index)
     }
 
     /// Who the server says it is and we are; none before the first request.

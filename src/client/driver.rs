@@ -1,10 +1,11 @@
 //! One run over as many connections as it takes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::connection::{Connection, NoWelcome, Target};
 use super::control::{Control, Input, RunIo};
@@ -13,22 +14,32 @@ use super::leg::{Shared, until};
 use super::sink::Sink;
 use super::state::{Leg, State};
 use super::stdin::StdinSender;
+use crate::conn::HEARTBEAT;
+use crate::identity::Key;
 use crate::proto::code::Code;
 use crate::proto::frame::{self, FrameError};
 use crate::proto::header::{ClientHeader, RunRequest};
 use crate::proto::verdict::Verdict;
+use crate::sys::clock::boottime;
 
 /// First pause before a reconnection; doubled up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// Longest pause between two attempts to reconnect.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+/// Sending a request and logging in may take so long: the longest request, over 64 kbit/s.
+const ASK_TIMEOUT: Duration = Duration::from_secs(180);
+
 /// A run and what it takes to go on with it on another connection.
 pub(super) struct Driver<'a> {
     target: &'a Target,
     reconnect_timeout: Duration,
     header: RunRequest,
     body: Bytes,
-    first_sent: Option<Instant>,
+    /// Time since boot when the request was first sent: it may be sent again after the machine has slept.
+    first_sent: Option<Duration>,
+    /// The keys to prove; once the request was sent, the one under which it was: under another identity
+    /// the same request would be another run.
+    keys: Vec<Arc<Key>>,
     state: State,
     input: Option<Input>,
     control: mpsc::UnboundedReceiver<Control>,
@@ -50,7 +61,18 @@ impl<'a> Driver<'a> {
         let stdin = StdinSender::new(header.stdin);
         let state = State::new(header.id.clone(), Sink::new(io.output), stdin);
         let (input, control) = (io.stdin, io.control);
-        Self { target, reconnect_timeout, header, body, first_sent: None, state, input, control }
+        let keys = target.keys.clone();
+        Self {
+            target,
+            reconnect_timeout,
+            header,
+            body,
+            first_sent: None,
+            keys,
+            state,
+            input,
+            control,
+        }
     }
 
     /// Runs to the end. The connection that is left in `connection` can be used again.
@@ -60,19 +82,25 @@ impl<'a> Driver<'a> {
     ) -> Result<Verdict, Error> {
         let mut outage: Option<Outage> = None;
         loop {
-            let received = self.state.received;
+            let (progress, began) = (self.state.progress(), Instant::now());
             let why = match self.connected(connection).await {
                 Ok(open) => match self.leg(open).await {
                     Leg::Final(end) => return *end,
-                    Leg::Broken(why) => why,
+                    Leg::Broken(why) => {
+                        self.state.unanswered += u32::from(!self.state.started);
+                        why
+                    }
                 },
                 Err(Error::Unreached(e)) if self.first_sent.is_some() => e.to_string(),
                 Err(e) => return Err(e),
             };
             *connection = None;
-            if self.state.received > received {
+            // A connection that lasted, or brought something, was no part of an outage.
+            let lasted = self.state.started && began.elapsed() >= HEARTBEAT;
+            if lasted || self.state.progress() != progress {
                 outage = None;
             }
+            self.state.started = false;
             if self.state.has_verdict() {
                 return self.write_the_rest().await;
             }
@@ -92,7 +120,8 @@ impl<'a> Driver<'a> {
     }
 
     async fn open(&mut self) -> Result<Connection, Error> {
-        let open = Connection::open(self.target);
+        let keys = self.keys.clone();
+        let open = Connection::open(self.target, &keys);
         let mut open = std::pin::pin!(open);
         loop {
             tokio::select! {
@@ -109,42 +138,59 @@ impl<'a> Driver<'a> {
         if self.first_sent.is_none() && asked != Control::Pause {
             return Err(Error::Interrupted);
         }
-        self.state.started = false;
         self.state.control(asked).map_err(|e| self.unknown(&e.to_string()))
     }
 
     /// One connection's time: the request, and all that follows.
     async fn leg(&mut self, connection: &mut Connection) -> Leg {
-        let asked_before = self.first_sent.is_some();
         let request = match self.request() {
             Ok(request) => request,
             Err(e) => return Leg::Broken(e.to_string()),
         };
-        self.first_sent.get_or_insert_with(Instant::now);
-        match connection.ask(&request).await {
-            Ok(()) => {}
-            Err(NoWelcome::Broken(why)) => return Leg::Broken(why),
-            Err(NoWelcome::Refused(code, text)) if !asked_before => {
-                return Leg::done(Err(NoWelcome::refusal(code, text)));
+        self.first_sent.get_or_insert_with(boottime);
+        let asked = self.ask(connection, request.into()).await;
+        self.keys = connection.key().cloned().into_iter().collect();
+        match asked {
+            Ok(Ok(())) => {}
+            Ok(Err(NoWelcome::Broken(why))) => return Leg::Broken(why),
+            Ok(Err(NoWelcome::Refused(code, text))) => {
+                // A server that has no room for a connection now may have some later.
+                if self.state.may_be_started() && code != Code::NotAuthorized {
+                    return Leg::Broken(text);
+                }
+                return Leg::done(Err(self.state.not_let_in(code, text)));
             }
-            // Whether the run was started on an earlier connection is another question.
-            Err(NoWelcome::Refused(Code::NotAuthorized, text)) => {
-                return Leg::done(Err(self.unknown(&text)));
-            }
-            Err(NoWelcome::Refused(_, text)) => return Leg::Broken(text),
+            Err(e) => return Leg::done(Err(e)),
         }
-        self.state.started = false;
         Shared::new(&mut self.state).drive(connection, &mut self.input, &mut self.control).await
+    }
+
+    /// Sends the request and logs in. Fails if the caller wants the run stopped and nobody answers.
+    async fn ask(
+        &mut self,
+        connection: &mut Connection,
+        request: Bytes,
+    ) -> Result<Result<(), NoWelcome>, Error> {
+        let mut asking = std::pin::pin!(timeout(ASK_TIMEOUT, connection.ask(request)));
+        loop {
+            tokio::select! {
+                asked = &mut asking => {
+                    let late = |_| Err(NoWelcome::Broken("the server took no request".into()));
+                    return Ok(asked.unwrap_or_else(late));
+                }
+                Some(asked) = self.control.recv() => self.ask_later(asked)?,
+                () = until(self.state.cancelled) => return Err(self.state.no_answer()),
+            }
+        }
     }
 
     /// The `run` frame, or once it was cancelled and may never have arrived, `close`: sending it again
     /// would start it.
     fn request(&mut self) -> Result<Vec<u8>, FrameError> {
-        let ago = self.first_sent.map_or(Duration::ZERO, |at| at.elapsed());
         // A request that was sent before is never 0 ms old: 0 means the first time.
-        let ago = self
-            .first_sent
-            .map_or(0, |_| u64::try_from(ago.as_millis()).unwrap_or(u64::MAX).max(1));
+        let ago = self.first_sent.map_or(0, |at| {
+            u64::try_from(boottime().saturating_sub(at).as_millis()).unwrap_or(u64::MAX).max(1)
+        });
         let mut frame = Vec::with_capacity(self.body.len() + 512);
         if self.state.cancelled.is_some() {
             let close = ClientHeader::Close { id: self.header.id.clone(), first_sent_ms_ago: ago };
@@ -152,6 +198,7 @@ impl<'a> Driver<'a> {
             return Ok(frame);
         }
         self.header.first_sent_ms_ago = ago;
+        self.header.was_started = self.state.was_started;
         self.header.after = self.state.received;
         frame::encode(&ClientHeader::Run(Box::new(self.header.clone())), &self.body, &mut frame)?;
         Ok(frame)

@@ -51,15 +51,15 @@ pub enum OutputError {
     /// The server stopped reading the command's output before its end.
     #[error("{0:?} was cut short on the server")]
     Cut(Stream),
-    /// The run had ended by itself; its output was still under way when the caller cancelled it.
-    #[error("the command had ended, but the rest of the output was given up")]
-    GivenUp,
     /// More came than was asked for.
     #[error("the server sent more than this client's credit")]
     Flooded,
     /// The standard input cannot be read here, so the command would have seen a false end.
     #[error("cannot read stdin: {0}")]
     Input(std::io::Error),
+    /// The caller cancelled before everything was written, and the run had ended by itself.
+    #[error("the rest of the output was given up")]
+    GivenUp,
     /// It cannot be written here.
     #[error("cannot write {0:?}: {1}")]
     Write(Stream, std::io::Error),

@@ -39,6 +39,12 @@ impl<'a> Shared<'a> {
         }
     }
 
+    /// There may be something to write, and the run may have been cancelled.
+    fn wake(&self) {
+        self.writer.notify_one();
+        self.clock.notify_one();
+    }
+
     fn lock(&self) -> MutexGuard<'_, &'a mut State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -70,7 +76,7 @@ impl<'a> Shared<'a> {
     async fn flush<W: AsyncWrite + Unpin>(&self, writer: &mut FrameWriter<W>) {
         let Ok(queue) = self.lock().outgoing() else { return };
         let sent = async {
-            writer.queue_encoded(&queue).await?;
+            writer.queue_encoded(queue.into()).await?;
             writer.flush().await
         };
         // The run is over; a server that does not hear it forgets it by itself.
@@ -90,14 +96,13 @@ impl<'a> Shared<'a> {
                 Err(e) => return Leg::Broken(e.to_string()),
             }
             self.credit.notify_one();
-            self.writer.notify_one();
+            self.wake();
         }
     }
 
     async fn write<W: AsyncWrite + Unpin>(&self, writer: &mut FrameWriter<W>) -> Leg {
         let mut heartbeat = Instant::now() + HEARTBEAT;
         loop {
-            self.clock.notify_one();
             let outgoing = self.lock().outgoing();
             let mut queue = match outgoing {
                 Ok(queue) => queue,
@@ -110,7 +115,7 @@ impl<'a> Shared<'a> {
                 if queue.is_empty() {
                     frame::encode(&ClientHeader::Heartbeat, b"", &mut queue)?;
                 }
-                writer.queue_encoded(&queue).await?;
+                writer.queue_encoded(queue.into()).await?;
                 writer.flush().await
             };
             if let Err(e) = sent.await {
@@ -138,7 +143,7 @@ impl<'a> Shared<'a> {
             if let Err(e) = moved {
                 return Leg::Broken(e.to_string());
             }
-            self.writer.notify_one();
+            self.wake();
         }
     }
 
@@ -153,9 +158,9 @@ impl<'a> Shared<'a> {
             let mut buffer = BytesMut::with_capacity(wanted);
             let read = source.read_buf(&mut (&mut buffer).limit(wanted)).await;
             match self.took(read, buffer) {
-                Ok(true) => self.writer.notify_one(),
+                Ok(true) => self.wake(),
                 Ok(false) => {
-                    self.writer.notify_one();
+                    self.wake();
                     return std::future::pending().await;
                 }
                 Err(e) => return Leg::Broken(e.to_string()),
@@ -183,7 +188,7 @@ impl<'a> Shared<'a> {
                 return leg;
             }
             drop(state);
-            self.writer.notify_one();
+            self.wake();
         }
         std::future::pending().await
     }

@@ -118,7 +118,7 @@ impl Client {
         let mut connection = self.connection.take();
         let end = driver.run(&mut connection).await;
         // After an error nobody knows what may still come on the connection.
-        self.connection = connection.filter(|_| end.is_ok());
+        self.connection = connection.filter(|open| end.is_ok() && open.writer.is_empty());
         end
     }
 

@@ -30,8 +30,13 @@ pub(super) struct State {
     pub(super) id: String,
     /// Place of the last frame that came in order.
     pub(super) received: u64,
-    /// The server has answered `started`.
+    /// The server has answered `started` on this connection.
     pub(super) started: bool,
+    /// It has on this or on an earlier one.
+    pub(super) was_started: bool,
+    /// Earlier connections on which the request was sent and not answered: it may still arrive there, and
+    /// takes the run over.
+    pub(super) unanswered: u32,
     pub(super) sink: Sink,
     pub(super) stdin: StdinSender,
     /// The caller wants the run stopped: until when the answer is waited for.
@@ -40,6 +45,8 @@ pub(super) struct State {
     pub(super) failure: Option<OutputError>,
     /// Asked while there was no connection.
     pub(super) pending: Vec<Control>,
+    /// Frames were passed over because the caller had cancelled.
+    given_up: bool,
     /// Frames to be written.
     queue: Vec<u8>,
     /// What is to be confirmed with them: one number, however long nothing can be written.
@@ -61,11 +68,14 @@ impl State {
             id,
             received: 0,
             started: false,
+            was_started: false,
+            unanswered: 0,
             sink,
             stdin,
             cancelled: None,
             failure: None,
             pending: Vec::new(),
+            given_up: false,
             queue: Vec::new(),
             ack: None,
             acked: 0,
@@ -93,7 +103,7 @@ impl State {
         }
         self.cancelled?;
         let verdict = self.verdict.take()?;
-        Some(self.give_up(*verdict))
+        Some(self.end(*verdict))
     }
 
     /// The last word of a run that was cancelled, when no answer came.
@@ -155,7 +165,7 @@ impl State {
         let leg = match frame.header::<ServerHeader>()? {
             ServerHeader::Started(started) => self.take_started(&started)?,
             ServerHeader::Output(output) => {
-                if self.in_order(output.seq)? {
+                if self.in_order(output.seq)? && !self.given_up {
                     self.unacked += frame.body.len();
                     let taken = self.sink.piece(output, frame);
                     self.unless_taken(taken)?;
@@ -168,12 +178,9 @@ impl State {
             }
             ServerHeader::Verdict(verdict) => self.take_verdict(verdict)?,
             ServerHeader::Gap { from, to } => {
-                // Who has given a run up is not sent its output.
-                if self.cancelled.is_none() {
-                    // A place that no header may hold is none.
-                    self.received = self.received.max(to.min(INTEGER_LIMIT));
-                    self.cancel_for(OutputError::Gap { from, to })?;
-                }
+                // A place that no header may hold is none.
+                self.received = self.received.max(to.min(INTEGER_LIMIT));
+                self.passed_over(OutputError::Gap { from, to })?;
                 None
             }
             ServerHeader::Grant(grant) => {
@@ -195,8 +202,9 @@ impl State {
             ServerHeader::Lost(refusal) => {
                 Some(Leg::done(Err(self.unknown(refusal.text, refusal.code))))
             }
-            ServerHeader::Error { code: code @ Code::TakenOver, text } => {
-                Some(Leg::done(Err(self.unknown(text, code))))
+            ServerHeader::Error { code: Code::TakenOver, text } => Some(self.taken_over(text)),
+            ServerHeader::Error { code: code @ Code::NotAuthorized, text } => {
+                Some(Leg::done(Err(self.not_let_in(code, text))))
             }
             ServerHeader::Error { code, text } => {
                 Some(Leg::Broken(format!("{}: {text}", code.name())))
@@ -209,6 +217,34 @@ impl State {
         Ok(leg)
     }
 
+    /// By this client's own late request, perhaps: then another try takes the run back.
+    fn taken_over(&mut self, text: String) -> Leg {
+        if self.unanswered > 0 {
+            self.unanswered -= 1;
+            return Leg::Broken(text);
+        }
+        Leg::done(Err(self.unknown(text, Code::TakenOver)))
+    }
+
+    /// Whether an earlier connection may have started the run.
+    pub(super) fn may_be_started(&self) -> bool {
+        self.was_started || self.unanswered > 0
+    }
+
+    /// The server refuses this client. Whether the run was started earlier is another question.
+    pub(super) fn not_let_in(&self, code: Code, text: String) -> Error {
+        if self.may_be_started() {
+            self.unknown(text, code)
+        } else {
+            NoWelcome::refusal(code, text)
+        }
+    }
+
+    /// Grows with all that a connection brings.
+    pub(super) fn progress(&self) -> (u64, u64) {
+        (self.received, self.stdin.confirmed())
+    }
+
     fn unknown(&self, text: String, code: Code) -> Error {
         Error::Unknown { run: self.id.clone(), text, code: Some(code) }
     }
@@ -217,7 +253,7 @@ impl State {
         if started.run != self.id {
             return Ok(Some(Leg::Broken("the server answered for another run".into())));
         }
-        self.started = true;
+        (self.started, self.was_started) = (true, true);
         match self.stdin.resume(started) {
             Some(frames) => self.queue.extend(frames?),
             None => {
@@ -240,8 +276,17 @@ impl State {
             self.received = seq;
             return Ok(true);
         }
-        self.cancel_for(OutputError::Order { expected, got: seq })?;
+        self.passed_over(OutputError::Order { expected, got: seq })?;
         Ok(false)
+    }
+
+    /// Frames are missing. Who has cancelled does not wait for them, but does not call the rest whole.
+    fn passed_over(&mut self, failure: OutputError) -> Result<(), FrameError> {
+        if self.cancelled.is_some() {
+            self.given_up = true;
+            return Ok(());
+        }
+        self.cancel_for(failure)
     }
 
     fn unless_taken(&mut self, taken: Result<(), OutputError>) -> Result<(), FrameError> {
@@ -259,7 +304,7 @@ impl State {
         // Who has cancelled waits for no more output.
         if self.failure.is_some() || (self.cancelled.is_some() && !self.is_whole(&verdict)) {
             self.ack = Some(verdict.seq);
-            return Ok(Some(self.give_up(*verdict)));
+            return Ok(Some(self.end(*verdict)));
         }
         if self.in_order(verdict.seq)? {
             self.verdict = Some(verdict.clone());
@@ -273,21 +318,17 @@ impl State {
     fn is_whole(&self, verdict: &Verdict) -> bool {
         let ends = [verdict.stdout, verdict.stderr, verdict.both];
         let is_cut = ends.iter().flatten().any(|end| end.end == StreamEndKind::Cut);
-        verdict.seq == self.received + 1 && self.sink.is_idle() && !is_cut
-    }
-
-    /// The end without the output that was not written. A verdict that names no stop would pass for a
-    /// success.
-    fn give_up(&mut self, verdict: Verdict) -> Leg {
-        if self.failure.is_none() && verdict.stopped.is_none() {
-            self.failure = Some(OutputError::GivenUp);
-        }
-        self.end(verdict)
+        let written = !self.given_up && self.sink.written() + 1 >= verdict.seq;
+        written && verdict.seq == self.received + 1 && !is_cut
     }
 
     fn end(&mut self, verdict: Verdict) -> Leg {
         Leg::done(match self.failure.take() {
             Some(error) => Err(Error::Output { error, verdict: Some(Box::new(verdict)) }),
+            None if verdict.stopped.is_none() && self.sink.written() < verdict.seq => {
+                let error = OutputError::GivenUp;
+                Err(Error::Output { error, verdict: Some(Box::new(verdict)) })
+            }
             None => Ok(verdict),
         })
     }

@@ -26,6 +26,8 @@ pub(super) struct StdinSender {
     kept_size: usize,
     read: Running,
     granted: u64,
+    /// The server has so much.
+    confirmed: u64,
     ended: bool,
     /// The command takes no more.
     closed: bool,
@@ -39,6 +41,7 @@ impl StdinSender {
             kept_size: 0,
             read: Running::new(),
             granted: 0,
+            confirmed: 0,
             ended: !wanted,
             closed: !wanted,
         }
@@ -96,7 +99,13 @@ impl StdinSender {
         Some(self.again())
     }
 
+    /// How much the server is known to have.
+    pub(super) fn confirmed(&self) -> u64 {
+        self.confirmed
+    }
+
     fn forget(&mut self, taken: u64) {
+        self.confirmed = self.confirmed.max(taken);
         while let Some((piece, bytes)) = self.kept.front()
             && piece.offset + bytes.len() as u64 <= taken
         {

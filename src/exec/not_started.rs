@@ -8,24 +8,24 @@ use rustix::io::Errno;
 
 use super::spec::TEXT_LIMIT;
 
-/// Nothing was executed. Each text is one line that says what to do; names from the client are in
-/// it escaped.
+/// Nothing was executed. Each text is one line; names from the client are in it escaped. What to do
+/// about it goes with the code that each becomes on the wire.
 #[derive(Debug, thiserror::Error)]
 pub enum NotStarted {
     /// A command of no words.
-    #[error("the command is empty: give a program")]
+    #[error("the command is empty")]
     EmptyCommand,
     /// A word, the text or the working directory holds NUL, which no program can be given.
-    #[error("the command or its directory holds a NUL byte: pass such data on stdin")]
+    #[error("the command or its directory holds a NUL byte")]
     NulByte,
     /// No such program, in PATH or under its path.
-    #[error("{0:?}: program not found: check its name and PATH")]
+    #[error("{0:?}: program not found")]
     ProgramNotFound(OsString),
     /// It exists, but may not be executed: its mode, a `noexec` mount, or it is a directory.
-    #[error("{0:?}: not an executable file that may be run here: check its mode (chmod +x)")]
+    #[error("{0:?}: not an executable file that may be run here")]
     ProgramNotExecutable(PathBuf),
     /// It exists, but what is to run it does not: the `#!` line's interpreter, or the ELF loader.
-    #[error("{program:?}: its interpreter {} is missing: install it or correct the first line",
+    #[error("{program:?}: its interpreter {} is missing",
         .interpreter.as_ref().map_or_else(|| "(ELF loader)".to_owned(), |i| format!("{i:?}")))]
     InterpreterMissing {
         /// What was to be executed.
@@ -34,40 +34,36 @@ pub enum NotStarted {
         interpreter: Option<PathBuf>,
     },
     /// The kernel knows no way to execute this file.
-    #[error("{0:?}: not a program for this machine: a script needs a first line such as #!/bin/sh")]
+    #[error("{0:?}: not a program for this machine")]
     BadFormat(PathBuf),
     /// The working directory does not exist.
-    #[error("{0:?}: no such directory: give another working directory or create it")]
+    #[error("{0:?}: no such directory")]
     CwdMissing(PathBuf),
     /// The working directory is something else.
-    #[error("{0:?}: not a directory: give another working directory")]
+    #[error("{0:?}: not a directory")]
     CwdNotADirectory(PathBuf),
     /// The working directory may not be entered.
-    #[error("{0:?}: this directory may not be entered: check its mode or give another")]
+    #[error("{0:?}: this directory may not be entered")]
     CwdPermission(PathBuf),
     /// execve(2) says E2BIG.
     #[error(
-        "arguments and environment together, or one of them, are longer than this system takes: pass data on stdin"
+        "arguments and environment together, or one of them, are longer than this system takes"
     )]
     ArgumentsTooLong,
     /// A shell cannot be given so long a text.
-    #[error("a command text of {0} bytes is over the limit of {TEXT_LIMIT}: pass it on stdin")]
+    #[error("a command text of {0} bytes is over the limit of {TEXT_LIMIT}")]
     TextTooLong(usize),
     /// A variable cannot exist (empty name, `=`, NUL) or is the server's to set.
-    #[error("the environment variable {0:?} cannot be set: leave it out")]
+    #[error("the environment variable {0:?} cannot be set")]
     BadEnvironment(OsString),
     /// EAGAIN: the account's or the machine's processes.
-    #[error(
-        "this account or machine can have no more processes: try again later or raise the limit (ulimit -u)"
-    )]
+    #[error("this account or machine can have no more processes")]
     OutOfProcesses,
     /// ENOMEM.
-    #[error("the machine is out of memory: try again later")]
+    #[error("the machine is out of memory")]
     OutOfMemory,
     /// EMFILE or ENFILE.
-    #[error(
-        "the server can open no more descriptors: try again later or raise its limit (ulimit -n)"
-    )]
+    #[error("the server can open no more descriptors")]
     OutOfDescriptors,
     /// Anything else that the system said.
     #[error("could not start: {0}")]

@@ -204,6 +204,10 @@ pub struct RunRequest {
     /// How long ago the client first sent this id, milliseconds by its own clock; 0 the first time.
     #[serde(default)]
     pub first_sent_ms_ago: u64,
+    /// The client has had `started` for this id: a server that does not know the run must not start it,
+    /// however short a time ago the client believes to have sent it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub was_started: bool,
     /// The last frame of the record that the client has; 0 for none.
     #[serde(default)]
     pub after: u64,
@@ -214,7 +218,7 @@ pub struct RunRequest {
 
 impl RunRequest {
     /// Fields that may stand in `must`.
-    pub const KNOWN: [&'static str; 13] = [
+    pub const KNOWN: [&'static str; 14] = [
         "id",
         "form",
         "words",
@@ -226,6 +230,7 @@ impl RunRequest {
         "deadline_ms",
         "grace_ms",
         "first_sent_ms_ago",
+        "was_started",
         "after",
         "must",
     ];

@@ -5,11 +5,10 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::time::Instant;
 use tracing::{error, warn};
 
@@ -56,8 +55,10 @@ pub struct Host {
     origin: Origin,
     budget: Arc<Budget>,
     scanner: Scanner,
-    closed: AtomicBool,
-    /// What a reader of the next segment must know of the runs that are under way.
+    /// One for each run that may be under way; closed to new runs at shutdown.
+    places: Arc<Semaphore>,
+    /// What a reader of the next segment must know of the runs that are under way. Locked before the
+    /// journal, so that a run's first and last line and its place here change together.
     open: Mutex<HashMap<Key, Accepted>>,
     idle: Notify,
 }
@@ -90,19 +91,20 @@ impl Host {
     /// The host of a server that has read what the one before it left.
     #[must_use]
     pub fn new(
-        settings: Settings,
+        mut settings: Settings,
         (journal, origin, table): (Journal, Origin, Table<Run>),
         scanner: Scanner,
     ) -> Arc<Self> {
+        settings.max_runs = settings.max_runs.min(Semaphore::MAX_PERMITS);
         Arc::new(Self {
             budget: Arc::new(Budget::new(settings.memory_budget)),
+            places: Arc::new(Semaphore::new(settings.max_runs)),
             settings,
             base_env: BaseEnv::of_this_process(),
             table,
             journal,
             origin,
             scanner,
-            closed: AtomicBool::new(false),
             open: Mutex::default(),
             idle: Notify::new(),
         })
@@ -118,48 +120,51 @@ impl Host {
         request: &Request,
     ) -> Result<(Owner, u32, bool), Denied> {
         let key = Key { identity: Arc::clone(identity), id: request.id.clone() };
+        let mut place = None;
         let make = || {
-            Arc::new(Run::new(
-                key.clone(),
-                request.terms.clone(),
-                request.has_stdin(),
-                &self.budget,
-            ))
+            if request.after > 0 {
+                return Err(Code::BadRequest);
+            }
+            place = Some(self.place()?);
+            let (terms, stdin) = (request.terms.clone(), request.has_stdin());
+            Ok(Arc::new(Run::new(key.clone(), terms, stdin, &self.budget)))
         };
-        // Of an id that is not free something may have been started: it is never said to be refused.
-        if self.table.is_free(&key, request.first_sent_ago) {
-            self.may_start(request)?;
-        }
         match self.table.claim(&key, request.first_sent_ago, make) {
-            Claim::New(run) => self.start(&run, request).map(|(owner, pid)| (owner, pid, false)),
+            Claim::New(run) => {
+                self.start(&run, request, place).map(|(owner, pid)| (owner, pid, false))
+            }
             Claim::Existing(run) => attach(&run, request).await,
             Claim::Past(Code::Buried) | Claim::Buried => {
                 Err(Denied::Refused(Code::Buried, "this id was given up".into()))
             }
             Claim::Past(code) => Err(Denied::Lost(code)),
-            Claim::Full => {
-                Err(Denied::Refused(Code::TooManyRuns, "the table of run ids is full".into()))
-            }
+            Claim::Refused(code) => Err(Denied::Refused(code, self.why_not(code))),
         }
     }
 
-    fn may_start(&self, request: &Request) -> Result<(), Denied> {
-        let refused = |code, text: String| Err(Denied::Refused(code, text));
-        let most = self.settings.max_runs;
-        if request.after > 0 {
-            return refused(Code::BadRequest, "no frame was ever made of this run".into());
-        }
-        if self.closed.load(Ordering::Relaxed) {
-            return refused(Code::ShuttingDown, "the server is shutting down".into());
-        }
-        if self.open().len() >= most {
-            return refused(Code::TooManyRuns, format!("the server has {most} runs already"));
-        }
-        Ok(())
+    fn place(&self) -> Result<OwnedSemaphorePermit, Code> {
+        Arc::clone(&self.places).try_acquire_owned().map_err(|e| match e {
+            TryAcquireError::Closed => Code::ShuttingDown,
+            TryAcquireError::NoPermits => Code::TooManyRuns,
+        })
     }
 
-    fn start(self: &Arc<Self>, run: &Arc<Run>, request: &Request) -> Result<(Owner, u32), Denied> {
-        let started = self.spawn(run, request);
+    fn why_not(&self, code: Code) -> String {
+        match code {
+            Code::ShuttingDown => "the server is shutting down".into(),
+            Code::BadRequest => "no frame was ever made of this run".into(),
+            _ if self.places.available_permits() > 0 => "the table of run ids is full".into(),
+            _ => format!("the server has {} runs already", self.settings.max_runs),
+        }
+    }
+
+    fn start(
+        self: &Arc<Self>,
+        run: &Arc<Run>,
+        request: &Request,
+        place: Option<OwnedSemaphorePermit>,
+    ) -> Result<(Owner, u32), Denied> {
+        let started = self.spawn(run, request, place);
         match &started {
             Ok((_, pid)) => run.set_phase(Phase::Running { pid: *pid }),
             Err(Denied::Lost(code)) => {
@@ -171,10 +176,19 @@ impl Host {
                 run.set_phase(Phase::NotStarted { code: *code, text: text.clone() });
             }
         }
+        if started.is_err() {
+            self.idle.notify_waiters();
+        }
         started
     }
 
-    fn spawn(self: &Arc<Self>, run: &Arc<Run>, request: &Request) -> Result<(Owner, u32), Denied> {
+    /// `place` is given back when the run has ended, or was not started.
+    fn spawn(
+        self: &Arc<Self>,
+        run: &Arc<Run>,
+        request: &Request,
+        place: Option<OwnedSemaphorePermit>,
+    ) -> Result<(Owner, u32), Denied> {
         let mark = Mark::new().map_err(|e| {
             Denied::NotStarted(Code::OutOfResources, format!("no random numbers: {e}"))
         })?;
@@ -212,6 +226,8 @@ impl Host {
         tokio::spawn(async move {
             let verdict = engine.drive().await;
             host.finish(&run, verdict);
+            drop(place);
+            host.idle.notify_waiters();
         });
         Ok((owner, pid))
     }
@@ -225,27 +241,33 @@ impl Host {
             command: request.command(),
             digest: request.terms.command_digest(),
         };
-        self.open().insert(key.clone(), accepted.clone());
-        self.rotate_if_full();
-        self.journal.add(&Event::Accepted(accepted)).map(|_| ()).map_err(|e| {
-            self.open().remove(key);
+        let mut open = self.open();
+        self.rotate_if_full(&open);
+        self.journal.add(&Event::Accepted(accepted.clone())).map_err(|e| {
             error!("refusing a run: {e}");
             Denied::Refused(Code::JournalFailed, "the server cannot write its journal".into())
-        })
+        })?;
+        open.insert(key.clone(), accepted);
+        Ok(())
+    }
+
+    /// Writes down a run's last line: it is no longer under way.
+    fn note_last(&self, key: &Key, event: &Event) -> Option<Anchor> {
+        let mut open = self.open();
+        open.remove(key);
+        self.note(event)
     }
 
     fn not_started(&self, key: &Key, code: Code, text: String) -> Denied {
         let (run, identity) = (key.id.to_string(), key.identity.to_string());
-        self.note(&Event::NotStarted { run, identity, code: code.name().into() });
-        self.open().remove(key);
+        self.note_last(key, &Event::NotStarted { run, identity, code: code.name().into() });
         Denied::NotStarted(code, text)
     }
 
     fn unfollowed(&self, key: &Key, why: &std::io::Error) -> Denied {
         error!(run = %key.id, "a run was started, could not be followed, and was killed: {why}");
         let (run, identity) = (key.id.to_string(), key.identity.to_string());
-        self.note(&Event::Lost { run, identity, left_running: 0 });
-        self.open().remove(key);
+        self.note_last(key, &Event::Lost { run, identity, left_running: 0 });
         Denied::Lost(Code::OutOfResources)
     }
 
@@ -255,14 +277,12 @@ impl Host {
             identity: run.key.identity.to_string(),
             verdict: Box::new(verdict.clone()),
         };
-        verdict.journal = self.note(&event);
+        verdict.journal = self.note_last(&run.key, &event);
         pause::point("journaled");
-        self.open().remove(&run.key);
         match encode(&ServerHeader::Verdict(Box::new(verdict)), b"") {
             Ok(frame) => run.finish(frame),
             Err(e) => error!(run = %run.key.id, "the verdict cannot be encoded: {e}"),
         }
-        self.idle.notify_waiters();
         self.trim();
     }
 
@@ -291,17 +311,17 @@ impl Host {
         self.note(&Event::Lost { run, identity, left_running });
     }
 
-    fn rotate_if_full(&self) {
+    /// `open` stays locked until the line that follows is written, or it would be missing in the carried
+    /// lines of the next segment.
+    fn rotate_if_full(&self, open: &HashMap<Key, Accepted>) {
         if self.journal.is_full() {
             let opened = Event::Opened(Origin {
                 boottime_ms: millis(clock::boottime()),
                 ..self.origin.clone()
             });
-            let open = self.open();
             let carried: Vec<_> = std::iter::once(opened)
                 .chain(open.values().cloned().map(Event::Accepted))
                 .collect();
-            drop(open);
             if let Err(e) = self.journal.rotate(&carried) {
                 warn!("the journal goes on in its old segment: {e}");
             }
@@ -333,9 +353,7 @@ impl Host {
                 Closed::NeverStarted
             }
             Claim::Past(code) => Closed::Lost(code),
-            Claim::Full => {
-                Closed::Refused(Code::TooManyRuns, "the table of run ids is full".into())
-            }
+            Claim::Refused(code) => Closed::Refused(code, "the table of run ids is full".into()),
         }
     }
 
@@ -362,7 +380,7 @@ impl Host {
 
     /// Starts nothing more.
     pub fn close_to_new(&self) {
-        self.closed.store(true, Ordering::Relaxed);
+        self.places.close();
     }
 
     /// Stops every run; at once means without time for its processes to finish.
@@ -395,7 +413,7 @@ impl Host {
     pub async fn all_ended(&self) {
         loop {
             let ended = self.idle.notified();
-            if self.open().is_empty() {
+            if self.places.available_permits() == self.settings.max_runs {
                 return;
             }
             ended.await;

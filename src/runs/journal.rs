@@ -221,19 +221,8 @@ impl Journal {
             return Ok(());
         }
         let path = segment_path(&self.folder, tail.segment + 1);
-        let next = |path: &Path| -> io::Result<File> {
-            tail.file.sync_data()?;
-            let file = open_segment(path)?;
-            file.set_len(0)?;
-            Ok(file)
-        };
-        let file = next(&path).map_err(|error| JournalError::Io { path: path.clone(), error })?;
-        (tail.file, tail.segment, tail.length, tail.torn) = (file, tail.segment + 1, 0, false);
-        carried.iter().try_for_each(|event| {
-            self.write(&mut tail, event)
-                .map(|_| ())
-                .map_err(|error| JournalError::Io { path: path.clone(), error })
-        })
+        *tail = next(&tail, &path, carried).map_err(|error| JournalError::Io { path, error })?;
+        Ok(())
     }
 
     #[expect(clippy::unused_self, reason = "a line belongs to its journal")]
@@ -242,19 +231,44 @@ impl Journal {
             tail.file.set_len(tail.length)?;
             tail.torn = false;
         }
-        let seq = tail.seq + 1;
-        let line = LineOut { seq, prev: tail.last, time: clock::timestamp(), event };
-        let mut bytes = serde_json::to_vec(&line)?;
-        let hash = Digest::of(&bytes);
-        bytes.push(b'\n');
+        let (bytes, anchor) = encode(tail.seq + 1, tail.last, event)?;
         if let Err(e) = tail.file.write_all(&bytes) {
             tail.torn = tail.file.set_len(tail.length).is_err();
             return Err(e);
         }
         tail.length += bytes.len() as u64;
-        (tail.seq, tail.last) = (seq, Some(hash));
-        Ok(Anchor { seq, hash })
+        (tail.seq, tail.last) = (anchor.seq, Some(anchor.hash));
+        Ok(anchor)
     }
+}
+
+/// A line's bytes, and what the line after it says of it.
+fn encode(seq: u64, prev: Option<Digest>, event: &Event) -> io::Result<(Vec<u8>, Anchor)> {
+    let line = LineOut { seq, prev, time: clock::timestamp(), event };
+    let mut bytes = serde_json::to_vec(&line)?;
+    let anchor = Anchor { seq, hash: Digest::of(&bytes) };
+    bytes.push(b'\n');
+    Ok((bytes, anchor))
+}
+
+/// The segment after `tail`'s. It has all of its first lines or, after an error, none: an empty
+/// segment is passed over at the next start.
+fn next(tail: &Tail, path: &Path, carried: &[Event]) -> io::Result<Tail> {
+    tail.file.sync_data()?;
+    let (mut seq, mut last, mut bytes) = (tail.seq, tail.last, Vec::new());
+    for event in carried {
+        let (line, anchor) = encode(seq + 1, last, event)?;
+        (seq, last) = (anchor.seq, Some(anchor.hash));
+        bytes.extend(line);
+    }
+    let mut file = open_segment(path)?;
+    file.set_len(0)?;
+    if let Err(e) = file.write_all(&bytes) {
+        file.set_len(0)?;
+        return Err(e);
+    }
+    let length = bytes.len() as u64;
+    Ok(Tail { file, segment: tail.segment + 1, length, seq, last, torn: false })
 }
 
 /// What was found in a segment.
@@ -278,9 +292,12 @@ fn read_segment(path: &Path, mut each: impl FnMut(Line)) -> Result<SegmentRead, 
             .read_until(b'\n', &mut bytes)
             .map_err(io_error)?;
         read.length += got as u64;
-        let Some((b'\n', text)) = bytes.split_last() else { break };
         let broken =
             |what: String| JournalError::Broken { path: path.to_owned(), line: number, what };
+        if got > LINE_LIMIT {
+            return Err(broken(format!("it has more than {LINE_LIMIT} bytes")));
+        }
+        let Some((b'\n', text)) = bytes.split_last() else { break };
         let line: Line = serde_json::from_slice(text).map_err(|e| broken(e.to_string()))?;
         if number > 1 && (line.seq != read.seq + 1 || line.prev != read.last) {
             return Err(broken("it does not follow the line before".into()));
@@ -300,14 +317,18 @@ fn segment_path(folder: &Path, segment: u64) -> PathBuf {
     folder.join(format!("{segment:06}{SUFFIX}"))
 }
 
+/// The newest segment that has a line: a server may have been killed when it had just made the next.
 fn newest_segment(folder: &Path) -> Result<Option<u64>, JournalError> {
     let io_error = |error| JournalError::Io { path: folder.to_owned(), error };
     let mut newest = None;
     for entry in fs::read_dir(folder).map_err(io_error)? {
-        let name = entry.map_err(io_error)?.file_name();
+        let entry = entry.map_err(io_error)?;
+        let name = entry.file_name();
         let number =
             name.to_str().and_then(|n| n.strip_suffix(SUFFIX)).and_then(|n| n.parse().ok());
-        newest = newest.max(number);
+        if entry.metadata().map_err(io_error)?.len() > 0 {
+            newest = newest.max(number);
+        }
     }
     Ok(newest)
 }

@@ -83,7 +83,7 @@ pub struct Request {
     pub terms: Terms,
     /// The last frame that the client has.
     pub after: u64,
-    /// How long ago the client first sent this id.
+    /// How long ago the client first sent this id; for ever, if the client knows that it was started.
     pub first_sent_ago: Duration,
     header: RunRequest,
     body: Bytes,
@@ -110,7 +110,13 @@ impl Request {
         let words_end = length(words);
         let env_end = words_end + length(&rest[..rest.len() - usize::from(header.cwd)]);
         let terms = terms(&header, &body, words_end, env_end);
-        let first_sent_ago = Duration::from_millis(header.first_sent_ms_ago);
+        // A client's clock may have stood still while its machine slept; what it has seen counts more.
+        let has_seen_it = header.was_started || header.after > 0;
+        let first_sent_ago = if has_seen_it {
+            Duration::MAX
+        } else {
+            Duration::from_millis(header.first_sent_ms_ago)
+        };
         Ok(Self {
             id,
             terms,

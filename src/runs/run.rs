@@ -178,6 +178,8 @@ impl Run {
             earlier.notify_one();
         }
         shared.generation += 1;
+        // What was told on an earlier connection may not have arrived.
+        shared.stdin_closed_told = false;
         shared.owner = Presence::Here(Arc::clone(&wake));
         self.engine.notify_one();
         Owner { run: Arc::clone(self), generation: shared.generation, wake }

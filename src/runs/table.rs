@@ -48,8 +48,8 @@ pub enum Claim<R> {
     Past(Code),
     /// It was free, and is given up from now on.
     Buried,
-    /// The table is full.
-    Full,
+    /// It is free, and is not to be claimed now: see the code.
+    Refused(Code),
 }
 
 /// The table of one server.
@@ -76,12 +76,13 @@ impl<R> Table<R> {
         Self { inner: Mutex::new(inner), memory_begins }
     }
 
-    /// Claims an id, first sent so long ago. `make` makes the run if the id is free.
+    /// Claims an id, first sent so long ago. `make` makes the run if the id is free, or says why it may
+    /// not be made. What is known of an id comes before any such reason: it says that nothing was started.
     pub fn claim(
         &self,
         key: &Key,
         first_sent_ago: Duration,
-        make: impl FnOnce() -> Arc<R>,
+        make: impl FnOnce() -> Result<Arc<R>, Code>,
     ) -> Claim<R> {
         let mut inner = self.lock();
         inner.expire();
@@ -91,10 +92,13 @@ impl<R> Table<R> {
             None if self.may_have_forgotten(first_sent_ago) => {
                 return Claim::Past(Code::BeforeMemory);
             }
-            None if inner.entries.len() >= IDS_LIMIT => return Claim::Full,
+            None if inner.entries.len() >= IDS_LIMIT => return Claim::Refused(Code::TooManyRuns),
             None => {}
         }
-        let run = make();
+        let run = match make() {
+            Ok(run) => run,
+            Err(code) => return Claim::Refused(code),
+        };
         inner.entries.insert(key.clone(), Entry::Live(Arc::clone(&run)));
         inner.live += 1;
         Claim::New(run)
@@ -123,7 +127,7 @@ impl<R> Table<R> {
             Some(Entry::Live(run)) => Claim::Existing(Arc::clone(run)),
             Some(Entry::Past(code)) => Claim::Past(*code),
             None if self.may_have_forgotten(first_sent_ago) => Claim::Past(Code::BeforeMemory),
-            None if inner.entries.len() >= IDS_LIMIT => Claim::Full,
+            None if inner.entries.len() >= IDS_LIMIT => Claim::Refused(Code::TooManyRuns),
             None => {
                 inner.remember(key, Code::Buried, REMEMBER);
                 Claim::Buried
@@ -216,19 +220,19 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_id_is_claimed_once_and_remembered_past_its_end() {
         let table = table();
-        assert!(matches!(table.claim(&key("a", "x"), NOW, || Arc::new(1)), Claim::New(_)));
+        assert!(matches!(table.claim(&key("a", "x"), NOW, || Ok(Arc::new(1))), Claim::New(_)));
         assert!(
-            matches!(table.claim(&key("a", "x"), NOW, || Arc::new(2)), Claim::Existing(r) if *r == 1)
+            matches!(table.claim(&key("a", "x"), NOW, || Ok(Arc::new(2))), Claim::Existing(r) if *r == 1)
         );
-        assert!(matches!(table.claim(&key("b", "x"), NOW, || Arc::new(3)), Claim::New(_)));
+        assert!(matches!(table.claim(&key("b", "x"), NOW, || Ok(Arc::new(3))), Claim::New(_)));
         table.confirm(&key("a", "x"));
         tokio::time::advance(REMEMBER - Duration::from_millis(1)).await;
         assert!(matches!(
-            table.claim(&key("a", "x"), NOW, || Arc::new(4)),
+            table.claim(&key("a", "x"), NOW, || Ok(Arc::new(4))),
             Claim::Past(Code::Forgotten)
         ));
         tokio::time::advance(Duration::from_millis(1)).await;
-        assert!(matches!(table.claim(&key("a", "x"), NOW, || Arc::new(5)), Claim::New(_)));
+        assert!(matches!(table.claim(&key("a", "x"), NOW, || Ok(Arc::new(5))), Claim::New(_)));
         assert_eq!(table.live_count(), 2);
     }
 
@@ -236,13 +240,13 @@ mod tests {
     async fn an_end_that_nobody_confirmed_is_remembered_as_long_as_its_client_may_ask() {
         let table = table();
         for (n, id) in ["x", "y"].into_iter().enumerate() {
-            table.claim(&key("a", id), NOW, || Arc::new(u8::try_from(n).unwrap()));
+            table.claim(&key("a", id), NOW, || Ok(Arc::new(u8::try_from(n).unwrap())));
         }
         table.end(&key("a", "x"), Code::Forgotten);
         table.confirm(&key("a", "y"));
         let ago = KEEP - Duration::from_millis(1);
         tokio::time::advance(ago).await;
-        let again = table.claim(&key("a", "x"), ago, || Arc::new(2));
+        let again = table.claim(&key("a", "x"), ago, || Ok(Arc::new(2)));
         assert!(matches!(again, Claim::Past(Code::Forgotten)), "{again:?}");
         assert!(!table.is_free(&key("a", "x"), NOW) && !table.is_free(&key("a", "x"), KEEP));
         assert!(table.is_free(&key("a", "y"), NOW) && !table.is_free(&key("a", "y"), KEEP));
@@ -252,16 +256,16 @@ mod tests {
     async fn what_may_have_been_forgotten_is_never_started() {
         let old = table();
         assert!(matches!(
-            old.claim(&key("a", "x"), KEEP, || Arc::new(1)),
+            old.claim(&key("a", "x"), KEEP, || Ok(Arc::new(1))),
             Claim::Past(Code::BeforeMemory)
         ));
         let young: Table<u8> = Table::new(clock::boottime());
         let ago = Duration::from_secs(1);
         assert!(matches!(
-            young.claim(&key("a", "x"), ago, || Arc::new(1)),
+            young.claim(&key("a", "x"), ago, || Ok(Arc::new(1))),
             Claim::Past(Code::BeforeMemory)
         ));
-        assert!(matches!(young.claim(&key("a", "x"), NOW, || Arc::new(1)), Claim::New(_)));
+        assert!(matches!(young.claim(&key("a", "x"), NOW, || Ok(Arc::new(1))), Claim::New(_)));
     }
 
     #[tokio::test]
@@ -272,19 +276,19 @@ mod tests {
         assert!(matches!(table.bury(&key("a", "x"), NOW), Claim::Past(Code::Buried)));
         assert!(!table.is_free(&key("a", "x"), NOW));
         assert!(matches!(
-            table.claim(&key("a", "x"), NOW, || Arc::new(1)),
+            table.claim(&key("a", "x"), NOW, || Ok(Arc::new(1))),
             Claim::Past(Code::Buried)
         ));
-        table.claim(&key("a", "y"), NOW, || Arc::new(1));
+        table.claim(&key("a", "y"), NOW, || Ok(Arc::new(1)));
         assert!(matches!(table.bury(&key("a", "y"), NOW), Claim::Existing(_)));
     }
 
     #[tokio::test]
     async fn a_run_that_did_not_start_frees_its_id() {
         let table = table();
-        table.claim(&key("a", "x"), NOW, || Arc::new(1));
+        table.claim(&key("a", "x"), NOW, || Ok(Arc::new(1)));
         table.release(&key("a", "x"));
-        assert!(matches!(table.claim(&key("a", "x"), NOW, || Arc::new(2)), Claim::New(_)));
+        assert!(matches!(table.claim(&key("a", "x"), NOW, || Ok(Arc::new(2))), Claim::New(_)));
     }
 
     #[tokio::test]
@@ -293,9 +297,12 @@ mod tests {
         for n in 0..IDS_LIMIT {
             table.inherit(key("a", &n.to_string()), Code::ServerRestarted);
         }
-        assert!(matches!(table.claim(&key("a", "x"), NOW, || Arc::new(1)), Claim::Full));
         assert!(matches!(
-            table.claim(&key("a", "0"), NOW, || Arc::new(1)),
+            table.claim(&key("a", "x"), NOW, || Ok(Arc::new(1))),
+            Claim::Refused(Code::TooManyRuns)
+        ));
+        assert!(matches!(
+            table.claim(&key("a", "0"), NOW, || Ok(Arc::new(1))),
             Claim::Past(Code::ServerRestarted)
         ));
     }

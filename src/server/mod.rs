@@ -82,7 +82,7 @@ pub async fn run(
     mut shutdown: mpsc::Receiver<()>,
 ) {
     let shared = Arc::new(Shared {
-        places: Arc::new(Semaphore::new(config.max_connections)),
+        places: Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS))),
         config,
         host: Arc::clone(&host),
         tls,

@@ -79,7 +79,8 @@ async fn write_loop<W: AsyncWrite + Unpin>(
     let mut heartbeat = Instant::now() + HEARTBEAT;
     loop {
         let (answers, current, greeting) = outbox.take();
-        for answer in &answers {
+        let answered = !answers.is_empty();
+        for answer in answers {
             writer.queue_encoded(answer).await?;
         }
         let outgoing = match &current {
@@ -90,7 +91,7 @@ async fn write_loop<W: AsyncWrite + Unpin>(
         if let Some(run) = &current {
             outbox.sent(run, outgoing.last, outgoing.ended);
         }
-        if wrote || greeting || !answers.is_empty() {
+        if wrote || greeting || answered {
             writer.flush().await?;
             heartbeat = Instant::now() + HEARTBEAT;
         } else if timeout_at(heartbeat, outbox.wait(current.as_ref())).await.is_err() {
@@ -115,7 +116,7 @@ async fn queue<W: AsyncWrite + Unpin>(
         writer.queue(&ServerHeader::StdinClosed, b"")?;
     }
     for frame in &outgoing.frames {
-        writer.queue_encoded(frame).await?;
+        writer.queue_encoded(frame.clone()).await?;
     }
     let nothing = outgoing.gap.is_none()
         && outgoing.grant.is_none()

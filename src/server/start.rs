@@ -12,7 +12,7 @@ use tracing::warn;
 use super::Config;
 use super::classic::{self, ClassicAddr, ClassicSettings};
 use crate::exec::Scanner;
-use crate::identity::{Authorized, KeyError, Source, host_key, local_identity};
+use crate::identity::{Authorized, KeyError, News, Source, host_key, local_identity};
 use crate::runs::host::{Host, Settings};
 use crate::runs::journal::JournalError;
 use crate::runs::recover::{self, Recovered};
@@ -62,6 +62,14 @@ pub enum StartError {
     /// The journal of this instance.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// A file of keys cannot be read. A server that is under way goes on and lets nobody of it in.
+    #[error("cannot read --authorized-keys {}: {error}", path.display())]
+    AuthorizedKeys {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        error: FsError,
+    },
     /// Others could reach it and nobody would be let in.
     #[error(
         "{0} can be reached from other machines, but no key is authorized: give --authorized-keys FILE, or \
@@ -202,8 +210,11 @@ fn serve_classic(
 /// A server that others can reach and that would let nobody in is a mistake.
 fn check_authorized(listen: &[ListenAddr], authorized: &Authorized) -> Result<(), StartError> {
     let (count, news) = authorized.count();
-    for line in &news {
-        warn!("{line}");
+    for item in news {
+        match item {
+            News::File { path, error } => return Err(StartError::AuthorizedKeys { path, error }),
+            News::Line { .. } => warn!("{item}"),
+        }
     }
     match listen.iter().find(|ListenAddr(endpoint)| !endpoint.is_local()) {
         Some(address) if count == 0 => Err(StartError::NobodyAuthorized(address.0.clone())),

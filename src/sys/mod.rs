@@ -1,5 +1,6 @@
 //! What the operating system is asked for directly: processes, files, peer credentials.
 
+pub mod clock;
 pub mod fs;
 pub mod pause;
 pub mod process;

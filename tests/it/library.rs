@@ -24,9 +24,11 @@ fn client(server: &Server) -> Client {
     client_to(server, &server.addr)
 }
 
+type Kept = Arc<Mutex<Vec<(Stream, Vec<u8>)>>>;
+
 /// Keeps pieces as they come, and tells when there is one.
 struct Pieces {
-    kept: Arc<Mutex<Vec<(Stream, Vec<u8>)>>>,
+    kept: Kept,
     came: mpsc::UnboundedSender<()>,
 }
 
@@ -75,7 +77,7 @@ async fn output_is_collected_over_both_transports() {
 async fn output_streams_while_stdin_is_written() {
     use tokio::io::AsyncWriteExt as _;
     let server = Server::start(&[]);
-    let kept = Arc::default();
+    let kept = Kept::default();
     let (came, mut coming) = mpsc::unbounded_channel();
     let (mut keyboard, stdin) = tokio::io::duplex(64);
     let (_ask, control) = mpsc::unbounded_channel();

@@ -67,7 +67,7 @@ fn a_missing_permission_is_told_from_a_missing_file() {
     let closed = server.dir().join("closed");
     std::fs::create_dir(&closed).unwrap();
     std::fs::write(closed.join("program"), "").unwrap();
-    std::fs::set_permissions(&closed, PermissionsExt::from_mode(0)).unwrap();
+    std::fs::set_permissions(&closed, PermissionsExt::from_mode(0o000)).unwrap();
     let closed = closed.display().to_string();
     assert_culprit(&server, &["--cwd", &closed, "true"], "cwd_permission", "closed");
     let program = format!("{closed}/program");

@@ -82,7 +82,7 @@ fn a_file_that_cannot_be_made_is_named_before_anything_is_run() {
 
 /// The report of one client, which must end with its status.
 #[track_caller]
-fn verdict_of(server: &Server, client: Client, status: i32) -> Value {
+fn verdict_of(server: &Server, client: &Client, status: i32) -> Value {
     let file = server.dir().join("report");
     let _ = std::fs::remove_file(&file);
     let mut options = Client::new(server.state());
@@ -115,7 +115,7 @@ fn every_outcome_leaves_its_verdict() {
         (server.client().args(&["-i", "/no/such/key", "true"]), 255, "unreached"),
     ];
     for (client, status, outcome) in cases {
-        let report = verdict_of(&server, client, status);
+        let report = verdict_of(&server, &client, status);
         assert_eq!(report["outcome"], outcome);
         assert_eq!(report["message"].is_null(), outcome == "exited", "{report}");
         let verdict = &report["verdict"];

@@ -6,8 +6,9 @@ use std::path::Path;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::support::server::{Server, finish, line_of, under};
-use super::support::{is_alive, json_in, kill, pid_in, wait_until};
+use super::support::relay::Relay;
+use super::support::server::{finish, line_of, under};
+use super::support::{Client, Server, is_alive, json_in, kill, pid_in, wait_until};
 
 /// The processes of [`tree`], each of which leaves its id in a file of this name.
 const TREE: [&str; 5] = ["main", "grandchild", "shell", "setsid", "stubborn"];
@@ -83,6 +84,26 @@ fn a_client_that_vanished_for_longer_than_its_grace_stops_the_whole_tree() {
     wait_until("the verdict", || ended(&server).is_some());
     assert_gone(&pids);
     assert_eq!(ended(&server).unwrap()["verdict"]["stopped"]["by"], "client_lost");
+}
+
+/// Its output is then not asked for again: that is no loss to complain of.
+#[test]
+fn a_cancel_while_the_link_is_down_is_answered_when_it_is_up_again() {
+    let server = Server::start(&[]);
+    let relay = Relay::to(&server.addr);
+    let (file, pid) = (server.dir().join("verdict"), server.dir().join("pid"));
+    let text = format!("echo $$ > {}; while :; do echo; sleep 0.01; done", pid.display());
+    let client = Client::new(server.state()).arg("--verdict").arg(&file).arg(&relay.addr);
+    let mut child = client.arg(text).spawn();
+    assert_eq!(line_of(&mut child), "");
+    relay.close(true);
+    relay.cut();
+    kill(child.id(), Signal::TERM);
+    wait_until("an attempt to reconnect", || relay.connections() > 1);
+    relay.close(false);
+    finish(child).expect(143);
+    assert!(!is_alive(pid_in(&pid)));
+    assert_eq!(json_in(&file)["verdict"]["stopped"]["by"], "client");
 }
 
 #[test]

@@ -100,7 +100,6 @@ async fn lengths_one_past_the_limit() {
     assert_eq!(run(&shell(&text)).await.end, End::Exited { code: 0 });
     let why = refused(&shell(&format!("{text}x")));
     assert!(matches!(why, NotStarted::TextTooLong(len) if len == TEXT_LIMIT + 1));
-    assert!(why.to_string().contains("pass it on stdin"));
     let word = "x".repeat(TEXT_LIMIT + 1);
     assert!(matches!(refused(&argv(&["true", &word])), NotStarted::ArgumentsTooLong));
     assert!(matches!(refused(&argv(&["true", "\0"])), NotStarted::NulByte));

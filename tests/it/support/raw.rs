@@ -49,7 +49,9 @@ impl Raw {
     /// Sends a `run` of shell text.
     pub(crate) fn run(&mut self, id: &str, text: &str, more: Value) {
         let mut header = json!({"type": "run", "id": id, "form": "shell", "words": 1});
-        header.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        if let (Value::Object(header), Value::Object(more)) = (&mut header, more) {
+            header.extend(more);
+        }
         self.send(&header, format!("{text}\0").as_bytes());
     }
 

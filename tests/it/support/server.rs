@@ -118,8 +118,13 @@ impl Server {
 
     /// Crashes it and starts another one on the same state folder and port.
     pub(crate) fn restart(&mut self) {
+        self.restart_with(&[]);
+    }
+
+    /// The same, with these further arguments.
+    pub(crate) fn restart_with(&mut self, args: &[&str]) {
         self.crash();
-        let next = Self::at(&self.state, &self.addr, &[], |_| ());
+        let next = Self::at(&self.state, &self.addr, args, |_| ());
         let dir = self.dir.take();
         *self = next;
         self.dir = dir;
@@ -281,9 +286,13 @@ impl Ran {
 /// The next line of a client that was started, without its end.
 #[track_caller]
 pub(crate) fn line_of(child: &mut Child) -> String {
-    let stdout = child.stdout.as_mut().unwrap();
-    let bytes = stdout.bytes().map(Result::unwrap).take_while(|byte| *byte != b'\n');
-    String::from_utf8(bytes.collect()).unwrap()
+    // One by one: what follows the line stays in the pipe for whoever reads next.
+    let (stdout, mut byte) = (child.stdout.as_mut().unwrap(), [0]);
+    let mut line = Vec::new();
+    while stdout.read(&mut byte).unwrap() == 1 && byte != *b"\n" {
+        line.extend(byte);
+    }
+    String::from_utf8(line).unwrap()
 }
 
 /// Waits for a client that was started, and for all of its output.
