@@ -46,10 +46,10 @@ pub enum Claim<R> {
     Existing(Arc<R>),
     /// It cannot be claimed, and nothing can be said about what it did.
     Past(Code),
-    /// It was free, and is given up from now on.
-    Buried,
     /// It is free, and is not to be claimed now: see the code.
     Refused(Code),
+    /// It was free, and is given up from now on.
+    Buried,
 }
 
 /// The table of one server.
@@ -102,14 +102,6 @@ impl<R> Table<R> {
         inner.entries.insert(key.clone(), Entry::Live(Arc::clone(&run)));
         inner.live += 1;
         Claim::New(run)
-    }
-
-    /// Whether nothing is known of an id and nothing can have been forgotten: it was never accepted.
-    #[must_use]
-    pub fn is_free(&self, key: &Key, first_sent_ago: Duration) -> bool {
-        let mut inner = self.lock();
-        inner.expire();
-        !inner.entries.contains_key(key) && !self.may_have_forgotten(first_sent_ago)
     }
 
     fn may_have_forgotten(&self, first_sent_ago: Duration) -> bool {
@@ -248,8 +240,6 @@ mod tests {
         tokio::time::advance(ago).await;
         let again = table.claim(&key("a", "x"), ago, || Ok(Arc::new(2)));
         assert!(matches!(again, Claim::Past(Code::Forgotten)), "{again:?}");
-        assert!(!table.is_free(&key("a", "x"), NOW) && !table.is_free(&key("a", "x"), KEEP));
-        assert!(table.is_free(&key("a", "y"), NOW) && !table.is_free(&key("a", "y"), KEEP));
     }
 
     #[tokio::test]
@@ -271,10 +261,8 @@ mod tests {
     #[tokio::test]
     async fn a_buried_id_stays_buried() {
         let table = table();
-        assert!(table.is_free(&key("a", "x"), NOW));
         assert!(matches!(table.bury(&key("a", "x"), NOW), Claim::Buried));
         assert!(matches!(table.bury(&key("a", "x"), NOW), Claim::Past(Code::Buried)));
-        assert!(!table.is_free(&key("a", "x"), NOW));
         assert!(matches!(
             table.claim(&key("a", "x"), NOW, || Ok(Arc::new(1))),
             Claim::Past(Code::Buried)

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, OsStr, OsString};
-use std::io;
+use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -30,6 +30,8 @@ use tokio::io::unix::AsyncFd;
 const FIRST_EXTRA_FD: u32 = 3;
 /// Highest signal number of Linux (signal(7): `SIGRTMAX`).
 const SIGNAL_MAX: i32 = 64;
+/// `/proc/PID/stat` is 52 numbers and a name of 16 bytes.
+const STAT_LIMIT: usize = 2048;
 /// Bytes for the strings of one passwd entry; an entry that needs more is treated as absent.
 const PASSWD_BUFFER: usize = 16_384;
 
@@ -248,9 +250,17 @@ pub fn has_ended(pidfd: &OwnedFd) -> io::Result<bool> {
     Ok(ready > 0)
 }
 
+/// `/proc/PID/stat`, in the one read by which the kernel hands it out whole: this is on the way of
+/// each run, and reading until the end asks seven times.
+fn stat(pid: Pid) -> io::Result<Vec<u8>> {
+    let mut line = vec![0; STAT_LIMIT];
+    let len = fs::File::open(format!("/proc/{pid}/stat"))?.read(&mut line)?;
+    line.truncate(len);
+    Ok(line)
+}
+
 fn start_time(pid: Pid) -> io::Result<u64> {
-    let stat = fs::read(format!("/proc/{pid}/stat"))?;
-    parse_start_time(&stat).ok_or_else(|| {
+    parse_start_time(&stat(pid)?).ok_or_else(|| {
         io::Error::new(io::ErrorKind::InvalidData, "/proc/PID/stat has no start time")
     })
 }
@@ -273,7 +283,7 @@ fn stat_field(stat: &[u8], number: usize) -> Option<&str> {
 /// # Errors
 /// `/proc/PID/stat` cannot be read.
 pub fn is_executing(pid: Pid) -> io::Result<bool> {
-    let stat = fs::read(format!("/proc/{pid}/stat"))?;
+    let stat = stat(pid)?;
     let ended = stat_field(&stat, 3).is_none_or(|state| "ZXx".contains(state));
     Ok(!ended && stat_field(&stat, 51) == Some("0"))
 }
@@ -370,13 +380,16 @@ pub fn spawn(command: &mut Command) -> io::Result<Pid> {
     Ok(pid)
 }
 
-/// Processor time of a child and of the descendants that it has waited for.
+/// What a child took, with the descendants that it has waited for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
     /// In user mode.
     pub user: Duration,
     /// In the kernel.
     pub system: Duration,
+    /// Largest resident set, bytes (`ru_maxrss`, getrusage(2)). At least that of this process when it
+    /// started the child, whose memory the two share until execve(2).
+    pub peak: u64,
 }
 
 /// Collects a child that has ended; its pid may be another's from now on. Never blocks.
@@ -397,7 +410,11 @@ pub fn reap(pid: Pid) -> io::Result<Usage> {
     };
     // SAFETY: zeroed is a valid rusage, and wait4 has filled it.
     let usage = unsafe { usage.assume_init() };
-    Ok(Usage { user: duration(usage.ru_utime), system: duration(usage.ru_stime) })
+    Ok(Usage {
+        user: duration(usage.ru_utime),
+        system: duration(usage.ru_stime),
+        peak: u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024,
+    })
 }
 
 fn duration(time: libc::timeval) -> Duration {
@@ -443,24 +460,32 @@ pub fn orphans() -> io::Result<Vec<Pid>> {
     if !adopts {
         return Err(io::ErrorKind::Unsupported.into());
     }
-    strangers()
+    // They are handed to the first thread that lives (find_alive_thread in the kernel's exit.c): the
+    // main one. To look at each would cost a server with many processors more than a short run does.
+    let main = rustix::process::getpid();
+    strangers_of(Path::new(&format!("/proc/self/task/{main}")))
 }
 
-/// Children are listed by the thread that started or adopted them.
+/// Children that nobody knows, disowned ones among them: each is listed by the thread that started or
+/// adopted it.
 fn strangers() -> io::Result<Vec<Pid>> {
     let mut found = Vec::new();
-    let known = known();
     for task in fs::read_dir("/proc/self/task")? {
-        let list = match fs::read_to_string(task?.path().join("children")) {
-            Ok(list) => list,
-            Err(e) if gone(&e) && Path::new("/proc/thread-self/children").exists() => continue,
-            Err(e) if gone(&e) => return Err(io::ErrorKind::Unsupported.into()),
-            Err(e) => return Err(e),
-        };
-        let pids = list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok());
-        found.extend(pids.filter(|pid| !known.contains(pid)).filter_map(Pid::from_raw));
+        found.extend(strangers_of(&task?.path())?);
     }
     Ok(found)
+}
+
+fn strangers_of(task: &Path) -> io::Result<Vec<Pid>> {
+    let known = known();
+    let list = match fs::read_to_string(task.join("children")) {
+        Ok(list) => list,
+        Err(e) if gone(&e) && Path::new("/proc/thread-self/children").exists() => String::new(),
+        Err(e) if gone(&e) => return Err(io::ErrorKind::Unsupported.into()),
+        Err(e) => return Err(e),
+    };
+    let pids = list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok());
+    Ok(pids.filter(|pid| !known.contains(pid)).filter_map(Pid::from_raw).collect())
 }
 
 #[cfg(test)]

@@ -1,23 +1,10 @@
 //! Behaviour through the real programs.
 #![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a test says by a panic that it failed, wherever in it that is; the harness shows what was printed"
-)]
-#![expect(
     clippy::needless_pass_by_value,
     clippy::print_stderr,
     clippy::print_stdout,
     clippy::unwrap_used,
     reason = "in a test what is missing is a failure, what is printed explains it, and a literal is handed over"
-)]
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    clippy::print_stderr,
-    clippy::needless_pass_by_value,
-    reason = "a failed unwrap is a failed test, and what a test prints is shown when it fails"
 )]
 
 mod support;

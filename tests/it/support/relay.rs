@@ -20,12 +20,9 @@ pub(crate) enum Way {
 struct Shared {
     /// Bytes that the first connections may still carry, each way; `u64::MAX`: any number.
     budget: Mutex<Vec<(Way, u64)>>,
-    /// Nothing passes while it is set, and nothing is said about it.
-    held: AtomicBool,
     /// New connections are closed at once.
     closed: AtomicBool,
     connections: AtomicUsize,
-    carried: AtomicU64,
     /// Bytes per turn of about a millisecond; 0: as fast as it goes.
     throttle: AtomicU64,
     open: Mutex<Vec<TcpStream>>,
@@ -71,11 +68,6 @@ impl Relay {
         }
     }
 
-    /// Holds back (or lets go) every byte, as a network that drops packets does.
-    pub(crate) fn hold(&self, held: bool) {
-        self.shared.held.store(held, Ordering::Relaxed);
-    }
-
     /// Refuses (or takes) new connections.
     pub(crate) fn close(&self, closed: bool) {
         self.shared.closed.store(closed, Ordering::Relaxed);
@@ -89,11 +81,6 @@ impl Relay {
     /// How many connections were made.
     pub(crate) fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::Relaxed)
-    }
-
-    /// How many bytes were carried, both ways.
-    pub(crate) fn carried(&self) -> u64 {
-        self.shared.carried.load(Ordering::Relaxed)
     }
 }
 
@@ -119,16 +106,12 @@ impl Shared {
                 if throttle == 0 { buffer.len() as u64 } else { throttle.min(buffer.len() as u64) };
             let most = usize::try_from(most.min(left)).unwrap();
             let Ok(count @ 1..) = from.read(&mut buffer[..most]) else { break };
-            while self.held.load(Ordering::Relaxed) {
-                thread::sleep(Duration::from_millis(1));
-            }
             if throttle > 0 {
                 thread::sleep(Duration::from_millis(1));
             }
             if to.write_all(&buffer[..count]).is_err() {
                 break;
             }
-            self.carried.fetch_add(count as u64, Ordering::Relaxed);
             left -= count as u64;
         }
         // A cut takes both directions down, as a link that dies does; a clean end only this one.

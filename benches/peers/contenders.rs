@@ -1,0 +1,113 @@
+//! Who is measured: the local shell, rexec, and ssh in two settings.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::proc::Server;
+
+/// The fastest that OpenSSH's two ends agree on; as shipped it prefers a post-quantum key exchange
+/// and ChaCha20.
+const FAST: [&str; 4] = [
+    "-oKexAlgorithms=curve25519-sha256",
+    "-oCiphers=aes128-gcm@openssh.com",
+    "-oCompression=no",
+    "-x",
+];
+
+/// The rexec server and its client.
+#[derive(Debug, Clone)]
+pub(crate) struct Rexec {
+    pub(crate) addr: String,
+    pub(crate) server: Server,
+}
+
+/// The SSH server and its client.
+#[derive(Debug, Clone)]
+pub(crate) struct Ssh {
+    pub(crate) config: PathBuf,
+    pub(crate) port: u16,
+    pub(crate) server: Server,
+}
+
+/// What there is to measure.
+#[derive(Debug, Clone)]
+pub(crate) struct Peers {
+    pub(crate) rexec: Rexec,
+    pub(crate) ssh: Option<Ssh>,
+}
+
+/// Makes the command for shell text, reaching the server at a port.
+type MakeCommand = Box<dyn Fn(u16, &str) -> Command>;
+
+/// A way to run shell text.
+pub(crate) struct Contender {
+    pub(crate) name: &'static str,
+    /// Where its commands run; none: here.
+    pub(crate) server: Option<Server>,
+    /// The port of that server.
+    pub(crate) port: u16,
+    /// How.
+    pub(crate) command: MakeCommand,
+}
+
+impl Contender {
+    /// The command for shell text.
+    pub(crate) fn run(&self, text: &str) -> Command {
+        (self.command)(self.port, text)
+    }
+}
+
+impl Rexec {
+    fn port(&self) -> u16 {
+        self.addr.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or_default()
+    }
+}
+
+impl Ssh {
+    /// An ssh command as shipped.
+    pub(crate) fn command(&self, port: u16) -> Command {
+        let mut command = Command::new("ssh");
+        command.arg("-F").arg(&self.config).arg("-T").arg(format!("-oPort={port}"));
+        command
+    }
+
+    /// A client of the connection that a master holds at `socket`.
+    pub(crate) fn through(&self, socket: &Path) -> Command {
+        let mut command = self.command(self.port);
+        command.arg("-S").arg(socket);
+        command
+    }
+}
+
+impl Peers {
+    /// Everybody, the local shell first.
+    pub(crate) fn contenders(&self) -> Vec<Contender> {
+        let local = Box::new(|_, text: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", text]);
+            command
+        });
+        let mut all =
+            vec![Contender { name: "local sh -c", server: None, port: 0, command: local }];
+        let rexec = Box::new(|port, text: &str| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_rexec"));
+            command.arg(format!("127.0.0.1:{port}")).arg(text);
+            command
+        });
+        let (server, port) = (Some(self.rexec.server), self.rexec.port());
+        all.push(Contender { name: "rexec", server, port, command: rexec });
+        let Some(ssh) = &self.ssh else { return all };
+        for (name, options) in
+            [("ssh as shipped", &[][..]), ("ssh curve25519, aes128-gcm", &FAST[..])]
+        {
+            let (from, options) = (ssh.clone(), options.to_vec());
+            let command = Box::new(move |port, text: &str| {
+                let mut command = from.command(port);
+                command.args(&options).arg("bench").arg(text);
+                command
+            });
+            all.push(Contender { name, server: Some(ssh.server), port: ssh.port, command });
+        }
+        all
+    }
+}

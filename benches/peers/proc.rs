@@ -1,0 +1,106 @@
+//! What `/proc` says of a server.
+
+use std::fs;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// Between two looks at a server.
+const INTERVAL: Duration = Duration::from_millis(5);
+
+/// A process that this program did not start.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Server(pub(crate) u32);
+
+impl Server {
+    /// What a task costs the server and its processes in processor time.
+    ///
+    /// A process of sshd's may end without being waited for, and its time is then in nobody's books: so
+    /// they are read again and again, and what is missed is the last interval of such a process.
+    pub(crate) fn spends<T>(self, task: impl FnOnce() -> T) -> io::Result<(T, Duration)> {
+        self.settle()?;
+        let before = self.cpu()?;
+        let is_over = AtomicBool::new(false);
+        let look = || {
+            let mut most = before;
+            while !is_over.load(Ordering::Relaxed) {
+                // A process that ends while it is looked at is seen in the next round, or was before.
+                most = self.cpu().unwrap_or(most).max(most);
+                thread::sleep(INTERVAL);
+            }
+            most
+        };
+        let (done, most) = thread::scope(|scope| {
+            let looking = scope.spawn(look);
+            let done = task();
+            is_over.store(true, Ordering::Relaxed);
+            (done, looking.join())
+        });
+        self.settle()?;
+        let most = most.map_err(|_| io::Error::other("the watch on the server failed"))?;
+        Ok((done, self.cpu()?.max(most) - before))
+    }
+
+    /// Processor time of the server, of its live descendants, and of those that were waited for.
+    fn cpu(self) -> io::Result<Duration> {
+        let tick = rustix::param::clock_ticks_per_second();
+        let mut ticks = 0;
+        for pid in self.tree()? {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+            // Fields 14 to 17 of proc(5): utime, stime, cutime, cstime. The name before may hold anything.
+            let fields = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace();
+            ticks += fields.skip(11).take(4).filter_map(|f| f.parse::<u64>().ok()).sum::<u64>();
+        }
+        Ok(Duration::from_millis(ticks * 1000 / tick))
+    }
+
+    /// Waits until the server has no children left.
+    fn settle(self) -> io::Result<()> {
+        while self.tree()?.len() > 1 {
+            thread::sleep(INTERVAL);
+        }
+        Ok(())
+    }
+
+    /// Memory of the server and its descendants, bytes; a page that several map counts once in all
+    /// (`Pss`, proc(5)).
+    pub(crate) fn memory(self) -> io::Result<u64> {
+        let pss = |pid| field(&format!("/proc/{pid}/smaps_rollup"), "Pss:");
+        self.tree()?.into_iter().map(pss).sum()
+    }
+
+    /// Starts the measurement of the peak anew.
+    pub(crate) fn reset_peak(self) -> io::Result<()> {
+        fs::write(format!("/proc/{}/clear_refs", self.0), "5")
+    }
+
+    /// Largest resident set of the server itself since [`Self::reset_peak`], bytes.
+    pub(crate) fn peak(self) -> io::Result<u64> {
+        field(&format!("/proc/{}/status", self.0), "VmHWM:")
+    }
+
+    /// The server and its descendants.
+    fn tree(self) -> io::Result<Vec<u32>> {
+        let mut found = vec![self.0];
+        let mut next = 0;
+        while let Some(pid) = found.get(next).copied() {
+            next += 1;
+            let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { continue };
+            for task in tasks {
+                let list = fs::read_to_string(task?.path().join("children")).unwrap_or_default();
+                found.extend(list.split_ascii_whitespace().filter_map(|p| p.parse::<u32>().ok()));
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// A line `name  N kB` of a file, in bytes.
+fn field(path: &str, name: &str) -> io::Result<u64> {
+    let text = fs::read_to_string(path)?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let number = line.and_then(|rest| rest.split_ascii_whitespace().next()?.parse::<u64>().ok());
+    let none = || io::Error::other(format!("{path} has no {name}"));
+    number.map(|kib| kib * 1024).ok_or_else(none)
+}

@@ -1,0 +1,62 @@
+//! The one way in which every program is started and timed, the local shell included.
+
+use std::io::{self, Read};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rexec::sys::process::{self, Pid};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+
+/// Both ends of every output pipe get this size, so that the reader here is nobody's bottleneck.
+const PIPE: usize = 1 << 20;
+
+/// What one command took.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Sample {
+    /// From before it was started to after it was reaped.
+    pub(crate) wall: Duration,
+    /// Processor time of the process and of children that it has waited for.
+    pub(crate) cpu: Duration,
+    /// Its largest resident set, bytes.
+    pub(crate) peak: u64,
+    /// Bytes of its standard output.
+    pub(crate) bytes: u64,
+}
+
+/// Runs a command to its end, reading its standard output into nothing.
+pub(crate) fn run(mut command: Command) -> io::Result<Sample> {
+    let (mut reader, writer) = io::pipe()?;
+    rustix::pipe::fcntl_setpipe_size(&reader, PIPE)?;
+    command.stdin(Stdio::null()).stdout(writer).stderr(Stdio::inherit());
+    let start = Instant::now();
+    let pid = process::spawn(&mut command)?;
+    let name = command.get_program().to_owned();
+    // Holds the writing end of the pipe.
+    drop(command);
+    let bytes = swallow(&mut reader)?;
+    let is_success = wait(pid)?;
+    let usage = process::reap(pid)?;
+    let wall = start.elapsed();
+    if !is_success {
+        return Err(io::Error::other(format!("{} failed", name.display())));
+    }
+    Ok(Sample { wall, cpu: usage.user + usage.system, peak: usage.peak, bytes })
+}
+
+fn swallow(reader: &mut io::PipeReader) -> io::Result<u64> {
+    let mut buffer = vec![0; PIPE];
+    let mut total = 0;
+    loop {
+        match reader.read(&mut buffer)? {
+            0 => return Ok(total),
+            count => total += count as u64,
+        }
+    }
+}
+
+/// Waits for the end, which leaves the process to be reaped; whether it exited with 0.
+fn wait(pid: Pid) -> io::Result<bool> {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    let status = rustix::io::retry_on_intr(|| waitid(WaitId::Pid(pid), options))?;
+    Ok(status.is_some_and(|status| status.exit_status() == Some(0)))
+}
