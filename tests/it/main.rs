@@ -19,6 +19,7 @@ mod env;
 mod exact;
 mod flood;
 mod journal;
+mod killed;
 mod liar;
 mod library;
 mod limits;

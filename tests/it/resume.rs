@@ -1,9 +1,7 @@
 //! Lost links and lost servers, through the real programs: one execution, the whole output or an honest
 //! failure, and never a hang.
 
-use std::io::Read;
 use std::path::Path;
-use std::process::Child;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -11,13 +9,14 @@ use rexec::proto::digest::Digest;
 use rustix::process::Signal;
 use serde_json::json;
 
+use super::killed::paused_at;
 use super::support::fake::{self, Fake};
 use super::support::raw::Raw;
 use super::support::relay::{Relay, Way};
 use super::support::server::finish;
 use super::support::{Client, Random, Server, in_parallel, is_alive, kill, pid_in, wait_until};
 
-fn executions(effect: &Path) -> usize {
+pub(super) fn executions(effect: &Path) -> usize {
     std::fs::read_to_string(effect).map_or(0, |text| text.lines().count())
 }
 
@@ -136,92 +135,13 @@ fn within_its_grace_a_run_waits_and_keeps_its_output() {
 }
 
 /// A command that leaves its trace and its pid, and then never ends.
-fn endless(server: &Server) -> String {
+pub(super) fn endless(server: &Server) -> String {
     let dir = server.dir().display();
     format!("echo x >> {dir}/effect; echo $$ > {dir}/pid; exec sleep 1000")
 }
 
-/// A server that stops at a pause point, and a client whose run has brought it there.
-fn paused_at(point: &str, text: impl FnOnce(&Server) -> String) -> (Server, Child) {
-    let file = tempfile::NamedTempFile::new().unwrap().into_temp_path();
-    std::fs::remove_file(&file).unwrap();
-    let server = Server::with(&[], |command| {
-        command.env("REXEC_PAUSE_AT", point).env("REXEC_PAUSE_FILE", &file);
-    });
-    let text = text(&server);
-    let child = server.client().arg(text).spawn();
-    wait_until(point, || file.exists());
-    (server, child)
-}
-
-fn journal_has(server: &Server, kind: &str) -> bool {
+pub(super) fn journal_has(server: &Server, kind: &str) -> bool {
     server.journal().iter().any(|line| line["type"] == kind)
-}
-
-#[test]
-fn a_server_killed_when_it_had_accepted_a_run_does_not_start_it_later() {
-    let (mut server, child) = paused_at("accepted", endless);
-    server.restart();
-    let ran = finish(child).expect(253);
-    assert!(ran.stderr.contains("restarted"), "{}", ran.stderr);
-    wait_until("the lost line", || journal_has(&server, "lost"));
-    assert_eq!(executions(&server.dir().join("effect")), 0);
-}
-
-#[test]
-fn what_was_started_when_its_server_was_killed_is_lost_stopped_and_never_started_again() {
-    for point in ["spawned", "running"] {
-        let (mut server, child) = paused_at(point, endless);
-        let pid = pid_in(&server.dir().join("pid"));
-        assert!(is_alive(pid));
-        server.restart();
-        let ran = finish(child).expect(253);
-        assert!(ran.stderr.contains("restarted"), "{point}: {}", ran.stderr);
-        wait_until("the end of what was left", || !is_alive(pid));
-        wait_until("the lost line", || journal_has(&server, "lost"));
-        assert_eq!(executions(&server.dir().join("effect")), 1, "{point}");
-        // Nor by the next server.
-        server.restart();
-        server.run(&["true"]).expect(0);
-        assert_eq!(executions(&server.dir().join("effect")), 1, "{point}");
-    }
-}
-
-#[test]
-fn a_run_whose_server_was_killed_at_its_end_is_lost_and_never_started_again() {
-    for (point, lost) in [("ended", true), ("journaled", false)] {
-        let (mut server, child) =
-            paused_at(point, |s| format!("echo x >> {}/effect; echo out", s.dir().display()));
-        server.restart();
-        let ran = finish(child).expect(253);
-        assert!(ran.stdout.is_empty() || ran.text() == "out\n", "{point}");
-        if lost {
-            wait_until("the lost line", || journal_has(&server, "lost"));
-        }
-        assert_eq!(journal_has(&server, "ended"), !lost, "{point}");
-        assert_eq!(executions(&server.dir().join("effect")), 1, "{point}");
-    }
-}
-
-#[test]
-fn a_server_killed_in_the_middle_of_output_is_no_success() {
-    let mut server = Server::start(&[]);
-    let dir = server.dir().to_owned();
-    let text =
-        format!("echo x >> {0}/effect; echo $$ > {0}/pid; exec seq 1 1000000000", dir.display());
-    let mut child = server.client().arg(text).spawn();
-    let mut stdout = child.stdout.take().unwrap();
-    let mut start = vec![0; 1 << 20];
-    stdout.read_exact(&mut start).unwrap();
-    server.crash();
-    let reader = std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
-    server.restart();
-    let mut stderr = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(253), "{stderr}");
-    reader.join().unwrap().unwrap();
-    wait_until("the end of what was left", || !is_alive(pid_in(&dir.join("pid"))));
-    assert_eq!(executions(&dir.join("effect")), 1);
 }
 
 #[test]
@@ -360,4 +280,66 @@ fn a_cancel_that_crosses_the_end_of_a_run_does_not_make_short_output_a_success()
     wait_until("the end of the client", || child.try_wait().unwrap().is_some());
     let ran = finish(child);
     assert!(ran.stdout.len() < 200_000 && ran.status == 143, "{}: {}", ran.status, ran.stderr);
+}
+
+fn new_key(path: &Path) -> String {
+    let made = std::process::Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-C", "test", "-f"])
+        .arg(path)
+        .status();
+    assert!(made.unwrap().success());
+    std::fs::read_to_string(path.with_extension("pub")).unwrap()
+}
+
+/// Under another identity the same request would be another run.
+#[test]
+fn a_run_is_not_asked_for_again_under_another_of_the_clients_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    let [first, second, keys] = ["first", "second", "keys"].map(|name| dir.path().join(name));
+    std::fs::write(&keys, new_key(&first)).unwrap();
+    let other = new_key(&second);
+    let server = Server::start(&["--authorized-keys", keys.to_str().unwrap()]);
+    let relay = Relay::to(&server.addr);
+    let text = endless(&server);
+    let child = Client::new(server.state())
+        .args(&["-i", first.to_str().unwrap(), "-i", second.to_str().unwrap(), &relay.addr, &text])
+        .spawn();
+    pid_in(&server.dir().join("pid"));
+    std::fs::write(&keys, other).unwrap();
+    relay.cut();
+    let ran = finish(child).expect(253);
+    assert!(ran.stderr.contains("authorized"), "{}", ran.stderr);
+    assert_eq!(executions(&server.dir().join("effect")), 1);
+    let identities: Vec<_> = server
+        .journal()
+        .iter()
+        .filter_map(|line| line["identity"].as_str().map(str::to_owned))
+        .collect();
+    assert!(identities.windows(2).all(|two| two[0] == two[1]), "{identities:?}");
+}
+
+/// What is given up is an outage, not a link that dies often: each of these connections brings a piece.
+#[test]
+fn a_link_that_brings_something_each_time_it_is_up_is_not_given_up() {
+    const PIECES: u64 = 12;
+    let fake = Fake::start(|raw| {
+        raw.expect("hello");
+        raw.send(&json!({"type": "welcome", "server": "fake", "identity": "local:0"}), b"");
+        let (run, _) = raw.next().unwrap();
+        let (id, after) = (run["id"].as_str().unwrap(), run["after"].as_u64().unwrap());
+        assert_eq!(run["was_started"].as_bool().unwrap_or(false), after > 0);
+        raw.send(&fake::started(id), b"");
+        let whole: Vec<u8> = (0..PIECES).map(|n| b'a' + u8::try_from(n).unwrap()).collect();
+        let at = usize::try_from(after).unwrap();
+        if after < PIECES {
+            let header = fake::output("stdout", after + 1, after, &whole[..=at]);
+            raw.send(&header, &whole[at..=at]);
+        } else {
+            raw.send(&fake::verdict(id, PIECES + 1, &whole), b"");
+            raw.next();
+        }
+    });
+    // The pauses before the reconnections add up to more than the 300 ms for which it would wait.
+    assert_eq!(fake.run().expect(0).text(), "abcdefghijkl");
+    assert_eq!(fake.connections() as u64, PIECES + 1);
 }

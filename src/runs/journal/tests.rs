@@ -1,0 +1,117 @@
+use super::*;
+
+fn buried(run: &str) -> Event {
+    Event::Buried { run: run.into(), identity: "local:0".into() }
+}
+
+fn lines(folder: &Path) -> Vec<Line> {
+    let mut lines = Vec::new();
+    Journal::open(folder, |line| lines.push(line)).unwrap();
+    lines
+}
+
+#[test]
+fn lines_are_chained_and_read_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(dir.path(), |_| panic!("empty")).unwrap();
+    let first = journal.add(&buried("a")).unwrap();
+    let second = journal.add(&buried("b")).unwrap();
+    drop(journal);
+    let lines = lines(dir.path());
+    assert_eq!(
+        lines.iter().map(|l| (l.seq, l.prev)).collect::<Vec<_>>(),
+        [(1, None), (2, Some(first.hash))]
+    );
+    let (journal, _) = Journal::open(dir.path(), |_| ()).unwrap();
+    assert_eq!(journal.add(&buried("c")).unwrap().seq, 3);
+    assert_eq!(self::lines(dir.path())[2].prev, Some(second.hash));
+}
+
+#[test]
+fn a_torn_tail_is_cut_off_at_every_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(dir.path(), |_| ()).unwrap();
+    journal.add(&buried("a")).unwrap();
+    let path = segment_path(dir.path(), 1);
+    let whole = fs::read(&path).unwrap();
+    for cut in 1..whole.len() {
+        let mut torn = whole.clone();
+        torn.extend_from_slice(&whole[..cut]);
+        fs::write(&path, torn).unwrap();
+        let (journal, count) = Journal::open(dir.path(), |_| ()).unwrap();
+        assert_eq!((count, fs::read(&path).unwrap() == whole), (cut as u64, true));
+        assert_eq!(journal.add(&buried("b")).unwrap().seq, 2);
+    }
+}
+
+#[test]
+fn a_changed_line_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(dir.path(), |_| ()).unwrap();
+    for run in ["a", "b", "c"] {
+        journal.add(&buried(run)).unwrap();
+    }
+    let path = segment_path(dir.path(), 1);
+    let text = fs::read_to_string(&path).unwrap().replace(r#""run":"b""#, r#""run":"x""#);
+    fs::write(&path, text).unwrap();
+    let error = Journal::open(dir.path(), |_| ()).unwrap_err();
+    assert!(matches!(error, JournalError::Broken { line: 3, .. }), "{error}");
+}
+
+#[test]
+fn the_chain_goes_on_in_the_next_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(dir.path(), |_| ()).unwrap();
+    let first = journal.add(&buried("a")).unwrap();
+    journal.rotate(&[]).unwrap();
+    assert_eq!(newest_segment(dir.path()).unwrap(), Some(1), "not full");
+    journal.tail.lock().unwrap().length = SEGMENT_LIMIT;
+    journal.rotate(&[buried("carried")]).unwrap();
+    drop(journal);
+    let lines = lines(dir.path());
+    assert_eq!((lines.len(), lines[0].seq, lines[0].prev), (1, 2, Some(first.hash)));
+}
+
+#[test]
+fn a_segment_without_a_line_is_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(dir.path(), |_| ()).unwrap();
+    let first = journal.add(&buried("a")).unwrap();
+    fs::write(segment_path(dir.path(), 2), "").unwrap();
+    let (journal, _) = Journal::open(dir.path(), |_| ()).unwrap();
+    assert_eq!(journal.add(&buried("b")).unwrap().seq, 2);
+    journal.tail.lock().unwrap().length = SEGMENT_LIMIT;
+    journal.rotate(&[buried("c"), buried("d")]).unwrap();
+    assert_eq!(lines(dir.path()).iter().map(|l| l.seq).collect::<Vec<_>>(), [3, 4]);
+    assert_ne!(lines(dir.path())[0].prev, Some(first.hash));
+}
+
+#[test]
+fn a_line_one_past_the_limit_is_no_torn_tail() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = segment_path(dir.path(), 1);
+    for (length, torn) in [(LINE_LIMIT, true), (LINE_LIMIT + 1, false)] {
+        fs::write(&path, vec![b'x'; length]).unwrap();
+        let opened = Journal::open(dir.path(), |_| ());
+        assert_eq!(opened.is_ok_and(|(_, cut)| cut == length as u64), torn, "{length}");
+    }
+    assert_eq!(fs::metadata(&path).unwrap().len(), LINE_LIMIT as u64 + 1, "left as it is");
+}
+
+#[test]
+fn a_full_disk_leaves_no_part_of_a_line() {
+    let dir = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("/dev/full", dir.path().join("000001.jsonl")).unwrap();
+    let tail = Tail {
+        file: open_segment(&segment_path(dir.path(), 1)).unwrap(),
+        segment: 1,
+        length: 0,
+        seq: 0,
+        last: None,
+        torn: false,
+    };
+    let journal = Journal { folder: dir.path().into(), tail: Mutex::new(tail) };
+    let error = journal.add(&buried("a")).unwrap_err().to_string();
+    assert!(error.contains("No space left"), "{error}");
+    assert_eq!(journal.tail.lock().unwrap().seq, 0);
+}
