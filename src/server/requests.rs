@@ -79,8 +79,9 @@ impl Requests {
             Ok((owner, pid, attached)) => {
                 debug!(run = %request.id, identity = %self.identity, pid, attached, "run");
                 if request.after > owner.last()? {
-                    let text = "no such frame was made of this run".into();
-                    return self.refuse(Code::BadRequest, text);
+                    // `refused` would say that nothing was started.
+                    let text = "no such frame was made of this run";
+                    return Err(SessionEnd::word(Code::BadFrame, text));
                 }
                 let started = owner.started(pid, attached)?;
                 self.outbox.answer(&ServerHeader::Started(started))?;
