@@ -144,6 +144,9 @@ pub fn of_end(end: &Result<Verdict, Error>, asked: Asked) -> Answer {
     }
 }
 
+/// The highest signal of the kernels that servers run on (Linux, `signal(7)`).
+const HIGHEST_SIGNAL: u8 = 64;
+
 /// The answer for a verdict.
 #[must_use]
 pub fn of_verdict(verdict: &Verdict, asked: Asked) -> Answer {
@@ -165,10 +168,14 @@ pub fn of_verdict(verdict: &Verdict, asked: Asked) -> Answer {
     }
     match verdict.end {
         Some(End::Exited { code }) => Answer { status: Status::Code(code), line: None, code: None },
-        Some(End::Signaled { signal, core_dumped }) => {
+        Some(End::Signaled { signal, core_dumped }) if (1..=HIGHEST_SIGNAL).contains(&signal) => {
             let core = if core_dumped { ", core dumped" } else { "" };
             let line = format!("the command was killed by signal {}{core}", signal_name(signal));
             Answer::new(Status::Signal(signal), line)
+        }
+        // No kernel has such a signal, and 128 + 127 would pass for "not reached".
+        Some(End::Signaled { signal, .. }) => {
+            Answer::new(Status::Unknown, format!("the server says that signal {signal} killed it"))
         }
         None => Answer::new(Status::Unknown, format!("nobody knows how the command ended{left}")),
     }
@@ -235,4 +242,28 @@ pub fn errors_page() -> String {
         let _ = writeln!(page, "| `{}` | {} | {} |", code.name(), code.meaning(), code.advice());
     }
     page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn killed_by(signal: u8) -> Verdict {
+        let end = json!({"signaled": {"signal": signal, "core_dumped": false}});
+        let verdict = json!({
+            "seq": 1, "run": "x", "end": end, "stopped": null, "started": "", "elapsed_ms": 0,
+            "usage": {"user_ms": 0, "system_ms": 0}, "containment": "marks", "left_running": 0
+        });
+        serde_json::from_value(verdict).unwrap()
+    }
+
+    #[test]
+    fn a_signal_that_no_kernel_has_does_not_pass_for_another_answer() {
+        let status = |signal| of_verdict(&killed_by(signal), Asked::Nothing).status.code();
+        assert_eq!((status(9), status(64)), (137, 192));
+        for signal in [0, 65, 125, 127, 255] {
+            assert_eq!(status(signal), Status::Unknown.code(), "{signal}");
+        }
+    }
 }

@@ -193,12 +193,24 @@ impl<'a> Shared<'a> {
         std::future::pending().await
     }
 
-    /// Ends the leg when a cancelled run's answer has been waited for long enough.
+    fn patience(&self) -> (Option<Instant>, bool) {
+        let state = self.lock();
+        (state.cancelled, state.started)
+    }
+
+    /// Ends the leg when an answer has been waited for long enough: that to the request, which heartbeats
+    /// do not replace, or that to a cancel.
     async fn enforce(&self) -> Leg {
+        let answer_by = Instant::now() + SILENCE;
         loop {
-            let deadline = self.lock().cancelled;
+            let (cancelled, started) = self.patience();
+            let unanswered = (!started).then_some(answer_by);
             tokio::select! {
-                () = until(deadline) => return Leg::done(Err(self.lock().no_answer())),
+                () = until(cancelled) => return Leg::done(Err(self.lock().no_answer())),
+                () = until(unanswered) => {
+                    let text = format!("the request was not answered within {} s", SILENCE.as_secs());
+                    return Leg::Broken(text);
+                }
                 () = self.clock.notified() => {}
             }
         }

@@ -122,9 +122,6 @@ impl Host {
         let key = Key { identity: Arc::clone(identity), id: request.id.clone() };
         let mut place = None;
         let make = || {
-            if request.after > 0 {
-                return Err(Code::BadRequest);
-            }
             place = Some(self.place()?);
             let (terms, stdin) = (request.terms.clone(), request.has_stdin());
             Ok(Arc::new(Run::new(key.clone(), terms, stdin, &self.budget)))
@@ -152,7 +149,6 @@ impl Host {
     fn why_not(&self, code: Code) -> String {
         match code {
             Code::ShuttingDown => "the server is shutting down".into(),
-            Code::BadRequest => "no frame was ever made of this run".into(),
             _ if self.places.available_permits() > 0 => "the table of run ids is full".into(),
             _ => format!("the server has {} runs already", self.settings.max_runs),
         }

@@ -79,6 +79,7 @@ impl Requests {
             Ok((owner, pid, attached)) => {
                 debug!(run = %request.id, identity = %self.identity, pid, attached, "run");
                 if request.after > owner.last()? {
+                    // Not `refused`, which would say that nothing was started.
                     let text = "no such frame was made of this run";
                     return Err(SessionEnd::word(Code::BadFrame, text));
                 }

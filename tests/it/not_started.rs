@@ -93,7 +93,9 @@ fn a_text_of_128_kib_is_one_byte_too_long() {
     raw.run("long", &text(131_072), json!({}));
     let (refusal, _) = raw.expect("not_started");
     assert_eq!(refusal["code"], "text_too_long");
-    assert!(refusal["text"].as_str().unwrap().contains("pass it on stdin"), "{refusal}");
+    assert!(refusal["text"].as_str().unwrap().contains("over the limit of 131071"), "{refusal}");
+    let advice = rexec::proto::code::Code::TextTooLong.advice();
+    assert!(advice.starts_with("pass it on stdin"), "{advice}");
 }
 
 /// What was refused has used nothing up: not the connection, and not the id.
