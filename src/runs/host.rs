@@ -389,11 +389,13 @@ impl Host {
         }
     }
 
-    /// Waits until no client is left that has not confirmed its run's verdict.
-    pub async fn all_confirmed(&self) {
+    /// Waits until no client is left that has not confirmed its run's verdict. One that has been gone for
+    /// `patience` will not come back in time; one that was just lost may be on its way.
+    pub async fn all_confirmed(&self, patience: Duration) {
         loop {
             let changed = self.idle.notified();
-            if self.table.all_live().iter().all(|run| run.abandoned_since().is_some()) {
+            let is_gone = |since: Instant| since.elapsed() >= patience;
+            if self.table.all_live().iter().all(|run| run.abandoned_since().is_some_and(is_gone)) {
                 return;
             }
             changed.await;

@@ -126,7 +126,11 @@ async fn drain(host: &Host, drain_timeout: Duration, shutdown: &mut mpsc::Receiv
             host.all_ended().await;
         }
     }
-    if timeout(FAREWELL, host.all_confirmed()).await.is_err() {
+    let confirmed = tokio::select! {
+        confirmed = timeout(FAREWELL, host.all_confirmed(FAREWELL)) => confirmed.is_ok(),
+        _ = shutdown.recv() => false,
+    };
+    if !confirmed {
         warn!("some verdicts were not confirmed by their clients; the journal has them");
     }
 }
