@@ -16,8 +16,8 @@ pub const HEARTBEAT: Duration = Duration::from_secs(15);
 pub const SILENCE: Duration = Duration::from_secs(45);
 /// Room for the first read of a frame whose size nobody knows; what an idle connection holds.
 const FIRST_READ: usize = 1024;
-/// Most bytes that are read ahead of the frame that is waited for.
-const READ_AHEAD: usize = 128 * 1024;
+/// Most bytes that are read ahead of the frame that is waited for: a TLS record (RFC 8446, 5.1).
+const READ_AHEAD: usize = 16 * 1024;
 /// A frame that is a smaller part than this of what was read with it is copied out of it, so that whoever
 /// keeps it keeps at most so many times its size.
 const COPY_BELOW: usize = 4;
@@ -183,10 +183,13 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 
     async fn fill(&mut self, need: usize, silence: Option<Duration>) -> Result<usize, ConnError> {
+        // Of a long frame no more is read than it has: what follows would have to be copied.
         let missing = need - self.buffer.len();
-        self.buffer.reserve(missing.max(self.last_frame.clamp(FIRST_READ, READ_AHEAD)));
+        let wanted = missing.max(self.last_frame.clamp(FIRST_READ, READ_AHEAD));
+        self.buffer.reserve(wanted);
         self.block = self.block.max(self.buffer.capacity());
-        let read = self.stream.read_buf(&mut self.buffer);
+        let mut room = (&mut self.buffer).limit(wanted);
+        let read = self.stream.read_buf(&mut room);
         let read = match silence {
             None => read.await,
             Some(silence) => timeout_at(self.heard + silence, read)

@@ -9,7 +9,6 @@ HEARTBEAT, SILENCE, PIECE, PATIENCE = 15, 45, 65536, 30
 
 class End(Exception):
     """The last word: exit status and why."""
-
 class Link:
     def __init__(self, path):
         self.socket = socket.socket(socket.AF_UNIX)
@@ -48,21 +47,22 @@ class Run:
         self.streams = {name: [0, hashlib.sha256()] for name in ("stdout", "stderr")}
         self.pending, self.verdict = collections.deque(), None  # seq, descriptor, bytes still to be written
         self.kept = collections.deque()  # pieces that the server may not have; an empty one is the end
-        self.input, self.read, self.granted, self.wants_input = hashlib.sha256(), 0, 0, True
+        self.input, self.read, self.granted, self.wants_input, self.started = hashlib.sha256(), 0, 0, True, False
 
     def ask(self, link):
         now = time.monotonic()
         age = 0 if self.first_sent is None else max(1, int(1000 * (now - self.first_sent)))
         self.first_sent, self.granted, self.acked = self.first_sent or now, 0, 0
         link.send(type="hello", client="protocol_client.py")
-        link.send(b"".join(os.fsencode(word) + b"\0" for word in self.words), type="run", id=self.id,
-                  form="argv", words=len(self.words), stdin=True, first_sent_ms_ago=age, after=self.received)
+        words = b"".join(os.fsencode(word) + b"\0" for word in self.words)
+        link.send(words, type="run", id=self.id, form="argv", words=len(self.words), stdin=True,
+                  first_sent_ms_ago=age, after=self.received, was_started=self.started)
 
     def take(self, link, header, body):
         kind = header["type"]
         if kind in ("started", "grant"):
             self.granted = header.get("to", header.get("stdin_grant"))
-            offset = header.get("taken", header.get("stdin_offset"))
+            offset, self.started = header.get("taken", header.get("stdin_offset")), True
             while self.kept and self.kept[0][2] and self.kept[0][0] + len(self.kept[0][2]) <= offset:
                 self.kept.popleft()
         if kind == "started":

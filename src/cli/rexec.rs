@@ -16,7 +16,7 @@ use super::signals::{AskedSoFar, Signals};
 use super::status::{Answer, Status, of_end};
 use super::{complain, print_definition};
 use crate::client::{Client, Command, Error, Input, Output, RunIo, SetupError, Target};
-use crate::identity::{Key, host_key, local_identity};
+use crate::identity::{Key, host_public_key, local_identity};
 use crate::proto::verdict::Verdict;
 use crate::sys::fs::{atomic_write, open_state_dir};
 use crate::transport::{Endpoint, HostTrust};
@@ -81,7 +81,7 @@ fn target(args: &Args, endpoint: &Endpoint) -> Result<Target, SetupError> {
         if keys.is_empty() || (endpoint.is_local() && trust.pins.is_empty()) {
             let state = open_state_dir()?;
             if endpoint.is_local() {
-                trust.own = Some(host_key(&state)?.public().clone());
+                trust.own = Some(host_public_key(&state)?);
             }
             if keys.is_empty() {
                 keys.push(Arc::new(local_identity(&state)?));

@@ -120,15 +120,20 @@ impl Connection {
     }
 
     /// Whether the server still listens. Between runs it sends nothing but heartbeats, and an error
-    /// when it closes.
+    /// when it closes. Looks and does not wait: a timer of no length rounds up to the next millisecond,
+    /// which is longer than a short run.
     pub(super) async fn is_alive(&mut self) -> bool {
-        // Lets the runtime look at its sockets: what has arrived shows only then.
+        // Lets the runtime see what has come since it last looked.
         tokio::task::yield_now().await;
         loop {
-            match tokio::time::timeout(Duration::ZERO, self.reader.next(None)).await {
-                Err(_) => return true,
-                Ok(Ok(Some(frame))) if is_heartbeat(&frame) => {}
-                Ok(_) => return false,
+            let next = tokio::select! {
+                biased;
+                next = self.reader.next(None) => next,
+                () = std::future::ready(()) => return true,
+            };
+            match next {
+                Ok(Some(frame)) if is_heartbeat(&frame) => {}
+                _ => return false,
             }
         }
     }
@@ -156,5 +161,44 @@ impl NoWelcome {
             Code::Conflict => Error::Conflict { text },
             code => Error::Refused { code, text },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::UnixStream;
+
+    use super::*;
+    use crate::proto::header::ServerHeader;
+
+    fn connection() -> (Connection, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (read, write) = split(Stream::from(ours));
+        let connection = Connection {
+            reader: FrameReader::new(read, Limits::FULL),
+            writer: FrameWriter::new(write),
+            channel: None,
+            keys: Vec::new(),
+            index: 0,
+            welcome: None,
+        };
+        (connection, theirs)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_look_before_a_run_waits_for_no_timer() {
+        let (mut connection, mut server) = connection();
+        // Between two ticks, where a timer would have to round.
+        tokio::time::advance(Duration::from_micros(100)).await;
+        let before = Instant::now();
+        assert!(connection.is_alive().await);
+        let mut heartbeat = Vec::new();
+        crate::proto::frame::encode(&ServerHeader::Heartbeat, b"", &mut heartbeat).unwrap();
+        server.write_all(&heartbeat).await.unwrap();
+        assert!(connection.is_alive().await, "a heartbeat is no answer");
+        drop(server);
+        assert!(!connection.is_alive().await);
+        assert_eq!(Instant::now(), before);
     }
 }

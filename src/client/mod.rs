@@ -23,7 +23,7 @@ pub use error::{Error, OutputError, UsageError};
 pub use sink::{INLINE_LIMIT, Output};
 
 use crate::conn::HEARTBEAT;
-use crate::identity::{KeyError, host_key, local_identity};
+use crate::identity::{KeyError, host_public_key, local_identity};
 use crate::proto::header::{ClientHeader, Stream, Welcome};
 use crate::proto::verdict::Verdict;
 use crate::sys::fs::{FsError, StateDir, open_state_dir};
@@ -160,7 +160,7 @@ impl Target {
     /// # Errors
     /// A key cannot be used or made.
     pub fn local(endpoint: Endpoint, state: &StateDir) -> Result<Self, SetupError> {
-        let own = host_key(state)?.public().clone();
+        let own = host_public_key(state)?;
         let identity = local_identity(state)?;
         Ok(Self {
             endpoint,

@@ -89,6 +89,16 @@ impl Key {
         }
     }
 
+    /// The public half alone, read from the content of the key file `path` without the private half's
+    /// arithmetic, which costs a short-lived program more than the reading.
+    pub(super) fn public_from_openssh(pem: &[u8], path: &Path) -> Result<PublicKey, KeyError> {
+        let damaged = || KeyError::Damaged(path.to_owned());
+        let file = PrivateKey::from_openssh(pem).map_err(|_| damaged())?;
+        let blob = file.public_key().to_bytes().map_err(|_| damaged())?;
+        PublicKey::from_blob(&blob)
+            .map_err(|reason| KeyError::Unsupported { path: path.to_owned(), reason })
+    }
+
     /// None if the public half is not this private key's: a signature by such a pair gives the key away.
     fn from_pair(pair: &Ed25519Keypair) -> Option<Self> {
         let key = Self::from_seed(pair.private.as_ref())?;

@@ -1,9 +1,11 @@
 //! The two keys that need no configuration: the server's host key and the identity of this account on
 //! this machine. Both live in the state folder, made by whichever program comes first.
 
-use super::{KEY_FILE_LIMIT, Key, KeyError};
+use super::{KEY_FILE_LIMIT, Key, KeyError, PublicKey};
 use crate::sys::fs::{StateDir, create_once};
 
+/// Name of the file with the host key.
+const HOST_KEY: &str = "host_key";
 /// Permissions of a file with a private key.
 const PRIVATE: u32 = 0o600;
 /// Permissions of a file with a public key.
@@ -14,7 +16,19 @@ const PUBLIC: u32 = 0o644;
 /// # Errors
 /// The file cannot be used or made. One that is damaged or open to others is never replaced.
 pub fn host_key(state: &StateDir) -> Result<Key, KeyError> {
-    load_or_create(state, "host_key", "rexec host key")
+    load_or_create(state, HOST_KEY, "rexec host key")
+}
+
+/// The public half of [`host_key`], for the clients of this account.
+///
+/// # Errors
+/// As [`host_key`].
+pub fn host_public_key(state: &StateDir) -> Result<PublicKey, KeyError> {
+    match state.read_private(HOST_KEY, KEY_FILE_LIMIT) {
+        Ok(pem) => Key::public_from_openssh(&pem, &state.file(HOST_KEY)?),
+        Err(e) if e.is_missing() => Ok(host_key(state)?.public().clone()),
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// The key by which this account's programs on this machine know each other: `identity`, and
@@ -74,6 +88,7 @@ mod tests {
         let identity = local_identity(&state).unwrap();
         assert_ne!(host.public(), identity.public());
         assert_eq!(host_key(&state).unwrap().public(), host.public());
+        assert_eq!(host_public_key(&state).unwrap(), *host.public());
         let line = std::fs::read_to_string(state.path().join("host_key.pub")).unwrap();
         assert_eq!(line, format!("{} rexec host key\n", host.public()));
         let mode = state.path().join("host_key").metadata().unwrap().permissions().mode();

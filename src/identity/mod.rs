@@ -18,7 +18,7 @@ pub use authorized::{Authorized, Identity, Lookup, News, Source};
 pub use fingerprint::Fingerprint;
 pub use key::{KEY_FILE_LIMIT, Key, KeyError};
 pub use line::{LineError, LineReason};
-pub use local::{host_key, local_identity};
+pub use local::{host_key, host_public_key, local_identity};
 pub use proof::{
     NAMESPACE, PROOF_LIMIT, ProofError, USER_LIMIT, auth_text, sign, sign_auth, verify, verify_auth,
 };

@@ -23,3 +23,14 @@ fn a_server_that_takes_nothing_new_still_says_lost_of_what_may_have_run() {
     raw.run("a", "sleep 60", json!({"first_sent_ms_ago": 1}));
     assert_eq!(raw.expect("lost").0["code"], "server_restarted");
 }
+
+#[test]
+fn a_place_beyond_the_record_of_a_run_is_no_refusal_of_the_run() {
+    let server = Server::start(&[]);
+    let mut raw = Raw::login(&server);
+    raw.run("a", "sleep 60", json!({"grace_ms": 0}));
+    raw.expect("started");
+    let mut raw = Raw::login(&server);
+    raw.run("a", "sleep 60", json!({"grace_ms": 0, "first_sent_ms_ago": 1, "after": 7}));
+    assert_eq!(raw.expect("error").0["code"], "bad_frame");
+}
