@@ -44,13 +44,14 @@ impl Relay {
         let (target, relay) = (target.to_owned(), Arc::clone(&shared));
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                relay.connections.fetch_add(1, Ordering::Relaxed);
-                if relay.closed.load(Ordering::Relaxed) {
-                    continue;
+                if !relay.closed.load(Ordering::Relaxed)
+                    && let Ok(server) = TcpStream::connect(&target)
+                {
+                    let cut = relay.budget.lock().unwrap().pop();
+                    relay.carry(&client, &server, cut);
                 }
-                let Ok(server) = TcpStream::connect(&target) else { continue };
-                let cut = relay.budget.lock().unwrap().pop();
-                relay.carry(&client, &server, cut);
+                // Only now: a connection that is counted can be cut.
+                relay.connections.fetch_add(1, Ordering::SeqCst);
             }
         });
         Self { addr, shared }
@@ -80,7 +81,7 @@ impl Relay {
 
     /// How many connections were made.
     pub(crate) fn connections(&self) -> usize {
-        self.shared.connections.load(Ordering::Relaxed)
+        self.shared.connections.load(Ordering::SeqCst)
     }
 }
 
