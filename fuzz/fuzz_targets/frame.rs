@@ -30,7 +30,11 @@ fn whole(data: &[u8], frame: &FrameRef<'_>) {
         let early = decode(&data[..cut.min(len - 1)], Limits::FULL);
         assert!(matches!(early, Ok(Decoded::Incomplete { .. })), "{early:?}");
     }
-    let mut header: Map<String, Value> = serde_json::from_slice(frame.header).unwrap();
+    let text = std::str::from_utf8(frame.header).unwrap();
+    assert!(text.trim_ascii_start().starts_with('{'));
+    // JSON can say what no value holds: 1e999, or half of a surrogate pair (RFC 8259, 8.2). In members
+    // that nobody reads it does no harm.
+    let Ok(mut header) = serde_json::from_str::<Map<String, Value>>(text) else { return };
     header.remove("size");
     let mut again = Vec::new();
     // Numbers such as 1e300 are longer when written out: only then may the header be over its limit.

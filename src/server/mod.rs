@@ -81,16 +81,7 @@ pub async fn run(
     authorized: Arc<Authorized>,
     mut shutdown: mpsc::Receiver<()>,
 ) {
-    let shared = Arc::new(Shared {
-        places: Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS))),
-        config,
-        host: Arc::clone(&host),
-        tls,
-        authorized,
-        lobby: Arc::default(),
-        strangers: Throttle::default(),
-        peers: Throttle::default(),
-    });
+    let shared = Arc::new(Shared::new(config, Arc::clone(&host), tls, authorized));
     // Clients whose link breaks during the shutdown still find their runs.
     let accepting: Vec<_> = listeners
         .into_iter()
@@ -160,6 +151,19 @@ fn out_of_descriptors(error: &io::Error) -> bool {
 }
 
 impl Shared {
+    fn new(config: Config, host: Arc<Host>, tls: TlsServer, authorized: Arc<Authorized>) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS))),
+            config,
+            host,
+            tls,
+            authorized,
+            lobby: Arc::default(),
+            strangers: Throttle::default(),
+            peers: Throttle::default(),
+        }
+    }
+
     /// Logs something that anybody on the network can cause, at most once a second.
     fn about_strangers(&self, line: impl FnOnce() -> String) {
         if let Some(line) = self.strangers.line(line) {

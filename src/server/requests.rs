@@ -27,6 +27,9 @@ pub(super) struct Requests {
     pub(super) outbox: Arc<Outbox>,
     pub(super) still_in: StillIn,
     pub(super) shared: Arc<Shared>,
+    /// The client was silent for longer than an id is remembered for: a request that was held back
+    /// all that time may be a run that is over and forgotten.
+    pub(super) is_stale: bool,
 }
 
 impl Requests {
@@ -68,6 +71,10 @@ impl Requests {
             return Err(SessionEnd::word(Code::BadFrame, "a run is under way on this connection"));
         }
         self.outbox.leave();
+        if self.is_stale {
+            let text = "the connection was suspended for too long to start anything on it";
+            return Err(SessionEnd::word(Code::PeerSilent, text));
+        }
         if !(self.still_in)() {
             return self.no_longer_in(&header);
         }

@@ -52,6 +52,7 @@ async fn read_loop<R: AsyncRead + Unpin>(
     idle_timeout: Duration,
 ) -> Result<(), SessionEnd> {
     let mut silence = SILENCE;
+    let mut heard = Instant::now();
     let mut busy_until = Instant::now();
     loop {
         if requests.outbox.is_busy() {
@@ -66,6 +67,9 @@ async fn read_loop<R: AsyncRead + Unpin>(
             }
         };
         let Some(frame) = frame else { return Ok(()) };
+        // Only a client that said `pause` can have been silent for so long.
+        requests.is_stale |= heard.elapsed() > SILENCE;
+        heard = Instant::now();
         let header = frame.header::<ClientHeader>()?;
         silence = if header == ClientHeader::Pause { LONGEST_PAUSE } else { SILENCE };
         requests.handle(header, frame.body).await?;
@@ -124,3 +128,6 @@ async fn queue<W: AsyncWrite + Unpin>(
         && outgoing.frames.is_empty();
     Ok(!nothing)
 }
+
+#[cfg(test)]
+mod tests;

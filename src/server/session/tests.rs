@@ -1,0 +1,103 @@
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{DuplexStream, ReadHalf, WriteHalf, duplex, split};
+
+use super::*;
+use crate::identity::{Authorized, host_key, local_identity};
+use crate::proto::frame::Limits;
+use crate::runs::host::{Host, Settings};
+use crate::runs::recover;
+use crate::server::{Config, Shared};
+use crate::sys::fs::StateDir;
+use crate::transport::TlsServer;
+
+/// A client of a session that is served over a stream in memory.
+struct Peer {
+    reader: FrameReader<ReadHalf<DuplexStream>>,
+    writer: FrameWriter<WriteHalf<DuplexStream>>,
+    _state: TempDir,
+}
+
+fn shared(folder: &TempDir) -> Arc<Shared> {
+    let state = StateDir::open(&folder.path().canonicalize().unwrap().join("state")).unwrap();
+    let journal = state.subdir("journal").unwrap();
+    let found = recover::open(journal.path(), recover::origin().unwrap()).unwrap();
+    let scanner = crate::exec::Scanner::new().unwrap();
+    let parts = (found.journal, found.origin, found.table);
+    let host = Host::new(Settings::default(), parts, scanner);
+    let tls = TlsServer::new(&host_key(&state).unwrap()).unwrap();
+    let local = local_identity(&state).unwrap();
+    let authorized = Arc::new(Authorized::new(Vec::new(), local.public()));
+    Arc::new(Shared::new(Config::default(), host, tls, authorized))
+}
+
+fn connect() -> Peer {
+    let folder = tempfile::tempdir().unwrap();
+    let shared = shared(&folder);
+    let (ours, theirs) = duplex(1 << 16);
+    let (read, write) = split(theirs);
+    let requests = Requests {
+        host: Arc::clone(&shared.host),
+        identity: "local:0".into(),
+        outbox: Arc::new(Outbox::greeting()),
+        still_in: Box::new(|| true),
+        shared,
+        is_stale: false,
+    };
+    let (reader, writer) = (FrameReader::new(read, Limits::FULL), FrameWriter::new(write));
+    tokio::spawn(serve(reader, writer, requests, Duration::from_secs(7200)));
+    let (read, write) = split(ours);
+    Peer {
+        reader: FrameReader::new(read, Limits::FULL),
+        writer: FrameWriter::new(write),
+        _state: folder,
+    }
+}
+
+impl Peer {
+    async fn say(&mut self, header: Value, body: &[u8]) {
+        self.writer.send(&header, body).await.unwrap();
+    }
+
+    /// The next frame that is no heartbeat.
+    async fn hear(&mut self) -> Value {
+        loop {
+            let frame = self.reader.next(None).await.unwrap().unwrap();
+            let header: Value = frame.header().unwrap();
+            if header["type"] != "heartbeat" {
+                return header;
+            }
+        }
+    }
+}
+
+/// The run is refused for its id, without starting anything, if it is looked at.
+fn bad_run() -> Value {
+    json!({"type": "run", "id": "no such/id", "form": "shell", "words": 1})
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_ends_a_session_unless_it_was_announced() {
+    let mut silent = connect();
+    assert_eq!(silent.hear().await["code"], "peer_silent");
+
+    let mut suspended = connect();
+    suspended.say(json!({"type": "pause"}), b"").await;
+    tokio::time::sleep(SILENCE * 10).await;
+    suspended.say(json!({"type": "close", "id": "no such/id"}), b"").await;
+    assert_eq!(suspended.hear().await["code"], "bad_request");
+    assert_eq!(suspended.hear().await["code"], "peer_silent", "its next frame ended the pause");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_started_on_a_connection_that_was_suspended_for_long() {
+    let mut peer = connect();
+    peer.say(json!({"type": "pause"}), b"").await;
+    tokio::time::sleep(SILENCE / 2).await;
+    peer.say(bad_run(), b"x\0").await;
+    assert_eq!(peer.hear().await["code"], "bad_request", "it was looked at");
+    peer.say(json!({"type": "pause"}), b"").await;
+    tokio::time::sleep(SILENCE * 2).await;
+    peer.say(bad_run(), b"x\0").await;
+    assert_eq!(peer.hear().await["code"], "peer_silent");
+}
