@@ -125,7 +125,8 @@ impl Command {
         self
     }
 
-    /// The run's id, instead of a random one: the same id never runs twice.
+    /// The run's id, instead of a random one. While the server remembers it (a minute past its end, at
+    /// least) the same id never runs twice.
     #[must_use]
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.id = Some(id.into());
