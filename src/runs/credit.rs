@@ -70,10 +70,10 @@ impl Window {
     }
 
     /// How many bytes may be read now; 0 if it would not be worth it.
-    pub fn room(&mut self) -> usize {
+    #[must_use]
+    pub fn room(&self) -> usize {
         let by_window = self.size.saturating_sub(self.used);
         let by_budget = self.sizes.floor.saturating_sub(self.used) + self.budget.free();
-        self.was_full |= by_window < LEAST_READ;
         match by_window.min(by_budget) {
             room if room < LEAST_READ => 0,
             room => room,
@@ -83,6 +83,7 @@ impl Window {
     /// `bytes` more are kept.
     pub fn take(&mut self, bytes: usize) {
         self.used += bytes;
+        self.was_full |= self.used + LEAST_READ > self.size;
         self.settle();
     }
 

@@ -67,8 +67,8 @@ struct Shared {
     /// Nobody wants the output any more.
     discard: bool,
     main_ended: bool,
-    /// Place of the verdict in the record, once it is there.
-    verdict: Option<u64>,
+    /// Place of the verdict in the record, once it is there, and when it was made.
+    verdict: Option<(u64, Instant)>,
     generation: u64,
     owner: Presence,
 }
@@ -208,7 +208,7 @@ impl Run {
     pub fn abandoned_since(&self) -> Option<Instant> {
         let shared = self.lock();
         match (&shared.owner, shared.verdict) {
-            (Presence::Gone(since), Some(_)) => Some(*since),
+            (Presence::Gone(since), Some((_, made))) => Some(made.max(*since)),
             _ => None,
         }
     }
@@ -257,7 +257,7 @@ impl Run {
         let mut shared = self.lock();
         shared.main_ended = true;
         shared.record.push(verdict);
-        shared.verdict = Some(shared.record.last());
+        shared.verdict = Some((shared.record.last(), Instant::now()));
         shared.wake_owner();
     }
 
@@ -337,7 +337,7 @@ impl Owner {
         let (frames, last) = shared.record.after(gap.map_or(after, |(_, to)| to), bytes);
         let tell_closed = shared.stdin.is_closed() && !shared.stdin_closed_told;
         shared.stdin_closed_told |= tell_closed;
-        let ended = shared.verdict.is_some_and(|seq| last >= seq);
+        let ended = shared.verdict.is_some_and(|(seq, _)| last >= seq);
         Ok(Outgoing {
             frames,
             last,
@@ -356,7 +356,7 @@ impl Owner {
         let mut shared = self.lock()?;
         let acked = shared.record.ack(seq);
         self.run.engine.notify_one();
-        Ok(acked.map(|()| shared.verdict.is_some_and(|verdict| seq >= verdict)))
+        Ok(acked.map(|()| shared.verdict.is_some_and(|(verdict, _)| seq >= verdict)))
     }
 
     /// The client wants no more than the verdict: output that is kept, or is still to come, is dropped.

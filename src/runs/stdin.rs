@@ -63,6 +63,7 @@ pub struct StdinQueue {
     back: VecDeque<BytesMut>,
     received: Running,
     written: u64,
+    /// Promised to the client, and charged from then on: it may come at any moment.
     granted: u64,
     ended: bool,
     /// The command closed its end: what comes is counted and thrown away.
@@ -74,14 +75,15 @@ impl StdinQueue {
     /// An empty queue with the first grant; an ended one if no input will come.
     #[must_use]
     pub fn new(budget: Arc<Budget>, wanted: bool) -> Self {
-        let window = Window::new(budget, INPUT);
-        let granted = if wanted { INPUT.first as u64 } else { 0 };
+        let mut window = Window::new(budget, INPUT);
+        let granted = if wanted { INPUT.first } else { 0 };
+        window.take(granted);
         Self {
             front: Bytes::new(),
             back: VecDeque::new(),
             received: Running::new(),
             written: 0,
-            granted,
+            granted: granted as u64,
             ended: !wanted,
             closed: false,
             window,
@@ -101,7 +103,6 @@ impl StdinQueue {
         if self.closed {
             self.written = self.received.offset();
         } else if !bytes.is_empty() {
-            self.window.take(bytes.len());
             self.gather(bytes);
         }
         Ok(())
@@ -124,6 +125,7 @@ impl StdinQueue {
         }
         self.check(piece, &[])?;
         self.ended = true;
+        self.withdraw(self.granted - self.received.offset());
         Ok(())
     }
 
@@ -166,10 +168,20 @@ impl StdinQueue {
 
     /// The command closed its standard input: what is left is thrown away.
     pub fn close(&mut self) {
-        let left: usize = self.back.drain(..).map(|p| p.len()).sum();
-        self.window.give(left + std::mem::take(&mut self.front).len());
-        self.written = self.received.offset();
+        if self.closed {
+            return;
+        }
         self.closed = true;
+        self.back.clear();
+        self.front.clear();
+        let promised = if self.ended { self.received.offset() } else { self.granted };
+        self.withdraw(promised - self.written);
+        self.written = self.received.offset();
+    }
+
+    /// So much of what was promised will not be held after all.
+    fn withdraw(&mut self, bytes: u64) {
+        self.window.give(usize::try_from(bytes).unwrap_or(usize::MAX));
     }
 
     /// Whether the command closed its standard input.
@@ -190,15 +202,19 @@ impl StdinQueue {
         self.granted
     }
 
-    /// A new grant, when half of the window has become free.
+    /// A new grant, when half of the window has become free, or of the floor, which is all that an
+    /// exhausted budget leaves.
     pub fn grant(&mut self) -> Option<Grant> {
-        let room = self.window.room() as u64;
-        let to = self.received.offset() + room;
-        if self.ended || self.closed || to < self.granted + (self.window.size() / 2) as u64 {
+        if self.ended || self.closed {
             return None;
         }
-        self.granted = to;
-        Some(Grant { to, taken: self.received.offset() })
+        let room = self.window.room();
+        if room < self.window.size().min(INPUT.floor) / 2 {
+            return None;
+        }
+        self.window.take(room);
+        self.granted += room as u64;
+        Some(Grant { to: self.granted, taken: self.received.offset() })
     }
 }
 
@@ -231,6 +247,48 @@ mod tests {
         q.wrote(1);
         assert_eq!(q.front(), Next::End);
         q.end(piece(5, b"abcde")).unwrap();
+    }
+
+    #[test]
+    fn an_exhausted_budget_slows_a_grown_window_and_does_not_stop_it() {
+        let budget = Arc::new(Budget::new(8 << 20));
+        let mut q = StdinQueue::new(Arc::clone(&budget), true);
+        let mut sent = Running::new();
+        let mut feed = |q: &mut StdinQueue| {
+            let offset = sent.offset();
+            let bytes = vec![7; usize::try_from(q.granted() - offset).unwrap()];
+            sent.update(&bytes);
+            q.push(StdinPiece { offset, hash: sent.digest() }, &bytes.into()).unwrap();
+            while let Next::Bytes(bytes) = q.front() {
+                q.wrote(bytes.len());
+            }
+        };
+        for _ in 0..20 {
+            feed(&mut q);
+            q.grant().unwrap();
+        }
+        assert_eq!(q.window.size(), INPUT.largest);
+        let mut others = Window::new(budget, crate::runs::credit::OUTPUT);
+        others.take(16 << 20);
+        for _ in 0..3 {
+            feed(&mut q);
+            let before = q.granted();
+            let grant = q.grant().unwrap();
+            assert!((1..=INPUT.floor as u64).contains(&(grant.to - before)), "{grant:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_promised_is_charged_until_it_is_written_or_will_not_come() {
+        let budget = Arc::new(Budget::new(0));
+        let mut q = StdinQueue::new(Arc::clone(&budget), true);
+        assert_eq!(q.window.room(), 0, "the first grant takes the floor");
+        q.push(piece(0, b"a"), &Bytes::from_static(b"a")).unwrap();
+        q.end(piece(1, b"a")).unwrap();
+        assert_eq!(q.window.room(), INPUT.floor - 1);
+        q.close();
+        q.close();
+        assert_eq!(q.window.room(), INPUT.floor);
     }
 
     #[test]
