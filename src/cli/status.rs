@@ -49,7 +49,7 @@ pub const TABLE: &[Row] = &[
     ("141", "stopped because local stdout was closed", "as you know the command"),
     ("255", "not reached: no byte of the request was sent", "yes"),
     ("254", "reached, never started: not let in, refused, or no such program", "yes"),
-    ("253", "cannot know whether or how it ran", "only with the same id"),
+    ("253", "cannot know whether or how it ran", "look first at what it did"),
     ("252", "output incomplete, altered, or not writable here", "as you know the command"),
     ("251", "stopped by somebody else: server, policy, operator", "as you know the command"),
     ("250", "the run id stands for another request", "with another id"),
@@ -204,7 +204,8 @@ pub fn of_error(error: &Error, asked: Asked) -> Answer {
             Answer { code: Some(Code::Conflict), ..Answer::new(Status::Conflict, line) }
         }
         Error::Unknown { run, text, code } => {
-            let advice = code.map_or("run it again only with the same id", Code::advice);
+            let advice =
+                code.map_or("look at what the command did before you run it again", Code::advice);
             let line = format!("cannot know how run {run} ended: {text} ({advice})");
             Answer { code: *code, ..Answer::new(Status::Unknown, line) }
         }

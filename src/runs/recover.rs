@@ -13,7 +13,7 @@ use super::host::Host;
 use super::id::RunId;
 use super::journal::{Accepted, Event, Journal, JournalError, Line, Origin};
 use super::run::Run;
-use super::table::{KEEP, Key, Table};
+use super::table::{KEEP, Key, REMEMBER, Table};
 use crate::exec::{Mark, Scanner, TERM_GRACE, stop_leftovers};
 use crate::proto::code::Code;
 use crate::sys::process;
@@ -45,7 +45,8 @@ pub struct Unfinished {
 #[derive(Default)]
 struct Past {
     origin: Option<Origin>,
-    first_ms: Option<u64>,
+    /// When the segment begins, milliseconds since boot.
+    begins_ms: Option<u64>,
     open: HashMap<(String, String), Unfinished>,
     over: HashMap<(String, String), u64>,
 }
@@ -107,7 +108,10 @@ impl Past {
     fn take(&mut self, line: Line) {
         match line.event {
             Event::Opened(origin) => {
-                self.first_ms.get_or_insert(origin.boottime_ms);
+                // A request may be on its way for a while before its age is judged, so one that was sent
+                // a little after an earlier segment's end may still be told in that segment.
+                let margin = if line.seq == 1 { 0 } else { millis(REMEMBER) };
+                self.begins_ms.get_or_insert(origin.boottime_ms + margin);
                 self.origin = Some(origin);
             }
             Event::Accepted(accepted) => {
@@ -136,7 +140,7 @@ impl Past {
 
     /// Ids first sent before this may have been used without leaving a trace here.
     fn memory_begins(&self, whole: bool) -> Duration {
-        match self.first_ms {
+        match self.begins_ms {
             Some(first) if whole => Duration::from_millis(first),
             _ => clock::boottime(),
         }
