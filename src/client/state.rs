@@ -11,7 +11,7 @@ use super::stdin::StdinSender;
 use crate::conn::Frame;
 use crate::proto::code::Code;
 use crate::proto::frame::{self, FrameError, INTEGER_LIMIT};
-use crate::proto::header::{ClientHeader, Refusal, ServerHeader, Started};
+use crate::proto::header::{ClientHeader, ServerHeader, Started};
 use crate::proto::verdict::{StreamEndKind, Verdict};
 
 /// Bytes that are written between two confirmations while more is waiting.
@@ -23,6 +23,8 @@ pub(super) enum Leg {
     Final(Box<Result<Verdict, Error>>),
     /// Too early.
     Broken(String),
+    /// With a refusal, while an earlier request may still arrive: `close` comes next, on this connection.
+    Doubted,
 }
 
 /// Everything about a run that outlives a connection.
@@ -45,7 +47,11 @@ pub(super) struct State {
     pub(super) failure: Option<OutputError>,
     /// Asked while there was no connection.
     pub(super) pending: Vec<Control>,
-    /// Frames were passed over because the caller had cancelled.
+    /// The run was refused while an earlier request might still arrive. True once that is shut out.
+    pub(super) doubted: Option<Error>,
+    /// What was asked on this connection was `close`.
+    pub(super) closing: bool,
+    /// Frames were passed over because the run had been given up.
     given_up: bool,
     /// Frames to be written.
     queue: Vec<u8>,
@@ -75,6 +81,8 @@ impl State {
             cancelled: None,
             failure: None,
             pending: Vec::new(),
+            doubted: None,
+            closing: false,
             given_up: false,
             queue: Vec::new(),
             ack: None,
@@ -191,14 +199,9 @@ impl State {
                 self.stdin.close();
                 None
             }
-            ServerHeader::Refused(refused) => {
-                Some(Leg::done(Err(NoWelcome::refusal(refused.code, refused.text))))
-            }
-            ServerHeader::NotStarted(refusal) => {
-                let Refusal { code, text, .. } = refusal;
-                Some(Leg::done(Err(Error::Refused { code, text })))
-            }
-            ServerHeader::NeverStarted { .. } => Some(Leg::done(Err(Error::Interrupted))),
+            ServerHeader::Refused(refused) => Some(self.refused(refused.code, refused.text)),
+            ServerHeader::NotStarted(refusal) => Some(self.refused(refusal.code, refusal.text)),
+            ServerHeader::NeverStarted { .. } => Some(self.never_started()),
             ServerHeader::Lost(refusal) => {
                 Some(Leg::done(Err(self.unknown(refusal.text, refusal.code))))
             }
@@ -215,6 +218,37 @@ impl State {
             | ServerHeader::Unknown => None,
         };
         Ok(leg)
+    }
+
+    /// Nothing was started by this request. An earlier one may still arrive and start it, unless its id
+    /// is another run's, which lasts longer than the network holds anything back.
+    fn refused(&mut self, code: Code, text: String) -> Leg {
+        if self.started {
+            return Leg::Broken(format!("the run was refused although it had started: {text}"));
+        }
+        if self.was_started || self.closing {
+            return Leg::done(Err(self.unknown(text, code)));
+        }
+        let error = NoWelcome::refusal(code, text);
+        if self.unanswered == 0 || matches!(error, Error::Conflict { .. }) {
+            return Leg::done(Err(error));
+        }
+        self.doubted = Some(error);
+        Leg::Doubted
+    }
+
+    /// The answer to `close`: what was sent earlier can start nothing any more.
+    fn never_started(&mut self) -> Leg {
+        if self.was_started {
+            let text = "the server says that the run was never started, although it had started";
+            return Leg::Broken(text.into());
+        }
+        Leg::done(Err(self.doubted.take().unwrap_or(Error::Interrupted)))
+    }
+
+    /// Whether the run is to be stopped, so that its output need not be whole.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.cancelled.is_some() || self.doubted.is_some()
     }
 
     /// By this client's own late request, perhaps: then another try takes the run back.
@@ -280,9 +314,9 @@ impl State {
         Ok(false)
     }
 
-    /// Frames are missing. Who has cancelled does not wait for them, but does not call the rest whole.
+    /// Frames are missing. Who has given the run up does not wait for them, but does not call the rest whole.
     fn passed_over(&mut self, failure: OutputError) -> Result<(), FrameError> {
-        if self.cancelled.is_some() {
+        if self.is_given_up() {
             self.given_up = true;
             return Ok(());
         }
@@ -301,8 +335,8 @@ impl State {
             return Ok(Some(Leg::Broken("the server sent another run's verdict".into())));
         }
         self.note_failure();
-        // Who has cancelled waits for no more output.
-        if self.failure.is_some() || (self.cancelled.is_some() && !self.is_whole(&verdict)) {
+        // Who has given the run up waits for no more output.
+        if self.failure.is_some() || (self.is_given_up() && !self.is_whole(&verdict)) {
             self.ack = Some(verdict.seq);
             return Ok(Some(self.end(*verdict)));
         }

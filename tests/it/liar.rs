@@ -101,6 +101,22 @@ fn a_verdict_that_knows_no_end_is_no_success() {
 }
 
 #[test]
+fn what_has_started_is_not_then_called_never_started() {
+    for answer in [
+        json!({"type": "refused", "code": "bad_request", "text": "no"}),
+        json!({"type": "not_started", "run": "x", "code": "cwd_missing", "text": "no"}),
+        json!({"type": "never_started", "run": "x"}),
+    ] {
+        let fake = Fake::started(move |raw, _| {
+            raw.send(&answer, b"");
+            read_on(raw);
+        });
+        is_honest(fake.run(), &[253], "although it had started");
+        assert!(fake.connections() > 1, "it was not asked again");
+    }
+}
+
+#[test]
 fn text_from_the_server_is_shown_without_what_a_terminal_obeys() {
     let evil = "\u{1b}]0;owned\u{7}\u{1b}[2J\r\nrexec: all is well\u{9b}31m\u{202e}\u{2028}";
     for (header, allowed) in [
