@@ -170,7 +170,12 @@ impl State {
 
     /// One frame of the server's. The leg's end, if it brings that.
     pub(super) fn take(&mut self, frame: Frame) -> Result<Option<Leg>, FrameError> {
-        let leg = match frame.header::<ServerHeader>()? {
+        let header = frame.header::<ServerHeader>()?;
+        if self.verdict.is_some() && is_of_record(&header) {
+            self.failure.get_or_insert(OutputError::AfterVerdict);
+            return Ok(self.finished());
+        }
+        let leg = match header {
             ServerHeader::Started(started) => self.take_started(&started)?,
             ServerHeader::Output(output) => {
                 if self.in_order(output.seq)? && !self.given_up {
@@ -390,6 +395,17 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// Whether the frame has a place in the run's record, or stands for some that have.
+fn is_of_record(header: &ServerHeader) -> bool {
+    matches!(
+        header,
+        ServerHeader::Output(_)
+            | ServerHeader::Mark(_)
+            | ServerHeader::Gap { .. }
+            | ServerHeader::Verdict(_)
+    )
 }
 
 fn frame_of(control: Control) -> ClientHeader {
