@@ -114,6 +114,11 @@ impl State {
         Some(self.end(*verdict))
     }
 
+    /// The last word of a run that was cancelled, when the time for an answer is over.
+    pub(super) fn last_word_now(&mut self) -> Leg {
+        self.last_word().unwrap_or_else(|| Leg::done(Err(self.no_answer())))
+    }
+
     /// The last word of a run that was cancelled, when no answer came.
     pub(super) fn no_answer(&self) -> Error {
         let text = "it was cancelled, and the server did not say how it ended".into();
