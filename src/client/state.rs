@@ -55,6 +55,8 @@ pub(super) struct State {
     given_up: bool,
     /// Frames to be written.
     queue: Vec<u8>,
+    /// The signals among them.
+    queued_signals: Vec<Control>,
     /// What is to be confirmed with them: one number, however long nothing can be written.
     ack: Option<u64>,
     acked: u64,
@@ -85,6 +87,7 @@ impl State {
             closing: false,
             given_up: false,
             queue: Vec::new(),
+            queued_signals: Vec::new(),
             ack: None,
             acked: 0,
             unacked: 0,
@@ -98,9 +101,17 @@ impl State {
             self.cancelled.get_or_insert_with(|| Instant::now() + CANCEL_WAIT);
         }
         if self.started {
-            return self.send(&frame_of(control));
+            return self.ask(control);
         }
         self.pending.push(control);
+        Ok(())
+    }
+
+    fn ask(&mut self, control: Control) -> Result<(), FrameError> {
+        self.send(&frame_of(&control))?;
+        if matches!(control, Control::Signal(_)) {
+            self.queued_signals.push(control);
+        }
         Ok(())
     }
 
@@ -141,9 +152,11 @@ impl State {
         self.verdict.is_some()
     }
 
-    /// What a broken connection did not take is said anew on the next one.
+    /// What a broken connection did not take is said anew on the next one. A signal that it may have taken
+    /// is not: it would come twice.
     pub(super) fn start_leg(&mut self) {
         self.queue.clear();
+        self.pending.splice(..0, self.queued_signals.drain(..));
         (self.ack, self.acked) = (None, 0);
     }
 
@@ -162,6 +175,7 @@ impl State {
         if let Some(seq) = self.ack.take() {
             self.send(&ClientHeader::Ack { seq })?;
         }
+        self.queued_signals.clear();
         Ok(std::mem::take(&mut self.queue))
     }
 
@@ -306,7 +320,7 @@ impl State {
             }
         }
         for control in std::mem::take(&mut self.pending) {
-            self.send(&frame_of(control))?;
+            self.ask(control)?;
         }
         // The confirmations of an earlier connection may be lost, and the server waits for them once
         // its window is full.
@@ -413,9 +427,9 @@ fn is_of_record(header: &ServerHeader) -> bool {
     )
 }
 
-fn frame_of(control: Control) -> ClientHeader {
+fn frame_of(control: &Control) -> ClientHeader {
     match control {
-        Control::Signal(signal) => ClientHeader::Signal { signal },
+        Control::Signal(signal) => ClientHeader::Signal { signal: signal.clone() },
         Control::Cancel => ClientHeader::Cancel,
         Control::Pause => ClientHeader::Pause,
     }

@@ -6,7 +6,7 @@ use super::super::stdin::StdinSender;
 use super::*;
 use crate::conn::Frame;
 use crate::proto::digest::{Digest, HASH_NAME, Running};
-use crate::proto::frame::Limits;
+use crate::proto::frame::{Decoded, Limits, decode};
 use crate::proto::header::{Output as OutputHeader, ServerHeader, Started, Stream};
 use crate::proto::verdict::{Containment, End, StreamEnd, StreamEndKind, Usage, Verdict};
 
@@ -92,6 +92,18 @@ async fn written(state: &State, seq: u64) {
     }
 }
 
+/// What the client says now.
+fn said(state: &mut State) -> Vec<ClientHeader> {
+    let bytes = state.outgoing().unwrap();
+    let mut rest = &bytes[..];
+    let mut headers = Vec::new();
+    while let Decoded::Frame(frame) = decode(rest, Limits::FULL).unwrap() {
+        headers.push(serde_json::from_slice(frame.header).unwrap());
+        rest = &rest[frame.len()..];
+    }
+    headers
+}
+
 /// The output blocks until the patience with the cancelled run is over: how it ended is known all the same.
 #[tokio::test]
 async fn a_verdict_in_hand_is_told_when_the_answer_to_a_cancel_was_waited_for_long_enough() {
@@ -109,4 +121,24 @@ async fn a_verdict_in_hand_is_told_when_the_answer_to_a_cancel_was_waited_for_lo
         panic!("{end:?}")
     };
     assert_eq!(verdict.end, Some(End::Exited { code: 3 }));
+}
+
+/// The link took nothing more when they were asked for.
+#[tokio::test]
+async fn signals_that_were_not_sent_on_a_lost_link_are_sent_on_the_next_one() {
+    let signal = |name: &str| Control::Signal(name.into());
+    let (mut state, _gate) = state();
+    hear(&mut state, &started(), b"").await;
+    state.control(signal("HUP")).unwrap();
+    assert_eq!(said(&mut state), [ClientHeader::Signal { signal: "HUP".into() }]);
+    state.control(signal("USR1")).unwrap();
+    state.control(Control::Pause).unwrap();
+    // The link is lost, and the next one is not there yet.
+    state.started = false;
+    state.control(signal("USR2")).unwrap();
+    state.start_leg();
+    assert_eq!(said(&mut state), [], "before the server knows the run again");
+    hear(&mut state, &started(), b"").await;
+    let names = ["USR1", "USR2"].map(|name| ClientHeader::Signal { signal: name.into() });
+    assert_eq!(said(&mut state), names);
 }
