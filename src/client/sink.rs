@@ -68,6 +68,8 @@ struct Worker {
 /// What the thread tells.
 struct Progress {
     written: AtomicU64,
+    /// What the frames up to there, and perhaps the next one, cost the server's window or more, bytes.
+    cost_written: AtomicU64,
     /// Bytes that were handed over and are not written yet.
     unwritten: AtomicUsize,
     failed: AtomicBool,
@@ -86,6 +88,7 @@ impl Sink {
     pub(super) fn new(output: Box<dyn Output>) -> Self {
         let progress = Progress {
             written: AtomicU64::new(0),
+            cost_written: AtomicU64::new(0),
             unwritten: AtomicUsize::new(0),
             failed: AtomicBool::new(false),
             failure: Mutex::new(None),
@@ -149,6 +152,11 @@ impl Sink {
         self.progress.written.load(Ordering::Acquire)
     }
 
+    /// What the frames that were written cost in the server's window, bytes; not less.
+    pub(super) fn cost_written(&self) -> u64 {
+        self.progress.cost_written.load(Ordering::Acquire)
+    }
+
     /// Whether everything that was handed over is written.
     pub(super) fn is_idle(&self) -> bool {
         self.progress.unwritten.load(Ordering::Acquire) == 0
@@ -206,7 +214,10 @@ fn work(waiting: &Receiver<Job>, worker: &Mutex<Worker>, progress: &Progress) {
 fn perform(worker: &Mutex<Worker>, progress: &Progress, job: &Job) {
     if !progress.failed.load(Ordering::Acquire) {
         match lock(worker).perform(job) {
-            Ok(()) => progress.written.store(job.seq(), Ordering::Release),
+            Ok(()) => {
+                progress.cost_written.fetch_add(job.size() as u64, Ordering::AcqRel);
+                progress.written.store(job.seq(), Ordering::Release);
+            }
             Err(e) => {
                 progress.failed.store(true, Ordering::Release);
                 *lock(&progress.failure) = Some(e);

@@ -14,8 +14,8 @@ use crate::proto::frame::{self, FrameError, INTEGER_LIMIT};
 use crate::proto::header::{ClientHeader, ServerHeader, Started};
 use crate::proto::verdict::{StreamEndKind, Verdict};
 
-/// Bytes that are written between two confirmations while more is waiting.
-const ACK_EVERY: usize = 128 * 1024;
+/// Bytes of the server's window that are written between two confirmations while more is waiting.
+const ACK_EVERY: u64 = 128 * 1024;
 
 /// How a run's time on one connection ended.
 pub(super) enum Leg {
@@ -60,7 +60,8 @@ pub(super) struct State {
     /// What is to be confirmed with them: one number, however long nothing can be written.
     ack: Option<u64>,
     acked: u64,
-    unacked: usize,
+    /// What was written had cost so much when it was last confirmed.
+    acked_cost: u64,
     verdict: Option<Box<Verdict>>,
 }
 
@@ -90,7 +91,7 @@ impl State {
             queued_signals: Vec::new(),
             ack: None,
             acked: 0,
-            unacked: 0,
+            acked_cost: 0,
             verdict: None,
         }
     }
@@ -157,7 +158,7 @@ impl State {
     pub(super) fn start_leg(&mut self) {
         self.queue.clear();
         self.pending.splice(..0, self.queued_signals.drain(..));
-        (self.ack, self.acked) = (None, 0);
+        (self.ack, self.acked, self.acked_cost) = (None, 0, 0);
     }
 
     fn send(&mut self, header: &ClientHeader) -> Result<(), FrameError> {
@@ -198,7 +199,6 @@ impl State {
             ServerHeader::Started(started) => self.take_started(&started)?,
             ServerHeader::Output(output) => {
                 if self.in_order(output.seq)? && !self.given_up {
-                    self.unacked += frame.body.len();
                     let taken = self.sink.piece(output, frame);
                     self.unless_taken(taken)?;
                 }
@@ -406,10 +406,10 @@ impl State {
         if let Some(failure) = self.sink.failure() {
             return self.cancel_for(failure);
         }
-        let written = self.sink.written();
-        let worth_it = self.unacked >= ACK_EVERY || self.sink.is_idle();
+        let (written, cost) = (self.sink.written(), self.sink.cost_written());
+        let worth_it = cost - self.acked_cost >= ACK_EVERY || self.sink.is_idle();
         if written > self.acked && worth_it {
-            (self.acked, self.unacked) = (written, 0);
+            (self.acked, self.acked_cost) = (written, cost);
             self.ack = Some(written);
         }
         Ok(())

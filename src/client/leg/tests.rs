@@ -142,3 +142,22 @@ async fn signals_that_were_not_sent_on_a_lost_link_are_sent_on_the_next_one() {
     let names = ["USR1", "USR2"].map(|name| ClientHeader::Signal { signal: name.into() });
     assert_eq!(said(&mut state), names);
 }
+
+/// An output that is slower than the link: the server is not kept waiting until all of it is written.
+#[tokio::test]
+async fn what_is_written_is_confirmed_while_more_is_waiting() {
+    const PIECE: usize = 128 * 1024;
+    let (mut state, gate) = state();
+    let mut whole = Running::new();
+    hear(&mut state, &started(), b"").await;
+    let body = vec![b'x'; PIECE];
+    for seq in 1..=4 {
+        hear(&mut state, &piece(seq, &mut whole, &body), &body).await;
+    }
+    for seq in 1..=3 {
+        gate.send(()).unwrap();
+        written(&state, seq).await;
+        state.sink_moved().unwrap();
+        assert_eq!(said(&mut state), [ClientHeader::Ack { seq }]);
+    }
+}
