@@ -5,6 +5,7 @@
 //! has nothing to do, is handled in place: that saves a short command two thread switches.
 
 use std::io;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,7 +33,7 @@ pub trait Output: Send + 'static {
     /// Takes the next bytes of a stream, all of them.
     ///
     /// # Errors
-    /// The run is then cancelled and the error returned.
+    /// The run is then cancelled and the error returned. A panic is such an error.
     fn write(&mut self, stream: Stream, bytes: &[u8]) -> io::Result<()>;
 
     /// The run has ended and everything before was checked.
@@ -183,6 +184,14 @@ impl Job {
         }
     }
 
+    /// Where a failure to do it is reported.
+    fn stream(&self) -> Stream {
+        match self {
+            Self::Piece(header, ..) => header.stream,
+            Self::Finish(_) => Stream::Stdout,
+        }
+    }
+
     fn seq(&self) -> u64 {
         match self {
             Self::Piece(header, ..) => header.seq,
@@ -213,7 +222,7 @@ fn work(waiting: &Receiver<Job>, worker: &Mutex<Worker>, progress: &Progress) {
 /// After a failure nothing more is written: the output would have a hole.
 fn perform(worker: &Mutex<Worker>, progress: &Progress, job: &Job) {
     if !progress.failed.load(Ordering::Acquire) {
-        match lock(worker).perform(job) {
+        match caught(job.stream(), || lock(worker).perform(job)) {
             Ok(()) => {
                 progress.cost_written.fetch_add(job.size() as u64, Ordering::AcqRel);
                 progress.written.store(job.seq(), Ordering::Release);
@@ -226,6 +235,17 @@ fn perform(worker: &Mutex<Worker>, progress: &Progress, job: &Job) {
     }
     progress.unwritten.fetch_sub(job.size(), Ordering::AcqRel);
     progress.called.notify_one();
+}
+
+/// The output is the caller's code. Its panic is a failure to write: the thread that it would end is waited
+/// for, and nothing of what it leaves behind is used again.
+fn caught(
+    stream: Stream,
+    work: impl FnOnce() -> Result<(), OutputError>,
+) -> Result<(), OutputError> {
+    panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        Err(OutputError::Write(stream, io::Error::other("the output panicked")))
+    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -250,7 +270,7 @@ impl Worker {
                 let stopped = verdict.stopped.is_some();
                 ends.into_iter()
                     .try_for_each(|(stream, end)| self.check_end(stream, end, stopped))?;
-                self.output.finish(verdict).map_err(|e| OutputError::Write(Stream::Stdout, e))
+                self.output.finish(verdict).map_err(|e| OutputError::Write(job.stream(), e))
             }
         }
     }
