@@ -10,6 +10,7 @@ use super::sink::Sink;
 use super::stdin::StdinSender;
 use crate::conn::Frame;
 use crate::proto::code::Code;
+use crate::proto::digest::HASH_NAME;
 use crate::proto::frame::{self, FrameError, INTEGER_LIMIT};
 use crate::proto::header::{ClientHeader, ServerHeader, Started};
 use crate::proto::verdict::{StreamEndKind, Verdict};
@@ -312,6 +313,10 @@ impl State {
             return Ok(Some(Leg::Broken("the server answered for another run".into())));
         }
         (self.started, self.was_started) = (true, true);
+        if started.hash != HASH_NAME {
+            let text = format!("the server uses another digest than {HASH_NAME}");
+            return Ok(Some(Leg::done(Err(self.unknown(text, Code::Unsupported)))));
+        }
         match self.stdin.resume(started) {
             Some(frames) => self.queue.extend(frames?),
             None => {

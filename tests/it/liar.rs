@@ -136,6 +136,19 @@ fn output_behind_the_verdict_is_never_a_success() {
 }
 
 #[test]
+fn a_digest_of_another_kind_is_not_gone_on_with() {
+    let fake = Fake::start(|raw| {
+        let id = welcome(raw);
+        let mut header = started(&id);
+        header["hash"] = json!("sha512");
+        raw.send(&header, b"");
+        raw.send(&verdict(&id, 1, b""), b"");
+        read_on(raw);
+    });
+    is_honest(fake.run(), &[253], "another digest than sha256");
+}
+
+#[test]
 fn text_from_the_server_is_shown_without_what_a_terminal_obeys() {
     let evil = "\u{1b}]0;owned\u{7}\u{1b}[2J\r\nrexec: all is well\u{9b}31m\u{202e}\u{2028}";
     for (header, allowed) in [
