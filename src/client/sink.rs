@@ -53,7 +53,6 @@ pub trait Output: Send + 'static {
 }
 
 /// One thing to do.
-#[derive(Debug)]
 enum Job {
     /// With the bytes that it keeps from being freed.
     Piece(OutputHeader, Bytes, usize),

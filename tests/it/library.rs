@@ -4,12 +4,15 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use rexec::client::{Control, Error, Output, OutputError, RunIo, Target};
 use rexec::proto::code::Code;
 use rexec::proto::header::Stream;
 use rexec::proto::verdict::{End, StopBy, Verdict};
+use rexec::runs::request::Request;
 use rexec::sys::fs::StateDir;
 use rexec::{Client, Command};
+use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::support::Server;
@@ -200,4 +203,13 @@ fn debug_shows_no_secret() {
     let command = Command::argv(["deploy"]).env("TOKEN", "hunter2");
     let shown = format!("{command:?}");
     assert!(shown.contains("TOKEN") && !shown.contains("hunter2"), "{shown}");
+}
+
+#[test]
+fn debug_shows_no_secret_of_a_request() {
+    let header = json!({"id": "one", "form": "shell", "words": 1, "env": 1});
+    let body = Bytes::from_static(b"login hunter2\0TOKEN=hunter2\0");
+    let request = Request::parse(serde_json::from_value(header).unwrap(), body).unwrap();
+    let shown = format!("{request:?}");
+    assert!(shown.contains("one") && !shown.contains("hunter2"), "{shown}");
 }
