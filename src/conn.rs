@@ -1,5 +1,6 @@
 //! Frames over any stream: the only asynchronous file that knows them.
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
@@ -41,12 +42,18 @@ pub enum ConnError {
     Silent(Duration),
 }
 
-/// One whole frame, owned.
-#[derive(Debug, Clone)]
+/// One whole frame, owned. Debug shows neither header nor body: both may hold secrets.
+#[derive(Clone)]
 pub struct Frame {
     header: Bytes,
     /// The body.
     pub body: Bytes,
+}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Frame(header of {} bytes, body of {})", self.header.len(), self.body.len())
+    }
 }
 
 impl Frame {
@@ -66,7 +73,6 @@ impl Frame {
 }
 
 /// The reading half of a connection.
-#[derive(Debug)]
 pub struct FrameReader<R> {
     stream: R,
     buffer: BytesMut,
@@ -78,6 +84,12 @@ pub struct FrameReader<R> {
     /// A frame cannot be whole before the buffer holds so much: it is not looked at any sooner, so that
     /// bytes that drip in cost no more than those that pour.
     need: usize,
+}
+
+impl<R> fmt::Debug for FrameReader<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FrameReader({} bytes read ahead)", self.buffer.len())
+    }
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
@@ -226,7 +238,6 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 ///
 /// Every call is cancel safe as far as the stream goes: it never ends inside a frame as long as there is
 /// a next call, which sends the rest first.
-#[derive(Debug)]
 pub struct FrameWriter<W> {
     stream: W,
     /// What is left of a large frame; all that is queued comes after it.
@@ -234,6 +245,13 @@ pub struct FrameWriter<W> {
     queued: Vec<u8>,
     /// Bytes of `queued` that are sent.
     sent: usize,
+}
+
+impl<W> fmt::Debug for FrameWriter<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let waiting = self.large.len() + self.queued.len() - self.sent;
+        write!(f, "FrameWriter({waiting} bytes waiting)")
+    }
 }
 
 impl<W: AsyncWrite + Unpin> FrameWriter<W> {

@@ -86,6 +86,7 @@ impl<'a> Driver<'a> {
             let why = match self.connected(connection).await {
                 Ok(open) => match self.leg(open).await {
                     Leg::Final(end) => return *end,
+                    Leg::Doubted => continue,
                     Leg::Broken(why) => {
                         self.state.unanswered += u32::from(!self.state.started);
                         why
@@ -184,15 +185,16 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// The `run` frame, or once it was cancelled and may never have arrived, `close`: sending it again
-    /// would start it.
+    /// The `run` frame, or once the run was given up and may never have arrived, `close`: sending `run`
+    /// again would start it.
     fn request(&mut self) -> Result<Vec<u8>, FrameError> {
         // A request that was sent before is never 0 ms old: 0 means the first time.
         let ago = self.first_sent.map_or(0, |at| {
             u64::try_from(boottime().saturating_sub(at).as_millis()).unwrap_or(u64::MAX).max(1)
         });
         let mut frame = Vec::with_capacity(self.body.len() + 512);
-        if self.state.cancelled.is_some() {
+        self.state.closing = self.state.is_given_up();
+        if self.state.closing {
             let close = ClientHeader::Close { id: self.header.id.clone(), first_sent_ms_ago: ago };
             frame::encode(&close, b"", &mut frame)?;
             return Ok(frame);

@@ -48,6 +48,9 @@ pub enum OutputError {
         /// The place that the frame has.
         got: u64,
     },
+    /// A frame of the record came behind the verdict, which is its last.
+    #[error("a frame came behind the verdict, where none was due")]
+    AfterVerdict,
     /// The server stopped reading the command's output before its end.
     #[error("{0:?} was cut short on the server")]
     Cut(Stream),

@@ -206,7 +206,7 @@ impl<'a> Shared<'a> {
             let (cancelled, started) = self.patience();
             let unanswered = (!started).then_some(answer_by);
             tokio::select! {
-                () = until(cancelled) => return Leg::done(Err(self.lock().no_answer())),
+                () = until(cancelled) => return self.lock().last_word_now(),
                 () = until(unanswered) => {
                     let text = format!("the request was not answered within {} s", SILENCE.as_secs());
                     return Leg::Broken(text);
@@ -228,3 +228,6 @@ pub(super) async fn until(deadline: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 //! has nothing to do, is handled in place: that saves a short command two thread switches.
 
 use std::io;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,7 +33,7 @@ pub trait Output: Send + 'static {
     /// Takes the next bytes of a stream, all of them.
     ///
     /// # Errors
-    /// The run is then cancelled and the error returned.
+    /// The run is then cancelled and the error returned. A panic is such an error.
     fn write(&mut self, stream: Stream, bytes: &[u8]) -> io::Result<()>;
 
     /// The run has ended and everything before was checked.
@@ -52,7 +53,6 @@ pub trait Output: Send + 'static {
 }
 
 /// One thing to do.
-#[derive(Debug)]
 enum Job {
     /// With the bytes that it keeps from being freed.
     Piece(OutputHeader, Bytes, usize),
@@ -68,6 +68,8 @@ struct Worker {
 /// What the thread tells.
 struct Progress {
     written: AtomicU64,
+    /// What the frames up to there, and perhaps the next one, cost the server's window or more, bytes.
+    cost_written: AtomicU64,
     /// Bytes that were handed over and are not written yet.
     unwritten: AtomicUsize,
     failed: AtomicBool,
@@ -86,6 +88,7 @@ impl Sink {
     pub(super) fn new(output: Box<dyn Output>) -> Self {
         let progress = Progress {
             written: AtomicU64::new(0),
+            cost_written: AtomicU64::new(0),
             unwritten: AtomicUsize::new(0),
             failed: AtomicBool::new(false),
             failure: Mutex::new(None),
@@ -149,6 +152,11 @@ impl Sink {
         self.progress.written.load(Ordering::Acquire)
     }
 
+    /// What the frames that were written cost in the server's window, bytes; not less.
+    pub(super) fn cost_written(&self) -> u64 {
+        self.progress.cost_written.load(Ordering::Acquire)
+    }
+
     /// Whether everything that was handed over is written.
     pub(super) fn is_idle(&self) -> bool {
         self.progress.unwritten.load(Ordering::Acquire) == 0
@@ -172,6 +180,14 @@ impl Job {
         match self {
             Self::Piece(_, _, size) => *size,
             Self::Finish(_) => 1,
+        }
+    }
+
+    /// Where a failure to do it is reported.
+    fn stream(&self) -> Stream {
+        match self {
+            Self::Piece(header, ..) => header.stream,
+            Self::Finish(_) => Stream::Stdout,
         }
     }
 
@@ -205,8 +221,11 @@ fn work(waiting: &Receiver<Job>, worker: &Mutex<Worker>, progress: &Progress) {
 /// After a failure nothing more is written: the output would have a hole.
 fn perform(worker: &Mutex<Worker>, progress: &Progress, job: &Job) {
     if !progress.failed.load(Ordering::Acquire) {
-        match lock(worker).perform(job) {
-            Ok(()) => progress.written.store(job.seq(), Ordering::Release),
+        match caught(job.stream(), || lock(worker).perform(job)) {
+            Ok(()) => {
+                progress.cost_written.fetch_add(job.size() as u64, Ordering::AcqRel);
+                progress.written.store(job.seq(), Ordering::Release);
+            }
             Err(e) => {
                 progress.failed.store(true, Ordering::Release);
                 *lock(&progress.failure) = Some(e);
@@ -215,6 +234,17 @@ fn perform(worker: &Mutex<Worker>, progress: &Progress, job: &Job) {
     }
     progress.unwritten.fetch_sub(job.size(), Ordering::AcqRel);
     progress.called.notify_one();
+}
+
+/// The output is the caller's code. Its panic is a failure to write: the thread that it would end is waited
+/// for, and nothing of what it leaves behind is used again.
+fn caught(
+    stream: Stream,
+    work: impl FnOnce() -> Result<(), OutputError>,
+) -> Result<(), OutputError> {
+    panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        Err(OutputError::Write(stream, io::Error::other("the output panicked")))
+    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -239,7 +269,7 @@ impl Worker {
                 let stopped = verdict.stopped.is_some();
                 ends.into_iter()
                     .try_for_each(|(stream, end)| self.check_end(stream, end, stopped))?;
-                self.output.finish(verdict).map_err(|e| OutputError::Write(Stream::Stdout, e))
+                self.output.finish(verdict).map_err(|e| OutputError::Write(job.stream(), e))
             }
         }
     }

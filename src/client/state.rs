@@ -1,21 +1,23 @@
 //! Everything about a run that outlives a connection, and what each of the server's frames does to it.
 
+mod doubt;
+
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::connection::NoWelcome;
 use super::control::{CANCEL_WAIT, Control};
 use super::error::{Error, OutputError};
 use super::sink::Sink;
 use super::stdin::StdinSender;
 use crate::conn::Frame;
 use crate::proto::code::Code;
+use crate::proto::digest::HASH_NAME;
 use crate::proto::frame::{self, FrameError, INTEGER_LIMIT};
-use crate::proto::header::{ClientHeader, Refusal, ServerHeader, Started};
+use crate::proto::header::{ClientHeader, ServerHeader, Started};
 use crate::proto::verdict::{StreamEndKind, Verdict};
 
-/// Bytes that are written between two confirmations while more is waiting.
-const ACK_EVERY: usize = 128 * 1024;
+/// Bytes of the server's window that are written between two confirmations while more is waiting.
+const ACK_EVERY: u64 = 128 * 1024;
 
 /// How a run's time on one connection ended.
 pub(super) enum Leg {
@@ -23,6 +25,8 @@ pub(super) enum Leg {
     Final(Box<Result<Verdict, Error>>),
     /// Too early.
     Broken(String),
+    /// With a refusal, while an earlier request may still arrive: `close` comes next, on this connection.
+    Doubted,
 }
 
 /// Everything about a run that outlives a connection.
@@ -45,14 +49,21 @@ pub(super) struct State {
     pub(super) failure: Option<OutputError>,
     /// Asked while there was no connection.
     pub(super) pending: Vec<Control>,
-    /// Frames were passed over because the caller had cancelled.
+    /// The run was refused while an earlier request might still arrive. True once that is shut out.
+    pub(super) doubted: Option<Error>,
+    /// What was asked on this connection was `close`.
+    pub(super) closing: bool,
+    /// Frames were passed over because the run had been given up.
     given_up: bool,
     /// Frames to be written.
     queue: Vec<u8>,
+    /// The signals among them.
+    queued_signals: Vec<Control>,
     /// What is to be confirmed with them: one number, however long nothing can be written.
     ack: Option<u64>,
     acked: u64,
-    unacked: usize,
+    /// What was written had cost so much when it was last confirmed.
+    acked_cost: u64,
     verdict: Option<Box<Verdict>>,
 }
 
@@ -75,11 +86,14 @@ impl State {
             cancelled: None,
             failure: None,
             pending: Vec::new(),
+            doubted: None,
+            closing: false,
             given_up: false,
             queue: Vec::new(),
+            queued_signals: Vec::new(),
             ack: None,
             acked: 0,
-            unacked: 0,
+            acked_cost: 0,
             verdict: None,
         }
     }
@@ -90,9 +104,17 @@ impl State {
             self.cancelled.get_or_insert_with(|| Instant::now() + CANCEL_WAIT);
         }
         if self.started {
-            return self.send(&frame_of(control));
+            return self.ask(control);
         }
         self.pending.push(control);
+        Ok(())
+    }
+
+    fn ask(&mut self, control: Control) -> Result<(), FrameError> {
+        self.send(&frame_of(&control))?;
+        if matches!(control, Control::Signal(_)) {
+            self.queued_signals.push(control);
+        }
         Ok(())
     }
 
@@ -104,6 +126,11 @@ impl State {
         self.cancelled?;
         let verdict = self.verdict.take()?;
         Some(self.end(*verdict))
+    }
+
+    /// The last word of a run that was cancelled, when the time for an answer is over.
+    pub(super) fn last_word_now(&mut self) -> Leg {
+        self.last_word().unwrap_or_else(|| Leg::done(Err(self.no_answer())))
     }
 
     /// The last word of a run that was cancelled, when no answer came.
@@ -128,10 +155,12 @@ impl State {
         self.verdict.is_some()
     }
 
-    /// What a broken connection did not take is said anew on the next one.
+    /// What a broken connection did not take is said anew on the next one. A signal that it may have taken
+    /// is not: it would come twice.
     pub(super) fn start_leg(&mut self) {
         self.queue.clear();
-        (self.ack, self.acked) = (None, 0);
+        self.pending.splice(..0, self.queued_signals.drain(..));
+        (self.ack, self.acked, self.acked_cost) = (None, 0, 0);
     }
 
     fn send(&mut self, header: &ClientHeader) -> Result<(), FrameError> {
@@ -149,6 +178,7 @@ impl State {
         if let Some(seq) = self.ack.take() {
             self.send(&ClientHeader::Ack { seq })?;
         }
+        self.queued_signals.clear();
         Ok(std::mem::take(&mut self.queue))
     }
 
@@ -162,11 +192,15 @@ impl State {
 
     /// One frame of the server's. The leg's end, if it brings that.
     pub(super) fn take(&mut self, frame: Frame) -> Result<Option<Leg>, FrameError> {
-        let leg = match frame.header::<ServerHeader>()? {
+        let header = frame.header::<ServerHeader>()?;
+        if self.verdict.is_some() && is_of_record(&header) {
+            self.failure.get_or_insert(OutputError::AfterVerdict);
+            return Ok(self.finished());
+        }
+        let leg = match header {
             ServerHeader::Started(started) => self.take_started(&started)?,
             ServerHeader::Output(output) => {
                 if self.in_order(output.seq)? && !self.given_up {
-                    self.unacked += frame.body.len();
                     let taken = self.sink.piece(output, frame);
                     self.unless_taken(taken)?;
                 }
@@ -191,14 +225,9 @@ impl State {
                 self.stdin.close();
                 None
             }
-            ServerHeader::Refused(refused) => {
-                Some(Leg::done(Err(NoWelcome::refusal(refused.code, refused.text))))
-            }
-            ServerHeader::NotStarted(refusal) => {
-                let Refusal { code, text, .. } = refusal;
-                Some(Leg::done(Err(Error::Refused { code, text })))
-            }
-            ServerHeader::NeverStarted { .. } => Some(Leg::done(Err(Error::Interrupted))),
+            ServerHeader::Refused(refused) => Some(self.refused(refused.code, refused.text)),
+            ServerHeader::NotStarted(refusal) => Some(self.refused(refusal.code, refusal.text)),
+            ServerHeader::NeverStarted { .. } => Some(self.never_started()),
             ServerHeader::Lost(refusal) => {
                 Some(Leg::done(Err(self.unknown(refusal.text, refusal.code))))
             }
@@ -217,36 +246,9 @@ impl State {
         Ok(leg)
     }
 
-    /// By this client's own late request, perhaps: then another try takes the run back.
-    fn taken_over(&mut self, text: String) -> Leg {
-        if self.unanswered > 0 {
-            self.unanswered -= 1;
-            return Leg::Broken(text);
-        }
-        Leg::done(Err(self.unknown(text, Code::TakenOver)))
-    }
-
-    /// Whether an earlier connection may have started the run.
-    pub(super) fn may_be_started(&self) -> bool {
-        self.was_started || self.unanswered > 0
-    }
-
-    /// The server refuses this client. Whether the run was started earlier is another question.
-    pub(super) fn not_let_in(&self, code: Code, text: String) -> Error {
-        if self.may_be_started() {
-            self.unknown(text, code)
-        } else {
-            NoWelcome::refusal(code, text)
-        }
-    }
-
     /// Grows with all that a connection brings.
     pub(super) fn progress(&self) -> (u64, u64) {
         (self.received, self.stdin.confirmed())
-    }
-
-    fn unknown(&self, text: String, code: Code) -> Error {
-        Error::Unknown { run: self.id.clone(), text, code: Some(code) }
     }
 
     fn take_started(&mut self, started: &Started) -> Result<Option<Leg>, FrameError> {
@@ -254,6 +256,10 @@ impl State {
             return Ok(Some(Leg::Broken("the server answered for another run".into())));
         }
         (self.started, self.was_started) = (true, true);
+        if started.hash != HASH_NAME {
+            let text = format!("the server uses another digest than {HASH_NAME}");
+            return Ok(Some(Leg::done(Err(self.unknown(text, Code::Unsupported)))));
+        }
         match self.stdin.resume(started) {
             Some(frames) => self.queue.extend(frames?),
             None => {
@@ -262,7 +268,7 @@ impl State {
             }
         }
         for control in std::mem::take(&mut self.pending) {
-            self.send(&frame_of(control))?;
+            self.ask(control)?;
         }
         // The confirmations of an earlier connection may be lost, and the server waits for them once
         // its window is full.
@@ -280,9 +286,9 @@ impl State {
         Ok(false)
     }
 
-    /// Frames are missing. Who has cancelled does not wait for them, but does not call the rest whole.
+    /// Frames are missing. Who has given the run up does not wait for them, but does not call the rest whole.
     fn passed_over(&mut self, failure: OutputError) -> Result<(), FrameError> {
-        if self.cancelled.is_some() {
+        if self.is_given_up() {
             self.given_up = true;
             return Ok(());
         }
@@ -301,8 +307,8 @@ impl State {
             return Ok(Some(Leg::Broken("the server sent another run's verdict".into())));
         }
         self.note_failure();
-        // Who has cancelled waits for no more output.
-        if self.failure.is_some() || (self.cancelled.is_some() && !self.is_whole(&verdict)) {
+        // Who has given the run up waits for no more output.
+        if self.failure.is_some() || (self.is_given_up() && !self.is_whole(&verdict)) {
             self.ack = Some(verdict.seq);
             return Ok(Some(self.end(*verdict)));
         }
@@ -348,19 +354,30 @@ impl State {
         if let Some(failure) = self.sink.failure() {
             return self.cancel_for(failure);
         }
-        let written = self.sink.written();
-        let worth_it = self.unacked >= ACK_EVERY || self.sink.is_idle();
+        let (written, cost) = (self.sink.written(), self.sink.cost_written());
+        let worth_it = cost - self.acked_cost >= ACK_EVERY || self.sink.is_idle();
         if written > self.acked && worth_it {
-            (self.acked, self.unacked) = (written, 0);
+            (self.acked, self.acked_cost) = (written, cost);
             self.ack = Some(written);
         }
         Ok(())
     }
 }
 
-fn frame_of(control: Control) -> ClientHeader {
+/// Whether the frame has a place in the run's record, or stands for some that have.
+fn is_of_record(header: &ServerHeader) -> bool {
+    matches!(
+        header,
+        ServerHeader::Output(_)
+            | ServerHeader::Mark(_)
+            | ServerHeader::Gap { .. }
+            | ServerHeader::Verdict(_)
+    )
+}
+
+fn frame_of(control: &Control) -> ClientHeader {
     match control {
-        Control::Signal(signal) => ClientHeader::Signal { signal },
+        Control::Signal(signal) => ClientHeader::Signal { signal: signal.clone() },
         Control::Cancel => ClientHeader::Cancel,
         Control::Pause => ClientHeader::Pause,
     }

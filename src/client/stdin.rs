@@ -18,7 +18,6 @@ pub(super) const KEPT_LIMIT: usize = 16 * 1024 * 1024;
 const PIECE_COST: usize = 128;
 
 /// What was read of the caller's input and may have to be sent again.
-#[derive(Debug)]
 pub(super) struct StdinSender {
     /// Pieces that the server may not have, whole as they were first sent.
     kept: VecDeque<(StdinPiece, Bytes)>,

@@ -6,6 +6,21 @@ use tokio::io::duplex;
 const HOUR: Option<Duration> = Some(Duration::from_secs(3600));
 
 #[tokio::test]
+async fn debug_shows_no_header_and_no_body() {
+    let (a, b) = duplex(1 << 16);
+    let mut writer = FrameWriter::new(a);
+    let mut reader = FrameReader::new(b, Limits::FULL);
+    for _ in 0..2 {
+        writer.queue(&json!({"type": "hunter2"}), b"hunter2").unwrap();
+    }
+    let waiting = format!("{writer:?}");
+    writer.flush().await.unwrap();
+    let frame = reader.next(HOUR).await.unwrap().unwrap();
+    let shown = format!("{waiting} {reader:?} {frame:?}");
+    assert!(shown.contains("body of 7") && !shown.contains("hunter2"), "{shown}");
+}
+
+#[tokio::test]
 async fn frames_arrive_whole_however_the_stream_cuts_them() {
     for capacity in [1, 7, 64, 4096] {
         let (a, b) = duplex(capacity);

@@ -1,6 +1,7 @@
 //! A request to run something, checked against the limits and made comparable.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -74,8 +75,8 @@ impl Terms {
     }
 }
 
-/// A checked request.
-#[derive(Debug, Clone)]
+/// A checked request. Debug shows neither the command nor the environment: both may hold secrets.
+#[derive(Clone)]
 pub struct Request {
     /// The run's id.
     pub id: RunId,
@@ -89,6 +90,16 @@ pub struct Request {
     body: Bytes,
     words_end: usize,
     env_end: usize,
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("id", &self.id)
+            .field("header", &self.header)
+            .field("body", &format_args!("{} bytes", self.body.len()))
+            .finish_non_exhaustive()
+    }
 }
 
 impl Request {

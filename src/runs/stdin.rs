@@ -1,6 +1,7 @@
 //! A run's standard input on its way from the client to the command.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -42,8 +43,8 @@ pub enum StdinError {
     AfterEnd,
 }
 
-/// What is there for the command.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What is there for the command. Debug does not show the bytes: they may hold secrets.
+#[derive(Clone, PartialEq, Eq)]
 pub enum Next {
     /// These bytes.
     Bytes(Bytes),
@@ -53,8 +54,17 @@ pub enum Next {
     Nothing,
 }
 
-/// Received and not yet written to the command.
-#[derive(Debug)]
+impl fmt::Debug for Next {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes(bytes) => write!(f, "Bytes({} bytes)", bytes.len()),
+            Self::End => f.write_str("End"),
+            Self::Nothing => f.write_str("Nothing"),
+        }
+    }
+}
+
+/// Received and not yet written to the command. Debug does not show the bytes: they may hold secrets.
 pub struct StdinQueue {
     /// What the command gets next.
     front: Bytes,
@@ -69,6 +79,18 @@ pub struct StdinQueue {
     /// The command closed its end: what comes is counted and thrown away.
     closed: bool,
     window: Window,
+}
+
+impl fmt::Debug for StdinQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StdinQueue")
+            .field("received", &self.received.offset())
+            .field("written", &self.written)
+            .field("granted", &self.granted)
+            .field("ended", &self.ended)
+            .field("closed", &self.closed)
+            .finish_non_exhaustive()
+    }
 }
 
 impl StdinQueue {
@@ -303,6 +325,15 @@ mod tests {
         assert_eq!(q.received().offset(), 0);
         q.end(piece(0, b"")).unwrap();
         assert_eq!(q.push(piece(0, b"a"), &a), Err(StdinError::AfterEnd));
+    }
+
+    #[test]
+    fn debug_shows_no_input() {
+        let mut q = queue();
+        q.push(piece(0, b"hunter2"), &Bytes::from_static(b"hunter2")).unwrap();
+        let behind = format!("{q:?}");
+        let shown = format!("{behind} {:?} {q:?}", q.front());
+        assert!(shown.contains("7") && !shown.contains("hunter2"), "{shown}");
     }
 
     #[test]

@@ -101,6 +101,54 @@ fn a_verdict_that_knows_no_end_is_no_success() {
 }
 
 #[test]
+fn what_has_started_is_not_then_called_never_started() {
+    for answer in [
+        json!({"type": "refused", "code": "bad_request", "text": "no"}),
+        json!({"type": "not_started", "run": "x", "code": "cwd_missing", "text": "no"}),
+        json!({"type": "never_started", "run": "x"}),
+    ] {
+        let fake = Fake::started(move |raw, _| {
+            raw.send(&answer, b"");
+            read_on(raw);
+        });
+        is_honest(fake.run(), &[253], "although it had started");
+        assert!(fake.connections() > 1, "it was not asked again");
+    }
+}
+
+/// The verdict waits until the output is written, and nothing may slip in behind it.
+#[test]
+fn output_behind_the_verdict_is_never_a_success() {
+    let fake = Fake::started(|raw, id| {
+        // More than the client's stdout holds while nobody reads it.
+        let much = vec![b'x'; 1 << 20];
+        let whole = [&much[..], b"more"].concat();
+        raw.send(&output("stdout", 1, 0, &much), &much);
+        raw.send(&verdict(id, 2, &much), b"");
+        raw.send(&output("stdout", 3, much.len() as u64, &whole), b"more");
+        read_on(raw);
+    });
+    let mut client = fake.client().arg("true").spawn();
+    wait_until("the end of a client whose stdout is blocked", || {
+        client.try_wait().unwrap().is_some()
+    });
+    is_honest(finish(client), &[252], "behind the verdict");
+}
+
+#[test]
+fn a_digest_of_another_kind_is_not_gone_on_with() {
+    let fake = Fake::start(|raw| {
+        let id = welcome(raw);
+        let mut header = started(&id);
+        header["hash"] = json!("sha512");
+        raw.send(&header, b"");
+        raw.send(&verdict(&id, 1, b""), b"");
+        read_on(raw);
+    });
+    is_honest(fake.run(), &[253], "another digest than sha256");
+}
+
+#[test]
 fn text_from_the_server_is_shown_without_what_a_terminal_obeys() {
     let evil = "\u{1b}]0;owned\u{7}\u{1b}[2J\r\nrexec: all is well\u{9b}31m\u{202e}\u{2028}";
     for (header, allowed) in [

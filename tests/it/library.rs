@@ -4,12 +4,15 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use rexec::client::{Control, Error, Output, OutputError, RunIo, Target};
 use rexec::proto::code::Code;
 use rexec::proto::header::Stream;
 use rexec::proto::verdict::{End, StopBy, Verdict};
+use rexec::runs::request::Request;
 use rexec::sys::fs::StateDir;
 use rexec::{Client, Command};
+use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::support::Server;
@@ -150,6 +153,40 @@ async fn each_way_to_fail_is_an_error_of_its_own() {
     assert!(matches!(end, Err(Error::Unreached(_))), "{end:?}");
 }
 
+/// An output with a bug, in place or in the thread that writes.
+struct Panics {
+    in_place: bool,
+}
+
+impl Output for Panics {
+    fn write(&mut self, _: Stream, _: &[u8]) -> io::Result<()> {
+        panic!("a bug in the caller's output")
+    }
+
+    fn is_ready(&self, _: Stream) -> bool {
+        self.in_place
+    }
+}
+
+#[tokio::test]
+async fn an_output_that_panics_stops_the_run_and_does_not_hang_it() {
+    let server = Server::start(&[]);
+    for in_place in [false, true] {
+        let (_ask, control) = mpsc::unbounded_channel();
+        let io = RunIo { stdin: None, output: Box::new(Panics { in_place }), control };
+        let mut client = client(&server);
+        let command = Command::shell("echo x; exec sleep 600");
+        let end = tokio::time::timeout(Duration::from_secs(30), client.run(&command, io)).await;
+        let Err(Error::Output { error: OutputError::Write(Stream::Stdout, e), verdict }) =
+            end.expect("the run hangs")
+        else {
+            panic!("no word of the output")
+        };
+        assert!(e.to_string().contains("panicked"), "{e}");
+        assert_eq!(verdict.unwrap().stopped.unwrap().by, StopBy::Client);
+    }
+}
+
 /// The same id never runs twice, also when it comes from another client.
 #[tokio::test]
 async fn an_id_stands_for_one_request() {
@@ -166,4 +203,13 @@ fn debug_shows_no_secret() {
     let command = Command::argv(["deploy"]).env("TOKEN", "hunter2");
     let shown = format!("{command:?}");
     assert!(shown.contains("TOKEN") && !shown.contains("hunter2"), "{shown}");
+}
+
+#[test]
+fn debug_shows_no_secret_of_a_request() {
+    let header = json!({"id": "one", "form": "shell", "words": 1, "env": 1});
+    let body = Bytes::from_static(b"login hunter2\0TOKEN=hunter2\0");
+    let request = Request::parse(serde_json::from_value(header).unwrap(), body).unwrap();
+    let shown = format!("{request:?}");
+    assert!(shown.contains("one") && !shown.contains("hunter2"), "{shown}");
 }

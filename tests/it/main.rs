@@ -20,6 +20,7 @@ mod exact;
 mod flood;
 mod journal;
 mod killed;
+mod late;
 mod liar;
 mod library;
 mod limits;

@@ -1,0 +1,163 @@
+use std::sync::mpsc;
+
+use super::super::error::Error;
+use super::super::sink::{Output, Sink};
+use super::super::stdin::StdinSender;
+use super::*;
+use crate::conn::Frame;
+use crate::proto::digest::{Digest, HASH_NAME, Running};
+use crate::proto::frame::{Decoded, Limits, decode};
+use crate::proto::header::{Output as OutputHeader, ServerHeader, Started, Stream};
+use crate::proto::verdict::{Containment, End, StreamEnd, StreamEndKind, Usage, Verdict};
+
+/// Takes a piece, or the end, each time it is let.
+struct Gated(mpsc::Receiver<()>);
+
+impl Gated {
+    fn wait(&self) -> io::Result<()> {
+        self.0.recv().map_err(io::Error::other)
+    }
+}
+
+impl Output for Gated {
+    fn write(&mut self, _: Stream, _: &[u8]) -> io::Result<()> {
+        self.wait()
+    }
+
+    fn finish(&mut self, _: &Verdict) -> io::Result<()> {
+        self.wait()
+    }
+}
+
+/// A run of which nothing is known yet, and what lets its output be written.
+fn state() -> (State, mpsc::Sender<()>) {
+    let (gate, waiting) = mpsc::channel();
+    let sink = Sink::new(Box::new(Gated(waiting)));
+    (State::new("one".into(), sink, StdinSender::new(false)), gate)
+}
+
+/// The server says this, and it is no end of the leg.
+async fn hear(state: &mut State, header: &ServerHeader, body: &[u8]) {
+    let mut bytes = Vec::new();
+    frame::encode(header, body, &mut bytes).unwrap();
+    let frame: Frame =
+        FrameReader::new(&bytes[..], Limits::FULL).next(None).await.unwrap().unwrap();
+    assert!(state.take(frame).unwrap().is_none(), "{header:?}");
+}
+
+fn started() -> ServerHeader {
+    ServerHeader::Started(Started {
+        run: "one".into(),
+        pid: 1,
+        attached: false,
+        stdin_offset: 0,
+        stdin_hash: Digest::of(b""),
+        stdin_grant: 0,
+        hash: HASH_NAME.into(),
+    })
+}
+
+fn piece(seq: u64, whole: &mut Running, body: &[u8]) -> ServerHeader {
+    let offset = whole.offset();
+    whole.update(body);
+    let hash = whole.digest();
+    let stream = Stream::Stdout;
+    ServerHeader::Output(OutputHeader { stream, seq, offset, hash, filename: None, time_ms: 0 })
+}
+
+fn verdict(seq: u64, stdout: &Running) -> ServerHeader {
+    let end = |of: &Running| {
+        Some(StreamEnd { size: of.offset(), hash: of.digest(), end: StreamEndKind::Eof })
+    };
+    ServerHeader::Verdict(Box::new(Verdict {
+        seq,
+        run: "one".into(),
+        end: Some(End::Exited { code: 3 }),
+        stopped: None,
+        stdout: end(stdout),
+        stderr: end(&Running::new()),
+        both: None,
+        started: "2026-01-01T00:00:00.000Z".into(),
+        elapsed_ms: 1,
+        usage: Usage::default(),
+        containment: Containment::Marks,
+        left_running: 0,
+        journal: None,
+    }))
+}
+
+async fn written(state: &State, seq: u64) {
+    while state.sink.written() < seq {
+        state.sink.progress().await;
+    }
+}
+
+/// What the client says now.
+fn said(state: &mut State) -> Vec<ClientHeader> {
+    let bytes = state.outgoing().unwrap();
+    let mut rest = &bytes[..];
+    let mut headers = Vec::new();
+    while let Decoded::Frame(frame) = decode(rest, Limits::FULL).unwrap() {
+        headers.push(serde_json::from_slice(frame.header).unwrap());
+        rest = &rest[frame.len()..];
+    }
+    headers
+}
+
+/// The output blocks until the patience with the cancelled run is over: how it ended is known all the same.
+#[tokio::test]
+async fn a_verdict_in_hand_is_told_when_the_answer_to_a_cancel_was_waited_for_long_enough() {
+    let (mut state, gate) = state();
+    let mut whole = Running::new();
+    hear(&mut state, &started(), b"").await;
+    state.control(Control::Cancel).unwrap();
+    hear(&mut state, &piece(1, &mut whole, b"hi"), b"hi").await;
+    gate.send(()).unwrap();
+    written(&state, 1).await;
+    hear(&mut state, &verdict(2, &whole), b"").await;
+    state.cancelled = Some(Instant::now());
+    let Leg::Final(end) = Shared::new(&mut state).enforce().await else { panic!("no last word") };
+    let Err(Error::Output { error: OutputError::GivenUp, verdict: Some(verdict) }) = *end else {
+        panic!("{end:?}")
+    };
+    assert_eq!(verdict.end, Some(End::Exited { code: 3 }));
+}
+
+/// The link took nothing more when they were asked for.
+#[tokio::test]
+async fn signals_that_were_not_sent_on_a_lost_link_are_sent_on_the_next_one() {
+    let signal = |name: &str| Control::Signal(name.into());
+    let (mut state, _gate) = state();
+    hear(&mut state, &started(), b"").await;
+    state.control(signal("HUP")).unwrap();
+    assert_eq!(said(&mut state), [ClientHeader::Signal { signal: "HUP".into() }]);
+    state.control(signal("USR1")).unwrap();
+    state.control(Control::Pause).unwrap();
+    // The link is lost, and the next one is not there yet.
+    state.started = false;
+    state.control(signal("USR2")).unwrap();
+    state.start_leg();
+    assert_eq!(said(&mut state), [], "before the server knows the run again");
+    hear(&mut state, &started(), b"").await;
+    let names = ["USR1", "USR2"].map(|name| ClientHeader::Signal { signal: name.into() });
+    assert_eq!(said(&mut state), names);
+}
+
+/// An output that is slower than the link: the server is not kept waiting until all of it is written.
+#[tokio::test]
+async fn what_is_written_is_confirmed_while_more_is_waiting() {
+    const PIECE: usize = 128 * 1024;
+    let (mut state, gate) = state();
+    let mut whole = Running::new();
+    hear(&mut state, &started(), b"").await;
+    let body = vec![b'x'; PIECE];
+    for seq in 1..=4 {
+        hear(&mut state, &piece(seq, &mut whole, &body), &body).await;
+    }
+    for seq in 1..=3 {
+        gate.send(()).unwrap();
+        written(&state, seq).await;
+        state.sink_moved().unwrap();
+        assert_eq!(said(&mut state), [ClientHeader::Ack { seq }]);
+    }
+}
