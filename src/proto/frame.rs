@@ -4,6 +4,7 @@
 //! not an error, and every limit is checked before anything is allocated for the frame.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use byteorder::{ByteOrder, LittleEndian};
 use serde::{Deserialize, Serialize};
@@ -45,8 +46,9 @@ pub enum Decoded<'a> {
     Frame(FrameRef<'a>),
 }
 
-/// A whole frame, borrowed from the buffer it was decoded from.
-#[derive(Debug, PartialEq, Eq)]
+/// A whole frame, borrowed from the buffer it was decoded from. Debug shows neither header nor body: both
+/// may hold secrets.
+#[derive(PartialEq, Eq)]
 pub struct FrameRef<'a> {
     /// The header's `type`.
     pub kind: Cow<'a, str>,
@@ -54,6 +56,12 @@ pub struct FrameRef<'a> {
     pub header: &'a [u8],
     /// The body: exactly as many bytes as the header's `size` says.
     pub body: &'a [u8],
+}
+
+impl fmt::Debug for FrameRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FrameRef(header of {} bytes, body of {})", self.header.len(), self.body.len())
+    }
 }
 
 impl FrameRef<'_> {
@@ -315,5 +323,15 @@ mod tests {
         let deep = format!(r#"{{"type":"x","a":{}"#, "[".repeat(60_000));
         let got = decode(&with_header(deep.as_bytes()), Limits::FULL).map(|_| ());
         assert!(matches!(got, Err(FrameError::HeaderNotJson(_))));
+    }
+
+    #[test]
+    fn debug_shows_no_header_and_no_body() {
+        let mut bytes = Vec::new();
+        encode(&serde_json::json!({"type": "hunter2"}), b"hunter2", &mut bytes).unwrap();
+        let shown = format!("{:?}", decode(&bytes, Limits::FULL).unwrap());
+        let body = format!("{:?}", b"hunter2");
+        assert!(shown.contains("body of 7") && !shown.contains("hunter2"), "{shown}");
+        assert!(!shown.contains(&body), "{shown}");
     }
 }

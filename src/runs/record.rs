@@ -4,6 +4,7 @@
 //! hashed under a lock; the [`Record`] keeps them for the connection.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -99,8 +100,7 @@ pub fn encode(header: &ServerHeader, body: &[u8]) -> Result<Bytes, FrameError> {
     Ok(out.into())
 }
 
-/// The frames that are kept.
-#[derive(Debug)]
+/// The frames that are kept. Debug does not show them: output may hold secrets.
 pub struct Record {
     frames: VecDeque<Bytes>,
     /// Place of `frames[0]`; all before it are confirmed.
@@ -116,6 +116,12 @@ pub struct AckAhead {
     pub acked: u64,
     /// What there is.
     pub last: u64,
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Record({} frames from {})", self.frames.len(), self.first)
+    }
 }
 
 impl Record {
@@ -241,5 +247,13 @@ mod tests {
         assert_eq!(record.ack(6), Err(AckAhead { acked: 6, last: 5 }));
         record.ack(5).unwrap();
         assert_eq!((record.first(), record.last()), (6, 5));
+    }
+
+    #[test]
+    fn debug_shows_no_output() {
+        let mut record = Record::new(Arc::new(Budget::new(1 << 20)));
+        record.push(Bytes::from_static(b"hunter2"));
+        let shown = format!("{record:?}");
+        assert!(shown.contains("1 frames") && !shown.contains("hunter2"), "{shown}");
     }
 }
