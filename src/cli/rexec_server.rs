@@ -57,12 +57,19 @@ fn prepare_and_serve(args: Args) -> Result<(), String> {
     }
     let server = Server::prepare(options(args)?).map_err(|e| e.to_string())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers())
         .enable_all()
         .build()
         .map_err(|e| format!("cannot start threads: {e}"))?;
     let served = runtime.block_on(serve(server));
     runtime.shutdown_background();
     served
+}
+
+/// Half of the processors: the commands need the others, and a wake-up that stays on its thread is
+/// what makes a short run short.
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
 }
 
 fn start_log(args: &Args) {
