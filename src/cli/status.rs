@@ -150,11 +150,7 @@ const HIGHEST_SIGNAL: u8 = 64;
 /// The answer for a verdict.
 #[must_use]
 pub fn of_verdict(verdict: &Verdict, asked: Asked) -> Answer {
-    let left = match verdict.left_running {
-        0 => String::new(),
-        1 => "; 1 process is left running".into(),
-        n => format!("; {n} processes are left running"),
-    };
+    let left = left_running(verdict);
     if let Some(stopped) = verdict.stopped {
         let (status, by) = match stopped.by {
             StopBy::Deadline => (Status::Deadline, "its deadline (--timeout)"),
@@ -178,6 +174,14 @@ pub fn of_verdict(verdict: &Verdict, asked: Asked) -> Answer {
             Answer::new(Status::Unknown, format!("the server says that signal {signal} killed it"))
         }
         None => Answer::new(Status::Unknown, format!("nobody knows how the command ended{left}")),
+    }
+}
+
+fn left_running(verdict: &Verdict) -> String {
+    match verdict.left_running {
+        0 => String::new(),
+        1 => "; 1 process is left running".into(),
+        n => format!("; {n} processes are left running"),
     }
 }
 
@@ -209,17 +213,23 @@ pub fn of_error(error: &Error, asked: Asked) -> Answer {
             let line = format!("cannot know how run {run} ended: {text} ({advice})");
             Answer { code: *code, ..Answer::new(Status::Unknown, line) }
         }
-        Error::Output { error: OutputError::Write(Stream::Stdout | Stream::Both, e), .. }
+        Error::Output { error, verdict } => {
+            let left = verdict.as_deref().map(left_running).unwrap_or_default();
+            let (status, line) = of_output(error, asked);
+            Answer::new(status, format!("{line}{left}"))
+        }
+    }
+}
+
+fn of_output(error: &OutputError, asked: Asked) -> (Status, String) {
+    match error {
+        OutputError::Write(Stream::Stdout | Stream::Both, e)
             if e.kind() == std::io::ErrorKind::BrokenPipe =>
         {
-            Answer::new(Status::Closed, "stopped, because stdout was closed")
+            (Status::Closed, "stopped, because stdout was closed".into())
         }
-        Error::Output { error: error @ OutputError::GivenUp, .. } => {
-            Answer::new(asked.status(), error.to_string())
-        }
-        Error::Output { error, .. } => {
-            Answer::new(Status::Output, format!("{error}; the command was stopped"))
-        }
+        OutputError::GivenUp => (asked.status(), error.to_string()),
+        _ => (Status::Output, format!("{error}; the command was stopped")),
     }
 }
 
@@ -257,6 +267,19 @@ mod tests {
             "usage": {"user_ms": 0, "system_ms": 0}, "containment": "marks", "left_running": 0
         });
         serde_json::from_value(verdict).unwrap()
+    }
+
+    #[test]
+    fn what_is_left_running_is_told_with_output_that_was_given_up_too() {
+        let left = |error| {
+            let verdict = Some(Box::new(Verdict { left_running: 2, ..killed_by(9) }));
+            of_error(&Error::Output { error, verdict }, Asked::Interrupt).line.unwrap()
+        };
+        let closed = std::io::ErrorKind::BrokenPipe.into();
+        for error in [OutputError::GivenUp, OutputError::Write(Stream::Stdout, closed)] {
+            let line = left(error);
+            assert!(line.ends_with("; 2 processes are left running"), "{line}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! which the caller has no room ([`Pump::pause`]) does not count. Then a stream has ended as
 //! [`StreamEnd::Held`], and its pipe is read into nothing, so that what holds it lives on.
 //!
-//! With `wait_eof` only end of file ends a stream.
+//! With `wait_eof` only end of file ends a stream, until the run is stopped ([`Pump::tree_stopped`]).
 
 use std::future::poll_fn;
 use std::io;
@@ -211,6 +211,16 @@ impl Pump {
         }
         self.phase = Phase::Due;
         Ok(())
+    }
+
+    /// All that could be ended of the run has been: what still holds a pipe is not waited for, with
+    /// `wait_eof` neither.
+    ///
+    /// # Errors
+    /// As [`Self::main_ended`].
+    pub fn tree_stopped(&mut self) -> io::Result<()> {
+        self.wait_eof = false;
+        self.main_ended()
     }
 
     /// The caller has no room: time from now until the next call of [`Self::next`] does not count.

@@ -137,7 +137,6 @@ impl Engine {
             tokio::select! {
                 exit = child.exited(), if course.main == Main::Runs => {
                     course.main_ended(exit.ok().map(|e| e.end));
-                    run.set_main_ended();
                     course.output_failed(&pump.main_ended());
                 }
                 event = pump.next(orders.room.min(course.reach), &mut course.buffer), if reading => {
@@ -146,10 +145,14 @@ impl Engine {
                 stopped = ready(&mut stopping), if stopping.is_some() => {
                     stopping = None;
                     course.stopped(known(stopped));
+                    course.output_failed(&pump.tree_stopped());
                 }
                 () = feed(stdin, run, &orders.stdin), if stdin.is_some() && orders.stdin != Next::Nothing => {}
                 () = run.ordered() => {}
                 () = until(timer), if timer.is_some() => {}
+            }
+            if !course.goes_on() {
+                run.set_ended();
             }
         }
     }
@@ -175,9 +178,19 @@ impl Course {
         }
     }
 
+    /// Whether the run has not ended by itself.
+    fn goes_on(&self) -> bool {
+        self.main == Main::Runs || self.waits_for_eof()
+    }
+
+    /// Whether there is more to the run than its main process: those who hold its output.
+    fn waits_for_eof(&self) -> bool {
+        self.terms.wait_eof && !self.output_over
+    }
+
     /// Who wants the run stopped now, if it does not end by itself and nobody has stopped it yet.
-    fn who_stops(&mut self, orders: &Orders, child: &Child) -> Option<StopBy> {
-        if self.stop != Stop::NotAsked || self.main != Main::Runs {
+    fn who_stops(&self, orders: &Orders, child: &Child) -> Option<StopBy> {
+        if self.stop != Stop::NotAsked || !self.goes_on() {
             return None;
         }
         let now = Instant::now();
@@ -187,7 +200,7 @@ impl Course {
             .or(due(self.deadline()).then_some(StopBy::Deadline))
             .or(due(self.lost_at(orders)).then_some(StopBy::ClientLost))?;
         // It may have ended since: then it ended by itself, and that is its verdict.
-        matches!(child.ended(), Ok(None)).then_some(by)
+        (self.waits_for_eof() || matches!(child.ended(), Ok(None))).then_some(by)
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -241,9 +254,10 @@ impl Course {
 
     /// Whether there is nothing to wait for but the verdict.
     fn is_over(&mut self, orders: &Orders) -> bool {
-        match (self.stop, self.main) {
-            (Stop::Running(_), _) | (Stop::NotAsked, Main::Runs) => return false,
-            (Stop::Done(..), _) | (_, Main::Ended(..)) => {}
+        match self.stop {
+            Stop::Running(_) => return false,
+            Stop::NotAsked if self.goes_on() => return false,
+            Stop::NotAsked | Stop::Done(..) => {}
         }
         let now = Instant::now();
         if orders.give_up && self.stop == Stop::NotAsked {
@@ -259,10 +273,10 @@ impl Course {
     }
 
     fn timer(&self, orders: &Orders) -> Option<Instant> {
-        match (self.stop, self.main) {
-            (Stop::NotAsked, Main::Runs) => earliest(self.deadline(), self.lost_at(orders)),
-            (Stop::Running(_), _) => None,
-            (Stop::Done(..), _) | (_, Main::Ended(..)) => self.give_up_at(orders),
+        match self.stop {
+            Stop::NotAsked if self.goes_on() => earliest(self.deadline(), self.lost_at(orders)),
+            Stop::Running(_) => None,
+            Stop::NotAsked | Stop::Done(..) => self.give_up_at(orders),
         }
     }
 

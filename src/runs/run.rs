@@ -66,7 +66,8 @@ struct Shared {
     give_up: bool,
     /// Nobody wants the output any more.
     discard: bool,
-    main_ended: bool,
+    /// It has ended by itself: there is nothing to stop.
+    ended: bool,
     /// Place of the verdict in the record, once it is there, and when it was made.
     verdict: Option<(u64, Instant)>,
     generation: u64,
@@ -91,7 +92,7 @@ pub struct Orders {
     pub stop: Option<StopBy>,
     /// Give the processes no time to finish.
     pub hurry: bool,
-    /// Once the main process has ended, do not wait for room.
+    /// Once the run has ended, do not wait for room.
     pub give_up: bool,
     /// Since when nobody looks after the run.
     pub alone_since: Option<Instant>,
@@ -144,7 +145,7 @@ impl Run {
             hurry: false,
             give_up: false,
             discard: false,
-            main_ended: false,
+            ended: false,
             verdict: None,
             generation: 0,
             owner: Presence::Gone(Instant::now()),
@@ -190,11 +191,11 @@ impl Run {
     pub fn stop(&self, by: StopBy) -> bool {
         let mut shared = self.lock();
         shared.give_up = true;
-        if !shared.main_ended {
+        if !shared.ended {
             shared.stop = shared.stop.or(Some(by));
         }
         self.engine.notify_one();
-        !shared.main_ended
+        !shared.ended
     }
 
     /// Asks the engine to give a run that is being stopped no time to finish.
@@ -248,14 +249,14 @@ impl Run {
     }
 
     /// For the engine: from here on the run has ended by itself.
-    pub fn set_main_ended(&self) {
-        self.lock().main_ended = true;
+    pub fn set_ended(&self) {
+        self.lock().ended = true;
     }
 
     /// For the engine: adds the verdict, the record's last frame.
     pub fn finish(&self, verdict: Bytes) {
         let mut shared = self.lock();
-        shared.main_ended = true;
+        shared.ended = true;
         shared.record.push(verdict);
         shared.verdict = Some((shared.record.last(), Instant::now()));
         shared.wake_owner();
@@ -403,7 +404,7 @@ impl Owner {
     /// [`TakenOver`].
     pub fn signal(&self, signal: u8) -> Result<bool, TakenOver> {
         let mut shared = self.lock()?;
-        if shared.main_ended {
+        if shared.ended {
             return Ok(false);
         }
         if shared.signals.len() < SIGNALS_LIMIT {

@@ -72,3 +72,63 @@ fn a_deadline_ends_the_waiting_for_the_last_writer() {
     server.run(&["--wait-eof", "--timeout", "500ms", &text]).expect(124);
     assert!(!is_alive(pid_in(&file)));
 }
+
+/// A command that leaves behind who holds its output for ever, and ends.
+fn leaves_a_holder(server: &Server) -> String {
+    format!("cd '{}'; sleep 600 & echo $! > holder; echo $$ > main", server.dir().display())
+}
+
+/// Waits until the command itself has ended; what holds its output.
+fn left_behind(server: &Server) -> u32 {
+    let main = pid_in(&server.dir().join("main"));
+    wait_until("the end of the command itself", || !is_alive(main));
+    pid_in(&server.dir().join("holder"))
+}
+
+#[test]
+fn a_deadline_ends_the_waiting_for_the_last_writer_after_the_command_itself() {
+    let server = Server::start(&[]);
+    let client = server.client().args(&["--json", "--wait-eof", "--timeout", "500ms"]);
+    let ran = finish(client.arg(leaves_a_holder(&server)).spawn()).expect(124);
+    assert!(!is_alive(left_behind(&server)));
+    let report: Value = serde_json::from_slice(&ran.stdout).unwrap();
+    assert_eq!(report["verdict"]["stopped"]["by"], "deadline");
+    assert_eq!(report["verdict"]["end"], json!({"exited": {"code": 0}}));
+    assert_eq!(report["verdict"]["stdout"]["end"], "eof");
+}
+
+#[test]
+fn sigterm_to_the_client_ends_the_waiting_for_the_last_writer() {
+    let server = Server::start(&[]);
+    let child = server.client().args(&["--wait-eof", &leaves_a_holder(&server)]).spawn();
+    let pid = left_behind(&server);
+    kill(child.id(), Signal::TERM);
+    finish(child).expect(143);
+    assert!(!is_alive(pid));
+}
+
+#[test]
+fn a_client_that_vanished_ends_the_waiting_for_the_last_writer() {
+    let server = Server::start(&[]);
+    let client = server.client().args(&["--grace", "0s", "--wait-eof"]);
+    let mut child = client.arg(leaves_a_holder(&server)).spawn();
+    let pid = left_behind(&server);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    wait_until("the end of what it left behind", || !is_alive(pid));
+}
+
+/// What hides from the stop, without a mark and in a group of its own, does not hold the verdict up.
+#[test]
+fn after_a_stop_nobody_waits_for_a_writer_that_escaped_it() {
+    let server = Server::start(&[]);
+    let file = server.dir().join("pid");
+    let text = format!(
+        "setsid env -i sh -c 'echo $$ > {}; exec sleep 600' & while [ ! -s {0} ]; do sleep 0.01; done",
+        file.display()
+    );
+    let ran = server.run(&["--json", "--wait-eof", "--timeout", "500ms", &text]).expect(124);
+    kill(pid_in(&file), Signal::KILL);
+    let report: Value = serde_json::from_slice(&ran.stdout).unwrap();
+    assert_eq!(report["verdict"]["stdout"]["end"], "held");
+}
