@@ -94,6 +94,13 @@ impl Scanner {
         Ok(Self(requests))
     }
 
+    /// One that never answers, as long as what comes with it is kept.
+    #[cfg(test)]
+    pub(super) fn deaf() -> (Self, impl Sized) {
+        let (requests, waiting) = mpsc::channel();
+        (Self(requests), waiting)
+    }
+
     /// A pass that begins after this call.
     pub(super) async fn scan(&self, target: Target, action: Action) -> io::Result<Found> {
         let (answer, found) = oneshot::channel();

@@ -72,7 +72,15 @@ pub async fn count_left(child: &Child, scanner: &Scanner) -> io::Result<Stopped>
     if nothing_adopted(&target) {
         return Ok(Stopped { left_running: 0, containment: Containment::Marks });
     }
-    Ok(stopped(&scanner.scan(target, Action::Count).await?))
+    count(scanner, target).await
+}
+
+/// A count that does not wait for ever for those that cannot be looked at.
+async fn count(scanner: &Scanner, target: Target) -> io::Result<Stopped> {
+    match timeout(KILL_GRACE, scanner.scan(target, Action::Count)).await {
+        Ok(found) => Ok(stopped(&found?)),
+        Err(_) => Ok(Stopped { left_running: 0, containment: Containment::Group }),
+    }
 }
 
 fn target_of(child: &Child) -> Target {
@@ -113,13 +121,23 @@ impl Tree<'_> {
         {
             return Ok(gone);
         }
-        let frozen = self.freeze().await;
-        self.signal(Signal::KILL).await?;
+        // Looking may take for ever: the environment of a process that waits for a dead network disk
+        // cannot be read. The group is signalled before anybody looks.
+        let frozen = timeout(KILL_GRACE, self.freeze()).await;
+        let killed = timeout(KILL_GRACE, self.signal(Signal::KILL)).await;
+        let (Ok(frozen), Ok(killed)) = (frozen, killed) else { return self.unseen() };
+        killed?;
         frozen?;
         match timeout(KILL_GRACE, self.killed()).await {
             Ok(gone) => gone,
-            Err(_) => Ok(stopped(&self.scanner.scan(self.target, Action::Count).await?)),
+            Err(_) => count(self.scanner, self.target).await,
         }
+    }
+
+    /// What can be said without looking.
+    fn unseen(&self) -> io::Result<Stopped> {
+        let left_running = u32::from(!self.main_ended()?);
+        Ok(Stopped { left_running, containment: Containment::Group })
     }
 
     async fn terminate(&self) -> io::Result<Stopped> {

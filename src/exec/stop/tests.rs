@@ -164,3 +164,16 @@ async fn a_subreaper_knows_what_is_left_and_reaps_it() {
         child.reap().unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_look_that_never_ends_keeps_neither_the_group_alive_nor_the_answer_back() {
+    let (deaf, _kept) = Scanner::deaf();
+    let mut spawned = spawn(&shell("sleep 1000 & echo $!; wait"));
+    let sleeper = pid_line(&mut spawned.stdout).await;
+    let stopped = within(stop(&spawned.child, &deaf, Duration::ZERO)).await.unwrap();
+    assert_eq!(stopped, Stopped { left_running: 0, containment: Containment::Group });
+    assert_eq!(end(&spawned).await, End::Signaled { signal: libc::SIGKILL, core_dumped: false });
+    until(|| is_gone(&sleeper)).await;
+    let counted = within(count(&deaf, target_of(&spawned.child))).await.unwrap();
+    assert_eq!(counted.containment, Containment::Group);
+}
