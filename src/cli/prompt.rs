@@ -19,6 +19,7 @@ enum Read {
     Line(String),
     End,
     Interrupted,
+    Terminated,
 }
 
 /// Runs line after line until `exit`, Ctrl-D or the loss of the server; the last command's status.
@@ -39,7 +40,7 @@ pub(super) async fn run(mut client: Client, command: impl Fn(&str) -> Command) -
         }
         let read = tokio::select! {
             line = lines.recv() => line.map_or(Read::End, Read::Line),
-            () = signals.interrupted() => Read::Interrupted,
+            go_on = signals.at_prompt() => if go_on { Read::Interrupted } else { Read::Terminated },
             () = client.keep_alive() => Read::Interrupted,
         };
         match read {
@@ -47,6 +48,7 @@ pub(super) async fn run(mut client: Client, command: impl Fn(&str) -> Command) -
                 let _ = write_all(rustix::stdio::stdout(), b"\n");
                 return status;
             }
+            Read::Terminated => return Status::Terminated.code(),
             Read::Interrupted => drop(write_all(rustix::stdio::stdout(), b"\n")),
             Read::Line(line) => match line.trim() {
                 "" => {}

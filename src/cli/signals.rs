@@ -85,9 +85,17 @@ impl Signals {
         }
     }
 
-    /// Waits for Ctrl-C alone.
-    pub(super) async fn interrupted(&mut self) {
-        next(&mut self.interrupt).await;
+    /// Waits, between commands, for Ctrl-C (true) or for what ends this program (false). Ctrl-Z
+    /// suspends it.
+    pub(super) async fn at_prompt(&mut self) -> bool {
+        loop {
+            tokio::select! {
+                () = next(&mut self.interrupt) => return true,
+                () = next(&mut self.terminate) => return false,
+                () = next(&mut self.hangup) => return false,
+                () = next(&mut self.suspend) => suspend().await,
+            }
+        }
     }
 }
 

@@ -87,6 +87,8 @@ impl Outbox {
     /// Lets go of the run.
     pub(super) fn leave(&self) {
         self.lock().run = None;
+        // Whoever waits for the run's next frame holds it too.
+        self.called.notify_one();
     }
 
     pub(super) fn take(&self) -> (Vec<Bytes>, Option<Current>, bool) {

@@ -4,7 +4,9 @@ use std::io::{Read as _, Write as _};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use super::support::{Server, wait_until};
+use rustix::process::Signal;
+
+use super::support::{Server, kill, wait_until};
 
 /// A client on a terminal of its own.
 struct Terminal {
@@ -123,4 +125,28 @@ fn a_third_ctrl_c_gives_the_command_up_and_the_next_one_runs() {
     terminal.shows("again");
     terminal.types("exit\n");
     assert_eq!(terminal.ends(), 0);
+}
+
+/// The client among the descendants of the program that made its terminal.
+fn client_of(pid: u32) -> Option<u32> {
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    if name == "rexec\n" {
+        return Some(pid);
+    }
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    children.split_whitespace().find_map(|child| client_of(child.parse().ok()?))
+}
+
+#[test]
+fn sigterm_and_sighup_at_the_prompt_leave_it() {
+    let server = Server::start(&[]);
+    for signal in [Signal::TERM, Signal::HUP] {
+        let mut terminal = Terminal::open(&server);
+        terminal.shows("rexec> ");
+        terminal.types("echo do''ne\n");
+        terminal.shows("done");
+        terminal.shows("rexec> ");
+        kill(client_of(terminal.child.id()).unwrap(), signal);
+        assert_eq!(terminal.ends(), 143);
+    }
 }
