@@ -36,8 +36,8 @@ pub struct Spawned {
 }
 
 /// Starts `spec` as the leader of a process group of its own, with `mark`, which the caller has made
-/// and written down, in its environment. Takes about 100 microseconds and does
-/// not wait for anything, so async callers may call it as it is.
+/// and written down, in its environment. Takes about 100 microseconds, so async callers may call it as
+/// it is; a program or folder on a file system that does not answer holds the calling thread as long.
 ///
 /// # Errors
 /// [`SpawnError::NotStarted`] says that nothing was executed, and why.
