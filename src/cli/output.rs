@@ -125,10 +125,11 @@ impl Output for ToFile {
         }
     }
 
-    /// What a stop has cut short is not whole.
+    /// What a stopped command has written is not whole, whichever way its pipe ended.
     fn finish(&mut self, verdict: &Verdict) -> io::Result<()> {
         let end = verdict.stdout.or(verdict.both);
-        if end.is_some_and(|end| end.end != StreamEndKind::Cut)
+        if verdict.stopped.is_none()
+            && end.is_some_and(|end| end.end != StreamEndKind::Cut)
             && let Some((unfinished, path)) = &self.rename
             && let Some(name) = unfinished.take()
         {

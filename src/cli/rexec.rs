@@ -243,8 +243,25 @@ fn save_verdict(path: &Path, report: &Report<'_>) -> Result<(), String> {
     write_file(path, &line)
 }
 
-/// A regular file is replaced in one step; a device or a pipe is written to.
+/// What this process was given as stdout or stderr is written to as it is: opened anew by its name it
+/// would be another file, or the same one from its start.
+fn is_given(path: &Path, name: &str, number: &str) -> bool {
+    [name, number].iter().any(|given| path == Path::new(given))
+}
+
+fn is_stdout(path: &Path) -> bool {
+    path == Path::new("-") || is_given(path, "/dev/stdout", "/dev/fd/1")
+}
+
+/// A regular file is replaced in one step, also behind a link; a device or a pipe is written to.
 fn write_file(path: &Path, bytes: &[u8]) -> Result<(), String> {
+    if is_stdout(path) {
+        return write_all(rustix::stdio::stdout(), bytes).map_err(|e| e.to_string());
+    }
+    if is_given(path, "/dev/stderr", "/dev/fd/2") {
+        return write_all(rustix::stdio::stderr(), bytes).map_err(|e| e.to_string());
+    }
+    let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let is_special = std::fs::metadata(path).is_ok_and(|found| !found.is_file());
     if is_special {
         let file = std::fs::File::options().write(true).open(path).map_err(|e| e.to_string())?;
@@ -261,6 +278,7 @@ fn output(
     match (kept, &args.output) {
         (Some(kept), _) => Ok((Box::new(kept.clone()), None)),
         (None, None) => Ok((Box::new(Standard), None)),
+        (None, Some(path)) if is_stdout(path) => Ok((Box::new(Standard), None)),
         (None, Some(path)) => {
             let file = ToFile::create(path)
                 .map_err(|e| format!("cannot write {}: {e}", path.display()))?;

@@ -107,8 +107,12 @@ impl Client {
     ///
     /// # Errors
     /// An [`Error`] says what is known of the run, and whether it is safe to run it again.
-    pub async fn run(&mut self, command: &Command, io: RunIo) -> Result<Verdict, Error> {
+    pub async fn run(&mut self, command: &Command, mut io: RunIo) -> Result<Verdict, Error> {
         let request = command.request(io.stdin.is_some())?;
+        if request.0.stdin {
+            // A script that nobody gives is an empty one: its shell waits for the end of its input.
+            io.stdin.get_or_insert_with(|| Box::new(tokio::io::empty()));
+        }
         if let Some(connection) = &mut self.connection
             && !connection.is_alive().await
         {

@@ -196,3 +196,34 @@ fn quiet_says_nothing_and_verbose_says_who_and_how() {
     assert!(verbose.stderr.contains("let us in as local:"), "{}", verbose.stderr);
     assert!(verbose.stderr.contains("wrote 5 bytes to stdout"), "{}", verbose.stderr);
 }
+
+#[test]
+fn links_are_followed_and_what_was_given_is_written_to() {
+    let server = Server::start(&[]);
+    let (file, link) = (server.dir().join("file"), server.dir().join("link"));
+    std::fs::write(&file, "old").unwrap();
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    server.run(&["--verdict", link.to_str().unwrap(), "true"]).expect(0);
+    assert!(link.is_symlink());
+    assert!(std::fs::read_to_string(&file).unwrap().contains("\"status\":0"));
+    for name in ["-", "/dev/stdout"] {
+        let ran = server.run(&["-o", name, "--verdict", name, "echo out"]).expect(0);
+        assert!(ran.text().starts_with("out\n{"), "{}", ran.text());
+    }
+}
+
+#[test]
+fn what_a_deadline_stopped_does_not_replace_a_file() {
+    let server = Server::start(&[]);
+    let file = server.dir().join("file");
+    std::fs::write(&file, "good").unwrap();
+    let name = file.to_str().unwrap();
+    server.run(&["-o", name, "-t", "500ms", "echo half; sleep 60"]).expect(124);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "good");
+}
+
+#[test]
+fn a_script_that_nobody_gives_is_an_empty_one() {
+    let server = Server::start(&[]);
+    assert_eq!(server.run(&[]).expect(0).text(), "");
+}
