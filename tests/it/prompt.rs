@@ -19,9 +19,10 @@ struct Terminal {
 
 impl Terminal {
     fn open(server: &Server) -> Self {
-        let client = format!("{} {}", env!("CARGO_BIN_EXE_rexec"), server.addr);
+        // A shell that stays between would hear Ctrl-C too, and dash then ends as killed by it.
+        let client = format!("exec {} {}", env!("CARGO_BIN_EXE_rexec"), server.addr);
         let mut command = Command::new("script");
-        command.args(["-q", "-e", "-c", &client, "/dev/null"]);
+        command.args(["-q", "-e", "-c", &client, "/dev/null"]).env("SHELL", "/bin/sh");
         command.env("REXEC_STATE_DIR", server.state()).env("NO_COLOR", "1");
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
