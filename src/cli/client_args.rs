@@ -38,7 +38,7 @@ pub(super) struct Args {
     pub(super) env: Vec<OsString>,
 
     /// Stop the command and everything it started after so long, such as 30s or 1h 30m
-    #[arg(short, long, value_name = "TIME", value_parser = duration)]
+    #[arg(short, long, value_name = "TIME", value_parser = some_time)]
     pub(super) timeout: Option<Duration>,
 
     /// Give the command no stdin, and leave this one's unread: needed inside `while read` loops
@@ -86,7 +86,7 @@ pub(super) struct Args {
     pub(super) host_key: Vec<Fingerprint>,
 
     /// Give up reaching the server after so long
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
+    #[arg(long, value_name = "TIME", value_parser = some_time, default_value = "10s")]
     pub(super) connect_timeout: Duration,
 
     /// Look so long for a server that was lost in the middle of a run
@@ -129,6 +129,19 @@ pub(super) fn definition() -> clap::Command {
 /// The longest duration that is taken: no clock overflows within it.
 const LONGEST_DURATION: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
+/// The shortest duration that is one on the wire.
+const SHORTEST_DURATION: Duration = Duration::from_millis(1);
+
+/// A [`duration`] in which something can happen.
+pub(super) fn some_time(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        read if read < SHORTEST_DURATION => {
+            Err("shorter than 1ms, so it would be over at once; give more, or leave the option out".into())
+        }
+        read => Ok(read),
+    }
+}
+
 /// A duration for people: `30s`, `1h 30m`, or a plain number of seconds.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let read = match text.parse() {
@@ -168,6 +181,10 @@ mod tests {
         let over = (LONGEST_DURATION.as_secs() + 1).to_string();
         for bad in ["", "30x", "-1", "1e3", &over, &u64::MAX.to_string(), "1000000y"] {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+        assert_eq!(some_time("1ms"), Ok(SHORTEST_DURATION));
+        for none in ["0", "0s", "999us", "30x"] {
+            assert!(some_time(none).is_err(), "{none}");
         }
     }
 }

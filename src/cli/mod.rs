@@ -9,6 +9,7 @@ pub mod rexec_server;
 mod server_args;
 mod signals;
 pub mod status;
+mod verdict_file;
 
 use std::io::IsTerminal as _;
 

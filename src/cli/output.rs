@@ -61,9 +61,10 @@ fn is_writable(fd: impl AsFd) -> bool {
 /// A file for stdout; stderr goes where it always goes.
 pub(super) struct ToFile {
     file: File,
-    /// The name that it takes when it is whole; none for what is no regular file, and stays what it
+    path: PathBuf,
+    /// Takes the name `path` when it is whole; none for what is no regular file, and stays what it
     /// is: a device, a pipe.
-    rename: Option<(Unfinished, PathBuf)>,
+    unfinished: Option<Unfinished>,
 }
 
 /// The temporary name of a file that is not whole. A thread of the client's holds the
@@ -89,39 +90,60 @@ impl ToFile {
         match fs::metadata(&path) {
             Ok(found) if found.is_dir() => Err(Errno::ISDIR.into()),
             Ok(found) if !found.is_file() => {
-                Ok(Self { file: File::options().write(true).open(&path)?, rename: None })
+                let file = File::options().write(true).open(&path)?;
+                Ok(Self { file, path, unfinished: None })
             }
             _ => {
                 let (file, name) = temporary(&path)?.into_parts();
                 let unfinished = Unfinished(Arc::new(Mutex::new(Some(name))));
-                Ok(Self { file, rename: Some((unfinished, path)) })
+                Ok(Self { file, path, unfinished: Some(unfinished) })
             }
         }
     }
 
     /// For whoever has to remove the file if it does not become whole.
     pub(super) fn unfinished(&self) -> Option<Unfinished> {
-        self.rename.as_ref().map(|(unfinished, _)| unfinished.clone())
+        self.unfinished.clone()
     }
+
+    /// Which file it was.
+    fn named(&self, error: &io::Error) -> io::Error {
+        io::Error::new(error.kind(), format!("{}: {error}", self.path.display()))
+    }
+}
+
+/// The folder in which `path` is.
+pub(super) fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// What this process was given as stdout or stderr is written to as it is: opened anew by its name it
+/// would be another file, or the same one from its start.
+pub(super) fn is_given(path: &Path, name: &str, number: &str) -> bool {
+    [name, number].iter().any(|given| path == Path::new(given))
+}
+
+/// Whether this process's own stdout is meant.
+pub(super) fn is_stdout(path: &Path) -> bool {
+    path == Path::new("-") || is_given(path, "/dev/stdout", "/dev/fd/1")
 }
 
 /// A file beside `path`, so that renaming it replaces `path` in one step, with the mode that a file
 /// made by a redirection would have.
 fn temporary(path: &Path) -> io::Result<NamedTempFile> {
     use std::os::unix::fs::PermissionsExt as _;
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mode = fs::metadata(path).map_or(0o666, |found| found.permissions().mode() & 0o777);
     tempfile::Builder::new()
         .prefix(".rexec-")
         .permissions(fs::Permissions::from_mode(mode))
-        .tempfile_in(folder)
+        .tempfile_in(folder_of(path))
 }
 
 impl Output for ToFile {
     fn write(&mut self, stream: Stream, bytes: &[u8]) -> io::Result<()> {
         match stream {
             Stream::Stderr => Standard.write(stream, bytes),
-            Stream::Stdout | Stream::Both => self.file.write_all(bytes),
+            Stream::Stdout | Stream::Both => self.file.write_all(bytes).map_err(|e| self.named(&e)),
         }
     }
 
@@ -130,10 +152,9 @@ impl Output for ToFile {
         let end = verdict.stdout.or(verdict.both);
         if verdict.stopped.is_none()
             && end.is_some_and(|end| end.end != StreamEndKind::Cut)
-            && let Some((unfinished, path)) = &self.rename
-            && let Some(name) = unfinished.take()
+            && let Some(name) = self.unfinished.as_ref().and_then(Unfinished::take)
         {
-            name.persist(path).map_err(|e| e.error)?;
+            name.persist(&self.path).map_err(|e| self.named(&e.error))?;
         }
         Ok(())
     }

@@ -10,7 +10,6 @@ use super::signals::{AskedSoFar, Signals};
 use super::status::{Status, of_end};
 use crate::client::{Client, Command, Error, RunIo};
 
-const PROMPT: &[u8] = b"rexec> ";
 const GREETING: &str =
     "one command a line, each in a shell of its own and without stdin; leave with exit or Ctrl-D";
 
@@ -22,7 +21,7 @@ enum Read {
     Terminated,
 }
 
-/// Runs line after line until `exit`, Ctrl-D or the loss of the server; the last command's status.
+/// Runs line after line until `exit` or Ctrl-D; the status that `exit` names, or the last command's.
 pub(super) async fn run(mut client: Client, command: impl Fn(&str) -> Command) -> u8 {
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
@@ -35,7 +34,7 @@ pub(super) async fn run(mut client: Client, command: impl Fn(&str) -> Command) -
     let mut lines = lines();
     let mut status = 0;
     loop {
-        if write_all(rustix::stdio::stdout(), PROMPT).is_err() {
+        if write_all(rustix::stdio::stdout(), prompt(status).as_bytes()).is_err() {
             return Status::Closed.code();
         }
         let read = tokio::select! {
@@ -50,12 +49,30 @@ pub(super) async fn run(mut client: Client, command: impl Fn(&str) -> Command) -
             }
             Read::Terminated => return Status::Terminated.code(),
             Read::Interrupted => drop(write_all(rustix::stdio::stdout(), b"\n")),
-            Read::Line(line) => match line.trim() {
-                "" => {}
-                "exit" => return status,
-                text => status = one(&mut client, &mut signals, command(text)).await,
+            Read::Line(line) => match (line.trim(), exit(line.trim())) {
+                ("", _) => {}
+                (_, Some(named)) => return named.unwrap_or(status),
+                (text, None) => status = one(&mut client, &mut signals, command(text)).await,
             },
         }
+    }
+}
+
+/// Shows how the last command ended, unless it ended well.
+fn prompt(status: u8) -> String {
+    if status == 0 { "rexec> ".into() } else { format!("[{status}] rexec> ") }
+}
+
+/// Whether the line is `exit` or `exit N`, and N, of which a status has the lowest 8 bits. Everything
+/// else is the server's shell's.
+fn exit(line: &str) -> Option<Option<u8>> {
+    let mut words = line.split_whitespace();
+    match (words.next(), words.next(), words.next()) {
+        (Some("exit"), None, None) => Some(None),
+        (Some("exit"), Some(number), None) => {
+            number.parse::<u32>().ok().map(|n| Some((n & 0xff) as u8))
+        }
+        _ => None,
     }
 }
 
@@ -65,7 +82,7 @@ async fn one(client: &mut Client, signals: &mut Signals, command: Command) -> u8
     let io = RunIo { stdin: None, output: Box::new(Standard), control };
     let end = tokio::select! {
         end = client.run(&command, io) => end,
-        () = signals.pass_on(&order, &asked) => Err(Error::hurried()),
+        () = signals.pass_on(&order, &asked) => Err(Error::hurried(client.last_run().unwrap_or_default())),
     };
     let answer = of_end(&end, asked.get());
     if let Some(line) = &answer.line {
@@ -85,4 +102,27 @@ fn lines() -> mpsc::Receiver<String> {
         }
     });
     receiver
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_takes_a_number_as_the_shell_does() {
+        for (line, means) in [
+            ("exit", Some(None)),
+            ("exit 7", Some(Some(7))),
+            ("exit  0", Some(Some(0))),
+            ("exit 257", Some(Some(1))),
+            ("exit x", None),
+            ("exit -1", None),
+            ("exit 1 2", None),
+            ("exit 7; true", None),
+            ("exits", None),
+            ("", None),
+        ] {
+            assert_eq!(exit(line), means, "{line}");
+        }
+    }
 }

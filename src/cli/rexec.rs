@@ -3,22 +3,21 @@
 use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
 use super::client_args::{Args, definition};
-use super::output::{Kept, Standard, ToFile, Unfinished, write_all};
+use super::output::{Kept, Standard, ToFile, Unfinished, is_stdout, write_all};
 use super::prompt;
 use super::report::Report;
 use super::signals::{AskedSoFar, Signals};
 use super::status::{Answer, Status, of_end};
-use super::{complain, print_definition};
+use super::{complain, print_definition, verdict_file};
 use crate::client::{Client, Command, Error, Input, Output, RunIo, SetupError, Target};
 use crate::identity::{Key, host_public_key, local_identity};
 use crate::proto::verdict::Verdict;
-use crate::sys::fs::{atomic_write, open_state_dir};
+use crate::sys::fs::open_state_dir;
 use crate::transport::{Endpoint, HostTrust};
 
 /// Runs `rexec` with these arguments, the program's name first; the exit status.
@@ -38,13 +37,19 @@ pub fn main(args: &[OsString]) -> u8 {
             return Status::Unreached.code();
         }
     };
-    let status = runtime.block_on(run(&args));
+    let status = runtime.block_on(run(args));
     // A read of stdin, or a look-up of a name, may still block a thread: nobody waits for it.
     runtime.shutdown_background();
     status
 }
 
-async fn run(args: &Args) -> u8 {
+async fn run(mut args: Args) -> u8 {
+    if let Err(line) = check_verdict(&args) {
+        // There is no place to write it to.
+        args.verdict = None;
+        return not_sent(&args, Status::Usage, line);
+    }
+    let args = &args;
     let Some(endpoint) = &args.addr else { return Status::Usage.code() };
     let client = match target(args, endpoint) {
         Ok(target) => Client::new(target).reconnect_timeout(args.reconnect_timeout),
@@ -55,9 +60,28 @@ async fn run(args: &Args) -> u8 {
         Err(line) => return not_sent(args, Status::Usage, line),
     };
     if args.command.is_empty() && io::stdin().is_terminal() {
-        return prompt::run(client, |text| with_options(args, Command::shell(text))).await;
+        return prompt(args, client).await;
     }
     one(args, client, command).await
+}
+
+fn check_verdict(args: &Args) -> Result<(), String> {
+    let Some(path) = &args.verdict else { return Ok(()) };
+    verdict_file::check(path)
+        .map_err(|e| format!("cannot write --verdict {}: {e}; nothing was run", path.display()))
+}
+
+/// Asks for commands once there is a server that takes them.
+async fn prompt(args: &Args, mut client: Client) -> u8 {
+    if args.json || args.output.is_some() || args.verdict.is_some() {
+        let line = "--json, --output and --verdict are for one command: give it, or a script on stdin";
+        return not_sent(args, Status::Usage, line.into());
+    }
+    if let Err(error) = client.connect().await {
+        let answer = of_end(&Err(error), AskedSoFar::default().get());
+        return finish(args, &answer, None, None);
+    }
+    prompt::run(client, |text| with_options(args, Command::shell(text))).await
 }
 
 /// What went wrong here before a server was asked.
@@ -166,7 +190,7 @@ async fn one(args: &Args, mut client: Client, command: Command) -> u8 {
     let io = RunIo { stdin: input(args), output, control };
     let end = tokio::select! {
         end = client.run(&command, io) => end,
-        () = signals.pass_on(&order, &asked) => Err(Error::hurried()),
+        () = signals.pass_on(&order, &asked) => Err(Error::hurried(client.last_run().unwrap_or_default())),
     };
     if let Some(unfinished) = unfinished {
         unfinished.remove();
@@ -196,7 +220,8 @@ fn finish(args: &Args, answer: &Answer, verdict: Option<&Verdict>, kept: Option<
         say(args, &summary(verdict));
     }
     let saved = args.verdict.as_ref().map_or(Ok(()), |path| {
-        save_verdict(path, &Report::new(answer, verdict, None))
+        let line = Report::new(answer, verdict, None).line().map_err(|e| e.to_string());
+        line.and_then(|line| verdict_file::write(path, &line))
             .map_err(|e| format!("cannot write --verdict {}: {e}", path.display()))
     });
     let printed = kept.map_or(Ok(()), |kept| {
@@ -236,38 +261,6 @@ fn summary(verdict: &Verdict) -> String {
         line.push_str(&format!("; {} of its processes are left running", verdict.left_running));
     }
     line
-}
-
-fn save_verdict(path: &Path, report: &Report<'_>) -> Result<(), String> {
-    let line = report.line().map_err(|e| e.to_string())?;
-    write_file(path, &line)
-}
-
-/// What this process was given as stdout or stderr is written to as it is: opened anew by its name it
-/// would be another file, or the same one from its start.
-fn is_given(path: &Path, name: &str, number: &str) -> bool {
-    [name, number].iter().any(|given| path == Path::new(given))
-}
-
-fn is_stdout(path: &Path) -> bool {
-    path == Path::new("-") || is_given(path, "/dev/stdout", "/dev/fd/1")
-}
-
-/// A regular file is replaced in one step, also behind a link; a device or a pipe is written to.
-fn write_file(path: &Path, bytes: &[u8]) -> Result<(), String> {
-    if is_stdout(path) {
-        return write_all(rustix::stdio::stdout(), bytes).map_err(|e| e.to_string());
-    }
-    if is_given(path, "/dev/stderr", "/dev/fd/2") {
-        return write_all(rustix::stdio::stderr(), bytes).map_err(|e| e.to_string());
-    }
-    let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let is_special = std::fs::metadata(path).is_ok_and(|found| !found.is_file());
-    if is_special {
-        let file = std::fs::File::options().write(true).open(path).map_err(|e| e.to_string())?;
-        return write_all(&file, bytes).map_err(|e| e.to_string());
-    }
-    atomic_write(path, 0o644, bytes).map_err(|e| e.to_string())
 }
 
 /// Where the output goes, and what to remove if it does not all get there.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{CommandFactory as _, Parser, ValueEnum};
 use clap_complete::Shell;
 
-use super::client_args::duration;
+use super::client_args::{duration, some_time};
 use crate::server::classic::ClassicAddr;
 use crate::transport::ListenAddr;
 
@@ -51,7 +51,7 @@ pub(super) struct Args {
     pub(super) shell: PathBuf,
 
     /// Close a connection on which nothing was run for so long
-    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = some_time)]
     pub(super) idle_timeout: Duration,
 
     /// On SIGTERM, give runs so long to end by themselves; a second SIGTERM stops them at once

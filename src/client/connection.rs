@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{ReadHalf, WriteHalf, split};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::error::Error;
 use crate::conn::{ConnError, Frame, FrameReader, FrameWriter};
@@ -25,9 +25,12 @@ pub struct Target {
     pub trust: Arc<dyn HostKeyCheck>,
     /// The keys that can be proved, the one to try first in front.
     pub keys: Vec<Arc<Key>>,
-    /// How long reaching the server may take.
+    /// How long reaching the server may take; of more than [`LONGEST_CONNECT`] the rest is not used.
     pub connect_timeout: Duration,
 }
+
+/// The longest that reaching a server is waited for: clocks can be added up to so far.
+pub const LONGEST_CONNECT: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// A connection to the server.
 pub(super) struct Connection {
@@ -51,7 +54,7 @@ pub(super) enum NoWelcome {
 impl Connection {
     /// Reaches the server, to prove one of `keys`. Nothing of a request is sent.
     pub(super) async fn open(target: &Target, keys: &[Arc<Key>]) -> Result<Self, DialError> {
-        let deadline = Instant::now() + target.connect_timeout;
+        let deadline = Instant::now() + target.connect_timeout.min(LONGEST_CONNECT);
         let dialled =
             transport::connect(&target.endpoint, deadline, Arc::clone(&target.trust)).await?;
         let channel =
@@ -87,6 +90,18 @@ impl Connection {
                 Code::NotAuthorized,
                 "the server accepts none of the keys that it named".into(),
             )),
+        }
+    }
+
+    /// Logs in without a request, within the time that reaching the server may take.
+    pub(super) async fn log_in(&mut self, target: &Target) -> Result<(), Error> {
+        let endpoint = target.endpoint.clone();
+        let limit = target.connect_timeout.min(LONGEST_CONNECT);
+        match timeout(limit, self.ask(Bytes::new())).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(NoWelcome::Refused(code, text))) => Err(NoWelcome::refusal(code, text)),
+            Ok(Err(NoWelcome::Broken(why))) => Err(DialError::NoLogin { endpoint, why }.into()),
+            Err(_) => Err(DialError::Timeout { endpoint, stage: "logging in" }.into()),
         }
     }
 

@@ -30,7 +30,7 @@ pub enum UsageError {
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
     /// A piece or the verdict does not match what came before it.
-    #[error("{0:?} was altered on the way: its digest does not match")]
+    #[error("{} was altered on the way: its digest does not match", name(.0))]
     Altered(Stream),
     /// Frames are missing.
     #[error("frames {from} to {to} of the output are no longer kept by the server")]
@@ -52,7 +52,7 @@ pub enum OutputError {
     #[error("a frame came behind the verdict, where none was due")]
     AfterVerdict,
     /// The server stopped reading the command's output before its end.
-    #[error("{0:?} was cut short on the server")]
+    #[error("{} was cut short on the server", name(.0))]
     Cut(Stream),
     /// More came than was asked for.
     #[error("the server sent more than this client's credit")]
@@ -64,8 +64,17 @@ pub enum OutputError {
     #[error("the rest of the output was given up")]
     GivenUp,
     /// It cannot be written here.
-    #[error("cannot write {0:?}: {1}")]
+    #[error("cannot write {}: {error}", name(.0), error = .1)]
     Write(Stream, std::io::Error),
+}
+
+/// A stream's name for people.
+fn name(stream: &Stream) -> &'static str {
+    match stream {
+        Stream::Stdout => "standard output",
+        Stream::Stderr => "standard error",
+        Stream::Both => "the output",
+    }
 }
 
 /// Why there is no verdict, or no use in it.
@@ -115,10 +124,10 @@ pub enum Error {
 }
 
 impl Error {
-    /// The caller did not even wait for the answer to its cancel.
-    pub(crate) fn hurried() -> Self {
+    /// The caller did not even wait for the answer to the cancel of `run`.
+    pub(crate) fn hurried(run: &str) -> Self {
         let text = "interrupted again while it was being stopped".into();
-        Self::Unknown { run: "of this client".into(), text, code: None }
+        Self::Unknown { run: run.into(), text, code: None }
     }
 
     /// The link was lost for longer than the caller wanted to wait.

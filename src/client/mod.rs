@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 pub use command::Command;
-pub use connection::Target;
+pub use connection::{LONGEST_CONNECT, Target};
 pub use control::{CANCEL_WAIT, Control, Input, RunIo};
 pub use error::{Error, OutputError, UsageError};
 pub use sink::{INLINE_LIMIT, Output};
@@ -67,6 +67,7 @@ pub struct Client {
     target: Target,
     reconnect_timeout: Duration,
     connection: Option<Connection>,
+    last_run: Option<String>,
 }
 
 /// The whole output of a run.
@@ -84,7 +85,7 @@ impl Client {
     /// A client of the server at `target`. Nothing is sent before the first run.
     #[must_use]
     pub fn new(target: Target) -> Self {
-        Self { target, reconnect_timeout: RECONNECT_TIMEOUT, connection: None }
+        Self { target, reconnect_timeout: RECONNECT_TIMEOUT, connection: None, last_run: None }
     }
 
     /// A client with no configuration: a server of this account on this machine.
@@ -103,12 +104,25 @@ impl Client {
         self
     }
 
+    /// Reaches the server and logs in, so that what stands in the way is known before there is a command.
+    /// [`Client::run`] does it by itself.
+    ///
+    /// # Errors
+    /// [`Error::Unreached`] or [`Error::Refused`].
+    pub async fn connect(&mut self) -> Result<(), Error> {
+        let mut connection = Connection::open(&self.target, &self.target.keys).await?;
+        connection.log_in(&self.target).await?;
+        self.connection = Some(connection);
+        Ok(())
+    }
+
     /// Runs a command to its end, over as many connections as that takes.
     ///
     /// # Errors
     /// An [`Error`] says what is known of the run, and whether it is safe to run it again.
     pub async fn run(&mut self, command: &Command, mut io: RunIo) -> Result<Verdict, Error> {
         let request = command.request(io.stdin.is_some())?;
+        self.last_run = Some(request.0.id.clone());
         if request.0.stdin {
             // A script that nobody gives is an empty one: its shell waits for the end of its input.
             io.stdin.get_or_insert_with(|| Box::new(tokio::io::empty()));
@@ -149,6 +163,12 @@ impl Client {
                 self.connection = None;
             }
         }
+    }
+
+    /// The id of the run that was asked for last, also when its future was dropped before it ended.
+    #[must_use]
+    pub fn last_run(&self) -> Option<&str> {
+        self.last_run.as_deref()
     }
 
     /// What the server said at login; none before the first run.

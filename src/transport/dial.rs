@@ -93,6 +93,14 @@ pub enum DialError {
     /// The server's key was not accepted.
     #[error(transparent)]
     HostKey(#[from] HostKeyError),
+    /// The connection was lost before the server had let this client in.
+    #[error("cannot log in to {endpoint}: {why}")]
+    NoLogin {
+        /// What was asked for.
+        endpoint: Endpoint,
+        /// What happened.
+        why: String,
+    },
     /// No answer in time.
     #[error("{endpoint} did not answer in time while {stage}")]
     Timeout {
