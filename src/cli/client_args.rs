@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{CommandFactory as _, Parser};
 use clap_complete::Shell;
 
+use super::man::Section;
 use super::status::TABLE;
 use crate::identity::Fingerprint;
 use crate::transport::Endpoint;
@@ -136,7 +137,8 @@ const SHORTEST_DURATION: Duration = Duration::from_millis(1);
 pub(super) fn some_time(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         read if read < SHORTEST_DURATION => {
-            Err("shorter than 1ms, so it would be over at once; give more, or leave the option out".into())
+            Err("shorter than 1ms, so it would be over at once; give more, or leave the option out"
+                .into())
         }
         read => Ok(read),
     }
@@ -155,18 +157,24 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     Ok(read)
 }
 
+const SEE_ALSO: &str = "rexec-server(1), ssh(1)";
+const EXAMPLES: &str =
+    "  rexec 127.0.0.1:8080 \"ls -l | head\"          text for the server's shell
+  rexec build:8080 -- touch \"a file; not two\"   a program and its arguments, exactly
+  rexec build:8080 < deploy.sh                  a script
+  rexec build:8080                              a prompt";
+
+fn statuses() -> String {
+    TABLE.iter().map(|(status, meaning, _)| format!("  {status:<9} {meaning}\n")).collect()
+}
+
 fn after_help() -> String {
-    let mut help = String::from("Exit status:\n");
-    for (status, meaning, _) in TABLE {
-        help.push_str(&format!("  {status:<9} {meaning}\n"));
-    }
-    help.push_str(
-        "\nExamples:\n  rexec 127.0.0.1:8080 \"ls -l | head\"          text for the server's shell\n  \
-         rexec build:8080 -- touch \"a file; not two\"   a program and its arguments, exactly\n  \
-         rexec build:8080 < deploy.sh                  a script\n  \
-         rexec build:8080                              a prompt",
-    );
-    help
+    format!("Exit status:\n{}\nExamples:\n{EXAMPLES}", statuses())
+}
+
+/// What the manual page has besides the options.
+pub(super) fn sections() -> Vec<Section> {
+    vec![("EXIT STATUS", statuses()), ("EXAMPLES", EXAMPLES.into()), ("SEE ALSO", SEE_ALSO.into())]
 }
 
 #[cfg(test)]

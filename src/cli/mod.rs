@@ -1,6 +1,7 @@
 //! The two programs: command lines, and the one place that talks to people.
 
 mod client_args;
+mod man;
 mod output;
 mod prompt;
 mod report;
@@ -23,14 +24,18 @@ const LINE_LIMIT: usize = 4096;
 pub(crate) fn complain(program: &str, line: &str) {
     let clean: String =
         line.chars().take(LINE_LIMIT).map(|c| if is_obeyed(c) { ' ' } else { c }).collect();
-    let plain = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
-    let text = if !plain && std::io::stderr().is_terminal() {
+    let text = if !is_plain() && std::io::stderr().is_terminal() {
         format!("\x1b[1m{program}:\x1b[0m {clean}\n")
     } else {
         format!("{program}: {clean}\n")
     };
     // Whoever closed stderr does not want to know.
     let _ = output::write_all(rustix::stdio::stderr(), text.as_bytes());
+}
+
+/// Whether no colours are wanted (no-color.org).
+fn is_plain() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty())
 }
 
 /// Control characters, and those that reorder, break or hide text.
@@ -40,26 +45,46 @@ fn is_obeyed(c: char) -> bool {
 }
 
 /// Prints what clap has to say: help and version on stdout, errors on stderr.
-pub(crate) fn usage(error: &clap::Error) -> u8 {
-    // A closed stdout is not worth an error here.
-    let _ = error.print();
-    u8::from(error.use_stderr()) * status::Status::Usage.code()
+pub(crate) fn usage(program: &str, error: &clap::Error) -> u8 {
+    if error.use_stderr() {
+        // Whoever closed stderr does not want to know.
+        let _ = error.print();
+        return status::Status::Usage.code();
+    }
+    let text = error.render();
+    let plain = is_plain() || !std::io::stdout().is_terminal();
+    print(program, &if plain { text.to_string() } else { text.ansi().to_string() })
 }
 
 /// Prints completions or the manual page, if one of them was asked for.
-fn print_definition(mut definition: clap::Command, shell: Option<Shell>, man: bool) -> Option<u8> {
-    let mut text = Vec::new();
-    if let Some(shell) = shell {
-        let name = definition.get_name().to_owned();
-        clap_complete::generate(shell, &mut definition, name, &mut text);
+fn print_definition(
+    mut definition: clap::Command,
+    sections: &[man::Section],
+    shell: Option<Shell>,
+    man: bool,
+) -> Option<u8> {
+    let name = definition.get_name().to_owned();
+    let text = if let Some(shell) = shell {
+        let mut text = Vec::new();
+        clap_complete::generate(shell, &mut definition, &name, &mut text);
+        String::from_utf8_lossy(&text).into_owned()
     } else if man {
-        // Writing to memory cannot fail.
-        let _ = clap_mangen::Man::new(definition).render(&mut text);
+        man::page(definition, sections)
     } else {
         return None;
-    }
-    Some(match output::write_all(rustix::stdio::stdout(), &text) {
+    };
+    Some(print(&name, &text))
+}
+
+/// Prints what was asked for; the exit status.
+fn print(program: &str, text: &str) -> u8 {
+    match output::write_all(rustix::stdio::stdout(), text.as_bytes()) {
         Ok(()) => 0,
-        Err(_) => status::Status::Output.code(),
-    })
+        // A pager that was left has read enough.
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => status::Status::Closed.code(),
+        Err(e) => {
+            complain(program, &format!("cannot write to standard output: {e}"));
+            status::Status::Output.code()
+        }
+    }
 }

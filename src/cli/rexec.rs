@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::client_args::{Args, definition};
+use super::client_args::{Args, definition, sections};
 use super::output::{Kept, Standard, ToFile, Unfinished, is_stdout, write_all};
 use super::prompt;
 use super::report::Report;
@@ -25,9 +25,9 @@ use crate::transport::{Endpoint, HostTrust};
 pub fn main(args: &[OsString]) -> u8 {
     let args = match Args::read(args) {
         Ok(args) => args,
-        Err(e) => return super::usage(&e),
+        Err(e) => return super::usage("rexec", &e),
     };
-    if let Some(status) = print_definition(definition(), args.completions, args.man) {
+    if let Some(status) = print_definition(definition(), &sections(), args.completions, args.man) {
         return status;
     }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -74,7 +74,8 @@ fn check_verdict(args: &Args) -> Result<(), String> {
 /// Asks for commands once there is a server that takes them.
 async fn prompt(args: &Args, mut client: Client) -> u8 {
     if args.json || args.output.is_some() || args.verdict.is_some() {
-        let line = "--json, --output and --verdict are for one command: give it, or a script on stdin";
+        let line =
+            "--json, --output and --verdict are for one command: give it, or a script on stdin";
         return not_sent(args, Status::Usage, line.into());
     }
     if let Err(error) = client.connect().await {

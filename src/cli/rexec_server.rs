@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::output::write_all;
-use super::server_args::{Args, LogFormat, definition};
+use super::server_args::{Args, LogFormat, definition, sections};
 use super::{complain, print_definition};
 use crate::exec;
 use crate::runs::host::Settings;
@@ -26,9 +26,9 @@ const OWN_DESCRIPTORS: u64 = 64;
 pub fn main(args: &[OsString]) -> u8 {
     let args = match Args::read(args) {
         Ok(args) => args,
-        Err(e) => return super::usage(&e),
+        Err(e) => return super::usage("rexec-server", &e),
     };
-    if let Some(status) = print_definition(definition(), args.completions, args.man) {
+    if let Some(status) = print_definition(definition(), &sections(), args.completions, args.man) {
         return status;
     }
     match prepare_and_serve(args) {

@@ -8,12 +8,13 @@ use clap::{CommandFactory as _, Parser, ValueEnum};
 use clap_complete::Shell;
 
 use super::client_args::{duration, some_time};
+use super::man::Section;
 use crate::server::classic::ClassicAddr;
 use crate::transport::ListenAddr;
 
 /// Run commands for those who may, and tell them the truth about each.
 #[derive(Debug, Parser)]
-#[command(name = "rexec-server", version, max_term_width = 100, after_help = AFTER_HELP)]
+#[command(name = "rexec-server", version, max_term_width = 100, after_help = after_help())]
 pub(super) struct Args {
     /// Listen here: host:port (port 0: any free one), [::1]:8080, localhost:8080 (both families) or
     /// unix:/path/to/socket; repeatable
@@ -84,16 +85,29 @@ pub(super) enum LogFormat {
     Json,
 }
 
-const AFTER_HELP: &str = "\
+const NOTES: &str = "\
 The server prints `listening on ADDR` on stdout for each address when it is ready, and tells systemd \
 (sd_notify). Its log goes to stderr.
 
 With no configuration it serves programs of its own account on this machine. For other machines give \
---authorized-keys; on another address than loopback it does not start without.
+--authorized-keys; on another address than loopback it does not start without.";
 
-Example:
-  rexec-server --listen 127.0.0.1:8080 &
-  rexec 127.0.0.1:8080 \"ls -l\"";
+const EXAMPLES: &str =
+    "  rexec-server --listen 127.0.0.1:8080     in one terminal; it says when it is ready
+  rexec 127.0.0.1:8080 \"ls -l\"             in another one";
+
+fn after_help() -> String {
+    format!("{NOTES}\n\nExample:\n{EXAMPLES}")
+}
+
+/// What the manual page has besides the options.
+pub(super) fn sections() -> Vec<Section> {
+    vec![
+        ("NOTES", NOTES.into()),
+        ("EXAMPLES", EXAMPLES.into()),
+        ("SEE ALSO", "rexec(1), sshd(8)".into()),
+    ]
+}
 
 /// The definition, for completions and the manual page.
 pub(super) fn definition() -> clap::Command {
