@@ -159,7 +159,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 
 const SEE_ALSO: &str = "rexec-server(1), ssh(1)";
 const EXAMPLES: &str =
-    "  rexec 127.0.0.1:8080 \"ls -l | head\"          text for the server's shell
+    "  rexec 127.0.0.1:8080 \"ls -l | head\"           text for the server's shell
   rexec build:8080 -- touch \"a file; not two\"   a program and its arguments, exactly
   rexec build:8080 < deploy.sh                  a script
   rexec build:8080                              a prompt";

@@ -94,7 +94,7 @@ With no configuration it serves programs of its own account on this machine. For
 
 const EXAMPLES: &str =
     "  rexec-server --listen 127.0.0.1:8080     in one terminal; it says when it is ready
-  rexec 127.0.0.1:8080 \"ls -l\"             in another one";
+  rexec 127.0.0.1:8080 \"ls -l\"                in another one";
 
 fn after_help() -> String {
     format!("{NOTES}\n\nExample:\n{EXAMPLES}")

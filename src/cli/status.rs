@@ -45,7 +45,7 @@ pub const TABLE: &[Row] = &[
     ("0-255", "the command's own code", "as you know the command"),
     ("128+n", "the command was killed by signal n", "as you know the command"),
     ("124", "stopped by its deadline (--timeout)", "as you know the command"),
-    ("130, 143", "stopped by this client's Ctrl-C, SIGTERM", "as you know the command"),
+    ("130, 143", "stopped by this client: Ctrl-C; SIGTERM or SIGHUP", "as you know the command"),
     ("141", "stopped because local stdout was closed", "as you know the command"),
     ("255", "not reached: no byte of the request was sent", "yes"),
     ("254", "reached, never started: not let in, refused, or no such program", "yes"),

@@ -83,7 +83,7 @@ impl Command {
         Self::new(Form::Script, Vec::new())
     }
 
-    /// The working folder; without it, the server's.
+    /// The working folder, from the home of the server's account if it is relative; without it, that home.
     #[must_use]
     pub fn cwd(mut self, path: impl Into<PathBuf>) -> Self {
         self.cwd = Some(path.into());

@@ -46,16 +46,13 @@ pub struct Spawned {
 /// Outside of a Tokio runtime with I/O enabled.
 pub fn spawn(spec: &Spec, base: &BaseEnv, run: &str, mark: Mark) -> Result<Spawned, SpawnError> {
     let env = base.with(&spec.env, run, mark)?;
-    let cwd = working_directory(spec.cwd.as_deref())?;
+    let cwd = working_directory(spec.cwd.as_deref(), base.home())?;
     let path = env.get(OsStr::new("PATH")).map_or(OsStr::new(""), OsString::as_os_str);
     let (program, words) = argv(&spec.program, path, &cwd)?;
     let pipes = Pipes::new(spec)?;
     let mut command = Command::new(&program);
     command.arg0(words.first().map_or(program.as_os_str(), OsString::as_os_str));
-    command.args(words.iter().skip(1)).env_clear().envs(&env).process_group(0);
-    if spec.cwd.is_some() {
-        command.current_dir(&cwd);
-    }
+    command.args(words.iter().skip(1)).env_clear().envs(&env).process_group(0).current_dir(&cwd);
     command.stdin(pipes.child_stdin).stdout(pipes.child_stdout).stderr(pipes.child_stderr);
     let pid = process::spawn(&mut command).map_err(|e| NotStarted::from_exec(e, &program))?;
     // Closes our copies of the child's ends: they would keep end-of-file from being seen, and the
@@ -65,16 +62,21 @@ pub fn spawn(spec: &Spec, base: &BaseEnv, run: &str, mark: Mark) -> Result<Spawn
     Ok(Spawned { child, stdin: pipes.stdin, stdout: pipes.stdout, stderr: pipes.stderr })
 }
 
-fn working_directory(cwd: Option<&Path>) -> Result<PathBuf, NotStarted> {
-    let Some(cwd) = cwd else {
-        // A server whose own directory was removed can still run absolute programs.
-        return Ok(std::env::current_dir().unwrap_or_else(|_| "/".into()));
-    };
+/// As with sshd(8): the home, and `/` where there is none that can be entered.
+fn working_directory(cwd: Option<&Path>, home: Option<&Path>) -> Result<PathBuf, NotStarted> {
+    let root = Path::new("/");
+    let home = home.filter(|home| check_cwd(home).is_ok()).unwrap_or(root);
+    let Some(cwd) = cwd else { return Ok(home.into()) };
     if cwd.as_os_str().as_bytes().contains(&0) {
         return Err(NotStarted::NulByte);
     }
-    check_cwd(cwd)?;
-    std::path::absolute(cwd).map_err(NotStarted::from_system)
+    if cwd.as_os_str().is_empty() {
+        // Joined to the home it would be the home: not what an unset variable of the caller's meant.
+        return Err(NotStarted::CwdMissing(cwd.into()));
+    }
+    let cwd = home.join(cwd);
+    check_cwd(&cwd)?;
+    Ok(cwd)
 }
 
 /// The file to execute and its argument vector, the name that was asked for first.

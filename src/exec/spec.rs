@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::not_started::NotStarted;
 use crate::sys::process;
@@ -50,7 +50,7 @@ pub struct Spec {
     pub program: Program,
     /// What the client sent; goes over the base, the last of a name counts.
     pub env: Vec<(OsString, OsString)>,
-    /// Where to execute it; the server's own if none.
+    /// Where to execute it, from the account's home if it is relative; there if none.
     pub cwd: Option<PathBuf>,
     /// One pipe for stdout and stderr, so that their order is exact.
     pub merge: bool,
@@ -169,6 +169,11 @@ impl BaseEnv {
             ("LANG", own("LANG")),
         ];
         Self(values.into_iter().filter_map(|(name, value)| Some((name.into(), value?))).collect())
+    }
+
+    /// The account's home, where runs start unless they are told otherwise; none if it is no absolute path.
+    pub(super) fn home(&self) -> Option<&Path> {
+        self.0.get(OsStr::new("HOME")).map(Path::new).filter(|home| home.is_absolute())
     }
 
     /// The whole environment of a run.

@@ -29,7 +29,7 @@ const OTHER_WRITE: u32 = 0o022;
 /// Why a file or folder cannot be used. The text names the path and says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum FsError {
-    /// `HOME` does not name a folder.
+    /// Neither `HOME` nor the system names a folder.
     #[error("HOME is {0}; set it, or set REXEC_STATE_DIR to an absolute path")]
     NoHome(&'static str),
     /// A variable that must hold an absolute path does not.

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::walk::Walk;
 use super::{ANY_OTHER, FsError, Trust, check_file, euid, mode_of, open_to_read, read_whole};
+use crate::sys::process::account;
 
 /// A folder that is this user's alone (mode 0700), held open.
 #[derive(Debug)]
@@ -26,32 +27,44 @@ pub struct StateDir {
 /// # Errors
 /// Which folder on the way is not safe and what to do, or that there is no home.
 pub fn open_state_dir() -> Result<StateDir, FsError> {
-    StateDir::open(&state_path(|name| std::env::var_os(name))?)
+    StateDir::open(&state_path(|name| std::env::var_os(name), account_home)?)
 }
 
-/// The user's home: `HOME`.
+/// The user's home: `HOME`, and where that is unset or empty (a service, a container) what passwd(5)
+/// says of the account.
 ///
 /// # Errors
-/// It is unset, or not an absolute path.
+/// There is neither, or it is not an absolute path.
 pub fn home_dir() -> Result<PathBuf, FsError> {
-    home(&|name| std::env::var_os(name))
+    home(std::env::var_os("HOME"), account_home)
 }
 
-fn home(var: &impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, FsError> {
-    match var("HOME").filter(|v| !v.is_empty()).map(PathBuf::from) {
-        None => Err(FsError::NoHome("not set")),
+fn account_home() -> Option<PathBuf> {
+    account().map(|account| account.home).filter(|home| home.is_absolute())
+}
+
+fn home(
+    var: Option<OsString>,
+    account_home: impl FnOnce() -> Option<PathBuf>,
+) -> Result<PathBuf, FsError> {
+    let named = var.filter(|v| !v.is_empty()).map(PathBuf::from);
+    match named.or_else(account_home) {
+        None => Err(FsError::NoHome("not set, and the system knows no home of this account")),
         Some(path) if path.is_absolute() => Ok(path),
         Some(_) => Err(FsError::NoHome("not an absolute path")),
     }
 }
 
-pub(super) fn state_path(var: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, FsError> {
+pub(super) fn state_path(
+    var: impl Fn(&str) -> Option<OsString>,
+    account_home: impl FnOnce() -> Option<PathBuf>,
+) -> Result<PathBuf, FsError> {
     let get = |name| var(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     match (get("REXEC_STATE_DIR"), get("XDG_STATE_HOME")) {
         (Some(path), _) if path.is_absolute() => Ok(path),
         (Some(path), _) => Err(FsError::Relative { var: "REXEC_STATE_DIR", path }),
         (None, Some(path)) if path.is_absolute() => Ok(path.join("rexec")),
-        (None, _) => Ok(home(&var)?.join(".local/state/rexec")),
+        (None, _) => Ok(home(var("HOME"), account_home)?.join(".local/state/rexec")),
     }
 }
 

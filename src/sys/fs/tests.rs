@@ -28,7 +28,7 @@ fn names(path: &Path) -> Vec<OsString> {
 #[test]
 fn the_path_comes_from_the_environment() {
     let path = |pairs: &[(&str, &str)]| {
-        state_path(vars(pairs)).map(|p| p.display().to_string()).map_err(|e| e.to_string())
+        state_path(vars(pairs), || None).map(|p| p.display().to_string()).map_err(|e| e.to_string())
     };
     assert_eq!(path(&[("REXEC_STATE_DIR", "/s"), ("HOME", "/h")]).unwrap(), "/s");
     assert_eq!(path(&[("XDG_STATE_HOME", "/x"), ("HOME", "/h")]).unwrap(), "/x/rexec");
@@ -37,12 +37,16 @@ fn the_path_comes_from_the_environment() {
         path(&[("XDG_STATE_HOME", "x"), ("REXEC_STATE_DIR", ""), ("HOME", "/h")]).unwrap(),
         "/h/.local/state/rexec"
     );
-    assert!(path(&[]).unwrap_err().starts_with("HOME is not set; "));
+    assert!(path(&[]).unwrap_err().starts_with("HOME is not set, and "));
     assert!(path(&[("HOME", "h")]).unwrap_err().starts_with("HOME is not an absolute path; "));
     assert_eq!(
         path(&[("REXEC_STATE_DIR", "s")]).unwrap_err(),
         "REXEC_STATE_DIR=s is not an absolute path"
     );
+    for unset in [&[][..], &[("HOME", "")]] {
+        let found = state_path(vars(unset), || Some("/a".into())).unwrap();
+        assert_eq!(found, Path::new("/a/.local/state/rexec"));
+    }
 }
 
 #[test]
