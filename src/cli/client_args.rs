@@ -29,7 +29,7 @@ pub(super) struct Args {
     #[arg(long, requires = "command")]
     pub(super) shell: bool,
 
-    /// Run in this folder of the server
+    /// Run in this folder of the server; by default, and where it is relative, in its account's home
     #[arg(long, value_name = "DIR")]
     pub(super) cwd: Option<PathBuf>,
 

@@ -134,7 +134,7 @@ fn command(args: &Args) -> Result<Command, String> {
     }
     for setting in &args.env {
         let name = setting.as_bytes();
-        if !name.contains(&b'=') && std::env::var_os(setting).is_none() {
+        if !name.is_empty() && !name.contains(&b'=') && std::env::var_os(setting).is_none() {
             return Err(format!(
                 "--env {}: no such variable here; write NAME=VALUE",
                 setting.display()

@@ -111,6 +111,7 @@ async fn serve(server: Server) -> Result<(), String> {
 
 /// Says on stdout where clients may come, and tells systemd.
 fn announce(server: &Server) {
+    info!("host key {}", server.host_key());
     let classic = server.classic_addresses().map(|(kind, address)| format!("{kind} on {address}"));
     for place in server.addresses().map(|address| format!("on {address}")).chain(classic) {
         let line = format!("listening {place}\n");

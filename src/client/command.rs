@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::error::UsageError;
-use crate::proto::frame::BODY_LIMIT;
+use crate::proto::frame::{BODY_LIMIT, INTEGER_LIMIT};
 use crate::proto::header::{Form, RunRequest};
 use crate::proto::strings;
 
@@ -197,8 +197,9 @@ fn setting(name: &OsStr, value: &OsStr) -> Result<OsString, UsageError> {
     Ok(setting)
 }
 
+/// As long as the wire can say: what is longer ends after everything else.
 fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).min(INTEGER_LIMIT - 1)
 }
 
 /// 128 random bits: nobody else's run has the same.

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::not_started::NotStarted;
+use super::program::find;
 use crate::sys::process;
 
 /// Longest text that can be passed as one word, without its NUL: `MAX_ARG_STRLEN` of execve(2), 32
@@ -174,6 +175,16 @@ impl BaseEnv {
     /// The account's home, where runs start unless they are told otherwise; none if it is no absolute path.
     pub(super) fn home(&self) -> Option<&Path> {
         self.0.get(OsStr::new("HOME")).map(Path::new).filter(|home| home.is_absolute())
+    }
+
+    /// The file that `name` stands for, as a run that sets no PATH of its own finds it.
+    ///
+    /// # Errors
+    /// There is no such program, or it may not be executed.
+    pub fn program(&self, name: &Path) -> Result<PathBuf, NotStarted> {
+        let path = self.0.get(OsStr::new("PATH")).map_or(OsStr::new(""), OsString::as_os_str);
+        let here = std::env::current_dir().unwrap_or_else(|_| "/".into());
+        find(name.as_os_str(), path, &here)
     }
 
     /// The whole environment of a run.

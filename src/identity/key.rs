@@ -18,6 +18,19 @@ use crate::sys::fs::{self, FsError};
 /// Most bytes of a key file.
 pub const KEY_FILE_LIMIT: usize = 64 << 10;
 
+/// How the file of a public key begins: with its type.
+const PUBLIC_START: &[u8] = b"ssh-";
+
+fn has_public_name(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "pub")
+}
+
+/// `ssh-keygen` puts `NAME.pub` beside `NAME`.
+fn private_beside(path: &Path) -> String {
+    let private = path.with_extension("");
+    if has_public_name(path) { format!(", {}", private.display()) } else { String::new() }
+}
+
 /// The PKCS #8 form of an Ed25519 key up to its 32 bytes (RFC 8410, 7).
 const ED25519_PKCS8: [u8; 16] =
     [0x30, 0x2e, 2, 1, 0, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
@@ -41,6 +54,12 @@ pub enum KeyError {
         .0.display(), .0.display()
     )]
     Damaged(PathBuf),
+    /// A public key, where the private one is needed.
+    #[error("{} is the public key; give the private one{}", path.display(), private_beside(path))]
+    Public {
+        /// The file.
+        path: PathBuf,
+    },
     /// A key of rexec's own is damaged. It is not replaced: those who know the old key would refuse the new one.
     #[error(
         "{} is not a whole OpenSSH private key; restore it, or move it away to have a new one made",
@@ -72,7 +91,17 @@ impl Key {
     /// # Errors
     /// [`KeyError`], which names the file.
     pub fn load(path: &Path) -> Result<Self, KeyError> {
-        Self::from_openssh(&fs::read_private(path, KEY_FILE_LIMIT)?, path)
+        let pem = match fs::read_private(path, KEY_FILE_LIMIT) {
+            // A public key's file is open to others, and closing it would help nobody.
+            Err(FsError::Readable { .. }) if has_public_name(path) => {
+                return Err(KeyError::Public { path: path.to_owned() });
+            }
+            read => read?,
+        };
+        if pem.starts_with(PUBLIC_START) {
+            return Err(KeyError::Public { path: path.to_owned() });
+        }
+        Self::from_openssh(&pem, path)
     }
 
     /// Reads the content of the key file `path`.

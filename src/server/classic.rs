@@ -1,7 +1,7 @@
 //! The tutorial's clients: a plain listener for programs that know neither TLS nor frames.
 //!
 //! One read, of at most [`COMMAND_LIMIT`] bytes, is a command: UTF-8, stripped of white space, run by
-//! the server's shell with `/dev/null` as its stdin. Many follow each other on one connection; an empty
+//! the server's shell with `/dev/null` as its stdin, where the server was started. Many follow each other on one connection; an empty
 //! one is ignored. The reply is what the command wrote to stderr if it wrote anything there, else
 //! what it wrote to stdout, in the form of the listener's [`Kind`]. What cannot be answered so (more than
 //! [`REPLY_LIMIT`], no memory, no shell) is answered by one line that begins with `rexec-server:`.

@@ -3,6 +3,7 @@
 pub mod classic;
 mod connection;
 mod end;
+mod instance;
 mod lobby;
 mod outbox;
 mod requests;
@@ -19,10 +20,11 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 pub use connection::LOGIN_TIMEOUT;
+pub use instance::NAME_LIMIT;
 pub use lobby::PLACES;
 pub use outbox::ANSWERS_LIMIT;
 pub use session::LONGEST_PAUSE;
-pub use start::{NAME_LIMIT, Options, Server, StartError};
+pub use start::{Options, Server, StartError};
 
 use crate::identity::Authorized;
 use crate::proto::verdict::StopBy;

@@ -1,9 +1,9 @@
 //! From options to a server that can run: everything that can go wrong at start goes wrong here, in
 //! one line that names the culprit.
 
-use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::{fmt, io};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -11,16 +11,16 @@ use tracing::warn;
 
 use super::Config;
 use super::classic::{self, ClassicAddr, ClassicSettings};
-use crate::exec::Scanner;
-use crate::identity::{Authorized, KeyError, News, Source, host_key, local_identity};
+use super::instance::{NAME_LIMIT, Name};
+use crate::exec::{BaseEnv, NotStarted, Scanner};
+use crate::identity::{
+    Authorized, Fingerprint, KeyError, News, PublicKey, Source, host_key, local_identity,
+};
 use crate::runs::host::{Host, Settings};
 use crate::runs::journal::JournalError;
 use crate::runs::recover::{self, Recovered};
-use crate::sys::fs::{FsError, Lock, Locked, StateDir, lock_exclusive};
+use crate::sys::fs::{FsError, Lock, StateDir};
 use crate::transport::{BindError, Bound, Endpoint, ListenAddr, TlsServer, bind};
-
-/// Most bytes of an instance's name.
-pub const NAME_LIMIT: usize = 128;
 
 /// What an operator decides about a server.
 #[derive(Debug)]
@@ -29,7 +29,8 @@ pub struct Options {
     pub state: StateDir,
     /// Where to listen; at least one address.
     pub listen: Vec<ListenAddr>,
-    /// The name of the instance; none: made from the first address.
+    /// The name of the instance; none: made from the first address, and another one for each server where
+    /// that has port 0.
     pub name: Option<String>,
     /// Files of keys that are let in, besides this account on this machine.
     pub authorized_keys: Vec<PathBuf>,
@@ -76,6 +77,26 @@ pub enum StartError {
          listen on 127.0.0.1"
     )]
     NobodyAuthorized(Endpoint),
+    /// The same, although files of keys were named.
+    #[error(
+        "{address} can be reached from other machines, but {} lets no key in: add a line such as those in \
+         ~/.ssh/*.pub, of type ssh-ed25519, or listen on 127.0.0.1",
+        List(files)
+    )]
+    NoKeys {
+        /// Where others could reach it.
+        address: Endpoint,
+        /// What was searched for keys.
+        files: Vec<PathBuf>,
+    },
+    /// The shell cannot be run.
+    #[error("--shell {}: {reason}; give the path of a shell, such as /bin/sh", shell.display())]
+    Shell {
+        /// What was asked for.
+        shell: PathBuf,
+        /// Why not.
+        reason: NotStarted,
+    },
     /// The name cannot be that of a folder.
     #[error(
         "{0:?} cannot be the name of an instance: give --name with up to {NAME_LIMIT} characters, no / and no \
@@ -104,6 +125,7 @@ pub struct Server {
     settings: Settings,
     authorized: Arc<Authorized>,
     tls: TlsServer,
+    host_key: Fingerprint,
     recovered: Recovered,
     /// Held as long as the server lives.
     _lock: Lock,
@@ -116,25 +138,42 @@ impl Server {
     /// # Errors
     /// [`StartError`].
     pub fn prepare(options: Options) -> Result<Self, StartError> {
+        let shell = resolve_shell(&options.settings.shell)?;
+        let settings = Settings { shell, ..options.settings };
         let key = host_key(&options.state)?;
         let local = local_identity(&options.state)?;
-        let sources =
-            options.authorized_keys.into_iter().map(|path| Source { path, required: true });
-        let authorized = Arc::new(Authorized::new(sources.collect(), local.public()));
-        check_authorized(&options.listen, &authorized)?;
-        let name = name(options.name, &options.listen, &options.classic)?;
-        let instance = options.state.subdir("instances")?.subdir(&name)?;
-        let lock = lock(&instance, name)?;
+        let tls = TlsServer::new(&key)?;
+        let name = Name::new(options.name, &options.listen, &options.classic)?;
+        let origin = recover::origin().map_err(StartError::Origin)?;
         let mut bound = Vec::new();
         for address in &options.listen {
             bound.extend(bind(address)?);
         }
         let classic = bind_classic(&options.classic)?;
-        let origin = recover::origin().map_err(StartError::Origin)?;
+        // An address that is none is told before what it would need.
+        let authorized = authorized(&options.listen, options.authorized_keys, local.public())?;
+        // Last: a start that fails before leaves no folder of a name that nothing was run under.
+        let (instance, lock) = name.open(&options.state.subdir("instances")?)?;
         let recovered = recover::open(instance.subdir("journal")?.path(), origin)?;
-        let tls = TlsServer::new(&key)?;
-        let Options { config, settings, .. } = options;
-        Ok(Self { bound, classic, config, settings, authorized, tls, recovered, _lock: lock })
+        let host_key = key.public().fingerprint();
+        let config = options.config;
+        Ok(Self {
+            bound,
+            classic,
+            config,
+            settings,
+            authorized,
+            tls,
+            host_key,
+            recovered,
+            _lock: lock,
+        })
+    }
+
+    /// The fingerprint of the key that clients over TCP are shown.
+    #[must_use]
+    pub fn host_key(&self) -> Fingerprint {
+        self.host_key
     }
 
     /// Where it listens, with the ports that the system chose.
@@ -208,7 +247,13 @@ fn serve_classic(
 }
 
 /// A server that others can reach and that would let nobody in is a mistake.
-fn check_authorized(listen: &[ListenAddr], authorized: &Authorized) -> Result<(), StartError> {
+fn authorized(
+    listen: &[ListenAddr],
+    files: Vec<PathBuf>,
+    local: &PublicKey,
+) -> Result<Arc<Authorized>, StartError> {
+    let sources = files.iter().map(|path| Source { path: path.clone(), required: true });
+    let authorized = Authorized::new(sources.collect(), local);
     let (count, news) = authorized.count();
     for item in news {
         match item {
@@ -217,28 +262,30 @@ fn check_authorized(listen: &[ListenAddr], authorized: &Authorized) -> Result<()
         }
     }
     match listen.iter().find(|ListenAddr(endpoint)| !endpoint.is_local()) {
-        Some(address) if count == 0 => Err(StartError::NobodyAuthorized(address.0.clone())),
-        _ => Ok(()),
+        Some(ListenAddr(address)) if count == 0 && files.is_empty() => {
+            Err(StartError::NobodyAuthorized(address.clone()))
+        }
+        Some(ListenAddr(address)) if count == 0 => {
+            Err(StartError::NoKeys { address: address.clone(), files })
+        }
+        _ => Ok(Arc::new(authorized)),
     }
 }
 
-fn name(
-    given: Option<String>,
-    listen: &[ListenAddr],
-    classic: &[ClassicAddr],
-) -> Result<String, StartError> {
-    let mut addresses = listen.iter().chain(classic.iter().map(|c| &c.address));
-    let name = given
-        .or_else(|| Some(addresses.next()?.0.to_string().replace('/', "_")))
-        .unwrap_or_default();
-    let allowed = |c: char| !c.is_control() && c != '/';
-    let fits = (1..=NAME_LIMIT).contains(&name.len()) && !name.starts_with('.');
-    if fits && name.chars().all(allowed) { Ok(name) } else { Err(StartError::Name(name)) }
+fn resolve_shell(shell: &Path) -> Result<PathBuf, StartError> {
+    BaseEnv::of_this_process()
+        .program(shell)
+        .map_err(|reason| StartError::Shell { shell: shell.to_owned(), reason })
 }
 
-fn lock(instance: &StateDir, name: String) -> Result<Lock, StartError> {
-    lock_exclusive(instance.open_append("lock")?).map_err(|e| match e {
-        Locked::Held => StartError::NameTaken(name),
-        Locked::Io(e) => StartError::Lock(name, e),
-    })
+/// Paths with commas between them.
+struct List<'a>(&'a [PathBuf]);
+
+impl fmt::Display for List<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, path) in self.0.iter().enumerate() {
+            write!(f, "{}{}", if i == 0 { "" } else { ", " }, path.display())?;
+        }
+        Ok(())
+    }
 }

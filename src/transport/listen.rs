@@ -30,7 +30,10 @@ pub enum BindError {
     #[error("{0} is not an address of this machine; listen on one of its own, or on 0.0.0.0")]
     NotHere(Endpoint),
     /// The resolver does not know the name.
-    #[error("cannot find the address of {endpoint}: {source}")]
+    #[error(
+        "cannot listen on {endpoint}: the name has no address here ({source}); give an address of this machine, \
+         such as 127.0.0.1, or 0.0.0.0 for all"
+    )]
     Resolve {
         /// What was asked for.
         endpoint: Endpoint,

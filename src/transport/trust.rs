@@ -26,9 +26,10 @@ pub struct HostTrust {
 pub enum HostKeyError {
     /// Nobody has said whose key it is.
     #[error(
-        "the host key of {endpoint} is not known: {}. If the server prints the same fingerprint, add this \
+        "the host key of {endpoint} is not known: {}. If the server prints the same fingerprint, {}add this \
          line to {}: {line}{left_out}",
         key.fingerprint(),
+        make_folder(file.as_deref()),
         file.as_ref().map_or_else(|| "a known_hosts file".to_owned(), |f| f.display().to_string())
     )]
     Unknown {
@@ -98,6 +99,12 @@ pub enum HostKeyError {
     /// A file of known hosts cannot be read, so nothing is known of what it says.
     #[error("the known hosts cannot be read: {0}")]
     File(#[from] FsError),
+}
+
+/// What to do first where even the folder of `file` is missing.
+fn make_folder(file: Option<&Path>) -> String {
+    let folder = file.and_then(Path::parent).filter(|f| !f.as_os_str().is_empty() && !f.exists());
+    folder.map_or_else(String::new, |folder| format!("run mkdir -p {} and ", folder.display()))
 }
 
 /// What one file says.

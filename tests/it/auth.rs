@@ -105,6 +105,38 @@ fn an_unknown_host_is_refused_with_the_line_that_makes_it_known() {
 }
 
 #[test]
+fn the_folder_of_known_hosts_is_to_be_made_first_where_it_is_missing() {
+    let abroad = Abroad::new("");
+    let ran = abroad.run(&[]).expect(255);
+    let folder = abroad.path("state").join(".config/rexec");
+    let advice =
+        format!("run mkdir -p {0} and add this line to {0}/known_hosts: [", folder.display());
+    assert!(ran.stderr.contains(&advice), "{}", ran.stderr);
+    std::fs::create_dir_all(&folder).unwrap();
+    let ran = abroad.run(&[]).expect(255);
+    assert!(!ran.stderr.contains("mkdir"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_public_key_is_told_from_a_private_one() {
+    let abroad = Abroad::new("");
+    let with = |key: &Path| {
+        let client = Client::new(&abroad.path("state")).arg("-i").arg(key);
+        client.args(&[&abroad.address(), "true"]).run().expect(255).stderr
+    };
+    let public = abroad.key.with_extension("pub");
+    let advice = format!("is the public key; give the private one, {}", abroad.key.display());
+    for mode in [0o644, 0o600] {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(&public, mode).unwrap();
+        assert!(with(&public).contains(&advice), "{}", with(&public));
+    }
+    let renamed = abroad.path("renamed");
+    std::fs::rename(&public, &renamed).unwrap();
+    assert!(with(&renamed).contains("is the public key; give the private one"));
+}
+
+#[test]
 fn a_host_whose_key_has_changed_is_refused() {
     let abroad = Abroad::new("");
     let (_, other) = key(abroad.here.path(), "other");

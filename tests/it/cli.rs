@@ -55,13 +55,16 @@ fn completions_and_manual_pages_know_every_flag() {
 
 #[test]
 fn wrong_usage_is_2_and_says_what_was_wrong() {
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 12] = [
         (&[], "ADDR"),
         (&["--no-such-flag"], "--no-such-flag"),
         (&["127.0.0.1:0", "true"], "127.0.0.1:0"),
         (&["127.0.0.1:99999", "true"], "99999"),
         (&["no-port", "true"], "no-port"),
         (&["127.0.0.1:1", "--timeout", "soon", "true"], "30s"),
+        (&["127.0.0.1:1", "--timeout", "0", "true"], "shorter than 1ms"),
+        (&["127.0.0.1:1", "-t", "0s", "true"], "--timeout"),
+        (&["127.0.0.1:1", "--connect-timeout", "0", "true"], "shorter than 1ms"),
         (&["127.0.0.1:1", "--json", "-o", "x", "true"], "--json"),
         (&["127.0.0.1:1", "-q", "-v", "true"], "--verbose"),
         (&["127.0.0.1:1", "--shell"], "COMMAND"),
@@ -70,17 +73,55 @@ fn wrong_usage_is_2_and_says_what_was_wrong() {
         let ran = ran(PROGRAMS[0], args).expect(2);
         assert!(ran.stderr.contains(culprit) && ran.stdout.is_empty(), "{args:?}: {}", ran.stderr);
     }
-    let cases: [(&[&str], &str); 6] = [
+    let cases: [(&[&str], &str); 7] = [
         (&[], "--listen"),
         (&["--listen", "no-port"], "no-port"),
         (&["--listen", "127.0.0.1:0", "--max-runs", "0"], "--max-runs"),
         (&["--listen", "127.0.0.1:0", "--memory-budget", "much"], "64M"),
         (&["--listen", "127.0.0.1:0", "--log-format", "xml"], "json"),
+        (&["--listen", "127.0.0.1:0", "--idle-timeout", "0"], "--idle-timeout"),
         (&["--listen", "127.0.0.1:0", "--drain-timeout", "later"], "30s"),
     ];
     for (args, culprit) in cases {
         let ran = ran(PROGRAMS[1], args).expect(2);
         assert!(ran.stderr.contains(culprit) && ran.stdout.is_empty(), "{args:?}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn manual_pages_name_values_and_have_the_usual_sections() {
+    let page = |program| ran(program, &["--man"]).expect(0).text();
+    for (program, option) in
+        PROGRAMS.into_iter().zip(["[\\fB\\-\\-cwd\\fR \\fIDIR\\fR]", "\\fINAME\\fR"])
+    {
+        let page = page(program);
+        let titles: Vec<_> = page.lines().filter_map(|line| line.strip_prefix(".SH ")).collect();
+        let first = ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS"];
+        assert!(titles.starts_with(&first) && !titles.contains(&"EXTRA"), "{titles:?}");
+        let synopsis = page.split(".SH SYNOPSIS\n").nth(1).unwrap().split(".SH").next().unwrap();
+        assert!(synopsis.contains(option), "{synopsis}");
+    }
+    let page = page(PROGRAMS[0]);
+    let statuses = page.split(".SH \"EXIT STATUS\"\n").nth(1).unwrap();
+    assert!(statuses.starts_with(".nf\n") && statuses.contains("255 "), "{statuses}");
+}
+
+#[test]
+fn what_cannot_be_printed_is_a_failure_and_a_pager_that_was_left_is_none_to_speak_of() {
+    for program in PROGRAMS {
+        for args in [&["--help"][..], &["--version"], &["--man"], &["--completions", "bash"]] {
+            let onto = |stdout: std::process::Stdio| {
+                let mut command = Command::new(program);
+                Ran::of(command.args(args).stdout(stdout).output().unwrap())
+            };
+            let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+            let ran = onto(full.into()).expect(252);
+            assert!(ran.stderr.contains("cannot write to standard output"), "{}", ran.stderr);
+            assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
+            let (reader, writer) = std::io::pipe().unwrap();
+            drop(reader);
+            assert_eq!(onto(writer.into()).expect(141).stderr, "");
+        }
     }
 }
 

@@ -21,6 +21,18 @@ fn a_variable_that_is_not_here_is_wrong_usage() {
     assert!(ran.stderr.contains("--env NOT_HERE_AT_ALL: no such variable here"), "{}", ran.stderr);
 }
 
+/// env(1) takes every name that holds no `=`, and so does a process's environment.
+#[test]
+fn a_name_is_anything_but_nothing() {
+    let server = Server::start(&[]);
+    let ran = server.run(&["-e", "BAD NAME=1", "-e", "2=3", "--", "env"]).expect(0).text();
+    assert!(ran.lines().any(|l| l == "BAD NAME=1") && ran.lines().any(|l| l == "2=3"), "{ran}");
+    for none in ["=x", ""] {
+        let ran = server.run(&["-e", none, "true"]).expect(2);
+        assert!(ran.stderr.contains("cannot be the name"), "{}", ran.stderr);
+    }
+}
+
 #[test]
 fn the_rest_of_the_clients_and_the_servers_environment_stays_where_it_is() {
     let server = Server::with(&[], |command| {

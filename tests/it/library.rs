@@ -198,6 +198,40 @@ async fn an_id_stands_for_one_request() {
 }
 
 /// Names of variables are shown, values never.
+#[tokio::test]
+async fn the_longest_time_is_no_time_too_long() {
+    let server = Server::start(&[]);
+    let state = StateDir::open(server.state()).unwrap();
+    let mut target = Target::local(server.addr.parse().unwrap(), &state).unwrap();
+    target.connect_timeout = Duration::MAX;
+    let mut client = Client::new(target).reconnect_timeout(Duration::MAX);
+    client.connect().await.unwrap();
+    let command = Command::shell("echo hi").deadline(Duration::MAX);
+    assert_eq!(client.output(&command).await.unwrap().stdout, b"hi\n");
+}
+
+#[tokio::test]
+async fn connecting_logs_in_and_the_run_that_follows_uses_it() {
+    let server = Server::start(&["--verbose"]);
+    let mut client = client(&server);
+    client.connect().await.unwrap();
+    assert!(client.welcome().unwrap().identity.starts_with("local:"));
+    assert_eq!(client.last_run(), None);
+    let verdict = client.output(&Command::shell("true").id("mine")).await.unwrap().verdict;
+    assert_eq!((verdict.run.as_str(), client.last_run()), ("mine", Some("mine")));
+    assert_eq!(server.log().matches("logged in").count(), 1, "{}", server.log());
+    let relay = Relay::to(&server.addr);
+    let mut lines = Vec::new();
+    for bytes in (0..1000).step_by(50) {
+        relay.cut_after(&[(Way::Down, bytes)]);
+        match client_to(&server, &relay.addr).connect().await {
+            Err(Error::Unreached(e)) => lines.push(e.to_string()),
+            other => other.unwrap(),
+        }
+    }
+    assert!(lines.iter().any(|line| line.starts_with("cannot log in to ")), "{lines:?}");
+}
+
 #[test]
 fn debug_shows_no_secret() {
     let command = Command::argv(["deploy"]).env("TOKEN", "hunter2");

@@ -19,8 +19,12 @@ struct Terminal {
 
 impl Terminal {
     fn open(server: &Server) -> Self {
+        Self::open_at(server, &server.addr)
+    }
+
+    fn open_at(server: &Server, address: &str) -> Self {
         // A shell that stays between would hear Ctrl-C too, and dash then ends as killed by it.
-        let client = format!("exec {} {}", env!("CARGO_BIN_EXE_rexec"), server.addr);
+        let client = format!("exec {} {}", env!("CARGO_BIN_EXE_rexec"), address);
         let mut command = Command::new("script");
         command.args(["-q", "-e", "-c", &client, "/dev/null"]).env("SHELL", "/bin/sh");
         command.env("REXEC_STATE_DIR", server.state()).env("NO_COLOR", "1");
@@ -81,11 +85,42 @@ fn the_prompt_runs_line_after_line_over_one_connection() {
     terminal.shows("rexec> ");
     terminal.types("  echo t''wo >&2; exit 3\n");
     terminal.shows("\ntwo\r\n");
-    terminal.shows("rexec> ");
+    terminal.shows("[3] rexec> ");
     terminal.types("exit\n");
     assert_eq!(terminal.ends(), 3);
     assert_eq!(server.log().matches("logged in").count(), 1, "{}", server.log());
     assert_eq!(server.journal().iter().filter(|line| line["type"] == "ended").count(), 2);
+}
+
+#[test]
+fn exit_leaves_with_its_number() {
+    let server = Server::start(&[]);
+    let mut terminal = Terminal::open(&server);
+    terminal.shows("rexec> ");
+    terminal.types("exit 7\n");
+    assert_eq!(terminal.ends(), 7);
+    assert!(server.journal().iter().all(|line| line["type"] != "accepted"));
+}
+
+#[test]
+fn there_is_no_prompt_without_a_server() {
+    let mut server = Server::start(&[]);
+    server.crash();
+    let mut terminal = Terminal::open(&server);
+    let before = terminal.shows("is rexec-server running there?");
+    let screen = Arc::clone(&terminal.screen);
+    assert_eq!(terminal.ends(), 255);
+    assert!(!before.contains("rexec> ") && !screen.lock().unwrap().contains("rexec> "));
+}
+
+#[test]
+fn a_prompt_has_no_one_file_for_its_commands() {
+    let server = Server::start(&[]);
+    for option in ["--json", "-o /dev/null", "--verdict /dev/null"] {
+        let mut terminal = Terminal::open_at(&server, &format!("{option} {}", server.addr));
+        terminal.shows("are for one command");
+        assert_eq!(terminal.ends(), 2);
+    }
 }
 
 #[test]
@@ -120,7 +155,9 @@ fn a_third_ctrl_c_gives_the_command_up_and_the_next_one_runs() {
         terminal.shows(answer);
         terminal.types(CTRL_C);
     }
-    terminal.shows("cannot know");
+    terminal.shows("cannot know how run ");
+    let id = terminal.shows(" ended: interrupted again");
+    assert!(id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()), "{id}");
     terminal.shows("rexec> ");
     terminal.types("echo ag''ain\n");
     terminal.shows("again");

@@ -152,10 +152,43 @@ fn a_closed_stdout_and_a_termination_leave_their_verdicts_too() {
 }
 
 #[test]
-fn a_verdict_that_cannot_be_written_is_252() {
+fn a_verdict_that_has_no_place_is_told_before_anything_is_run() {
     let server = Server::start(&[]);
-    let ran = server.run(&["--verdict", "/no/such/folder/file", "true"]).expect(252);
-    assert!(ran.stderr.contains("--verdict /no/such/folder/file"), "{}", ran.stderr);
+    let effect = server.dir().join("effect");
+    let text = format!("echo > {}", effect.display());
+    for place in ["/no/such/folder/file", "/", "/dev/null/file"] {
+        let ran = server.run(&["--verdict", place, &text]).expect(2);
+        assert!(ran.stderr.contains(&format!("--verdict {place}: ")), "{}", ran.stderr);
+        let ran = server.run(&["--json", "--verdict", place, &text]).expect(2);
+        let report: Value = serde_json::from_slice(&ran.stdout).unwrap();
+        assert_eq!(report["outcome"], "usage");
+    }
+    assert!(!effect.exists());
+    server.run(&["--verdict", "/dev/null", "true"]).expect(0);
+}
+
+#[test]
+fn a_verdict_whose_place_is_gone_when_it_comes_is_252() {
+    let server = Server::start(&[]);
+    let folder = server.dir().join("folder");
+    std::fs::create_dir(&folder).unwrap();
+    let file = folder.join("file");
+    let text = format!("rmdir {}", folder.display());
+    let ran = server.run(&["--verdict", file.to_str().unwrap(), &text]).expect(252);
+    assert!(ran.stderr.contains(&format!("--verdict {}", file.display())), "{}", ran.stderr);
+}
+
+#[test]
+fn what_cannot_be_written_is_called_by_its_name() {
+    let server = Server::start(&[]);
+    let mut client = server.client().arg("echo hi");
+    client.command.stdout(std::fs::File::options().write(true).open("/dev/full").unwrap());
+    let child = client.command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let stderr = child.wait_with_output().unwrap().stderr;
+    let stderr = String::from_utf8(stderr).unwrap();
+    assert!(stderr.contains("cannot write standard output: No space left"), "{stderr}");
+    let ran = server.run(&["-o", "/dev/full", "echo hi"]).expect(252);
+    assert!(ran.stderr.contains("standard output: /dev/full: No space left"), "{}", ran.stderr);
 }
 
 #[test]

@@ -194,6 +194,26 @@ fn merged_streams_come_in_the_order_in_which_they_were_written() {
     }
 }
 
+/// As with ssh.
+#[test]
+fn a_command_runs_in_the_accounts_home() {
+    let homes = tempfile::tempdir().unwrap();
+    let home = homes.path().canonicalize().unwrap().join("home");
+    std::fs::create_dir_all(home.join("sub")).unwrap();
+    std::fs::create_dir(home.join("~")).unwrap();
+    let server = Server::with(&[], |command| {
+        command.env("HOME", &home);
+    });
+    let at = |args: &[&str]| server.run(&[args, &["pwd -P"]].concat()).expect(0).text();
+    let inside = |name: &str| format!("{}\n", home.join(name).display());
+    assert_eq!(at(&[]), format!("{}\n", home.display()));
+    assert_eq!(at(&["-e", "HOME=/usr"]), format!("{}\n", home.display()));
+    assert_eq!(at(&["--cwd", "sub"]), inside("sub"));
+    assert_eq!(at(&["--cwd", "~"]), inside("~"), "a folder of this name: no shell reads it");
+    std::fs::remove_dir_all(&home).unwrap();
+    assert_eq!(at(&[]), "/\n");
+}
+
 #[test]
 fn a_command_runs_where_it_is_told_to() {
     let server = Server::start(&[]);

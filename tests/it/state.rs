@@ -111,8 +111,10 @@ fn a_server_that_others_can_reach_does_not_start_without_a_key() {
         fails(server(&state, &["--listen", address]), &what_to_do);
         let empty = dir.path().join("empty");
         std::fs::write(&empty, "# nobody\n").unwrap();
-        let args = ["--listen", address, "--authorized-keys", empty.to_str().unwrap()];
-        fails(server(&state, &args), &what_to_do);
+        let empty = empty.to_str().unwrap();
+        let args = ["--listen", address, "--authorized-keys", empty];
+        let ran = fails(server(&state, &args), &[empty, "lets no key in", "listen on 127.0.0.1"]);
+        assert!(!ran.stderr.contains("give --authorized-keys"), "{}", ran.stderr);
     }
 }
 
@@ -178,8 +180,91 @@ fn a_state_folder_that_others_could_change_is_refused() {
     relative.env("REXEC_STATE_DIR", "some/where");
     fails(relative, &["REXEC_STATE_DIR=some/where is not an absolute path"]);
     let mut homeless = server(&state, &ANY);
-    homeless.env_remove("REXEC_STATE_DIR").env_remove("HOME").env_remove("XDG_STATE_HOME");
-    fails(homeless, &["HOME is not set"]);
+    homeless.env_remove("REXEC_STATE_DIR").env_remove("XDG_STATE_HOME").env("HOME", "here");
+    fails(homeless, &["HOME is not an absolute path"]);
+}
+
+/// A service or a container may have no HOME: then passwd(5) says where the account is at home.
+#[test]
+fn without_home_the_accounts_own_is_used() {
+    if !may_mount() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().canonicalize().unwrap();
+    let passwd = home.join("passwd");
+    std::fs::write(&passwd, format!("root:x:0:0::{}:/bin/sh\n", home.display())).unwrap();
+    let script = "mount --bind \"$1\" /etc/passwd && shift && \
+                  exec env -u HOME -u REXEC_STATE_DIR -u XDG_STATE_HOME \"$@\"";
+    let mut command = server(&home, &["--listen", "unix:/no/such/folder/socket"]);
+    let file = passwd.to_str().unwrap();
+    under(&["unshare", "-m", "sh", "-c", script, "sh", file])(&mut command);
+    fails(command, &["/no/such/folder/socket"]);
+    assert!(home.join(".local/state/rexec/host_key").exists());
+}
+
+/// Any port is what both asked for, so neither stands in the other's way.
+#[test]
+fn servers_on_any_port_have_names_of_their_own_and_the_next_ones_take_them_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let start = || {
+        let mut command = server(&state, &ANY);
+        command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    for _ in 0..2 {
+        let mut servers = [start(), start(), start()];
+        for server in &mut servers {
+            let address = listening(server);
+            Client::new(&state).args(&["-n", &address, "true"]).run().expect(0);
+        }
+        let expected = ["127.0.0.1:0", "127.0.0.1:0~2", "127.0.0.1:0~3"];
+        assert_eq!(names(&state.join("instances")), expected);
+        for mut server in servers {
+            kill(server.id(), rustix::process::Signal::TERM);
+            wait_until("the end of a server", || server.try_wait().unwrap().is_some());
+        }
+    }
+}
+
+#[test]
+fn a_start_that_fails_leaves_no_instance_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    fails(server(&state, &["--listen", &taken]), &["is in use"]);
+    fails(server(&state, &["--listen", "0.0.0.0:0"]), &["no key is authorized"]);
+    fails(server(&state, &["--name", "a/b", ANY[0], ANY[1]]), &["cannot be the name"]);
+    assert!(!state.join("instances").exists());
+}
+
+#[test]
+fn a_shell_that_cannot_be_run_stops_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    for (shell, reason) in [
+        ("/nope", "program not found"),
+        ("no-such-shell", "program not found"),
+        ("/etc/passwd", "not an executable file"),
+        ("/", "not an executable file"),
+    ] {
+        let command = server(&state, &["--shell", shell, ANY[0], ANY[1]]);
+        fails(command, &[&format!("--shell {shell}: "), reason]);
+    }
+    let server = Server::start(&["--shell", "sh"]);
+    assert_eq!(server.run(&["echo hi"]).expect(0).text(), "hi\n");
+}
+
+/// What people compare with what a client says that does not know the key.
+#[test]
+fn the_log_begins_with_the_fingerprint_of_the_host_key() {
+    let server = Server::start(&[]);
+    let mut keygen = Command::new("ssh-keygen");
+    let listed = keygen.arg("-lf").arg(server.state().join("host_key.pub")).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let line = format!("INFO host key {}\n", listed.split(' ').nth(1).unwrap());
+    assert!(server.log().lines().next().unwrap().contains(line.trim_end()), "{}", server.log());
 }
 
 /// `sudo rexec-server` with HOME kept would put root's keys into somebody's home.

@@ -82,6 +82,7 @@ async fn a_working_directory_is_told_from_a_program() {
     let dir = TempDir::new().unwrap();
     let with = |cwd: PathBuf| Spec { cwd: Some(cwd), ..shell("true") };
     assert!(matches!(refused(&with(dir.path().join("no"))), NotStarted::CwdMissing(_)));
+    assert!(matches!(refused(&with("".into())), NotStarted::CwdMissing(_)));
     let plain = file(&dir, "plain", b"", 0o755);
     assert!(matches!(refused(&with(plain.into())), NotStarted::CwdNotADirectory(_)));
     assert!(matches!(refused(&with("/\0".into())), NotStarted::NulByte));

@@ -1,0 +1,66 @@
+//! The name under which a server keeps its journal, and the folder of that name.
+
+use super::classic::ClassicAddr;
+use super::start::StartError;
+use crate::sys::fs::{Lock, Locked, StateDir, lock_exclusive};
+use crate::transport::{Endpoint, ListenAddr};
+
+/// Most bytes of an instance's name.
+pub const NAME_LIMIT: usize = 128;
+
+/// An instance's name, fit for a folder's.
+#[derive(Debug)]
+pub(super) struct Name {
+    text: String,
+    /// It stands for any port, as an address with port 0 does: many servers may start under it.
+    any_port: bool,
+}
+
+impl Name {
+    /// The one that was given, or one made from the first address.
+    pub(super) fn new(
+        given: Option<String>,
+        listen: &[ListenAddr],
+        classic: &[ClassicAddr],
+    ) -> Result<Self, StartError> {
+        let first = listen.first().or_else(|| classic.first().map(|c| &c.address));
+        let name = match (given, first) {
+            (Some(text), _) => Self { text, any_port: false },
+            (None, Some(ListenAddr(address))) => Self {
+                text: address.to_string().replace('/', "_"),
+                any_port: matches!(address, Endpoint::Tcp { port: 0, .. }),
+            },
+            (None, None) => Self { text: String::new(), any_port: false },
+        };
+        let allowed = |c: char| !c.is_control() && c != '/';
+        let fits = (1..=NAME_LIMIT).contains(&name.text.len()) && !name.text.starts_with('.');
+        if fits && name.text.chars().all(allowed) {
+            Ok(name)
+        } else {
+            Err(StartError::Name(name.text))
+        }
+    }
+
+    /// The folder, and the lock that keeps it this server's. If the name stands for any port and others
+    /// have it, the first of `NAME~2`, `NAME~3`, ... that nobody has: the next start under it goes on with
+    /// its journal, so that what a crash left running is stopped. Every name that is passed over is
+    /// a living server's, so this ends.
+    pub(super) fn open(&self, instances: &StateDir) -> Result<(StateDir, Lock), StartError> {
+        let mut opened = open(instances, &self.text);
+        let mut number = 2_u64;
+        while self.any_port && matches!(opened, Err(StartError::NameTaken(_))) {
+            opened = open(instances, &format!("{}~{number}", self.text));
+            number += 1;
+        }
+        opened
+    }
+}
+
+fn open(instances: &StateDir, name: &str) -> Result<(StateDir, Lock), StartError> {
+    let instance = instances.subdir(name)?;
+    let lock = lock_exclusive(instance.open_append("lock")?).map_err(|e| match e {
+        Locked::Held => StartError::NameTaken(name.to_owned()),
+        Locked::Io(e) => StartError::Lock(name.to_owned(), e),
+    })?;
+    Ok((instance, lock))
+}
