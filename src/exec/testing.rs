@@ -68,7 +68,7 @@ pub(super) async fn follow(spawned: Spawned, wait_eof: bool) -> Outcome {
             },
         }
     }
-    let end = child.exited().await.unwrap().end;
+    let end = child.exited().await.unwrap();
     Outcome { end, out, err, ends, child }
 }
 

@@ -20,7 +20,6 @@ use super::journal::{Accepted, Event, Journal, Origin};
 use super::record::encode;
 use super::request::Request;
 use super::run::{Owner, Phase, Run};
-use super::start::code_of;
 use super::table::{Claim, KEEP, Key, Table};
 use crate::exec::{self, BaseEnv, Mark, Scanner, SpawnError};
 use crate::proto::code::Code;
@@ -194,7 +193,7 @@ impl Host {
         let spawned = match exec::spawn(&spec, &self.base_env, run.key.id.as_str(), mark) {
             Ok(spawned) => spawned,
             Err(SpawnError::NotStarted(e)) => {
-                return Err(self.not_started(&run.key, code_of(&e), e.to_string()));
+                return Err(self.not_started(&run.key, Code::from(&e), e.to_string()));
             }
             Err(SpawnError::Unfollowed(e)) => return Err(self.unfollowed(&run.key, &e)),
         };

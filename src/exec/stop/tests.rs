@@ -31,7 +31,7 @@ async fn stops(text: &str, pids: usize, grace: Duration) -> Spawned {
 }
 
 async fn end(spawned: &Spawned) -> End {
-    within(spawned.child.exited()).await.unwrap().end
+    within(spawned.child.exited()).await.unwrap()
 }
 
 #[tokio::test]
