@@ -176,7 +176,7 @@ fn decide(
     origin: &Origin,
     authorized: &Authorized,
     first: bool,
-    mut news: impl FnMut(News),
+    news: impl FnMut(News),
 ) -> Login {
     let client = shown(&hello.client);
     if hello.user.is_some() {
@@ -187,35 +187,34 @@ fn decide(
         Origin::Unix(who) => return Login::In { who: who.clone(), client },
         Origin::Tls { channel, loopback } => (channel, *loopback),
     };
-    let mut lookup = |fingerprint: &Fingerprint| {
-        let found = authorized.lookup(fingerprint, loopback);
-        found.news.into_iter().for_each(&mut news);
-        found.who
-    };
     let key = hello.key.as_deref().and_then(|k| PublicKey::from_base64(k).ok());
-    if let (Some(key), Some(proof)) = (&key, &hello.signature)
-        && let Some(who) = lookup(&key.fingerprint())
-    {
-        return match verify_auth(key, proof, &channel.host_key, None, &channel.exporter) {
-            Ok(()) => Login::In { who, client },
-            Err(e) => {
-                Login::Out(Refused { code: Code::NotAuthorized, text: e.to_string(), key: None })
+    let proof = key.as_ref().zip(hello.signature.as_ref());
+    let proven = proof.map(|(key, _)| key.fingerprint());
+    let listed = hello.keys.iter().take(KEYS_LIMIT).filter(|_| first);
+    let candidates: Vec<Fingerprint> =
+        proven.into_iter().chain(listed.filter_map(|k| k.parse().ok())).collect();
+    let lookup = authorized.lookup(&candidates, loopback);
+    lookup.news.into_iter().for_each(news);
+    match (lookup.found, proof) {
+        (Some((found, who)), Some((key, proof))) if proven == Some(found) => {
+            match verify_auth(key, proof, &channel.host_key, None, &channel.exporter) {
+                Ok(()) => Login::In { who, client },
+                Err(e) => not_authorized(e.to_string()),
             }
-        };
-    }
-    let listed = hello.keys.iter().take(KEYS_LIMIT).filter_map(|k| k.parse::<Fingerprint>().ok());
-    match listed.filter(|_| first).find(|fingerprint| lookup(fingerprint).is_some()) {
-        Some(fingerprint) => Login::Again(Refused {
+        }
+        (Some((found, _)), _) => Login::Again(Refused {
             code: Code::TryKey,
             text: "another of the listed keys is authorized here".into(),
-            key: Some(fingerprint.to_string()),
+            key: Some(found.to_string()),
         }),
-        None => Login::Out(Refused {
-            code: Code::NotAuthorized,
-            text: "none of the client's keys is authorized on this server".into(),
-            key: None,
-        }),
+        (None, _) => {
+            not_authorized("none of the client's keys is authorized on this server".into())
+        }
     }
+}
+
+fn not_authorized(text: String) -> Login {
+    Login::Out(Refused { code: Code::NotAuthorized, text, key: None })
 }
 
 /// A peer's text without control characters, shortened.

@@ -22,13 +22,13 @@ pub mod wait;
 
 pub use crate::sys::process::Usage;
 pub use not_started::{NotStarted, SpawnError};
-pub use pump::{Event, Pump, Stream, StreamEnd, held_pipes};
+pub use pump::{Event, Pump, Stream, StreamEnd};
 pub use scan::{Containment, Scanner};
 pub use signal::Signal;
 pub use spawn::{Spawned, spawn};
 pub use spec::{BaseEnv, Mark, Program, Spec};
 pub use stop::{Stopped, TERM_GRACE, count_left, stop, stop_leftovers};
-pub use wait::{Child, End, Exit, adopt};
+pub use wait::{Child, End, adopt};
 
 #[cfg(test)]
 mod testing;

@@ -11,7 +11,6 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -336,37 +335,10 @@ impl Pump {
     }
 }
 
-/// Pipes that are read into nothing now.
-static HELD_PIPES: AtomicUsize = AtomicUsize::new(0);
-
-/// How many pipes of ended runs are still held and read into nothing.
-#[must_use]
-pub fn held_pipes() -> usize {
-    HELD_PIPES.load(Ordering::Relaxed)
-}
-
-/// One in [`HELD_PIPES`].
-struct Held;
-
-impl Held {
-    fn new() -> Self {
-        HELD_PIPES.fetch_add(1, Ordering::Relaxed);
-        Self
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        HELD_PIPES.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// Reads a held pipe into nothing until end of file, so that its writers neither block nor die of
 /// SIGPIPE.
 fn sink_until_eof(pipe: Receiver) {
-    let held = Held::new();
     tokio::spawn(async move {
-        let _held = held;
         while pipe.readable().await.is_ok() {
             // On the worker's stack, for the time of one call: a waiting sink has no buffer.
             match pipe.try_read(&mut [0; SINK_PIECE]) {

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use super::signal::Signal;
 use super::spec::{MARK_VARIABLE, Mark};
-use crate::sys::process::{Pid, ProcessRef, gone, group_of, has_ended, is_executing};
+use crate::sys::process::{Pid, ProcessRef, gone, group_of, has_ended, is_executing, orphans};
 
 /// Most bytes of a process's environment that are looked at. The kernel lets arguments and
 /// environment have 6 MiB together (execve(2)), so what a program was given is seen whole.
@@ -60,6 +60,9 @@ pub(super) struct Target {
 pub(super) enum Action {
     /// Count it.
     Count,
+    /// Count it after the end of the main process: without a pass, if nothing of it is among the
+    /// [`orphans`].
+    CountLeft,
     /// Signal those outside the process group, whose members the caller signals in one call.
     SignalOutsiders(Signal),
 }
@@ -73,10 +76,10 @@ pub(super) struct Found {
     pub(super) containment: Containment,
 }
 
-struct Request {
+pub(super) struct Request {
     target: Target,
     action: Action,
-    answer: oneshot::Sender<io::Result<Found>>,
+    pub(super) answer: oneshot::Sender<io::Result<Found>>,
 }
 
 /// The thread that looks; it ends with the last clone.
@@ -94,9 +97,9 @@ impl Scanner {
         Ok(Self(requests))
     }
 
-    /// One that never answers, as long as what comes with it is kept.
+    /// One that answers as the test does: never, while what comes with it is only kept.
     #[cfg(test)]
-    pub(super) fn deaf() -> (Self, impl Sized) {
+    pub(super) fn played() -> (Self, Receiver<Request>) {
         let (requests, waiting) = mpsc::channel();
         (Self(requests), waiting)
     }
@@ -114,8 +117,47 @@ fn serve(waiting: &Receiver<Request>) {
     let mut environ = Environ::default();
     while let Ok(first) = waiting.recv() {
         let requests: Vec<_> = std::iter::once(first).chain(waiting.try_iter()).collect();
-        answer_all(requests, &mut environ);
+        let requests = answer_nothing_left(requests, &mut environ);
+        if !requests.is_empty() {
+            answer_all(requests, &mut environ);
+        }
     }
+}
+
+/// Answers those whose runs have left nothing, and gives back the others.
+fn answer_nothing_left(requests: Vec<Request>, environ: &mut Environ) -> Vec<Request> {
+    let asks = |request: &Request| matches!(request.action, Action::CountLeft);
+    if !requests.iter().any(asks) {
+        return requests;
+    }
+    // Executing, not to be seen, or not to be listed: the pass decides.
+    let Ok(left) = whose_orphans(environ) else { return requests };
+    let has_left = |target: &Target| {
+        left.iter().any(|&(group, mark)| group == target.group || mark == Some(target.mark))
+    };
+    let (done, rest): (Vec<_>, Vec<_>) =
+        requests.into_iter().partition(|request| asks(request) && !has_left(&request.target));
+    for request in done {
+        let nothing =
+            Found { processes: Vec::new(), watch: Vec::new(), containment: Containment::Marks };
+        // Who has stopped waiting does not need it.
+        let _ = request.answer.send(Ok(nothing));
+    }
+    rest
+}
+
+/// Process groups and marks of what this process has adopted.
+fn whose_orphans(environ: &mut Environ) -> io::Result<Vec<(Option<Pid>, Option<Mark>)>> {
+    let mut found = Vec::new();
+    for pid in orphans()? {
+        let group = group_of(pid);
+        match environ.look(pid) {
+            Ok(mark) => found.push((group, mark)),
+            Err(e) if gone(&e) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(found)
 }
 
 /// One pass for all that wait.
@@ -261,7 +303,7 @@ fn owner(pid: Pid) -> Option<u32> {
 
 /// Reads environments; keeps its buffer.
 #[derive(Default)]
-pub(super) struct Environ(Vec<u8>);
+struct Environ(Vec<u8>);
 
 impl Environ {
     /// The mark that a process was given; none if it belongs to no run. The first counts, as for
@@ -269,7 +311,7 @@ impl Environ {
     /// the run is root's, and only it could hand on the mark, as `su` and `setpriv` do.
     ///
     /// `WouldBlock` says that the process is executing something just now: look again.
-    pub(super) fn look(&mut self, pid: Pid) -> io::Result<Option<Mark>> {
+    fn look(&mut self, pid: Pid) -> io::Result<Option<Mark>> {
         if self.read(pid)? == Some(0) {
             if is_executing(pid)? {
                 return Err(io::ErrorKind::WouldBlock.into());

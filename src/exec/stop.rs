@@ -3,20 +3,27 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use tokio::time::timeout;
+use tracing::warn;
 
-use super::scan::{Action, Containment, Environ, Found, Scanner, Target};
+use super::scan::{Action, Containment, Found, Scanner, Target};
 use super::signal::Signal;
 use super::spec::Mark;
 use super::wait::Child;
-use crate::sys::process::{ProcessRef, gone, group_of, orphans, watch};
+use crate::sys::process::{ProcessRef, has_ended, orphans, watch};
 
 /// Time between SIGTERM and SIGKILL.
 pub const TERM_GRACE: Duration = Duration::from_secs(5);
-/// Time for processes to vanish after SIGKILL; those in uninterruptible sleep do not.
+/// Time for processes to vanish after SIGKILL; those in uninterruptible sleep do not. What is left
+/// then is counted as it was last seen.
 pub const KILL_GRACE: Duration = Duration::from_secs(2);
+/// Time for the passes of SIGSTOP before SIGKILL.
+const FREEZE_LIMIT: Duration = Duration::from_secs(1);
+/// Time for counting what a run has left.
+const COUNT_LIMIT: Duration = Duration::from_secs(2);
 /// Most passes of SIGSTOP: what starts processes faster than this is killed in the running.
 const FREEZE_PASSES: usize = 16;
 
@@ -31,7 +38,8 @@ pub struct Stopped {
 
 /// Stops a run: its main process and all that it has started, which get `grace` ([`TERM_GRACE`])
 /// from SIGTERM to SIGKILL. Returns when the main process has ended and nothing is left, at the
-/// latest [`KILL_GRACE`] after SIGKILL; what is left then is counted.
+/// latest [`KILL_GRACE`] after SIGKILL; what is left then is counted, or, if the system has not let
+/// itself be looked at by then, the main process alone.
 ///
 /// Cancel safe: to hurry, drop it and call it again with a shorter `grace`.
 ///
@@ -62,24 +70,21 @@ pub async fn stop_leftovers(
 ///
 /// A pass over `/proc` would cost each run milliseconds. When the main process has ended, whatever
 /// it left has an ancestor, or is one, that was handed to the nearest subreaper: this process, after
-/// `sys::process::prepare`. So the pass is made only if one of the children that nobody here started
-/// belongs to the run; if the system does not tell these children, it is always made.
+/// `sys::process::prepare`. So nothing is looked at unless there are children that nobody here
+/// started, and the pass is made only if one of them belongs to the run; if the system does not tell
+/// these children, it is always made. It takes at most two seconds: after that the count is of what
+/// is known without looking.
 ///
 /// # Errors
 /// As [`stop`].
 pub async fn count_left(child: &Child, scanner: &Scanner) -> io::Result<Stopped> {
-    let target = target_of(child);
-    if nothing_adopted(&target) {
+    if orphans().is_ok_and(|orphans| orphans.is_empty()) {
         return Ok(Stopped { left_running: 0, containment: Containment::Marks });
     }
-    count(scanner, target).await
-}
-
-/// A count that does not wait for ever for those that cannot be looked at.
-async fn count(scanner: &Scanner, target: Target) -> io::Result<Stopped> {
-    match timeout(KILL_GRACE, scanner.scan(target, Action::Count)).await {
+    let tree = Tree { scanner, target: target_of(child), child: Some(child) };
+    match timeout(COUNT_LIMIT, scanner.scan(tree.target, Action::CountLeft)).await {
         Ok(found) => Ok(stopped(&found?)),
-        Err(_) => Ok(Stopped { left_running: 0, containment: Containment::Group }),
+        Err(_) => tree.unseen(),
     }
 }
 
@@ -88,22 +93,21 @@ fn target_of(child: &Child) -> Target {
     Target { mark: child.mark(), group: Some(process.pid), not_before: process.start_time }
 }
 
-fn nothing_adopted(target: &Target) -> bool {
-    let mut environ = Environ::default();
-    let foreign = |&pid: &_| {
-        group_of(pid) != target.group
-            && match environ.look(pid) {
-                Ok(mark) => mark != Some(target.mark),
-                // Executing, or not to be seen: the pass decides.
-                Err(e) => gone(&e),
-            }
-    };
-    orphans().is_ok_and(|orphans| orphans.iter().all(foreign))
+fn stopped(found: &Found) -> Stopped {
+    counted(found.processes.len(), found.containment)
 }
 
-fn stopped(found: &Found) -> Stopped {
-    let left_running = u32::try_from(found.processes.len()).unwrap_or(u32::MAX);
-    Stopped { left_running, containment: found.containment }
+fn counted(left: usize, containment: Containment) -> Stopped {
+    Stopped { left_running: u32::try_from(left).unwrap_or(u32::MAX), containment }
+}
+
+/// Whether a process is still there, as far as can be said; a zombie is not.
+fn is_left(process: &ProcessRef) -> bool {
+    match process.open() {
+        Ok(Some(pidfd)) => !has_ended(&pidfd).unwrap_or(false),
+        Ok(None) => false,
+        Err(_) => true,
+    }
 }
 
 /// A run being stopped.
@@ -122,21 +126,32 @@ impl Tree<'_> {
             return Ok(gone);
         }
         // Looking may take for ever: the environment of a process that waits for a dead network disk
-        // cannot be read. The group is signalled before anybody looks.
-        let frozen = timeout(KILL_GRACE, self.freeze()).await;
-        let killed = timeout(KILL_GRACE, self.signal(Signal::KILL)).await;
-        let (Ok(frozen), Ok(killed)) = (frozen, killed) else { return self.unseen() };
-        killed?;
-        frozen?;
-        match timeout(KILL_GRACE, self.killed()).await {
+        // cannot be read. The group is signalled before anybody looks, and what goes wrong here goes
+        // wrong again below.
+        let _ = timeout(FREEZE_LIMIT, self.freeze()).await;
+        let mut seen = None;
+        match timeout(KILL_GRACE, self.killed(&mut seen)).await {
             Ok(gone) => gone,
-            Err(_) => count(self.scanner, self.target).await,
+            Err(_) => self.left(seen),
         }
+    }
+
+    /// What is left of that which was last seen.
+    fn left(&self, seen: Option<Found>) -> io::Result<Stopped> {
+        let Some(found) = seen else { return self.unseen() };
+        let left = found.processes.iter().filter(|process| is_left(process)).count();
+        Ok(counted(left, found.containment))
     }
 
     /// What can be said without looking.
     fn unseen(&self) -> io::Result<Stopped> {
         let left_running = u32::from(!self.main_ended()?);
+        let pid = self.child.map(|child| child.process().pid.as_raw_nonzero());
+        warn!(
+            pid,
+            left_running,
+            "the processes of a run could not be looked at in time; no more than its main process is counted"
+        );
         Ok(Stopped { left_running, containment: Containment::Group })
     }
 
@@ -165,19 +180,21 @@ impl Tree<'_> {
             if main_ended && found.processes.is_empty() {
                 return Ok(stopped(&found));
             }
-            self.ended(found).await?;
+            self.ended(found.watch).await?;
         }
     }
 
-    /// As [`Self::gone`], killing what is found on the way.
-    async fn killed(&self) -> io::Result<Stopped> {
+    /// As [`Self::gone`], killing what is found on the way, of which the last is put into `seen`.
+    async fn killed(&self, seen: &mut Option<Found>) -> io::Result<Stopped> {
         loop {
             let main_ended = self.main_ended()?;
-            let found = self.signal(Signal::KILL).await?;
+            let mut found = self.signal(Signal::KILL).await?;
             if main_ended && found.processes.is_empty() {
                 return Ok(stopped(&found));
             }
-            self.ended(found).await?;
+            let watched = std::mem::take(&mut found.watch);
+            *seen = Some(found);
+            self.ended(watched).await?;
         }
     }
 
@@ -186,11 +203,11 @@ impl Tree<'_> {
     }
 
     /// Waits for the end of the main process and of what was found.
-    async fn ended(&self, found: Found) -> io::Result<()> {
+    async fn ended(&self, watched: Vec<OwnedFd>) -> io::Result<()> {
         if let Some(child) = self.child {
             child.exited().await?;
         }
-        for pidfd in found.watch {
+        for pidfd in watched {
             watch(pidfd)?.readable().await?.retain_ready();
         }
         Ok(())

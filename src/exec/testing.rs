@@ -1,11 +1,14 @@
 //! What the tests of this folder share.
 
+use std::io::{self, Write};
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
+use tracing::subscriber::DefaultGuard;
 
 use super::{BaseEnv, Child, End, Event, Mark, Program, Pump, Spawned, Spec, Stream, StreamEnd};
 use crate::sys::process::{Pid, ProcessRef, has_ended};
@@ -65,7 +68,7 @@ pub(super) async fn follow(spawned: Spawned, wait_eof: bool) -> Outcome {
             },
         }
     }
-    let end = child.exited().await.unwrap().end;
+    let end = child.exited().await.unwrap();
     Outcome { end, out, err, ends, child }
 }
 
@@ -112,4 +115,33 @@ pub(super) fn marked(mark: Mark) -> Vec<String> {
         .filter(|dir| holds(dir))
         .map(|dir| dir.display().to_string())
         .collect()
+}
+
+/// What this thread has logged.
+#[derive(Clone, Default)]
+pub(super) struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    pub(super) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Keeps what this thread logs, for as long as the guard lives.
+pub(super) fn logged() -> (Log, DefaultGuard) {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber =
+        tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    (log, tracing::subscriber::set_default(subscriber))
 }

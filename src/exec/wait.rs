@@ -12,7 +12,7 @@ use rustix::process::{
 };
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::signal::Signal;
 use super::spec::Mark;
@@ -33,15 +33,6 @@ pub enum End {
         /// A core file was written.
         core_dumped: bool,
     },
-}
-
-/// The end and when it was seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Exit {
-    /// How.
-    pub end: End,
-    /// When this process saw it.
-    pub at: Instant,
 }
 
 /// A main process that was started and not yet reaped. Dropped unreaped, it goes on running and is
@@ -86,13 +77,13 @@ impl Child {
     ///
     /// # Errors
     /// Somebody else has reaped it: how it ended cannot be known.
-    pub async fn exited(&self) -> io::Result<Exit> {
+    pub async fn exited(&self) -> io::Result<End> {
         let pidfd = self.pidfd.as_ref().ok_or(Errno::CHILD)?;
         loop {
             // Costs no system call before the end, however often it is asked.
             let mut ready = pidfd.readable().await?;
             if let Some(end) = self.ended()? {
-                return Ok(Exit { end, at: Instant::now() });
+                return Ok(end);
             }
             ready.clear_ready();
         }

@@ -108,8 +108,8 @@ pub enum News {
 /// The answer to one question.
 #[derive(Debug)]
 pub struct Lookup {
-    /// Who it is; none if the key is not let in.
-    pub who: Option<Identity>,
+    /// The first of the keys that is let in, and who its holder is.
+    pub found: Option<(Fingerprint, Identity)>,
     /// What has come up in the files since the last question.
     pub news: Vec<News>,
 }
@@ -129,18 +129,23 @@ impl Authorized {
         Self { local: local.fingerprint(), files: Mutex::new(files) }
     }
 
-    /// Who the holder of the key is, should the peer prove that it holds it. `loopback`: the peer is on this machine.
+    /// The first of `keys` that is let in, and who its holder is, should the peer prove that it holds it.
+    /// `loopback`: the peer is on this machine. However many keys are asked for, each file is looked at
+    /// once.
     #[must_use]
-    pub fn lookup(&self, key: &Fingerprint, loopback: bool) -> Lookup {
-        let (listed, news) = self.with_files(|files| {
-            files.iter().find_map(|file| file.find(key)).map(|entry| entry.comment.clone())
+    pub fn lookup(&self, keys: &[Fingerprint], loopback: bool) -> Lookup {
+        let (found, news) = self.with_files(|files| {
+            keys.iter().find_map(|key| Some((*key, self.who(files, key, loopback)?)))
         });
-        let who = if loopback && *key == self.local {
-            Some(Identity::Local { uid: euid() })
-        } else {
-            listed.map(|comment| Identity::Key { fingerprint: *key, comment })
-        };
-        Lookup { who, news }
+        Lookup { found, news }
+    }
+
+    fn who(&self, files: &[Watched], key: &Fingerprint, loopback: bool) -> Option<Identity> {
+        if loopback && *key == self.local {
+            return Some(Identity::Local { uid: euid() });
+        }
+        let entry = files.iter().find_map(|file| file.find(key))?;
+        Some(Identity::Key { fingerprint: *key, comment: entry.comment.clone() })
     }
 
     /// How many keys the files let in, the local identity aside: a server that others can reach

@@ -1,5 +1,6 @@
 //! The engine of one run: its pipes, its end and its stop, driven by one task.
 
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -14,10 +15,10 @@ use super::clock::{self, millis};
 use super::record::Recorder;
 use super::run::{Orders, Run};
 use super::stdin::Next;
-use crate::exec::{self, Child, Event, Pump, Scanner, Signal, Spawned, StreamEnd};
+use crate::exec::{self, Child, Event, Pump, Scanner, Signal, Spawned};
 use crate::proto::frame::BODY_LIMIT;
 use crate::proto::header::Stream;
-use crate::proto::verdict::{Containment, End, StopBy, Stopped, StreamEndKind, Usage, Verdict};
+use crate::proto::verdict::{End, StopBy, Stopped, StreamEndKind, Usage, Verdict};
 
 /// Most bytes of one piece of output.
 const PIECE: usize = 256 * 1024;
@@ -51,8 +52,7 @@ pub struct Engine {
     course: Course,
 }
 
-/// What has happened to a run so far.
-#[derive(Debug)]
+/// What has happened to a run so far. Debug does not show output: it may hold secrets.
 struct Course {
     terms: Terms,
     started: Instant,
@@ -85,6 +85,20 @@ enum Stop {
     NotAsked,
     Running(Stopped),
     Done(Stopped, exec::Stopped),
+}
+
+impl fmt::Debug for Course {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Course")
+            .field("terms", &self.terms)
+            .field("started", &self.started_at)
+            .field("buffer", &format_args!("{} bytes", self.buffer.len()))
+            .field("main", &self.main)
+            .field("stop", &self.stop)
+            .field("ends", &self.ends)
+            .field("output_over", &self.output_over)
+            .finish_non_exhaustive()
+    }
 }
 
 type Stopping<'a> = Pin<Box<dyn Future<Output = io::Result<exec::Stopped>> + Send + 'a>>;
@@ -135,8 +149,8 @@ impl Engine {
             }
             let timer = course.timer(&orders);
             tokio::select! {
-                exit = child.exited(), if course.main == Main::Runs => {
-                    course.main_ended(exit.ok().map(|e| e.end));
+                end = child.exited(), if course.main == Main::Runs => {
+                    course.main_ended(end.ok());
                     course.output_failed(&pump.main_ended());
                 }
                 event = pump.next(orders.room.min(course.reach), &mut course.buffer), if reading => {
@@ -234,14 +248,14 @@ impl Course {
                 self.reach =
                     if len >= self.reach { (self.reach * 4).min(PIECE) } else { self.reach };
                 let time_ms = millis(self.started.elapsed());
-                let piece = self.recorder.output(wire(stream), &self.buffer, time_ms);
+                let piece = self.recorder.output(stream.into(), &self.buffer, time_ms);
                 self.buffer.clear();
                 match piece {
                     Ok(frames) => run.record(frames),
                     Err(_) => self.output_over = true,
                 }
             }
-            Ok(Event::End { stream, end }) => self.ends.push((wire(stream), end.into())),
+            Ok(Event::End { stream, end }) => self.ends.push((stream.into(), end.into())),
             Ok(Event::Done) => self.output_over = true,
             Err(e) => self.output_failed(&Err(e)),
         }
@@ -365,40 +379,16 @@ fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     a.into_iter().chain(b).min()
 }
 
-fn wire(stream: exec::Stream) -> Stream {
-    match stream {
-        exec::Stream::Out => Stream::Stdout,
-        exec::Stream::Err => Stream::Stderr,
-        exec::Stream::Both => Stream::Both,
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl From<StreamEnd> for StreamEndKind {
-    fn from(end: StreamEnd) -> Self {
-        match end {
-            StreamEnd::Eof => Self::Eof,
-            StreamEnd::Held => Self::Held,
-        }
-    }
-}
-
-impl From<exec::End> for End {
-    fn from(end: exec::End) -> Self {
-        match end {
-            exec::End::Exited { code } => Self::Exited { code },
-            exec::End::Signaled { signal, core_dumped } => {
-                // Linux numbers its signals 1 to 64.
-                Self::Signaled { signal: u8::try_from(signal).unwrap_or(u8::MAX), core_dumped }
-            }
-        }
-    }
-}
-
-impl From<exec::Containment> for Containment {
-    fn from(containment: exec::Containment) -> Self {
-        match containment {
-            exec::Containment::Group => Self::Group,
-            exec::Containment::Marks => Self::Marks,
-        }
+    #[tokio::test]
+    async fn debug_shows_no_output() {
+        let terms = Terms { deadline: None, grace: Duration::ZERO, wait_eof: false, merge: false };
+        let mut course = Course::new(terms);
+        course.buffer.extend_from_slice(b"hunter2");
+        let shown = format!("{course:?}");
+        assert!(shown.contains("7 bytes") && !shown.contains("hunter2"), "{shown}");
     }
 }

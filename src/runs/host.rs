@@ -20,8 +20,7 @@ use super::journal::{Accepted, Event, Journal, Origin};
 use super::record::encode;
 use super::request::Request;
 use super::run::{Owner, Phase, Run};
-use super::start::code_of;
-use super::table::{Claim, KEEP, Key, Table};
+use super::table::{Burial, Claim, KEEP, Key, Table};
 use crate::exec::{self, BaseEnv, Mark, Scanner, SpawnError};
 use crate::proto::code::Code;
 use crate::proto::header::ServerHeader;
@@ -131,10 +130,11 @@ impl Host {
                 self.start(&run, request, place).map(|(owner, pid)| (owner, pid, false))
             }
             Claim::Existing(run) => attach(&run, request).await,
-            Claim::Past(Code::Buried) | Claim::Buried => {
+            Claim::Past(Code::Buried) => {
                 Err(Denied::Refused(Code::Buried, "this id was given up".into()))
             }
             Claim::Past(code) => Err(Denied::Lost(code)),
+            Claim::Full(full) => Err(Denied::Refused(Code::TooManyRuns, full.to_string())),
             Claim::Refused(code) => Err(Denied::Refused(code, self.why_not(code))),
         }
     }
@@ -149,7 +149,6 @@ impl Host {
     fn why_not(&self, code: Code) -> String {
         match code {
             Code::ShuttingDown => "the server is shutting down".into(),
-            _ if self.places.available_permits() > 0 => "the table of run ids is full".into(),
             _ => format!("the server has {} runs already", self.settings.max_runs),
         }
     }
@@ -194,7 +193,7 @@ impl Host {
         let spawned = match exec::spawn(&spec, &self.base_env, run.key.id.as_str(), mark) {
             Ok(spawned) => spawned,
             Err(SpawnError::NotStarted(e)) => {
-                return Err(self.not_started(&run.key, code_of(&e), e.to_string()));
+                return Err(self.not_started(&run.key, Code::from(&e), e.to_string()));
             }
             Err(SpawnError::Unfollowed(e)) => return Err(self.unfollowed(&run.key, &e)),
         };
@@ -333,7 +332,7 @@ impl Host {
     pub async fn close(&self, identity: &Arc<str>, id: &RunId, first_sent_ago: Duration) -> Closed {
         let key = Key { identity: Arc::clone(identity), id: id.clone() };
         match self.table.bury(&key, first_sent_ago) {
-            Claim::Existing(run) => match run.known().await {
+            Burial::Existing(run) => match run.known().await {
                 Phase::NotStarted { .. } => Closed::NeverStarted,
                 Phase::Lost { code } => Closed::Lost(code),
                 Phase::Starting | Phase::Running { .. } => {
@@ -342,14 +341,14 @@ impl Host {
                     Closed::Run(owner)
                 }
             },
-            Claim::Past(Code::Buried) => Closed::NeverStarted,
-            Claim::Buried | Claim::New(_) => {
+            Burial::Past(Code::Buried) => Closed::NeverStarted,
+            Burial::Buried => {
                 let (run, identity) = (key.id.to_string(), key.identity.to_string());
                 self.note(&Event::Buried { run, identity });
                 Closed::NeverStarted
             }
-            Claim::Past(code) => Closed::Lost(code),
-            Claim::Refused(code) => Closed::Refused(code, "the table of run ids is full".into()),
+            Burial::Past(code) => Closed::Lost(code),
+            Burial::Full(full) => Closed::Refused(Code::TooManyRuns, full.to_string()),
         }
     }
 

@@ -199,7 +199,7 @@ impl Journal {
     /// [`JournalError::Io`], for example on a full disk; no part of the line is then left behind.
     pub fn add(&self, event: &Event) -> Result<Anchor, JournalError> {
         let mut tail = self.tail.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        self.write(&mut tail, event).map_err(|error| JournalError::Io {
+        tail.write(event).map_err(|error| JournalError::Io {
             path: segment_path(&self.folder, tail.segment),
             error,
         })
@@ -224,20 +224,22 @@ impl Journal {
         *tail = next(&tail, &path, carried).map_err(|error| JournalError::Io { path, error })?;
         Ok(())
     }
+}
 
-    #[expect(clippy::unused_self, reason = "a line belongs to its journal")]
-    fn write(&self, tail: &mut Tail, event: &Event) -> io::Result<Anchor> {
-        if tail.torn {
-            tail.file.set_len(tail.length)?;
-            tail.torn = false;
+impl Tail {
+    /// Adds a line, or nothing of it.
+    fn write(&mut self, event: &Event) -> io::Result<Anchor> {
+        if self.torn {
+            self.file.set_len(self.length)?;
+            self.torn = false;
         }
-        let (bytes, anchor) = encode(tail.seq + 1, tail.last, event)?;
-        if let Err(e) = tail.file.write_all(&bytes) {
-            tail.torn = tail.file.set_len(tail.length).is_err();
+        let (bytes, anchor) = encode(self.seq + 1, self.last, event)?;
+        if let Err(e) = self.file.write_all(&bytes) {
+            self.torn = self.file.set_len(self.length).is_err();
             return Err(e);
         }
-        tail.length += bytes.len() as u64;
-        (tail.seq, tail.last) = (anchor.seq, Some(anchor.hash));
+        self.length += bytes.len() as u64;
+        (self.seq, self.last) = (anchor.seq, Some(anchor.hash));
         Ok(anchor)
     }
 }

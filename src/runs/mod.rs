@@ -10,6 +10,6 @@ pub mod record;
 pub mod recover;
 pub mod request;
 pub mod run;
-pub mod start;
 pub mod stdin;
 pub mod table;
+mod wire;

@@ -1,5 +1,6 @@
 //! One foreground run, as its engine and the connection of its owner share it.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -115,8 +116,8 @@ pub struct Owner {
 #[error("another connection has taken this run over")]
 pub struct TakenOver;
 
-/// What the owner's connection has to send.
-#[derive(Debug, Default)]
+/// What the owner's connection has to send. Debug does not show the frames: output may hold secrets.
+#[derive(Default)]
 pub struct Outgoing {
     /// Frames of the record, in order.
     pub frames: Vec<Bytes>,
@@ -130,6 +131,19 @@ pub struct Outgoing {
     pub stdin_closed: bool,
     /// Whether `frames` ends with the verdict.
     pub ended: bool,
+}
+
+impl fmt::Debug for Outgoing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outgoing")
+            .field("frames", &self.frames.len())
+            .field("last", &self.last)
+            .field("gap", &self.gap)
+            .field("grant", &self.grant)
+            .field("stdin_closed", &self.stdin_closed)
+            .field("ended", &self.ended)
+            .finish()
+    }
 }
 
 impl Run {
@@ -431,5 +445,17 @@ impl Drop for Owner {
             drop(shared);
             self.run.engine.notify_one();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_no_output() {
+        let frames = vec![Bytes::from_static(b"hunter2")];
+        let shown = format!("{:?}", Outgoing { frames, last: 41, ..Outgoing::default() });
+        assert!(shown.contains("41") && !shown.contains("hunter2"), "{shown}");
     }
 }

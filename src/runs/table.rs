@@ -17,7 +17,9 @@ pub const KEEP: Duration = Duration::from_secs(600);
 /// through 45 s of silence, so a request that the network holds back for longer has no way in.
 pub const REMEMBER: Duration = Duration::from_secs(60);
 /// Most ids in the table. When it is full new runs are refused rather than old ones forgotten.
-pub const IDS_LIMIT: usize = 262_144;
+pub const IDS_LIMIT: usize = 1_048_576;
+/// Most ids of one identity, so that none fills the table for the others.
+pub const IDENTITY_IDS_LIMIT: usize = 262_144;
 
 /// An id under the identity that claimed it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,10 +48,38 @@ pub enum Claim<R> {
     Existing(Arc<R>),
     /// It cannot be claimed, and nothing can be said about what it did.
     Past(Code),
-    /// It is free, and is not to be claimed now: see the code.
+    /// It is free, and there is no room for it.
+    Full(Full),
+    /// It is free, and its run may not be made, for the reason that the caller gave.
     Refused(Code),
+}
+
+/// The answer to giving an id up.
+#[derive(Debug)]
+pub enum Burial<R> {
     /// It was free, and is given up from now on.
     Buried,
+    /// It is this run's.
+    Existing(Arc<R>),
+    /// It is over, and nothing can be said about what it did.
+    Past(Code),
+    /// It is free, and there is no room for it.
+    Full(Full),
+}
+
+/// Why there is no room for another id. Some are forgotten as time goes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Full {
+    /// The identity has its share.
+    #[error(
+        "this identity has {IDENTITY_IDS_LIMIT} run ids that are still remembered, which is the limit; try again in a minute"
+    )]
+    Identity,
+    /// All identities together have all that there are.
+    #[error(
+        "the server still remembers {IDS_LIMIT} run ids, which is the limit; try again in a minute"
+    )]
+    Table,
 }
 
 /// The table of one server.
@@ -63,6 +93,8 @@ pub struct Table<R> {
 #[derive(Debug)]
 struct Inner<R> {
     entries: HashMap<Key, Entry<R>>,
+    /// How many of them each identity has; never 0.
+    shares: HashMap<Arc<str>, usize>,
     /// When to forget what is past, soonest first.
     expiry: BTreeSet<(Instant, Key)>,
     live: usize,
@@ -72,7 +104,12 @@ impl<R> Table<R> {
     /// An empty table. Of ids first sent before `memory_begins` (time since boot) it knows nothing.
     #[must_use]
     pub fn new(memory_begins: Duration) -> Self {
-        let inner = Inner { entries: HashMap::new(), expiry: BTreeSet::new(), live: 0 };
+        let inner = Inner {
+            entries: HashMap::new(),
+            shares: HashMap::new(),
+            expiry: BTreeSet::new(),
+            live: 0,
+        };
         Self { inner: Mutex::new(inner), memory_begins }
     }
 
@@ -92,14 +129,16 @@ impl<R> Table<R> {
             None if self.may_have_forgotten(first_sent_ago) => {
                 return Claim::Past(Code::BeforeMemory);
             }
-            None if inner.entries.len() >= IDS_LIMIT => return Claim::Refused(Code::TooManyRuns),
             None => {}
+        }
+        if let Some(full) = inner.full(&key.identity) {
+            return Claim::Full(full);
         }
         let run = match make() {
             Ok(run) => run,
             Err(code) => return Claim::Refused(code),
         };
-        inner.entries.insert(key.clone(), Entry::Live(Arc::clone(&run)));
+        inner.insert(key.clone(), Entry::Live(Arc::clone(&run)));
         inner.live += 1;
         Claim::New(run)
     }
@@ -112,19 +151,22 @@ impl<R> Table<R> {
 
     /// Gives an id up. Buries it if it is free, so that a late request finds it taken; otherwise
     /// says what it stands for.
-    pub fn bury(&self, key: &Key, first_sent_ago: Duration) -> Claim<R> {
+    pub fn bury(&self, key: &Key, first_sent_ago: Duration) -> Burial<R> {
         let mut inner = self.lock();
         inner.expire();
         match inner.entries.get(key) {
-            Some(Entry::Live(run)) => Claim::Existing(Arc::clone(run)),
-            Some(Entry::Past(code)) => Claim::Past(*code),
-            None if self.may_have_forgotten(first_sent_ago) => Claim::Past(Code::BeforeMemory),
-            None if inner.entries.len() >= IDS_LIMIT => Claim::Refused(Code::TooManyRuns),
-            None => {
-                inner.remember(key, Code::Buried, REMEMBER);
-                Claim::Buried
+            Some(Entry::Live(run)) => return Burial::Existing(Arc::clone(run)),
+            Some(Entry::Past(code)) => return Burial::Past(*code),
+            None if self.may_have_forgotten(first_sent_ago) => {
+                return Burial::Past(Code::BeforeMemory);
             }
+            None => {}
         }
+        if let Some(full) = inner.full(&key.identity) {
+            return Burial::Full(full);
+        }
+        inner.remember(key.clone(), Code::Buried, REMEMBER);
+        Burial::Buried
     }
 
     /// A run is over and its client knows how it ended.
@@ -141,19 +183,20 @@ impl<R> Table<R> {
         let mut inner = self.lock();
         if let Some(Entry::Live(_)) = inner.entries.get(key) {
             inner.live -= 1;
-            inner.remember(key, code, keep);
+            inner.remember(key.clone(), code, keep);
         }
     }
 
-    /// What a server before this one left behind; kept as long as this server lives.
+    /// What a server before this one left behind, whatever the limits; kept for a client that may still
+    /// ask.
     pub fn inherit(&self, key: Key, code: Code) {
-        self.lock().entries.insert(key, Entry::Past(code));
+        self.lock().remember(key, code, KEEP);
     }
 
     /// A run could not be started: its id is free again.
     pub fn release(&self, key: &Key) {
         let mut inner = self.lock();
-        if let Some(Entry::Live(_)) = inner.entries.remove(key) {
+        if let Some(Entry::Live(_)) = inner.remove(key) {
             inner.live -= 1;
         }
     }
@@ -180,118 +223,48 @@ impl<R> Table<R> {
 }
 
 impl<R> Inner<R> {
-    fn remember(&mut self, key: &Key, code: Code, keep: Duration) {
-        self.entries.insert(key.clone(), Entry::Past(code));
-        self.expiry.insert((Instant::now() + keep, key.clone()));
+    /// Whether there is no room for another id of this identity.
+    fn full(&self, identity: &str) -> Option<Full> {
+        let share = self.shares.get(identity).copied().unwrap_or_default();
+        if share >= IDENTITY_IDS_LIMIT {
+            Some(Full::Identity)
+        } else {
+            (self.entries.len() >= IDS_LIMIT).then_some(Full::Table)
+        }
+    }
+
+    fn insert(&mut self, key: Key, entry: Entry<R>) {
+        let identity = Arc::clone(&key.identity);
+        if self.entries.insert(key, entry).is_none() {
+            *self.shares.entry(identity).or_default() += 1;
+        }
+    }
+
+    fn remove(&mut self, key: &Key) -> Option<Entry<R>> {
+        let removed = self.entries.remove(key)?;
+        if let Some(share) = self.shares.get_mut(&key.identity) {
+            *share -= 1;
+            if *share == 0 {
+                self.shares.remove(&key.identity);
+            }
+        }
+        Some(removed)
+    }
+
+    fn remember(&mut self, key: Key, code: Code, keep: Duration) {
+        self.insert(key.clone(), Entry::Past(code));
+        self.expiry.insert((Instant::now() + keep, key));
     }
 
     fn expire(&mut self) {
         let now = Instant::now();
         while self.expiry.first().is_some_and(|(at, _)| *at <= now) {
             if let Some((_, key)) = self.expiry.pop_first() {
-                self.entries.remove(&key);
+                self.remove(&key);
             }
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn key(identity: &str, id: &str) -> Key {
-        Key { identity: identity.into(), id: RunId::new(id).unwrap() }
-    }
-
-    fn table() -> Table<u8> {
-        Table::new(Duration::ZERO)
-    }
-
-    const NOW: Duration = Duration::ZERO;
-
-    #[tokio::test(start_paused = true)]
-    async fn an_id_is_claimed_once_and_remembered_past_its_end() {
-        let table = table();
-        assert!(matches!(table.claim(&key("a", "x"), NOW, || Ok(Arc::new(1))), Claim::New(_)));
-        assert!(
-            matches!(table.claim(&key("a", "x"), NOW, || Ok(Arc::new(2))), Claim::Existing(r) if *r == 1)
-        );
-        assert!(matches!(table.claim(&key("b", "x"), NOW, || Ok(Arc::new(3))), Claim::New(_)));
-        table.confirm(&key("a", "x"));
-        tokio::time::advance(REMEMBER - Duration::from_millis(1)).await;
-        assert!(matches!(
-            table.claim(&key("a", "x"), NOW, || Ok(Arc::new(4))),
-            Claim::Past(Code::Forgotten)
-        ));
-        tokio::time::advance(Duration::from_millis(1)).await;
-        assert!(matches!(table.claim(&key("a", "x"), NOW, || Ok(Arc::new(5))), Claim::New(_)));
-        assert_eq!(table.live_count(), 2);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_end_that_nobody_confirmed_is_remembered_as_long_as_its_client_may_ask() {
-        let table = table();
-        for (n, id) in ["x", "y"].into_iter().enumerate() {
-            table.claim(&key("a", id), NOW, || Ok(Arc::new(u8::try_from(n).unwrap())));
-        }
-        table.end(&key("a", "x"), Code::Forgotten);
-        table.confirm(&key("a", "y"));
-        let ago = KEEP - Duration::from_millis(1);
-        tokio::time::advance(ago).await;
-        let again = table.claim(&key("a", "x"), ago, || Ok(Arc::new(2)));
-        assert!(matches!(again, Claim::Past(Code::Forgotten)), "{again:?}");
-    }
-
-    #[tokio::test]
-    async fn what_may_have_been_forgotten_is_never_started() {
-        let old = table();
-        assert!(matches!(
-            old.claim(&key("a", "x"), KEEP, || Ok(Arc::new(1))),
-            Claim::Past(Code::BeforeMemory)
-        ));
-        let young: Table<u8> = Table::new(clock::boottime());
-        let ago = Duration::from_secs(1);
-        assert!(matches!(
-            young.claim(&key("a", "x"), ago, || Ok(Arc::new(1))),
-            Claim::Past(Code::BeforeMemory)
-        ));
-        assert!(matches!(young.claim(&key("a", "x"), NOW, || Ok(Arc::new(1))), Claim::New(_)));
-    }
-
-    #[tokio::test]
-    async fn a_buried_id_stays_buried() {
-        let table = table();
-        assert!(matches!(table.bury(&key("a", "x"), NOW), Claim::Buried));
-        assert!(matches!(table.bury(&key("a", "x"), NOW), Claim::Past(Code::Buried)));
-        assert!(matches!(
-            table.claim(&key("a", "x"), NOW, || Ok(Arc::new(1))),
-            Claim::Past(Code::Buried)
-        ));
-        table.claim(&key("a", "y"), NOW, || Ok(Arc::new(1)));
-        assert!(matches!(table.bury(&key("a", "y"), NOW), Claim::Existing(_)));
-    }
-
-    #[tokio::test]
-    async fn a_run_that_did_not_start_frees_its_id() {
-        let table = table();
-        table.claim(&key("a", "x"), NOW, || Ok(Arc::new(1)));
-        table.release(&key("a", "x"));
-        assert!(matches!(table.claim(&key("a", "x"), NOW, || Ok(Arc::new(2))), Claim::New(_)));
-    }
-
-    #[tokio::test]
-    async fn a_full_table_refuses_and_forgets_nothing() {
-        let table = table();
-        for n in 0..IDS_LIMIT {
-            table.inherit(key("a", &n.to_string()), Code::ServerRestarted);
-        }
-        assert!(matches!(
-            table.claim(&key("a", "x"), NOW, || Ok(Arc::new(1))),
-            Claim::Refused(Code::TooManyRuns)
-        ));
-        assert!(matches!(
-            table.claim(&key("a", "0"), NOW, || Ok(Arc::new(1))),
-            Claim::Past(Code::ServerRestarted)
-        ));
-    }
-}
+mod tests;

@@ -185,9 +185,9 @@ fn still_in(shared: &Arc<Shared>, origin: Origin, who: Identity) -> super::reque
     Box::new(move || match (&origin, &who) {
         (Origin::Unix(_), _) | (_, Identity::Local { .. }) => true,
         (Origin::Tls { loopback, .. }, Identity::Key { fingerprint, .. }) => {
-            let lookup = shared.authorized.lookup(fingerprint, *loopback);
+            let lookup = shared.authorized.lookup(&[*fingerprint], *loopback);
             lookup.news.iter().for_each(tell);
-            lookup.who.as_ref() == Some(&who)
+            lookup.found.is_some_and(|(_, found)| found == who)
         }
     })
 }

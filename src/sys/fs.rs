@@ -81,6 +81,14 @@ pub enum FsError {
         /// Its permission bits.
         mode: u32,
     },
+    /// A state folder that even its owner may not fully use, with something in it.
+    #[error("{0} cannot be used by its owner (mode {mode:04o}); run: chmod 700 {0}", path.display())]
+    Locked {
+        /// The folder.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
     /// Something else stands where a folder is needed.
     #[error("{} is not a folder", .0.display())]
     NotAFolder(PathBuf),

@@ -64,8 +64,6 @@ pub enum Terminal {
 /// What was found and remembered at start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Inherited {
-    /// The file mode creation mask that runs inherit.
-    pub umask: u32,
     /// Soft limit of open descriptors; none if unlimited.
     pub open_files: Option<u64>,
     /// The controlling terminal.
@@ -88,10 +86,8 @@ pub fn prepare() -> Result<Inherited, PrepareError> {
     close_on_exec().map_err(PrepareError::Descriptors)?;
     // An old kernel without it only makes counting what a run left behind slower.
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
-    let umask = rustix::process::umask(rustix::fs::Mode::empty());
-    rustix::process::umask(umask);
     let open_files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    Ok(Inherited { umask: umask.bits(), open_files, terminal: give_up_terminal() })
+    Ok(Inherited { open_files, terminal: give_up_terminal() })
 }
 
 /// Handlers are left alone (std has one for stack overflow): exec resets them, but keeps "ignored".
@@ -178,15 +174,6 @@ impl ProcessRef {
     /// `/proc/PID/stat` cannot be read: `NotFound` if there is no such process.
     pub fn of(pid: Pid) -> io::Result<Self> {
         Ok(Self { pid, start_time: start_time(pid)? })
-    }
-
-    /// From a record; none if `pid` is no process id (0 and negatives mean groups in kill(2)).
-    #[must_use]
-    pub fn from_parts(pid: i32, start_time: u64) -> Option<Self> {
-        if pid < 1 {
-            return None;
-        }
-        Pid::from_raw(pid).map(|pid| Self { pid, start_time })
     }
 
     /// A pidfd of exactly this process; none if it is gone. The start time is compared after

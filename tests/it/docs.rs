@@ -49,6 +49,7 @@ fn limits() -> BTreeMap<&'static str, u128> {
         ("KEEP", time(table::KEEP)),
         ("REMEMBER", time(table::REMEMBER)),
         ("IDS_LIMIT", count(table::IDS_LIMIT)),
+        ("IDENTITY_IDS_LIMIT", count(table::IDENTITY_IDS_LIMIT)),
     ])
 }
 

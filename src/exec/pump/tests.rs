@@ -181,7 +181,6 @@ async fn who_holds_a_pipe_lives_on_and_may_write() {
     assert_eq!(outcome.end, End::Exited { code: 0 });
     assert_eq!(outcome.text(), "out\n");
     assert_eq!(outcome.ends, [StreamEnd::Held, StreamEnd::Held]);
-    assert!(held_pipes() >= 2);
     let (gate, told) = (dir.path().join("gate"), dir.path().join("told"));
     let alive = tokio::task::spawn_blocking(move || {
         std::fs::write(gate, "go\n").unwrap();

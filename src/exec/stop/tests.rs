@@ -1,10 +1,12 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 use super::*;
-use crate::exec::testing::{is_gone, marked, pid_line, run, shell, spawn, until, within};
+use crate::exec::testing::{is_gone, logged, marked, pid_line, run, shell, spawn, until, within};
 use crate::exec::{End, Spawned, adopt};
 use crate::sys::process::prepare;
 use crate::sys::process::tests::alone;
@@ -29,7 +31,7 @@ async fn stops(text: &str, pids: usize, grace: Duration) -> Spawned {
 }
 
 async fn end(spawned: &Spawned) -> End {
-    within(spawned.child.exited()).await.unwrap().end
+    within(spawned.child.exited()).await.unwrap()
 }
 
 #[tokio::test]
@@ -153,12 +155,17 @@ async fn a_subreaper_knows_what_is_left_and_reaps_it() {
     let scanner = scanner();
     let left = within(count_left(&leaves.child, &scanner)).await.unwrap();
     assert_eq!(left.left_running, 1);
-    assert!(!nothing_adopted(&target_of(&leaves.child)));
     let clean = run(&shell("exit 0")).await;
-    until(|| nothing_adopted(&target_of(&clean.child))).await;
-    assert_eq!(orphans().unwrap().len(), 1, "another's is no reason to look");
+    let left = within(count_left(&clean.child, &scanner)).await.unwrap();
+    assert_eq!(left, Stopped { left_running: 0, containment: Containment::Marks });
+    assert_eq!(orphans().unwrap().len(), 1, "another's is not its own");
+    let (deaf, _kept) = Scanner::played();
+    let left = within(count_left(&clean.child, &deaf)).await.unwrap();
+    assert_eq!(left.containment, Containment::Group, "what is there is looked at by the scanner");
     within(stop(&leaves.child, &scanner, TERM_GRACE)).await.unwrap();
     until(|| orphans().unwrap().is_empty()).await;
+    let left = within(count_left(&clean.child, &deaf)).await.unwrap();
+    assert_eq!(left.containment, Containment::Marks, "nothing is there to be looked at");
     for child in [leaves.child, clean.child] {
         assert!(child.ended().unwrap().is_some(), "known zombies stay");
         child.reap().unwrap();
@@ -167,13 +174,57 @@ async fn a_subreaper_knows_what_is_left_and_reaps_it() {
 
 #[tokio::test]
 async fn a_look_that_never_ends_keeps_neither_the_group_alive_nor_the_answer_back() {
-    let (deaf, _kept) = Scanner::deaf();
+    let (deaf, _kept) = Scanner::played();
     let mut spawned = spawn(&shell("sleep 1000 & echo $!; wait"));
     let sleeper = pid_line(&mut spawned.stdout).await;
-    let stopped = within(stop(&spawned.child, &deaf, Duration::ZERO)).await.unwrap();
-    assert_eq!(stopped, Stopped { left_running: 0, containment: Containment::Group });
+    tokio::time::pause();
+    let start = Instant::now();
+    let stopped = stop(&spawned.child, &deaf, Duration::ZERO).await.unwrap();
+    // The timer goes by whole milliseconds.
+    let late = start.elapsed() - (FREEZE_LIMIT + KILL_GRACE);
+    assert!(late < Duration::from_millis(10), "{late:?}");
+    tokio::time::resume();
+    assert_eq!(stopped.containment, Containment::Group);
     assert_eq!(end(&spawned).await, End::Signaled { signal: libc::SIGKILL, core_dumped: false });
     until(|| is_gone(&sleeper)).await;
-    let counted = within(count(&deaf, target_of(&spawned.child))).await.unwrap();
-    assert_eq!(counted.containment, Containment::Group);
+}
+
+/// Each look takes long, and finds a process that nothing ends: this one.
+#[tokio::test(start_paused = true)]
+async fn the_answer_comes_two_seconds_after_sigkill_and_counts_what_was_seen() {
+    let (slow, requests) = Scanner::played();
+    let answers = tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(KILL_GRACE * 3 / 5).await;
+            let this = getpid();
+            while let Ok(request) = requests.try_recv() {
+                let found = Found {
+                    processes: vec![ProcessRef::of(this).unwrap()],
+                    watch: vec![pidfd_open(this, PidfdFlags::empty()).unwrap()],
+                    containment: Containment::Marks,
+                };
+                let _ = request.answer.send(Ok(found));
+            }
+        }
+    });
+    let spawned = spawn(&shell("exec sleep 1000"));
+    let start = Instant::now();
+    let stopped = stop(&spawned.child, &slow, Duration::ZERO).await.unwrap();
+    assert_eq!(start.elapsed(), FREEZE_LIMIT + KILL_GRACE);
+    assert_eq!(stopped, Stopped { left_running: 1, containment: Containment::Marks });
+    answers.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_count_that_cannot_be_made_is_of_the_main_process_and_says_so() {
+    let (deaf, _kept) = Scanner::played();
+    let spawned = spawn(&shell("exec sleep 1000"));
+    let (log, _guard) = logged();
+    let counted = count_left(&spawned.child, &deaf).await.unwrap();
+    assert_eq!(counted, Stopped { left_running: 1, containment: Containment::Group });
+    let pid = spawned.child.process().pid.as_raw_nonzero();
+    let told = log.text();
+    assert!(told.contains("could not be looked at in time"), "{told}");
+    assert!(told.contains(&format!("pid={pid}")) && told.contains("left_running=1"), "{told}");
+    within(stop(&spawned.child, &scanner(), Duration::ZERO)).await.unwrap();
 }

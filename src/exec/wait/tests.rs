@@ -67,7 +67,7 @@ async fn a_running_child_is_not_reaped_and_signals_reach_its_group() {
     );
     spawned.child.signal_group(Signal::KILL).unwrap();
     let exit = within(spawned.child.exited()).await.unwrap();
-    assert_eq!(exit.end, End::Signaled { signal: libc::SIGKILL, core_dumped: false });
+    assert_eq!(exit, End::Signaled { signal: libc::SIGKILL, core_dumped: false });
 }
 
 #[tokio::test]

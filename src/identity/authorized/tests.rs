@@ -27,11 +27,12 @@ impl Fixture {
     }
 
     fn who(&self, key: &PublicKey) -> Option<String> {
-        self.authorized.lookup(&key.fingerprint(), false).who.map(|w| w.to_string())
+        let found = self.authorized.lookup(&[key.fingerprint()], false).found;
+        found.map(|(_, who)| who.to_string())
     }
 
     fn news(&self) -> Vec<String> {
-        let lookup = self.authorized.lookup(&self.local.fingerprint(), false);
+        let lookup = self.authorized.lookup(&[self.local.fingerprint()], false);
         lookup.news.iter().map(ToString::to_string).collect()
     }
 }
@@ -57,13 +58,13 @@ fn the_file_as_it_is_now_decides() {
 fn the_local_identity_counts_over_loopback_only() {
     let f = fixture(false);
     let print = f.local.fingerprint();
-    let local = f.authorized.lookup(&print, true);
-    assert_eq!(local.who, Some(Identity::Local { uid: euid() }));
+    let local = f.authorized.lookup(&[print], true);
+    assert_eq!(local.found, Some((print, Identity::Local { uid: euid() })));
     assert!(local.news.is_empty());
-    assert_eq!(f.authorized.lookup(&print, false).who, None);
+    assert_eq!(f.authorized.lookup(&[print], false).found, None);
     // Listed by the administrator, it is let in as any other key.
     f.write(&f.local.to_string());
-    assert!(matches!(f.authorized.lookup(&print, false).who, Some(Identity::Key { .. })));
+    assert!(matches!(f.authorized.lookup(&[print], false).found, Some((_, Identity::Key { .. }))));
 }
 
 #[test]
@@ -115,6 +116,26 @@ fn a_settled_file_is_not_read_again() {
     *settled = true;
     file.refresh();
     assert_eq!(file.entries().len(), 1, "kept as it was");
+}
+
+#[test]
+fn a_question_about_many_keys_is_answered_from_one_look_at_the_file() {
+    let f = fixture(true);
+    let keys: Vec<_> = (0..5).map(|_| key()).collect();
+    f.write(&format!("{}\n{}\n", keys[4], keys[3]));
+    let inotify = rustix::fs::inotify::init(rustix::fs::inotify::CreateFlags::NONBLOCK).unwrap();
+    let opened = rustix::fs::inotify::WatchFlags::OPEN;
+    rustix::fs::inotify::add_watch(&inotify, &f.path, opened).unwrap();
+    let prints: Vec<_> = keys.iter().map(PublicKey::fingerprint).collect();
+    let (first, _) = f.authorized.lookup(&prints, false).found.unwrap();
+    assert_eq!(first, prints[3], "the first as they were asked for");
+    let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+    let mut events = rustix::fs::inotify::Reader::new(&inotify, &mut buffer);
+    let mut opens = 0;
+    while events.next().is_ok() {
+        opens += 1;
+    }
+    assert_eq!(opens, 1);
 }
 
 #[test]

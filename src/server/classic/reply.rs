@@ -1,5 +1,6 @@
 //! A reply: collected within the limits, then sent in the form of its kind.
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,12 +32,19 @@ pub(super) enum Overflow {
     Memory(usize),
 }
 
-/// Bytes that are counted against the memory of all connections for as long as they are kept.
-#[derive(Debug, Default)]
+/// Bytes that are counted against the memory of all connections for as long as they are kept. Debug does
+/// not show them: output may hold secrets.
+#[derive(Default)]
 struct Kept {
     bytes: Vec<u8>,
     /// One permit for each byte; `None` if there is none or they are not counted.
     permit: Option<OwnedSemaphorePermit>,
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Kept({} bytes)", self.bytes.len())
+    }
 }
 
 impl Kept {
@@ -152,4 +160,15 @@ async fn digest(body: &[u8]) -> Digest {
         yield_now().await;
     }
     digest.digest()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_no_output() {
+        let shown = format!("{:?}", Reply(Kept { bytes: b"hunter2".to_vec(), permit: None }));
+        assert_eq!(shown, "Reply(Kept(7 bytes))");
+    }
 }

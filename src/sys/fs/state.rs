@@ -73,7 +73,7 @@ impl StateDir {
     ///
     /// # Errors
     /// A folder on the way is another's or can be written by others; this one is not this user's
-    /// own; it is open to others and already in use for something.
+    /// own; it is open to others, or locked for its owner, and already in use for something.
     pub fn open(path: &Path) -> Result<Self, FsError> {
         Self::open_as(path, euid()).map_err(|e| match e {
             FsError::Owner { .. } => FsError::StateOwner(Box::new(e)),
@@ -163,7 +163,7 @@ impl StateDir {
             return Err(FsError::Owner { path, owner: stat.st_uid, euid });
         }
         if !is_private(&stat) {
-            close_to_others(dir, path)?;
+            make_private(dir, path)?;
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(dir, ".", flags, Mode::empty()).map_err(io("open"))?;
@@ -175,8 +175,9 @@ fn is_private(stat: &Stat) -> bool {
     mode_of(stat) & (ANY_OTHER | 0o700) == 0o700
 }
 
-/// Makes an empty folder private. One with something in it may be somebody's `/tmp` or home.
-fn close_to_others(dir: BorrowedFd<'_>, path: &Path) -> Result<(), FsError> {
+/// Makes an empty folder private. One with something in it may be somebody's `/tmp` or home, or was
+/// locked on purpose.
+fn make_private(dir: BorrowedFd<'_>, path: &Path) -> Result<(), FsError> {
     let io = |action| move |e: Errno| FsError::io(action, path, e);
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let list = rustix::fs::openat(dir, ".", flags, Mode::empty()).map_err(io("open"))?;
@@ -192,7 +193,11 @@ fn close_to_others(dir: BorrowedFd<'_>, path: &Path) -> Result<(), FsError> {
     if is_private(&stat) {
         return Ok(());
     }
-    Err(FsError::Shared { path: path.to_owned(), mode: mode_of(&stat) })
+    let (path, mode) = (path.to_owned(), mode_of(&stat));
+    if mode & ANY_OTHER == 0 {
+        return Err(FsError::Locked { path, mode });
+    }
+    Err(FsError::Shared { path, mode })
 }
 
 impl AsFd for StateDir {

@@ -109,6 +109,27 @@ fn only_an_empty_folder_is_closed_to_others() {
 }
 
 #[test]
+fn a_folder_that_its_owner_cannot_write_is_not_said_to_be_open_to_others() {
+    let (_guard, root) = temp();
+    let state = root.join("state");
+    std::fs::create_dir_all(state.join("something")).unwrap();
+    for mode in [0o500, 0o600, 0o400] {
+        chmod(&state, mode);
+        let opened = StateDir::open(&state);
+        chmod(&state, 0o700);
+        let text = opened.unwrap_err().to_string();
+        // Without the right to search it, only root gets so far as to see its mode.
+        if euid() == 0 || mode == 0o500 {
+            let said = format!(
+                "{0} cannot be used by its owner (mode {mode:04o}); run: chmod 700 {0}",
+                state.display()
+            );
+            assert_eq!(text, said);
+        }
+    }
+}
+
+#[test]
 fn links_are_followed_and_checked() {
     let (_guard, root) = temp();
     std::fs::create_dir(root.join("real")).unwrap();

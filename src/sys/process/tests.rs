@@ -132,16 +132,6 @@ fn a_recycled_pid_is_another_process() {
 }
 
 #[test]
-fn groups_are_no_processes() {
-    for pid in [0, -1, i32::MIN] {
-        assert_eq!(ProcessRef::from_parts(pid, 1), None);
-    }
-    let me = ProcessRef::of(rustix::process::getpid()).unwrap();
-    let pid = me.pid.as_raw_nonzero().get();
-    assert_eq!(ProcessRef::from_parts(pid, me.start_time), Some(me));
-}
-
-#[test]
 fn a_group_is_found_and_a_kernel_thread_has_none() {
     let me = rustix::process::getpid();
     assert_eq!(group_of(me), Some(rustix::process::getpgrp()));

@@ -1,0 +1,66 @@
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use serde_json::json;
+
+use super::*;
+use crate::proto::header::Refusal;
+use crate::runs::credit::Budget;
+use crate::runs::id::RunId;
+use crate::runs::request::Request;
+use crate::runs::run::Run;
+use crate::runs::table::Key;
+
+fn owner() -> Owner {
+    let header = json!({"id": "x", "form": "shell", "words": 1});
+    let request =
+        Request::parse(serde_json::from_value(header).unwrap(), Bytes::from_static(b"x\0"))
+            .unwrap();
+    let key = Key { identity: "local:0".into(), id: RunId::new("x").unwrap() };
+    Arc::new(Run::new(key, request.terms, false, &Arc::new(Budget::new(0)))).take_over()
+}
+
+fn poll(waiting: impl Future<Output = ()>) -> Poll<()> {
+    pin!(waiting).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+fn refusal(text: &str) -> ServerHeader {
+    ServerHeader::Lost(Refusal { run: "x".into(), code: Code::Forgotten, text: text.into() })
+}
+
+/// Or the run would live on, with an owner, for as long as nothing else happens on the connection.
+#[test]
+fn letting_go_of_a_run_wakes_the_one_who_waits_for_its_frames() {
+    let outbox = Outbox::default();
+    outbox.follow(owner(), 0);
+    let (_, current, _) = outbox.take();
+    assert_eq!(poll(outbox.wait(current.as_ref())), Poll::Ready(()), "for the run itself");
+    let mut waiting = pin!(outbox.wait(current.as_ref()));
+    assert_eq!(poll(waiting.as_mut()), Poll::Pending);
+    outbox.leave();
+    assert_eq!(poll(waiting.as_mut()), Poll::Ready(()));
+    assert!(outbox.take().1.is_none());
+}
+
+#[test]
+fn one_answer_over_the_limit_ends_the_session() {
+    let outbox = Outbox::default();
+    for _ in 0..ANSWERS_LIMIT {
+        outbox.answer(&refusal("no")).unwrap();
+    }
+    let end = outbox.answer(&refusal("no")).unwrap_err();
+    assert!(matches!(end, SessionEnd::Word { code: Code::Flooded, .. }), "{end}");
+    assert_eq!(outbox.take().0.len(), ANSWERS_LIMIT);
+    outbox.answer(&refusal("no")).unwrap();
+}
+
+#[test]
+fn debug_shows_no_answer() {
+    let outbox = Outbox::default();
+    outbox.answer(&refusal("hunter2")).unwrap();
+    let shown = format!("{outbox:?}");
+    assert!(shown.contains("answers: 1") && !shown.contains("hunter2"), "{shown}");
+    let bytes = format!("{:?}", Bytes::from_static(b"hunter2"));
+    assert!(bytes.contains("hunter2"), "shown unless it is hidden");
+}
