@@ -4,12 +4,14 @@ mod client_args;
 mod man;
 mod output;
 mod prompt;
+mod reach;
 mod report;
 pub mod rexec;
 pub mod rexec_server;
 mod server_args;
 mod signals;
 pub mod status;
+mod verbs;
 mod verdict_file;
 
 use std::io::IsTerminal as _;
