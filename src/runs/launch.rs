@@ -165,6 +165,7 @@ impl Host {
                 if let (Some(ledger), Some(process)) = (ledger, process) {
                     ledger.running(&run.key, process);
                 }
+                pause::point("running");
                 run.set_state(State::Live { pid: started.pid });
                 Ok((link, answer))
             }
@@ -259,6 +260,9 @@ impl Host {
             // The journal has it; the next server finds the record without it and notes it anew.
             error!(run = %run.key.id, "cannot note how it ended: {e}");
         }
+        // A supervisor that was killed has left it.
+        run.folder.remove_socket();
+        pause::point("noted");
         let outcome = Arc::new(outcome);
         run.set_state(State::Over(Arc::clone(&outcome)));
         self.left();
@@ -310,7 +314,11 @@ impl Host {
                     ledger.not_started(&run.key, Code::SupervisorLost.name());
                 }
                 run.folder.remove();
-                self.table.release(&run.key);
+                // The id of a run that is being started is released by whoever starts it: once, because it
+                // may be claimed anew at once.
+                if !matches!(run.state(), State::Starting) {
+                    self.table.release(&run.key);
+                }
                 let text = "its supervisor was ended before it started anything".into();
                 run.set_state(State::NotStarted { code: Code::StartFailed, text });
             }

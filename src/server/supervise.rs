@@ -54,6 +54,7 @@ struct Supervisor {
 /// # Errors
 /// One line: nothing was started, or the record cannot be written.
 pub fn main(folder: &Path) -> Result<(), String> {
+    pause::program("supervisor");
     process::prepare().map_err(|e| e.to_string())?;
     // Nothing that ends the server's session or its terminal ends this process.
     rustix::process::setsid().map_err(|e| format!("cannot leave the session: {e}"))?;
@@ -76,6 +77,7 @@ async fn supervise(folder: Folder) -> io::Result<()> {
     let mut reader = FrameReader::new(read, Limits::FULL);
     let first = reader.next(None).await.map_err(io::Error::other)?;
     let first = first.ok_or_else(|| io::Error::other("the server has gone"))?;
+    pause::point("asked");
     let supervisor = Arc::new(Supervisor::claim(folder.clone(), &first)?);
     pause::point("locked");
     let listener = listen(&folder)?;

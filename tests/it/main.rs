@@ -16,6 +16,7 @@ mod cuts;
 mod docs;
 mod drain;
 mod durable;
+mod durable_kill;
 mod env;
 mod exact;
 mod flood;

@@ -116,7 +116,7 @@ impl Server {
         self.child.wait().unwrap();
     }
 
-    /// Crashes it and starts another one on the same state folder and port.
+    /// Crashes it, if it has not crashed, and starts another one on the same state folder and port.
     pub(crate) fn restart(&mut self) {
         self.restart_with(&[]);
     }
