@@ -112,6 +112,10 @@ impl Supervisor {
                 return Err(io::Error::other("the run was claimed by another"));
             }
         };
+        // A supervisor that comes late may find the folder of another run with the id.
+        if !folder.meta()?.is_some_and(|meta| meta.mark == mark.to_string()) {
+            return Err(io::Error::other("the run was given up"));
+        }
         let writer = Writer::new(record, record_limit);
         let shell = std::os::unix::ffi::OsStrExt::from_bytes(&setup.body);
         let shell = Path::new::<std::ffi::OsStr>(shell).to_owned();

@@ -34,17 +34,18 @@ enum End {
 }
 
 /// A durable run with an id, and the point at which a program stops.
-struct Held {
-    server: Server,
+pub(super) struct Held {
+    pub(super) server: Server,
     command: String,
-    client: Child,
-    gate: PathBuf,
+    pub(super) client: Child,
+    /// The command ends when it is there.
+    pub(super) gate: PathBuf,
     /// While it is there nobody else stops.
     _reached: TempPath,
 }
 
 impl Held {
-    fn at(point: &str) -> Self {
+    pub(super) fn at(point: &str) -> Self {
         let file = pause_file();
         let server = Server::with(&[], |command| {
             command.env("REXEC_PAUSE_AT", point).env("REXEC_PAUSE_FILE", &file);
@@ -62,12 +63,12 @@ impl Held {
         Self { server, command, client, gate, _reached: file }
     }
 
-    fn effects(&self) -> usize {
+    pub(super) fn effects(&self) -> usize {
         executions(&self.server.dir().join("effect"))
     }
 }
 
-fn pause_file() -> TempPath {
+pub(super) fn pause_file() -> TempPath {
     let file = tempfile::NamedTempFile::new().unwrap().into_temp_path();
     std::fs::remove_file(&file).unwrap();
     file

@@ -17,6 +17,7 @@ mod docs;
 mod drain;
 mod durable;
 mod durable_kill;
+mod durable_places;
 mod env;
 mod exact;
 mod flood;
