@@ -73,6 +73,7 @@ impl<'a> Driver<'a> {
         let mut state = State::new(id, Sink::new(io.output, late), StdinSender::new(stdin));
         (state.leave, state.joins_late) = (leave, late);
         state.looks = matches!(wanted, Wanted::Look(_));
+        state.is_durable = matches!(&wanted, Wanted::Run(header, _) if header.durable);
         let (input, control) = (io.stdin, io.control);
         let keys = target.keys.clone();
         Self { target, reconnect_timeout, wanted, first_sent: None, keys, state, input, control }
@@ -201,6 +202,10 @@ impl<'a> Driver<'a> {
             let close = ClientHeader::Close { id: self.state.id.clone(), first_sent_ms_ago: ago };
             frame::encode(&close, b"", &mut frame)?;
             return Ok(frame);
+        }
+        if self.state.looks && matches!(self.wanted, Wanted::Run(..)) {
+            let (run, from) = (self.state.id.clone(), ShowFrom::Start);
+            self.wanted = Wanted::Look(Attach { run, after: 0, from, follow: true });
         }
         match &mut self.wanted {
             Wanted::Run(header, body) => {

@@ -59,6 +59,8 @@ pub(super) struct State {
     so_far: Option<(String, u64)>,
     /// This client only looks: its run is not its own.
     pub(super) looks: bool,
+    /// The record can be seen by who does not own the run.
+    pub(super) is_durable: bool,
     /// The caller wants to leave the run: when its input is sent, or at once.
     pub(super) leave: Leave,
     /// Frames were passed over because the run had been given up.
@@ -112,6 +114,7 @@ impl State {
             joins_late: false,
             so_far: None,
             looks: false,
+            is_durable: false,
             leave: Leave::Stay,
             given_up: false,
             queue: Vec::new(),

@@ -221,7 +221,9 @@ impl Serving {
             Self::Left(run, _) => {
                 Ok(Some(ServerHeader::AlreadyEnded { run: run.key.id.to_string() }))
             }
-            Self::Seen(Seen { run, .. }) => {
+            // Who only looks was never needed.
+            Self::Seen(Seen { run, owner: None, .. }) => Ok(Some(detached(run))),
+            Self::Seen(Seen { run, owner: Some(_), .. }) => {
                 let header = if run.detach() { detached(run) } else { already_ended(run) };
                 Ok(Some(header))
             }

@@ -13,13 +13,20 @@ use rexec::transport::HostTrust;
 use super::support::{Client, Ran, Server, other::Other};
 
 /// A new key pair in `dir`; its private file and the line of its public one.
-fn key(dir: &Path, name: &str) -> (PathBuf, String) {
+pub(super) fn key(dir: &Path, name: &str) -> (PathBuf, String) {
     let path = dir.join(name);
     let mut command = Command::new("ssh-keygen");
     let made = command.args(["-q", "-t", "ed25519", "-N", "", "-C", name, "-f"]).arg(&path);
     assert!(made.status().unwrap().success());
     let line = std::fs::read_to_string(path.with_extension("pub")).unwrap();
     (path, line)
+}
+
+/// The line of a server's public key, and its fingerprint.
+pub(super) fn host_key(server: &Server) -> (String, Fingerprint) {
+    let line = std::fs::read_to_string(server.state().join("host_key.pub")).unwrap();
+    let key = rexec::identity::PublicKey::from_base64(line.split(' ').nth(1).unwrap()).unwrap();
+    (line, key.fingerprint())
 }
 
 /// A server that lets in the key `friend`, and a client that shares nothing else with it, as on
@@ -46,9 +53,7 @@ impl Abroad {
     }
 
     fn host_key(&self) -> (String, Fingerprint) {
-        let line = std::fs::read_to_string(self.server.state().join("host_key.pub")).unwrap();
-        let key = rexec::identity::PublicKey::from_base64(line.split(' ').nth(1).unwrap()).unwrap();
-        (line, key.fingerprint())
+        host_key(&self.server)
     }
 
     /// The server's address as that of another machine: to this program a name is not loopback, and

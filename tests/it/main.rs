@@ -16,6 +16,7 @@ mod cuts;
 mod docs;
 mod drain;
 mod durable;
+mod durable_bad;
 mod durable_kill;
 mod durable_places;
 mod env;

@@ -2,7 +2,7 @@
 
 use super::super::connection::NoWelcome;
 use super::super::error::Error;
-use super::{Leg, State};
+use super::{Leave, Leg, State, StdinSender};
 use crate::proto::code::Code;
 
 impl State {
@@ -40,10 +40,17 @@ impl State {
         !self.looks && (self.cancelled.is_some() || self.doubted.is_some())
     }
 
-    /// By this client's own late request, perhaps: then another try takes the run back.
+    /// By this client's own late request, perhaps: then another try takes the run back. If not, the record
+    /// of a durable run can still be seen.
     pub(super) fn taken_over(&mut self, text: String) -> Leg {
         if self.unanswered > 0 {
             self.unanswered -= 1;
+            return Leg::Broken(text);
+        }
+        if self.is_durable && self.leave == Leave::Stay && !self.is_given_up() {
+            self.looks = true;
+            // The rest of the input is for the other one to send.
+            self.stdin = StdinSender::new(false);
             return Leg::Broken(text);
         }
         Leg::done(Err(self.unknown(text, Code::TakenOver)))

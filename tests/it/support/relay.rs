@@ -25,6 +25,8 @@ struct Shared {
     connections: AtomicUsize,
     /// Bytes per turn of about a millisecond; 0: as fast as it goes.
     throttle: AtomicU64,
+    /// What comes is taken and dropped, as by a network that has lost its way.
+    silent: AtomicBool,
     open: Mutex<Vec<TcpStream>>,
 }
 
@@ -79,6 +81,16 @@ impl Relay {
         self.shared.throttle.store(bytes, Ordering::Relaxed);
     }
 
+    /// Drops what comes, from now on, on every connection there is.
+    pub(crate) fn go_silent(&self) {
+        self.shared.silent.store(true, Ordering::Relaxed);
+    }
+
+    /// Carries again what comes.
+    pub(crate) fn speak(&self) {
+        self.shared.silent.store(false, Ordering::Relaxed);
+    }
+
     /// How many connections were made.
     pub(crate) fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
@@ -107,6 +119,9 @@ impl Shared {
                 if throttle == 0 { buffer.len() as u64 } else { throttle.min(buffer.len() as u64) };
             let most = usize::try_from(most.min(left)).unwrap();
             let Ok(count @ 1..) = from.read(&mut buffer[..most]) else { break };
+            if self.silent.load(Ordering::Relaxed) {
+                continue;
+            }
             if throttle > 0 {
                 thread::sleep(Duration::from_millis(1));
             }
