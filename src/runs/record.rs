@@ -78,7 +78,7 @@ impl Recorder {
         seq
     }
 
-    fn mark(&mut self) -> Result<Bytes, FrameError> {
+    pub(super) fn mark(&mut self) -> Result<Bytes, FrameError> {
         self.since_mark = 0;
         let seq = self.seq();
         let marked = |(stream, r): &(Stream, Running)| MarkedStream {

@@ -150,3 +150,6 @@ fn next(reader: &mut impl io::Read, buffer: &mut Vec<u8>) -> io::Result<bool> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
