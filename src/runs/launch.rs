@@ -70,8 +70,17 @@ impl Host {
         let task = tokio::spawn(async move {
             let started = host.start_there(&run, &request).await;
             host.settle_start(&run, &started, place);
-            let (link, answer) = started?;
-            Ok(There { run, answer: answer.encoded(), source: Source::Link(Arc::new(link)) })
+            match (started, run.state()) {
+                (Ok((link, answer)), _) => {
+                    let source = Source::Link(Arc::new(link));
+                    Ok(There { run, answer: answer.encoded(), source })
+                }
+                // Its supervisor was killed before it answered, and has left a record.
+                (Err(Denied::Lost(_)), State::Over(outcome)) => {
+                    host.left_of(&run, &outcome, (request.after, ShowFrom::Start))
+                }
+                (Err(denied), _) => Err(denied),
+            }
         });
         // A panic there would be a bug; what became of the run is then found at the next start.
         task.await.unwrap_or(Err(Denied::Lost(Code::OutOfResources)))
@@ -112,13 +121,9 @@ impl Host {
                 self.resolve(run).await;
                 match run.state() {
                     State::NotStarted { code, text } => Err(Denied::NotStarted(code, text)),
-                    State::Starting | State::Live { .. } | State::Forgotten => {
+                    State::Starting | State::Live { .. } | State::Over(_) | State::Forgotten => {
                         Err(Denied::Lost(Code::SupervisorLost))
                     }
-                    State::Over(outcome) => match &*outcome {
-                        Outcome::Lost { code, .. } => Err(Denied::Lost(*code)),
-                        Outcome::Ended { .. } => Err(Denied::Lost(Code::SupervisorLost)),
-                    },
                 }
             }
         }

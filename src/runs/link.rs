@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
 
 use bytes::Bytes;
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::Serialize;
 use tokio::io::{ReadHalf, WriteHalf, split};
 use tokio::net::UnixStream;
@@ -47,13 +48,13 @@ impl Link {
     /// To the supervisor that serves `folder`.
     ///
     /// # Errors
-    /// `NotFound` or `ConnectionRefused` if there is none, or it is over.
+    /// `NotFound` or `ConnectionRefused` if there is none, or it is over; `WouldBlock` if so many wait for it
+    /// already that there is no place in its queue.
     pub fn connect(folder: &Folder) -> io::Result<Self> {
-        // Connecting to a unix socket waits only for a place in its queue, which is as long as there are
-        // connections to this server.
-        let stream = folder.with_socket(|path| StdStream::connect(path))?;
-        stream.set_nonblocking(true)?;
-        Ok(Self::new(UnixStream::from_std(stream)?))
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        folder.with_socket(|path| Ok(net::connect(&socket, &SocketAddrUnix::new(path)?)?))?;
+        Ok(Self::new(UnixStream::from_std(StdStream::from(socket))?))
     }
 
     /// Says who we are, and asks: `request` is whole frames. The answer is what comes after the welcome.
@@ -114,5 +115,24 @@ impl Link {
                 next => return next.ok().flatten(),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Or one stopped supervisor that many ask for would stop the server, thread by thread.
+    #[tokio::test]
+    async fn a_supervisor_whose_queue_is_full_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::found(dir.path().to_owned());
+        let socket = net::socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+        folder.with_socket(|path| Ok(net::bind(&socket, &SocketAddrUnix::new(path)?)?)).unwrap();
+        net::listen(&socket, 1).unwrap();
+        let links: Vec<_> = (0..8).map(|_| Link::connect(&folder)).collect();
+        assert!(links[0].is_ok());
+        let full = links[7].as_ref().unwrap_err();
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
     }
 }

@@ -37,7 +37,7 @@ enum End {
 pub(super) struct Held {
     pub(super) server: Server,
     command: String,
-    pub(super) client: Child,
+    client: Option<Child>,
     /// The command ends when it is there.
     pub(super) gate: PathBuf,
     /// While it is there nobody else stops.
@@ -60,7 +60,14 @@ impl Held {
         }
         let client = named(&server, &command).spawn();
         wait_until(point, || file.exists());
-        Self { server, command, client, gate, _reached: file }
+        Self { server, command, client: Some(client), gate, _reached: file }
+    }
+
+    /// Kills the client that has asked for the run.
+    pub(super) fn abandon(&mut self) {
+        let mut client = self.client.take().unwrap();
+        client.kill().unwrap();
+        client.wait().unwrap();
     }
 
     pub(super) fn effects(&self) -> usize {
@@ -151,10 +158,7 @@ fn check((point, killed, end): (&str, Killed, End)) {
     if end != End::Lost {
         std::fs::write(&held.gate, "").unwrap();
     }
-    let client = std::mem::replace(&mut held.client, named(&held.server, "true").spawn());
-    held.client.kill().unwrap();
-    let _ = held.client.wait();
-    let ran = finish(client);
+    let ran = finish(held.client.take().unwrap());
     let again = named(&held.server, &held.command).run();
     judge(&held, end, [&ran, &again], &what);
     nothing_is_left(&held, &what);

@@ -149,8 +149,7 @@ fn a_state_folder_whose_path_is_longer_than_a_socket_address_keeps_durable_runs(
 fn a_late_supervisor_does_not_start_what_was_given_up_in_the_place_of_another() {
     let mut late = Held::at("supervisor:asked");
     let [old] = supervisors(late.server.state())[..] else { panic!("no supervisor") };
-    late.client.kill().unwrap();
-    late.client.wait().unwrap();
+    late.abandon();
     let state = late.server.state().to_owned();
     late.server.restart();
     wait_until("that it never started", || {

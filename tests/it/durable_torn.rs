@@ -80,7 +80,8 @@ fn seen(raw: &mut Raw, id: &str) -> (Vec<u8>, Value) {
 }
 
 #[test]
-fn a_record_cut_or_zeroed_at_any_byte_of_its_last_frames_shows_what_is_whole_and_then_its_honest_end() {
+fn a_record_cut_or_zeroed_at_any_byte_of_its_last_frames_shows_what_is_whole_and_then_its_honest_end()
+ {
     let (mut server, folder) = left_behind();
     let record = std::fs::read(folder.join("record")).unwrap();
     let pieces = pieces(&record);
@@ -104,7 +105,10 @@ fn a_record_cut_or_zeroed_at_any_byte_of_its_last_frames_shows_what_is_whole_and
         }
     }
     let (output, verdict) = seen(&mut raw, "job");
-    assert_eq!((&*output, &verdict["end"]["exited"]["code"]), (&b"one\ntwo\nthree\n"[..], &json!(7)));
+    assert_eq!(
+        (&*output, &verdict["end"]["exited"]["code"]),
+        (&b"one\ntwo\nthree\n"[..], &json!(7))
+    );
     // The real client's status, where a cut leaves less, and all but the verdict.
     for kept in [cuts.start, record.len() - 1] {
         let id = format!("cut-{kept}-");

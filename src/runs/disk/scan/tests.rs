@@ -8,8 +8,7 @@ fn frames() -> Vec<(Vec<u8>, u64)> {
     let mut recorder = Recorder::new(&[Stream::Stdout, Stream::Stderr]);
     let mut out = |stream, piece: &[u8]| recorder.output(stream, piece, 3).unwrap()[0].to_vec();
     let claimed = encode(&StoredHeader::Claimed { pid: 7, start: true }, b"").unwrap().to_vec();
-    let running =
-        encode(&StoredHeader::Running { pid: 8, start_time: 9 }, b"").unwrap().to_vec();
+    let running = encode(&StoredHeader::Running { pid: 8, start_time: 9 }, b"").unwrap().to_vec();
     let before = [out(Stream::Stdout, b"one"), out(Stream::Stderr, b"two")];
     let mark = recorder.mark().unwrap().to_vec();
     let mut out = |stream, piece: &[u8]| recorder.output(stream, piece, 3).unwrap()[0].to_vec();
