@@ -383,3 +383,18 @@ fn a_clock_that_jumps_both_ways_changes_nothing() {
     assert_eq!(executions(&effect), 1);
     wait_until("the end of the supervisors", || supervisors(&state).is_empty());
 }
+
+#[test]
+fn who_only_looks_cannot_let_a_run_go_on_without_its_owner() {
+    let server = Server::start(&[]);
+    let (mut owner, mut viewer) = (Raw::login(&server), Raw::login(&server));
+    owner.run("job", "exec sleep 600", json!({"durable": true, "grace_ms": 0}));
+    owner.expect("started");
+    viewer.send(&json!({"type": "attach", "run": "job"}), b"");
+    viewer.expect("started");
+    viewer.send(&json!({"type": "detach"}), b"");
+    viewer.expect("detached");
+    drop(owner);
+    let verdict = verdict(&server);
+    assert_eq!(verdict["stopped"]["by"], "client_lost", "{verdict}");
+}
