@@ -11,7 +11,7 @@ use tracing::warn;
 
 use super::Config;
 use super::classic::{self, ClassicAddr, ClassicSettings};
-use super::instance::{NAME_LIMIT, Name};
+use super::instance::{INSTANCES, JOURNAL, NAME_LIMIT, Name};
 use crate::exec::{BaseEnv, NotStarted, Scanner};
 use crate::identity::{
     Authorized, Fingerprint, KeyError, News, PublicKey, Source, host_key, local_identity,
@@ -153,8 +153,8 @@ impl Server {
         // An address that is none is told before what it would need.
         let authorized = authorized(&options.listen, options.authorized_keys, local.public())?;
         // Last: a start that fails before leaves no folder of a name that nothing was run under.
-        let (instance, lock) = name.open(&options.state.subdir("instances")?)?;
-        let recovered = recover::open(instance.subdir("journal")?.path(), origin)?;
+        let (instance, lock) = name.open(&options.state.subdir(INSTANCES)?)?;
+        let recovered = recover::open(instance.subdir(JOURNAL)?.path(), origin)?;
         let host_key = key.public().fingerprint();
         let config = options.config;
         Ok(Self {

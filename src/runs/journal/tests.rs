@@ -32,7 +32,7 @@ fn a_torn_tail_is_cut_off_at_every_byte() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) = Journal::open(dir.path(), |_| ()).unwrap();
     journal.add(&buried("a")).unwrap();
-    let path = segment_path(dir.path(), 1);
+    let path = path_of(dir.path(), 1);
     let whole = fs::read(&path).unwrap();
     for cut in 1..whole.len() {
         let mut torn = whole.clone();
@@ -51,7 +51,7 @@ fn a_changed_line_is_found() {
     for run in ["a", "b", "c"] {
         journal.add(&buried(run)).unwrap();
     }
-    let path = segment_path(dir.path(), 1);
+    let path = path_of(dir.path(), 1);
     let text = fs::read_to_string(&path).unwrap().replace(r#""run":"b""#, r#""run":"x""#);
     fs::write(&path, text).unwrap();
     let error = Journal::open(dir.path(), |_| ()).unwrap_err();
@@ -77,7 +77,7 @@ fn a_segment_without_a_line_is_passed_over() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) = Journal::open(dir.path(), |_| ()).unwrap();
     let first = journal.add(&buried("a")).unwrap();
-    fs::write(segment_path(dir.path(), 2), "").unwrap();
+    fs::write(path_of(dir.path(), 2), "").unwrap();
     let (journal, _) = Journal::open(dir.path(), |_| ()).unwrap();
     assert_eq!(journal.add(&buried("b")).unwrap().seq, 2);
     journal.tail.lock().unwrap().length = SEGMENT_LIMIT;
@@ -89,7 +89,7 @@ fn a_segment_without_a_line_is_passed_over() {
 #[test]
 fn a_line_one_past_the_limit_is_no_torn_tail() {
     let dir = tempfile::tempdir().unwrap();
-    let path = segment_path(dir.path(), 1);
+    let path = path_of(dir.path(), 1);
     for (length, torn) in [(LINE_LIMIT, true), (LINE_LIMIT + 1, false)] {
         fs::write(&path, vec![b'x'; length]).unwrap();
         let opened = Journal::open(dir.path(), |_| ());
@@ -103,7 +103,7 @@ fn a_full_disk_leaves_no_part_of_a_line() {
     let dir = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink("/dev/full", dir.path().join("000001.jsonl")).unwrap();
     let tail = Tail {
-        file: open_segment(&segment_path(dir.path(), 1)).unwrap(),
+        file: open_segment(&path_of(dir.path(), 1)).unwrap(),
         segment: 1,
         length: 0,
         seq: 0,
