@@ -228,7 +228,7 @@ fn each_line(
 ) -> Result<Option<Place>, Error> {
     let mut reader = Reader::open(folder)?;
     let (mut chain, mut damaged, mut torn) = (Chain::default(), None, None);
-    while let Some((place, found)) = reader.next()? {
+    while let Some((place, found)) = reader.advance()? {
         if let Some(torn) = torn.take() {
             damaged.get_or_insert(torn);
         }

@@ -285,7 +285,7 @@ struct SegmentRead {
 fn read_segment(path: &Path, mut each: impl FnMut(Line)) -> Result<SegmentRead, JournalError> {
     let mut segment = Segment::open(path)?;
     let mut read = SegmentRead { whole: 0, torn: 0, chain: Chain::default() };
-    while let Some(found) = segment.next()? {
+    while let Some(found) = segment.advance()? {
         let number = segment.place().line;
         let broken = |what| JournalError::Broken { path: path.to_owned(), line: number, what };
         let (line, hash) = match found {

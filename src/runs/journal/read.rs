@@ -87,10 +87,10 @@ impl Reader {
     ///
     /// # Errors
     /// [`JournalError::Io`]: a segment cannot be read, or is no regular file.
-    pub fn next(&mut self) -> Result<Option<(Place, Found)>, JournalError> {
+    pub fn advance(&mut self) -> Result<Option<(Place, Found)>, JournalError> {
         loop {
             if let Some(segment) = &mut self.current
-                && let Some(found) = segment.next()?
+                && let Some(found) = segment.advance()?
             {
                 return Ok(Some((segment.place(), found)));
             }
@@ -131,7 +131,7 @@ impl Segment {
     }
 
     /// What stands next; none at the end.
-    pub(super) fn next(&mut self) -> Result<Option<Found>, JournalError> {
+    pub(super) fn advance(&mut self) -> Result<Option<Found>, JournalError> {
         self.step().map_err(|error| io_error(&self.path, error))
     }
 

@@ -123,7 +123,7 @@ pub fn verify(folder: &Path, anchors: &[Anchor]) -> Result<Report, JournalError>
     let report = Report { lines: 0, first: None, last: None, head: None, torn: None, fault: None };
     let (reader, chain) = (Reader::open(folder)?, Chain::default());
     let mut walk = Walk { reader, anchors: hashes, chain, before: None, report };
-    walk.report.fault = walk.to_the_first_fault()?;
+    walk.report.fault = walk.first_fault()?;
     walk.report.head = walk.chain.head;
     Ok(walk.report)
 }
@@ -138,8 +138,8 @@ struct Walk {
 }
 
 impl Walk {
-    fn to_the_first_fault(&mut self) -> Result<Option<Fault>, JournalError> {
-        while let Some((place, found)) = self.reader.next()? {
+    fn first_fault(&mut self) -> Result<Option<Fault>, JournalError> {
+        while let Some((place, found)) = self.reader.advance()? {
             if let Some((torn, _)) = self.report.torn.take() {
                 return Ok(Some(self.fault_at(torn, Wrong::CutWithin)));
             }
@@ -218,7 +218,7 @@ impl Walk {
         if is_proven {
             return Ok(self.fault_at(place, Wrong::Unchained));
         }
-        let next = match self.reader.next()? {
+        let next = match self.reader.advance()? {
             Some((_, Found::Line(next, _))) if next.seq == line.seq + 1 => Some(next.prev),
             _ => None,
         };
@@ -235,7 +235,7 @@ impl Walk {
 
     /// Where the line of this number stands further on.
     fn find(&mut self, seq: u64) -> Result<Option<Place>, JournalError> {
-        while let Some((place, found)) = self.reader.next()? {
+        while let Some((place, found)) = self.reader.advance()? {
             if matches!(found, Found::Line(line, _) if line.seq == seq) {
                 return Ok(Some(place));
             }
