@@ -6,12 +6,14 @@ mod man;
 mod output;
 mod past;
 mod prompt;
+mod reach;
 mod report;
 pub mod rexec;
 pub mod rexec_server;
 mod server_args;
 mod signals;
 pub mod status;
+mod verbs;
 mod verdict_file;
 
 use std::io::IsTerminal as _;

@@ -1,7 +1,8 @@
 //! The server's program.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
+use std::path::Path;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -12,7 +13,9 @@ use super::server_args::{Args, Command, LogFormat, Program, definition, sections
 use super::{complain, journal, print_definition};
 use crate::exec;
 use crate::runs::host::Settings;
-use crate::server::{Config, Options, Server};
+use crate::runs::launch::SUPERVISE;
+use crate::runs::retention::Retention;
+use crate::server::{Config, Kept, Options, Server};
 use crate::sys::fs::open_state_dir;
 use crate::sys::process::{self, Terminal};
 
@@ -24,6 +27,11 @@ const OWN_DESCRIPTORS: u64 = 64;
 /// Runs `rexec-server` with these arguments, the program's name first; the exit status.
 #[must_use]
 pub fn main(args: &[OsString]) -> u8 {
+    if let [_, verb, folder] = args
+        && verb == SUPERVISE
+    {
+        return supervise(folder);
+    }
     let program = match Program::read(args) {
         Ok(program) => program,
         Err(e) => return super::usage("rexec-server", &e),
@@ -42,6 +50,19 @@ fn serve_as(args: Args) -> u8 {
         Ok(()) => 0,
         Err(line) => {
             complain("rexec-server", &line);
+            FAILED
+        }
+    }
+}
+
+/// The supervisor of one durable run, which a server starts.
+fn supervise(folder: &OsStr) -> u8 {
+    let log = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false);
+    log.with_target(false).init();
+    match crate::server::supervise::main(Path::new(folder)) {
+        Ok(()) => 0,
+        Err(line) => {
+            tracing::error!("{line}");
             FAILED
         }
     }
@@ -105,6 +126,14 @@ fn options(args: Args) -> Result<Options, String> {
             shell: args.shell,
             max_runs: args.max_runs,
             memory_budget: args.memory_budget,
+        },
+        kept: Kept {
+            record_limit: args.record_limit,
+            retention: Retention {
+                age: args.keep_for,
+                count: args.keep_count,
+                bytes: args.keep_bytes,
+            },
         },
     })
 }

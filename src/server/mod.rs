@@ -7,8 +7,10 @@ mod instance;
 mod lobby;
 mod outbox;
 mod requests;
+mod serving;
 mod session;
 mod start;
+pub mod supervise;
 mod throttle;
 
 use std::io;
@@ -23,8 +25,9 @@ pub use connection::LOGIN_TIMEOUT;
 pub use instance::{FindError, NAME_LIMIT, find_journal};
 pub use lobby::PLACES;
 pub use outbox::ANSWERS_LIMIT;
+pub use requests::LIST_LIMIT;
 pub use session::LONGEST_PAUSE;
-pub use start::{Options, Server, StartError};
+pub use start::{Kept, Options, Server, StartError};
 
 use crate::identity::Authorized;
 use crate::proto::verdict::StopBy;
@@ -68,7 +71,7 @@ pub(crate) struct Shared {
     lobby: Arc<Lobby>,
     places: Arc<Semaphore>,
     strangers: Throttle,
-    peers: Throttle,
+    peers: Arc<Throttle>,
 }
 
 /// Serves `listeners` until it is told to stop, and returns when every run has ended.
@@ -162,7 +165,7 @@ impl Shared {
             authorized,
             lobby: Arc::default(),
             strangers: Throttle::default(),
-            peers: Throttle::default(),
+            peers: Arc::default(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! From options to a server that can run: everything that can go wrong at start goes wrong here, in
 //! one line that names the culprit.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fmt, io};
@@ -16,9 +17,12 @@ use crate::exec::{BaseEnv, NotStarted, Scanner};
 use crate::identity::{
     Authorized, Fingerprint, KeyError, News, PublicKey, Source, host_key, local_identity,
 };
+use crate::runs::books::Books;
+use crate::runs::durable::Keeping;
 use crate::runs::host::{Host, Settings};
 use crate::runs::journal::JournalError;
 use crate::runs::recover::{self, Recovered};
+use crate::runs::retention::Retention;
 use crate::sys::fs::{FsError, Lock, StateDir};
 use crate::transport::{BindError, Bound, Endpoint, ListenAddr, TlsServer, bind};
 
@@ -40,6 +44,23 @@ pub struct Options {
     pub config: Config,
     /// What is decided about runs.
     pub settings: Settings,
+    /// What is decided about durable runs.
+    pub kept: Kept,
+}
+
+/// What an operator decides about durable runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Kept {
+    /// Most bytes of one record; a run that makes more is stopped.
+    pub record_limit: u64,
+    /// What is kept of those that are over.
+    pub retention: Retention,
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Self { record_limit: 1 << 30, retention: Retention::default() }
+    }
 }
 
 /// Why a server cannot start.
@@ -127,6 +148,7 @@ pub struct Server {
     tls: TlsServer,
     host_key: Fingerprint,
     recovered: Recovered,
+    keeping: Keeping,
     /// Held as long as the server lives.
     _lock: Lock,
 }
@@ -154,7 +176,11 @@ impl Server {
         let authorized = authorized(&options.listen, options.authorized_keys, local.public())?;
         // Last: a start that fails before leaves no folder of a name that nothing was run under.
         let (instance, lock) = name.open(&options.state.subdir(INSTANCES)?)?;
-        let recovered = recover::open(instance.subdir(JOURNAL)?.path(), origin)?;
+        let (journal, runs) = (instance.subdir(JOURNAL)?, instance.subdir("runs")?);
+        let recovered = recover::open(journal.path(), runs.path(), origin)?;
+        let program = File::open("/proc/self/exe").map_err(StartError::System)?;
+        let Kept { record_limit, retention } = options.kept;
+        let keeping = Keeping { runs: runs.path().to_owned(), program, record_limit, retention };
         let host_key = key.public().fingerprint();
         let config = options.config;
         Ok(Self {
@@ -166,6 +192,7 @@ impl Server {
             tls,
             host_key,
             recovered,
+            keeping,
             _lock: lock,
         })
     }
@@ -192,16 +219,19 @@ impl Server {
     /// [`StartError::System`].
     pub async fn run(self, shutdown: mpsc::Receiver<()>) -> Result<(), StartError> {
         let scanner = Scanner::new().map_err(StartError::System)?;
-        let Recovered { journal, table, origin, unfinished } = self.recovered;
+        let Recovered { ledger, table, unfinished, durable } = self.recovered;
         let classic = ClassicSettings::new(self.settings.shell.clone(), scanner.clone());
-        let host = Host::new(self.settings, (journal, origin, table), scanner.clone());
+        let books = Books::Server(ledger);
+        let host = Host::new(self.settings, books, table, scanner.clone(), Some(self.keeping));
         let mut listeners = Vec::new();
         for bound in self.bound {
             listeners.push(bound.register().map_err(StartError::System)?);
         }
         let (shutdown, classics) = serve_classic(self.classic, &classic, shutdown)?;
         let settling = Arc::clone(&host);
-        tokio::spawn(async move { recover::settle(unfinished, &settling, &scanner).await });
+        tokio::spawn(
+            async move { recover::settle((unfinished, durable), &settling, &scanner).await },
+        );
         super::run(listeners, self.config, host, self.tls, self.authorized, shutdown).await;
         classics.join_all().await;
         Ok(())
