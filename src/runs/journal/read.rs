@@ -113,6 +113,8 @@ pub(super) struct Segment {
     reader: BufReader<File>,
     bytes: Vec<u8>,
     number: u64,
+    /// Its end was seen. A server may have added the rest of a torn line since: that is for the next reader.
+    ended: bool,
 }
 
 impl Segment {
@@ -127,12 +129,18 @@ impl Segment {
             Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"))
         };
         let file = open().map_err(|error| io_error(path, error))?;
-        Ok(Self { path: path.into(), reader: BufReader::new(file), bytes: Vec::new(), number: 0 })
+        let reader = BufReader::new(file);
+        Ok(Self { path: path.into(), reader, bytes: Vec::new(), number: 0, ended: false })
     }
 
     /// What stands next; none at the end.
     pub(super) fn advance(&mut self) -> Result<Option<Found>, JournalError> {
-        self.step().map_err(|error| io_error(&self.path, error))
+        if self.ended {
+            return Ok(None);
+        }
+        let found = self.step().map_err(|error| io_error(&self.path, error))?;
+        self.ended = matches!(found, None | Some(Found::Torn(_)));
+        Ok(found)
     }
 
     fn step(&mut self) -> io::Result<Option<Found>> {

@@ -203,3 +203,21 @@ fn files_that_are_no_segments_are_passed_over() {
     let (journal, _) = Journal::open(dir.path(), |_| panic!("no line")).unwrap();
     assert_eq!(journal.add(&buried("a")).unwrap().seq, 1);
 }
+
+/// A reader may see a part of the line that a server is just writing, and its rest a moment later.
+#[test]
+fn the_rest_of_a_line_that_was_seen_unfinished_is_not_taken_for_a_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(dir.path(), |_| ()).unwrap();
+    journal.add(&buried("a")).unwrap();
+    journal.add(&buried("b")).unwrap();
+    let path = path_of(dir.path(), 1);
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() - 5]).unwrap();
+    let mut reader = Reader::open(dir.path()).unwrap();
+    let mut found = || reader.advance().unwrap().map(|(_, found)| found);
+    assert!(matches!(found(), Some(Found::Line(..))));
+    assert!(matches!(found(), Some(Found::Torn(_))));
+    fs::write(&path, &whole).unwrap();
+    assert_eq!(found(), None);
+}
