@@ -79,7 +79,7 @@ pub(super) struct Args {
     pub(super) durable: bool,
 
     /// Start a durable run without stdin (but a script's), print its id, and leave it running
-    #[arg(short, long, conflicts_with_all = ["output", "json", "grace"])]
+    #[arg(short, long, conflicts_with_all = ["output", "json", "verdict", "grace"])]
     pub(super) detach: bool,
 
     /// The run's id: the same request under the same id runs once, whoever asks again sees the same

@@ -269,6 +269,7 @@ fn table(runs: &[RunInfo]) -> String {
     for run in runs {
         let command: String =
             run.command.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let command = if command.trim().is_empty() { "(a script)" } else { command.trim() };
         text.push_str(&format!(
             "{:<8}  {:<12}  {:>7}  {:>9}  {:>9}  {}\n",
             short(&run.run),
@@ -276,7 +277,7 @@ fn table(runs: &[RunInfo]) -> String {
             age(run.age_s),
             size(run.bytes),
             size(run.disk),
-            command.trim()
+            command
         ));
     }
     text

@@ -270,7 +270,12 @@ impl Host {
         let folder = run.folder.clone();
         let looked = tokio::task::spawn_blocking(move || {
             Ok(match folder.claim()? {
-                Claim::Taken => None,
+                // One that has written its verdict takes no more links, and may live on for those who hold
+                // the run's output.
+                Claim::Taken => {
+                    let found = folder.record()?.map(|record| scan(&record)).transpose()?;
+                    found.filter(|found| found.verdict.is_some())
+                }
                 Claim::Ours(record) => {
                     let found = scan(record.file())?;
                     if found.claimed.is_none() {
@@ -360,10 +365,7 @@ impl Host {
         check_same(&run.key.id, &run.meta.terms, request)?;
         let asked =
             request.encoded(false).map_err(|e| Denied::Refused(Code::BadRequest, e.to_string()))?;
-        match self.reach(run, asked, (request.after, ShowFrom::Start)).await {
-            Err(Denied::Refused(code, text)) => Err(Denied::Refused(code, text)),
-            other => other,
-        }
+        self.reach(run, asked, (request.after, ShowFrom::Start)).await
     }
 
     /// Looks at a run.

@@ -31,7 +31,7 @@ impl Host {
     ///
     /// # Errors
     /// There is none, or more than one; another's run is as good as none.
-    pub fn find(&self, identity: &str, part: &str) -> Result<Arc<Kept>, (Code, String)> {
+    pub fn find(&self, identity: &Arc<str>, part: &str) -> Result<Arc<Kept>, (Code, String)> {
         let mut found = self.table.find(identity, part);
         match (found.pop(), found.len()) {
             (Some(one), 0) => Ok(one),
@@ -44,7 +44,7 @@ impl Host {
 
     /// The newest runs of an identity, at most `limit`, the newest last; and how many there are.
     #[must_use]
-    pub fn list(&self, identity: &str, limit: usize) -> (Vec<RunInfo>, usize) {
+    pub fn list(&self, identity: &Arc<str>, limit: usize) -> (Vec<RunInfo>, usize) {
         let mut all = self.table.find(identity, "");
         let total = all.len();
         all.sort_by_cached_key(|kept| kept.accepted().to_owned());

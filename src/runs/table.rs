@@ -221,18 +221,20 @@ impl<R: Held> Table<R> {
 
     /// The live runs of an identity whose ids have this part; one whose id it is comes alone.
     #[must_use]
-    pub fn find(&self, identity: &str, part: &str) -> Vec<Arc<R>> {
+    pub fn find(&self, identity: &Arc<str>, part: &str) -> Vec<Arc<R>> {
         let inner = self.lock();
+        if let Ok(id) = RunId::new(part)
+            && let Some(Entry::Live(run)) =
+                inner.entries.get(&Key { identity: Arc::clone(identity), id })
+        {
+            return vec![Arc::clone(run)];
+        }
         let mut found = Vec::new();
         for (key, entry) in &inner.entries {
             let Entry::Live(run) = entry else { continue };
-            if &*key.identity != identity || !key.id.as_str().contains(part) {
-                continue;
+            if key.identity == *identity && key.id.as_str().contains(part) {
+                found.push(Arc::clone(run));
             }
-            if key.id.as_str() == part {
-                return vec![Arc::clone(run)];
-            }
-            found.push(Arc::clone(run));
         }
         found
     }

@@ -236,6 +236,9 @@ impl Requests {
     }
 
     fn list(&self, limit: Option<u64>) -> Result<(), SessionEnd> {
+        if !(self.still_in)() {
+            return self.refuse(Code::NotAuthorized, "this key is no longer authorized".into());
+        }
         let limit = limit.map_or(LIST_LIMIT, |n| usize::try_from(n).unwrap_or(LIST_LIMIT));
         let (runs, total) = self.host.list(&self.identity, limit.min(LIST_LIMIT));
         let mut chunks = runs.chunks(LIST_CHUNK).peekable();

@@ -147,3 +147,19 @@ fn a_run_that_cannot_be_started_leaves_nothing_and_its_id_is_free() {
     let again = Client::new(server.state()).args(&["--id", "x", &server.addr, "echo", "now"]).run();
     assert_eq!(again.expect(0).stdout, b"now\n");
 }
+
+/// Whoever holds the output keeps the supervisor, which takes no more links by then.
+#[test]
+fn a_restarted_server_knows_the_end_of_a_run_whose_supervisor_lives_on() {
+    let mut server = Server::start(&[]);
+    let (gate, wait) = gate(&server, "gate");
+    let id = leave(&server, &format!("({wait}) & echo held"));
+    verb(&server, "wait", &[&id]).expect(0);
+    assert_eq!(supervisors(server.state()).len(), 1);
+    let outcome = std::fs::read_dir(server.state().join("instances/test/runs")).unwrap().next();
+    std::fs::remove_file(outcome.unwrap().unwrap().path().join("outcome.json")).unwrap();
+    server.restart();
+    assert_eq!(verb(&server, "attach", &[&id]).expect(0).stdout, b"held\n");
+    std::fs::write(gate, "").unwrap();
+    wait_until("the end of its supervisor", || supervisors(server.state()).is_empty());
+}
