@@ -127,14 +127,14 @@ fn options(args: Args) -> Result<Options, String> {
             max_runs: args.max_runs,
             memory_budget: args.memory_budget,
         },
-        kept: Kept {
+        kept: Some(Kept {
             record_limit: args.record_limit,
             retention: Retention {
                 age: args.keep_for,
                 count: args.keep_count,
                 bytes: args.keep_bytes,
             },
-        },
+        }),
     })
 }
 
