@@ -132,7 +132,9 @@ impl Outbox {
         if !Arc::ptr_eq(&run.serving, &current.serving) {
             return;
         }
-        (run.sent, run.ended) = (batch.outgoing.last, batch.outgoing.ended);
+        run.sent = batch.outgoing.last;
+        // What comes behind the verdict is nothing, and does not take it back.
+        run.ended |= batch.outgoing.ended;
         if let Some(instead) = batch.instead.take() {
             run.serving = Arc::new(*instead);
         }
