@@ -17,7 +17,7 @@ use tracing::{error, info, warn};
 
 use super::disk::folder::Claim;
 use super::disk::scan::{Scan, scan};
-use super::disk::{Outcome, Writer};
+use super::disk::{Meta, Outcome, Writer};
 use super::durable::{Durable, Keeping, Source, State, There, lock, verdict_frame};
 use super::host::{Closed, Denied, Host, Kept, check_same};
 use super::link::Link;
@@ -89,15 +89,22 @@ impl Host {
             ));
         };
         let mark = self.books.accept(&run.key, request)?;
+        let meta = run.full_meta(mark, ledger.origin());
         let seq = ledger.last_seq();
-        ledger.synced(seq).await.map_err(|e| {
+        // A process takes as long to come up as a line to reach the disk. It starts nothing before it is
+        // told what, which is when both are there.
+        let (synced, launched) =
+            tokio::join!(ledger.synced(seq), async { launch_supervisor(run, &meta, keeping) });
+        if let Err(e) = synced {
             error!("the journal cannot be synced: {e}");
             ledger.not_started(&run.key, Code::JournalFailed.name());
-            Denied::Refused(Code::JournalFailed, "the server cannot write its journal".into())
-        })?;
+            run.folder.remove();
+            let text = "the server cannot write its journal".into();
+            return Err(Denied::Refused(Code::JournalFailed, text));
+        }
         pause::point("accepted");
-        let answer = match run.folder.create(&run.full_meta(mark, ledger.origin())) {
-            Ok(()) => self.ask_new(run, request, keeping, mark).await,
+        let answer = match launched {
+            Ok(link) => self.ask_new(link, run, request, (keeping.record_limit, mark)).await,
             Err(e) => Err(NoAnswer::Launch(e)),
         };
         match answer {
@@ -126,20 +133,15 @@ impl Host {
 
     async fn ask_new(
         &self,
+        link: Link,
         run: &Durable,
         request: &Request,
-        keeping: &Keeping,
-        mark: Mark,
+        (record_limit, mark): (u64, Mark),
     ) -> Result<(Link, Frame), NoAnswer> {
         let request = request.encoded(true).map_err(|e| NoAnswer::Launch(io::Error::other(e)))?;
-        let (link, theirs) = Link::pair().map_err(NoAnswer::Launch)?;
-        start_supervisor(run, keeping, theirs).map_err(NoAnswer::Launch)?;
         pause::point("launched");
-        let setup = Setup {
-            identity: run.key.identity.to_string(),
-            mark: mark.to_string(),
-            record_limit: keeping.record_limit,
-        };
+        let (identity, mark) = (run.key.identity.to_string(), mark.to_string());
+        let setup = Setup { identity, mark, record_limit };
         let shell = self.settings.shell.as_os_str().as_bytes();
         let asked = async {
             link.send(&setup, shell).await?;
@@ -475,6 +477,15 @@ async fn verdict_of(run: &Durable) -> Option<Frame> {
         }
         frame = link.next().await.ok()??;
     }
+}
+
+/// Makes the folder of a run and starts its supervisor, which waits at its end of the link.
+fn launch_supervisor(run: &Durable, meta: &Meta, keeping: &Keeping) -> io::Result<Link> {
+    run.folder.make()?;
+    let (link, theirs) = Link::pair()?;
+    start_supervisor(run, keeping, theirs)?;
+    run.folder.set_meta(meta)?;
+    Ok(link)
 }
 
 /// Starts the supervisor of a run with `link` as its standard input. It will leave this process's session,

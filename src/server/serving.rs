@@ -17,8 +17,9 @@ use crate::runs::link::Link;
 use crate::runs::record::encode;
 use crate::runs::run::{Outgoing, Owner, Run};
 
-/// So much of the record is taken at a time.
-const BATCH: usize = 512 * 1024;
+/// So much of the record is taken at a time: two of an engine's largest pieces with their headers, or a
+/// file would be read in parts that end just before the second one does.
+const BATCH: usize = 520 * 1024;
 
 /// A run, and this connection's part in it.
 pub(super) enum Serving {
