@@ -257,6 +257,8 @@ impl Host {
     }
 
     fn over(&self, run: &Durable, outcome: Outcome) -> Arc<Outcome> {
+        // A supervisor that was killed has left it. From here on the record answers.
+        run.folder.remove_socket();
         if let Err(e) = run.folder.set_outcome(&outcome) {
             // The journal has it; the next server finds the record without it and notes it anew.
             error!(run = %run.key.id, "cannot note how it ended: {e}");

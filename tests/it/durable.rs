@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+use rexec::runs::disk::Folder;
+use rexec::runs::id::RunId;
+use rexec::runs::table::Key;
 use rustix::process::Signal;
 
 use super::support::{Client, Ran, Server, finish, kill, supervisors, wait_until};
@@ -23,6 +26,21 @@ pub(crate) fn gate(server: &Server, name: &str) -> (PathBuf, String) {
     let path = server.dir().join(name);
     let wait = format!("while ! test -e {}; do sleep 0.01; done", path.display());
     (path, wait)
+}
+
+/// Names of what is in the folder of a run.
+fn files_of(server: &Server, id: &str) -> Vec<String> {
+    let key = Key { identity: identity(server).into(), id: RunId::new(id).unwrap() };
+    let folder = Folder::of(&server.state().join("instances/test/runs"), &key);
+    let entries = std::fs::read_dir(folder.path()).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// Under which identity the tests' clients are known.
+fn identity(server: &Server) -> String {
+    let lines = server.journal();
+    let accepted = lines.iter().find(|line| line["type"] == "accepted").unwrap();
+    accepted["identity"].as_str().unwrap().to_owned()
 }
 
 #[test]
@@ -112,6 +130,7 @@ fn a_run_whose_supervisor_was_killed_is_lost_and_its_tree_stopped() {
         !PathBuf::from(format!("/proc/{}", child.trim())).exists()
     });
     assert!(String::from_utf8_lossy(&verb(&server, "ps", &[]).stdout).contains("  lost  "));
+    assert!(!files_of(&server, &id).contains(&"socket".into()), "its socket is gone");
 }
 
 #[test]
