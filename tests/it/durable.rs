@@ -7,7 +7,7 @@ use rexec::runs::id::RunId;
 use rexec::runs::table::Key;
 use rustix::process::Signal;
 
-use super::support::{Client, Ran, Server, finish, kill, supervisors, wait_until};
+use super::support::{Client, Ran, Server, finish, kill, pid_in, supervisors, wait_until};
 
 /// `rexec VERB ADDR ARGS...`.
 pub(crate) fn verb(server: &Server, verb: &str, args: &[&str]) -> Ran {
@@ -181,4 +181,20 @@ fn a_restarted_server_knows_the_end_of_a_run_whose_supervisor_lives_on() {
     assert_eq!(verb(&server, "attach", &[&id]).expect(0).stdout, b"held\n");
     std::fs::write(gate, "").unwrap();
     wait_until("the end of its supervisor", || supervisors(server.state()).is_empty());
+}
+
+#[test]
+fn a_foreground_run_that_ended_without_its_client_is_listed_as_ended() {
+    let server = Server::start(&[]);
+    let (gate, wait) = gate(&server, "gate");
+    let pid = server.dir().join("pid");
+    let command = format!("echo $$ > {}; {wait}; exit 5", pid.display());
+    let mut client = server.client().arg(&command).spawn();
+    pid_in(&pid);
+    client.kill().unwrap();
+    client.wait().unwrap();
+    let listed = || String::from_utf8(verb(&server, "ps", &[]).expect(0).stdout).unwrap();
+    assert!(listed().contains("  running  "), "{}", listed());
+    std::fs::write(gate, "").unwrap();
+    wait_until("its end", || listed().contains("  exited 5  "));
 }
