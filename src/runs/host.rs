@@ -350,6 +350,7 @@ impl Host {
 
     /// The client has the verdict: a record in memory is dropped, its id remembered for a while.
     pub fn confirmed(&self, run: &Run) {
+        pause::point("confirmed");
         if run.progress().is_none() {
             self.table.confirm(&run.key);
         }

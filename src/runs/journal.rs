@@ -90,6 +90,9 @@ pub struct Origin {
     pub boot: String,
     /// Inode of the pid namespace.
     pub pid_namespace: u64,
+    /// The folder of the journal, as the system tells it from a copy: device and inode.
+    #[serde(default)]
+    pub folder: Option<String>,
     /// Milliseconds since boot.
     pub boottime_ms: u64,
     /// Bytes of a torn last line that were cut off at opening.
@@ -98,11 +101,18 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Whether pids mean the same processes there: within one boot and one pid namespace of one machine.
+    /// Whether the processes that were started there are the ones seen here, and ours: within one boot
+    /// and one pid namespace of one machine, and not those of the folder that this one is a copy of.
     #[must_use]
     pub fn is_same_place(&self, other: &Self) -> bool {
-        (&self.machine, &self.boot, self.pid_namespace)
-            == (&other.machine, &other.boot, other.pid_namespace)
+        self.is_same_boot(other)
+            && (self.pid_namespace, &self.folder) == (other.pid_namespace, &other.folder)
+    }
+
+    /// Whether all that was written there can be read here: the machine has not gone down since.
+    #[must_use]
+    pub fn is_same_boot(&self, other: &Self) -> bool {
+        (&self.machine, &self.boot) == (&other.machine, &other.boot)
     }
 }
 

@@ -89,6 +89,7 @@ impl Host {
             ));
         };
         let mark = self.books.accept(&run.key, request)?;
+        pause::point("accepted");
         let meta = run.full_meta(mark, ledger.origin());
         let seq = ledger.last_seq();
         // A process takes as long to come up as a line to reach the disk. It starts nothing before it is
@@ -102,7 +103,6 @@ impl Host {
             let text = "the server cannot write its journal".into();
             return Err(Denied::Refused(Code::JournalFailed, text));
         }
-        pause::point("accepted");
         let answer = match launched {
             Ok(link) => self.ask_new(link, run, request, (keeping.record_limit, mark)).await,
             Err(e) => Err(NoAnswer::Launch(e)),
@@ -167,6 +167,7 @@ impl Host {
                 if let (Some(ledger), Some(process)) = (ledger, process) {
                     ledger.running(&run.key, process);
                 }
+                pause::point("running");
                 run.set_state(State::Live { pid: started.pid });
                 Ok((link, answer))
             }
@@ -257,12 +258,13 @@ impl Host {
     }
 
     fn over(&self, run: &Durable, outcome: Outcome) -> Arc<Outcome> {
-        // A supervisor that was killed has left it. From here on the record answers.
-        run.folder.remove_socket();
         if let Err(e) = run.folder.set_outcome(&outcome) {
             // The journal has it; the next server finds the record without it and notes it anew.
             error!(run = %run.key.id, "cannot note how it ended: {e}");
         }
+        // A supervisor that was killed has left it.
+        run.folder.remove_socket();
+        pause::point("noted");
         let outcome = Arc::new(outcome);
         run.set_state(State::Over(Arc::clone(&outcome)));
         self.left();
@@ -314,7 +316,11 @@ impl Host {
                     ledger.not_started(&run.key, Code::SupervisorLost.name());
                 }
                 run.folder.remove();
-                self.table.release(&run.key);
+                // The id of a run that is being started is released by whoever starts it: once, because it
+                // may be claimed anew at once.
+                if !matches!(run.state(), State::Starting) {
+                    self.table.release(&run.key);
+                }
                 let text = "its supervisor was ended before it started anything".into();
                 run.set_state(State::NotStarted { code: Code::StartFailed, text });
             }

@@ -2,6 +2,7 @@
 //! and answering for it.
 
 use std::collections::{HashMap, HashSet};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,7 +54,7 @@ struct Past {
     over: HashMap<(String, String), u64>,
 }
 
-/// Where this process is.
+/// Where this process is; in which folder is added when that is open.
 ///
 /// # Errors
 /// `/proc` does not tell.
@@ -62,6 +63,7 @@ pub fn origin() -> std::io::Result<Origin> {
         machine: process::machine_id(),
         boot: process::boot_id()?,
         pid_namespace: process::pid_namespace()?,
+        folder: None,
         boottime_ms: millis(clock::boottime()),
         torn: 0,
     })
@@ -78,6 +80,7 @@ pub fn open(folder: &Path, runs: &Path, mut origin: Origin) -> Result<Recovered,
         warn!("the journal's last line was torn; its {torn} bytes were cut off");
     }
     origin.torn = torn;
+    origin.folder = Some(place_of(folder)?);
     journal.add(&Event::Opened(origin.clone()))?;
     let same_boot = past.origin.as_ref().is_some_and(|o| o.is_same_place(&origin));
     let table = Table::new(past.memory_begins(same_boot && torn == 0));
@@ -96,6 +99,13 @@ pub fn open(folder: &Path, runs: &Path, mut origin: Origin) -> Result<Recovered,
     let unfinished =
         past.open.into_values().map(|run| Unfinished { here: same_boot, ..run }).collect();
     Ok(Recovered { ledger, table, unfinished, durable })
+}
+
+/// What tells a folder from its copies.
+fn place_of(folder: &Path) -> Result<String, JournalError> {
+    let found = std::fs::metadata(folder)
+        .map_err(|error| JournalError::Io { path: folder.to_owned(), error })?;
+    Ok(format!("{:x}:{:x}", found.dev(), found.ino()))
 }
 
 /// Puts every durable run that is found into the table; those that may go on are returned.
@@ -121,28 +131,15 @@ fn keep_durable(
         table.keep(run.key.clone(), Arc::new(Kept::There(run)));
         found.insert(key);
     }
-    // A durable run gets its folder after its claim and before its supervisor.
-    let unborn: Vec<_> = past
-        .open
-        .iter()
-        .filter(|(_, open)| open.accepted.durable)
-        .map(|(k, _)| k.clone())
-        .collect();
-    for (identity, run) in unborn {
-        past.open.remove(&(identity.clone(), run.clone()));
-        if let Ok(id) = RunId::new(&run) {
-            ledger.not_started(&Key { identity: identity.into(), id }, Code::SupervisorLost.name());
-        }
-    }
+    past.give_up_unborn(runs, ledger);
     Ok(going_on)
 }
 
 /// What a folder holds; none if it is no run, or was not finished when its server was killed.
 fn found_run(folder: Folder, past: &Past) -> Option<Arc<Durable>> {
-    let read = folder.meta().and_then(|meta| Ok((meta, folder.outcome()?)));
-    let (meta, outcome) = match read {
-        Ok((Some(meta), outcome)) => (meta, outcome),
-        Ok((None, _)) => {
+    let meta = match folder.meta() {
+        Ok(Some(meta)) => meta,
+        Ok(None) => {
             folder.remove();
             return None;
         }
@@ -151,6 +148,11 @@ fn found_run(folder: Folder, past: &Past) -> Option<Arc<Durable>> {
             return None;
         }
     };
+    // What it says stands in the record too.
+    let outcome = folder.outcome().unwrap_or_else(|e| {
+        warn!("how {} ended is looked for in its record: {e}", folder.path().display());
+        None
+    });
     let id = RunId::new(&meta.run).ok()?;
     let key = Key { identity: meta.identity.as_str().into(), id };
     let is_journaled = past.over.contains_key(&(meta.identity.clone(), meta.run.clone()));
@@ -194,6 +196,24 @@ impl Past {
                 self.end((identity, run));
             }
         }
+    }
+
+    /// A durable run gets its folder after its claim and before its supervisor: one without a folder was
+    /// not started. But a machine that went down may have lost the folder, or what it says; then the run
+    /// stays among those whose end is lost.
+    fn give_up_unborn(&mut self, runs: &Path, ledger: &Ledger) {
+        if !self.origin.as_ref().is_some_and(|o| o.is_same_boot(ledger.origin())) {
+            return;
+        }
+        self.open.retain(|(identity, run), open| {
+            let Ok(id) = RunId::new(run) else { return true };
+            let key = Key { identity: identity.as_str().into(), id };
+            let unborn = open.accepted.durable && !Folder::of(runs, &key).path().exists();
+            if unborn {
+                ledger.not_started(&key, Code::SupervisorLost.name());
+            }
+            !unborn
+        });
     }
 
     fn end(&mut self, key: (String, String)) {

@@ -133,7 +133,7 @@ impl Outbox {
             return;
         }
         run.sent = batch.outgoing.last;
-        // What comes behind the verdict is nothing, and does not take it back.
+        // Nothing follows the verdict, but the run is asked whether there is more.
         run.ended |= batch.outgoing.ended;
         if let Some(instead) = batch.instead.take() {
             run.serving = Arc::new(*instead);

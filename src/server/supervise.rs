@@ -54,6 +54,7 @@ struct Supervisor {
 /// # Errors
 /// One line: nothing was started, or the record cannot be written.
 pub fn main(folder: &Path) -> Result<(), String> {
+    pause::program("supervisor");
     process::prepare().map_err(|e| e.to_string())?;
     // Nothing that ends the server's session or its terminal ends this process.
     rustix::process::setsid().map_err(|e| format!("cannot leave the session: {e}"))?;
@@ -76,6 +77,7 @@ async fn supervise(folder: Folder) -> io::Result<()> {
     let mut reader = FrameReader::new(read, Limits::FULL);
     let first = reader.next(None).await.map_err(io::Error::other)?;
     let first = first.ok_or_else(|| io::Error::other("the server has gone"))?;
+    pause::point("asked");
     let supervisor = Arc::new(Supervisor::claim(folder.clone(), &first)?);
     pause::point("locked");
     let listener = listen(&folder)?;
@@ -110,6 +112,10 @@ impl Supervisor {
                 return Err(io::Error::other("the run was claimed by another"));
             }
         };
+        // A supervisor that comes late may find the folder of another run with the id.
+        if !folder.meta()?.is_some_and(|meta| meta.mark == mark.to_string()) {
+            return Err(io::Error::other("the run was given up"));
+        }
         let writer = Writer::new(record, record_limit);
         let shell = std::os::unix::ffi::OsStrExt::from_bytes(&setup.body);
         let shell = Path::new::<std::ffi::OsStr>(shell).to_owned();

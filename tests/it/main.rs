@@ -16,6 +16,8 @@ mod cuts;
 mod docs;
 mod drain;
 mod durable;
+mod durable_kill;
+mod durable_places;
 mod env;
 mod exact;
 mod flood;

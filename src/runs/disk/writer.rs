@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use tokio::sync::watch;
 
 use crate::sys::fs::Lock;
+use crate::sys::pause;
 
 /// So much of the disk stays free for the journal, beyond what records take.
 pub const JOURNAL_RESERVE: u64 = 64 * 1024 * 1024;
@@ -84,6 +85,7 @@ impl Writer {
     pub fn push(&mut self, frame: Bytes) {
         self.waiting.push_back(frame);
         self.catch_up();
+        pause::point("written");
     }
 
     /// How many bytes may be added: none while frames wait, and none beyond the limit.
@@ -130,6 +132,7 @@ impl Writer {
             p.last += 1;
             p.ended = true;
         });
+        pause::point("finished");
         Ok(())
     }
 

@@ -52,11 +52,20 @@ impl Server {
         args: &[&str],
         adapt: impl FnOnce(&mut Command),
     ) -> Self {
-        let socket = state.with_extension("sock");
+        let socket = format!("unix:{}", state.with_extension("sock").display());
+        Self::at_both(state, [listen, &socket], args, adapt)
+    }
+
+    /// Starts one with this state folder, TCP address and unix socket.
+    pub(crate) fn at_both(
+        state: &Path,
+        [listen, socket]: [&str; 2],
+        args: &[&str],
+        adapt: impl FnOnce(&mut Command),
+    ) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rexec-server"));
         command
-            .args(["--name", "test", "--listen", listen, "--listen"])
-            .arg(format!("unix:{}", socket.display()))
+            .args(["--name", "test", "--listen", listen, "--listen", socket])
             .args(args)
             .env("REXEC_STATE_DIR", state);
         adapt(&mut command);
@@ -116,7 +125,7 @@ impl Server {
         self.child.wait().unwrap();
     }
 
-    /// Crashes it and starts another one on the same state folder and port.
+    /// Crashes it, if it has not crashed, and starts another one on the same state folder and port.
     pub(crate) fn restart(&mut self) {
         self.restart_with(&[]);
     }

@@ -1,0 +1,204 @@
+//! Durable runs whose server, supervisor or both are killed at each commit of state.
+
+use std::path::PathBuf;
+use std::process::Child;
+
+use rustix::process::Signal;
+use tempfile::TempPath;
+
+use super::durable::verb;
+use super::resume::executions;
+use super::support::{
+    Client, Ran, Server, finish, in_parallel, is_alive, kill, pid_in, supervisors, wait_until,
+};
+
+/// Who is killed, while the one that reached the point is stopped there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Killed {
+    Server,
+    Supervisor,
+    Both,
+}
+
+/// What the client of the run, and whoever asks for it again, is to see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The run's own end, as if nothing had happened.
+    Verdict,
+    /// Nothing was started; the next one with the id is.
+    NeverStarted,
+    /// Either of them: whether the client comes back before or after it is known that nothing was started.
+    VerdictOrNeverStarted,
+    /// Nobody can know.
+    Lost,
+}
+
+/// A durable run with an id, and the point at which a program stops.
+pub(super) struct Held {
+    pub(super) server: Server,
+    command: String,
+    pub(super) client: Child,
+    /// The command ends when it is there.
+    pub(super) gate: PathBuf,
+    /// While it is there nobody else stops.
+    _reached: TempPath,
+}
+
+impl Held {
+    pub(super) fn at(point: &str) -> Self {
+        let file = pause_file();
+        let server = Server::with(&[], |command| {
+            command.env("REXEC_PAUSE_AT", point).env("REXEC_PAUSE_FILE", &file);
+        });
+        let (gate, dir) = (server.dir().join("gate"), server.dir().display().to_string());
+        let command = format!(
+            "echo x >> {dir}/effect; echo out; echo $$ > {dir}/pid; \
+             while ! test -e {dir}/gate; do sleep 0.01; done; exit 7"
+        );
+        if AT_THE_END.iter().any(|end| point.ends_with(end)) {
+            std::fs::write(&gate, "").unwrap();
+        }
+        let client = named(&server, &command).spawn();
+        wait_until(point, || file.exists());
+        Self { server, command, client, gate, _reached: file }
+    }
+
+    pub(super) fn effects(&self) -> usize {
+        executions(&self.server.dir().join("effect"))
+    }
+}
+
+pub(super) fn pause_file() -> TempPath {
+    let file = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+    std::fs::remove_file(&file).unwrap();
+    file
+}
+
+fn named(server: &Server, command: &str) -> Client {
+    Client::new(server.state()).args(&["--id", "job", &server.addr, command])
+}
+
+/// Points that are reached when the command has ended.
+const AT_THE_END: &[&str] = &["ended", "journaled", "noted", "finished", "recorded", "confirmed"];
+
+const CASES: &[(&str, Killed, End)] = &[
+    ("accepted", Killed::Server, End::Verdict),
+    ("launched", Killed::Server, End::VerdictOrNeverStarted),
+    ("launched", Killed::Both, End::VerdictOrNeverStarted),
+    ("running", Killed::Server, End::Verdict),
+    ("running", Killed::Both, End::Lost),
+    ("journaled", Killed::Server, End::Verdict),
+    ("journaled", Killed::Both, End::Verdict),
+    ("noted", Killed::Server, End::Verdict),
+    ("supervisor:asked", Killed::Server, End::VerdictOrNeverStarted),
+    ("supervisor:asked", Killed::Supervisor, End::NeverStarted),
+    ("supervisor:asked", Killed::Both, End::VerdictOrNeverStarted),
+    ("supervisor:locked", Killed::Server, End::Verdict),
+    ("supervisor:locked", Killed::Supervisor, End::NeverStarted),
+    ("supervisor:locked", Killed::Both, End::VerdictOrNeverStarted),
+    ("supervisor:claimed", Killed::Server, End::Verdict),
+    ("supervisor:claimed", Killed::Supervisor, End::Lost),
+    ("supervisor:claimed", Killed::Both, End::Lost),
+    ("supervisor:spawned", Killed::Server, End::Verdict),
+    ("supervisor:spawned", Killed::Supervisor, End::Lost),
+    ("supervisor:spawned", Killed::Both, End::Lost),
+    ("supervisor:running", Killed::Server, End::Verdict),
+    ("supervisor:running", Killed::Supervisor, End::Lost),
+    ("supervisor:running", Killed::Both, End::Lost),
+    ("supervisor:written", Killed::Server, End::Verdict),
+    ("supervisor:written", Killed::Supervisor, End::Lost),
+    ("supervisor:written", Killed::Both, End::Lost),
+    ("supervisor:ended", Killed::Server, End::Verdict),
+    ("supervisor:ended", Killed::Supervisor, End::Lost),
+    ("supervisor:ended", Killed::Both, End::Lost),
+    ("supervisor:journaled", Killed::Supervisor, End::Lost),
+    ("supervisor:finished", Killed::Server, End::Verdict),
+    ("supervisor:finished", Killed::Supervisor, End::Verdict),
+    ("supervisor:finished", Killed::Both, End::Verdict),
+    ("supervisor:recorded", Killed::Server, End::Verdict),
+    ("supervisor:recorded", Killed::Supervisor, End::Verdict),
+    ("supervisor:recorded", Killed::Both, End::Verdict),
+    ("supervisor:confirmed", Killed::Server, End::Verdict),
+    ("supervisor:confirmed", Killed::Supervisor, End::Verdict),
+    ("supervisor:confirmed", Killed::Both, End::Verdict),
+];
+
+/// brevdev/brev-cli#457: what was cut ran twice.
+#[test]
+fn whoever_is_killed_at_whatever_commit_of_state_the_run_has_one_effect_at_most_and_one_answer() {
+    in_parallel(6, CASES.len(), |n| check(CASES[n]));
+}
+
+fn check((point, killed, end): (&str, Killed, End)) {
+    let what = format!("{point}, {killed:?} killed");
+    let mut held = Held::at(point);
+    let supervisor = supervisors(held.server.state()).first().copied();
+    if killed != Killed::Supervisor {
+        // First, or it would still say what became of its supervisor.
+        held.server.crash();
+    }
+    if killed != Killed::Server {
+        kill(supervisor.unwrap(), Signal::KILL);
+    }
+    if killed != Killed::Supervisor {
+        held.server.restart();
+    }
+    if let (Killed::Server, Some(supervisor)) = (killed, supervisor)
+        && is_alive(supervisor)
+    {
+        kill(supervisor, Signal::CONT);
+    }
+    if end != End::Lost {
+        std::fs::write(&held.gate, "").unwrap();
+    }
+    let client = std::mem::replace(&mut held.client, named(&held.server, "true").spawn());
+    held.client.kill().unwrap();
+    let _ = held.client.wait();
+    let ran = finish(client);
+    let again = named(&held.server, &held.command).run();
+    judge(&held, end, [&ran, &again], &what);
+    nothing_is_left(&held, &what);
+}
+
+fn judge(held: &Held, end: End, [ran, again]: [&Ran; 2], what: &str) {
+    let statuses = (ran.status, again.status);
+    let all = format!("{what}: {statuses:?}\n{}\n{}", ran.stderr, again.stderr);
+    match end {
+        End::VerdictOrNeverStarted if statuses.0 == 254 => {
+            // It was given up; nothing that was on its way can start it.
+            assert_eq!((statuses, held.effects()), ((254, 254), 0), "{all}");
+        }
+        End::Verdict | End::VerdictOrNeverStarted => {
+            assert_eq!((statuses, held.effects()), ((7, 7), 1), "{all}");
+            assert_eq!((ran.text(), again.text()), ("out\n".into(), "out\n".into()), "{all}");
+            let attached = verb(&held.server, "attach", &["job"]);
+            assert_eq!((attached.status, attached.text()), (7, "out\n".into()), "{all}");
+        }
+        End::NeverStarted => {
+            assert_eq!((statuses, held.effects()), ((254, 7), 1), "{all}");
+            assert_eq!((ran.text(), again.text()), (String::new(), "out\n".into()), "{all}");
+        }
+        End::Lost => {
+            assert_eq!(statuses, (253, 253), "{all}");
+            assert!(held.effects() <= 1, "{all}");
+            assert!(["", "out\n"].contains(&&*again.text()), "{all}");
+        }
+    }
+    let lines = held.server.journal();
+    let last = lines.iter().filter(|l| matches!(l["type"].as_str(), Some("ended" | "lost")));
+    assert!(last.count() <= 1, "{all}");
+}
+
+fn nothing_is_left(held: &Held, what: &str) {
+    wait_until(&format!("no supervisor, {what}"), || supervisors(held.server.state()).is_empty());
+    let pid = held.server.dir().join("pid");
+    if pid.exists() {
+        let pid = pid_in(&pid);
+        wait_until(&format!("no process, {what}"), || !is_alive(pid));
+    }
+    let runs = std::fs::read_dir(held.server.state().join("instances/test/runs")).unwrap();
+    for run in runs {
+        let left = run.unwrap().path().join("socket");
+        assert!(!left.exists(), "a socket is left, {what}");
+    }
+}

@@ -1,0 +1,252 @@
+//! State folders that are not where they were, files that the dead have left, and ids that mean something
+//! else now: what was started elsewhere is not signalled, and what is not known is not claimed to be.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rexec::proto::digest::Digest;
+use rustix::process::{Signal, geteuid};
+
+use super::durable::{gate, leave, verb};
+use super::durable_kill::Held;
+use super::support::server::under;
+use super::support::{Client, Server, finish, is_alive, kill, pid_in, supervisors, wait_until};
+
+fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
+}
+
+/// The folder of the server's only run.
+pub(super) fn run_folder(server: &Server) -> PathBuf {
+    let runs = std::fs::read_dir(server.state().join("instances/test/runs")).unwrap();
+    let [run] = &runs.map(|run| run.unwrap().path()).collect::<Vec<_>>()[..] else {
+        panic!("not one run")
+    };
+    run.clone()
+}
+
+fn attach(state: &Path, server: &Server, run: &str) -> super::support::Ran {
+    Client::new(state).args(&["attach", &server.addr, run]).run()
+}
+
+#[test]
+fn a_server_on_a_copied_state_folder_leaves_the_runs_of_the_original_alone() {
+    let server = Server::start(&[]);
+    let (gate, wait) = gate(&server, "gate");
+    let pids = [server.dir().join("durable"), server.dir().join("foreground")];
+    let text = |pid: &Path| format!("echo out; echo $$ > {}; {wait}; exit 7", pid.display());
+    let id = leave(&server, &text(&pids[0]));
+    let foreground = server.client().arg(text(&pids[1])).spawn();
+    let alive = pids.each_ref().map(|pid| pid_in(pid));
+    let elsewhere = server.dir().join("copy");
+    copy(server.state(), &elsewhere);
+    let other = Server::at(&elsewhere, "127.0.0.1:0", &[], |_| ());
+    let ran = attach(&elsewhere, &other, &id).expect(253);
+    assert_eq!(ran.text(), "out\n");
+    wait_until("both lost", || lost(&other) == 2);
+    drop(other);
+    assert!(alive.iter().all(|pid| is_alive(*pid)));
+    std::fs::write(gate, "").unwrap();
+    assert_eq!(attach(server.state(), &server, &id).expect(7).text(), "out\n");
+    finish(foreground).expect(7);
+}
+
+#[test]
+fn nothing_is_signalled_from_another_pid_namespace() {
+    if !geteuid().is_root() {
+        println!("left out: only root can make a pid namespace");
+        return;
+    }
+    // With its own /proc, and with that of the first namespace, whose numbers mean nothing to it.
+    for proc in [&["--mount-proc"][..], &[]] {
+        let unshare = [&["unshare", "--pid", "--fork", "--kill-child"], proc, &["--"]].concat();
+        let mut server = Server::start(&[]);
+        let pid = server.dir().join("pid");
+        let text = format!("echo out; echo $$ > {}; exec sleep 600", pid.display());
+        let (id, foreground) = (leave(&server, &text), server.dir().join("foreground"));
+        let text = format!("echo $$ > {}; exec sleep 600", foreground.display());
+        let client = server.client().arg(text).spawn();
+        let alive = [pid_in(&pid), pid_in(&foreground)];
+        server.crash();
+        let [supervisor] = supervisors(server.state())[..] else { panic!("no supervisor") };
+        kill(supervisor, Signal::KILL);
+        let mut other = Server::at(server.state(), &server.addr, &[], under(&unshare));
+        let ran = attach(server.state(), &other, &id).expect(253);
+        assert_eq!(ran.text(), "out\n");
+        finish(client).expect(253);
+        wait_until("both lost", || lost(&other) == 2);
+        other.crash();
+        for pid in alive {
+            assert!(is_alive(pid));
+            kill(pid, Signal::KILL);
+        }
+    }
+}
+
+fn lost(server: &Server) -> usize {
+    server.journal().iter().filter(|line| line["type"] == "lost").count()
+}
+
+/// Its record names a process id that is another's by now.
+#[test]
+fn a_recycled_pid_is_not_signalled() {
+    let mut server = Server::start(&[]);
+    let id = leave(&server, "echo out; exec sleep 600");
+    wait_until("its output", || verb(&server, "logs", &[&id]).stdout == b"out\n");
+    let mut stranger = Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().unwrap();
+    server.crash();
+    let [supervisor] = supervisors(server.state())[..] else { panic!("no supervisor") };
+    kill(supervisor, Signal::KILL);
+    let record = run_folder(&server).join("record");
+    let bytes = std::fs::read(&record).unwrap();
+    let renamed = with_pid(&bytes, stranger.id());
+    std::fs::write(&record, renamed).unwrap();
+    server.restart();
+    assert_eq!(attach(server.state(), &server, &id).expect(253).text(), "out\n");
+    assert_eq!(stranger.try_wait().unwrap(), None);
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+}
+
+/// The record with another process's id for that of its command.
+fn with_pid(record: &[u8], pid: u32) -> Vec<u8> {
+    use rexec::proto::frame::{Decoded, Limits, decode, encode};
+    let (mut rest, mut out, mut renamed) = (record, Vec::new(), false);
+    while let Decoded::Frame(frame) = decode(rest, Limits::FULL).unwrap() {
+        let mut header: serde_json::Value = serde_json::from_slice(frame.header).unwrap();
+        // It is added anew.
+        header.as_object_mut().unwrap().remove("size");
+        if header["type"] == "running" {
+            header["pid"] = pid.into();
+            renamed = true;
+        }
+        encode(&header, frame.body, &mut out).unwrap();
+        rest = &rest[frame.len()..];
+    }
+    assert!(renamed, "the record names the process of its command");
+    out
+}
+
+#[test]
+fn a_state_folder_whose_path_is_longer_than_a_socket_address_keeps_durable_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("a".repeat(120)).join("b".repeat(120)).join("state");
+    std::fs::create_dir_all(state.parent().unwrap()).unwrap();
+    let short = format!("unix:{}", dir.path().join("sock").display());
+    let mut server = Server::at_both(&state, ["127.0.0.1:0", &short], &[], |_| ());
+    let (gate, wait) = gate(&server, "gate");
+    let id = leave(&server, &format!("echo one; {wait}; echo two; exit 7"));
+    server.crash();
+    let server = Server::at_both(&state, ["127.0.0.1:0", &short], &[], |_| ());
+    let viewer = Client::new(&state).args(&["attach", &server.addr, &id]).spawn();
+    std::fs::write(gate, "").unwrap();
+    assert_eq!(finish(viewer).expect(7).text(), "one\ntwo\n");
+    wait_until("the end of its supervisor", || supervisors(&state).is_empty());
+}
+
+/// A supervisor that comes to its run when that was given up, and the id is another request's.
+#[test]
+fn a_late_supervisor_does_not_start_what_was_given_up_in_the_place_of_another() {
+    let mut late = Held::at("supervisor:asked");
+    let [old] = supervisors(late.server.state())[..] else { panic!("no supervisor") };
+    late.client.kill().unwrap();
+    late.client.wait().unwrap();
+    let state = late.server.state().to_owned();
+    late.server.restart();
+    wait_until("that it never started", || {
+        late.server.journal().iter().any(|line| line["type"] == "not_started")
+    });
+    late.server.crash();
+    // The next one's supervisor waits at the same point, until the late one has had its chance.
+    let reached = super::durable_kill::pause_file();
+    let next = Server::at(&state, "127.0.0.1:0", &[], |command| {
+        command.env("REXEC_PAUSE_AT", "supervisor:asked").env("REXEC_PAUSE_FILE", &reached);
+    });
+    let client = Client::new(&state).args(&["--id", "job", &next.addr, "echo new; exit 9"]).spawn();
+    wait_until("the next supervisor", || reached.exists());
+    std::fs::write(&late.gate, "").unwrap();
+    kill(old, Signal::CONT);
+    wait_until("the end of the late supervisor", || !is_alive(old));
+    let [new] = supervisors(&state)[..] else { panic!("no supervisor") };
+    kill(new, Signal::CONT);
+    assert_eq!(finish(client).expect(9).text(), "new\n");
+    assert_eq!(late.effects(), 0);
+}
+
+/// A machine that went down may have lost what was not synced: the folder, what is in it, or its outcome.
+#[test]
+fn a_run_whose_folder_a_crash_of_the_machine_took_is_lost_and_never_started_again() {
+    for damage in [Damage::NoFolder, Damage::NoMeta, Damage::EmptyMeta] {
+        let mut server = Server::start(&[]);
+        let effect = server.dir().join("effect");
+        let text = format!("echo x >> {}; exec sleep 600", effect.display());
+        let ask = |server: &Server| {
+            Client::new(server.state()).args(&["--id", "job", &server.addr, &text])
+        };
+        let mut client = ask(&server).spawn();
+        wait_until("its effect", || effect.exists());
+        server.crash();
+        client.kill().unwrap();
+        client.wait().unwrap();
+        let [supervisor] = supervisors(server.state())[..] else { panic!("no supervisor") };
+        kill(supervisor, Signal::KILL);
+        wait_until("the supervisor's end", || !is_alive(supervisor));
+        damage.to(&run_folder(&server));
+        another_boot(server.state());
+        server.restart();
+        let ran = ask(&server).run();
+        assert_eq!(ran.status, 253, "{damage:?}: {}", ran.stderr);
+        assert_eq!(super::resume::executions(&effect), 1, "{damage:?}");
+        wait_until("the lost line", || lost(&server) == 1);
+        assert!(!server.journal().iter().any(|l| l["type"] == "not_started"), "{damage:?}");
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Damage {
+    NoFolder,
+    NoMeta,
+    EmptyMeta,
+}
+
+impl Damage {
+    fn to(self, folder: &Path) {
+        match self {
+            Self::NoFolder => std::fs::remove_dir_all(folder).unwrap(),
+            Self::NoMeta => std::fs::remove_file(folder.join("meta.json")).unwrap(),
+            Self::EmptyMeta => std::fs::write(folder.join("meta.json"), "").unwrap(),
+        }
+    }
+}
+
+/// Makes the journal one of an earlier boot.
+fn another_boot(state: &Path) {
+    let path = state.join("instances/test/journal/000001.jsonl");
+    let mut previous = None;
+    let mut text = String::new();
+    for line in std::fs::read_to_string(&path).unwrap().lines() {
+        let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+        if line["type"] == "opened" {
+            line["boot"] = "00000000-0000-0000-0000-000000000000".into();
+        }
+        line["prev"] = serde_json::json!(previous);
+        previous = Some(Digest::of(line.to_string().as_bytes()));
+        text.push_str(&format!("{line}\n"));
+    }
+    std::fs::write(path, text).unwrap();
+}
+
+#[test]
+fn a_run_whose_outcome_a_crash_of_the_machine_took_has_it_still_in_its_record() {
+    let mut server = Server::start(&[]);
+    let id = leave(&server, "echo out; exit 7");
+    verb(&server, "wait", &[&id]).expect(7);
+    let outcome = run_folder(&server).join("outcome.json");
+    wait_until("its outcome", || outcome.exists());
+    server.crash();
+    std::fs::write(&outcome, "").unwrap();
+    server.restart();
+    assert_eq!(verb(&server, "attach", &[&id]).expect(7).text(), "out\n");
+    let ended = server.journal().iter().filter(|line| line["type"] == "ended").count();
+    assert_eq!(ended, 1);
+}
