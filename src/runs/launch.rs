@@ -70,8 +70,15 @@ impl Host {
         let task = tokio::spawn(async move {
             let started = host.start_there(&run, &request).await;
             host.settle_start(&run, &started, place);
-            let (link, answer) = started?;
-            Ok(There { run, answer: answer.encoded(), source: Source::Link(Arc::new(link)) })
+            match started {
+                Ok((link, answer)) => {
+                    let (answer, source) = (answer.encoded(), Source::Link(Arc::new(link)));
+                    Ok(There { run, answer, source })
+                }
+                // Its watcher finds out.
+                Err(Denied::Lost(_)) => host.go_on(&run, &request).await,
+                Err(denied) => Err(denied),
+            }
         });
         // A panic there would be a bug; what became of the run is then found at the next start.
         task.await.unwrap_or(Err(Denied::Lost(Code::OutOfResources)))
@@ -115,19 +122,8 @@ impl Host {
                 run.folder.remove();
                 Err(Denied::NotStarted(Code::StartFailed, format!("no supervisor: {e}")))
             }
-            Err(NoAnswer::Gone) => {
-                self.resolve(run).await;
-                match run.state() {
-                    State::NotStarted { code, text } => Err(Denied::NotStarted(code, text)),
-                    State::Starting | State::Live { .. } | State::Forgotten => {
-                        Err(Denied::Lost(Code::SupervisorLost))
-                    }
-                    State::Over(outcome) => match &*outcome {
-                        Outcome::Lost { code, .. } => Err(Denied::Lost(*code)),
-                        Outcome::Ended { .. } => Err(Denied::Lost(Code::SupervisorLost)),
-                    },
-                }
-            }
+            // It may still hold the record for a moment, and may have come to the command's end.
+            Err(NoAnswer::Gone) => Err(Denied::Lost(Code::SupervisorLost)),
         }
     }
 

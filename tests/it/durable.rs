@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use rexec::runs::disk::Folder;
 use rexec::runs::id::RunId;
 use rexec::runs::table::Key;
+use rustix::fs::{FlockOperation, inotify};
 use rustix::process::Signal;
 
+use super::durable_kill::Held;
 use super::support::{Client, Ran, Server, finish, kill, pid_in, supervisors, wait_until};
 
 /// `rexec VERB ADDR ARGS...`.
@@ -197,4 +199,23 @@ fn a_foreground_run_that_ended_without_its_client_is_listed_as_ended() {
     assert!(listed().contains("  running  "), "{}", listed());
     std::fs::write(gate, "").unwrap();
     wait_until("its end", || listed().contains("  exited 5  "));
+}
+
+/// A process that is killed closes its files one after another, the record not always before the link.
+#[test]
+fn a_supervisor_that_is_going_is_not_taken_for_one_that_has_started_something() {
+    let held = Held::at("launched");
+    let runs = held.server.state().join("instances/test/runs");
+    let folder = std::fs::read_dir(runs).unwrap().next().unwrap().unwrap().path();
+    let record = std::fs::File::create(folder.join("record")).unwrap();
+    rustix::fs::flock(&record, FlockOperation::NonBlockingLockExclusive).unwrap();
+    let opened = inotify::init(inotify::CreateFlags::CLOEXEC).unwrap();
+    inotify::add_watch(&opened, folder.join("record"), inotify::WatchFlags::OPEN).unwrap();
+    let [supervisor] = supervisors(held.server.state())[..] else { panic!("no supervisor") };
+    kill(supervisor, Signal::KILL);
+    held.server.signal(Signal::CONT);
+    rustix::io::read(&opened, &mut [0; 256]).expect("the server looks at the record");
+    drop(record);
+    let never = finish(held.client).expect(254);
+    assert!(never.stderr.contains("before it started anything"), "{}", never.stderr);
 }
