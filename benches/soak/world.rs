@@ -81,8 +81,22 @@ impl World {
         let mut server = self.server();
         send(server.id(), signal);
         reap(&mut server)?;
-        (*server, _) = start(self.dir(), &self.addr)?;
-        Ok(())
+        let late = Instant::now() + PATIENCE;
+        loop {
+            match start(self.dir(), &self.addr) {
+                Ok((next, _)) => {
+                    *server = next;
+                    return Ok(());
+                }
+                // Meanwhile the port may be that of somebody's connection.
+                Err(_) if self.is_port_taken() && Instant::now() < late => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    fn is_port_taken(&self) -> bool {
+        self.log().lines().last().is_some_and(|line| line.contains("in use"))
     }
 
     /// Ends the server as an operator does; its exit status.

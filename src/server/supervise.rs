@@ -113,7 +113,7 @@ impl Supervisor {
             }
         };
         // A supervisor that comes late may find the folder of another run with the id.
-        if !folder.meta()?.is_some_and(|meta| meta.mark == mark.to_string()) {
+        if folder.meta()?.is_none_or(|meta| meta.mark != mark.to_string()) {
             return Err(io::Error::other("the run was given up"));
         }
         let writer = Writer::new(record, record_limit);
