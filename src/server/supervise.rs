@@ -121,7 +121,8 @@ impl Supervisor {
         let shell = Path::new::<std::ffi::OsStr>(shell).to_owned();
         let settings = Settings { shell, max_runs: 1, ..Settings::default() };
         let books = Books::Supervisor { folder, mark, writer: Some(writer).into() };
-        let host = Host::new(settings, books, Table::new(Duration::ZERO), Scanner::new()?, None);
+        let (table, scanner) = (Table::new(Duration::ZERO), Scanner::on_demand());
+        let host = Host::new(settings, books, table, scanner, None);
         Ok(Self { host, identity: identity.into(), refusals: Arc::default() })
     }
 
