@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, getsid};
 
 use crate::Fallible;
 use crate::random::Random;
@@ -86,7 +86,9 @@ fn one(world: &World, random: &mut Random, harm: Harm) -> Fallible<usize> {
             world.signal(Signal::CONT);
         }
         Harm::SupervisorKilled | Harm::SupervisorStopped => {
-            let all = world.supervisors();
+            // Between vfork(2) and execve(2) its command looks like the supervisor itself, but leads no session.
+            let mut all = world.supervisors();
+            all.retain(|pid| leads_session(*pid));
             if all.is_empty() {
                 return Ok(0);
             }
@@ -101,4 +103,9 @@ fn one(world: &World, random: &mut Random, harm: Harm) -> Fallible<usize> {
         }
     }
     Ok(1)
+}
+
+fn leads_session(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| getsid(Some(pid)).is_ok_and(|session| session == pid))
 }

@@ -56,6 +56,8 @@ struct Inbox {
     frames: Vec<Frame>,
     /// The supervisor has closed the link, and it is known what became of the run.
     closed: bool,
+    /// The verdict was passed on: nothing may follow it.
+    ended: bool,
 }
 
 impl fmt::Debug for Serving {
@@ -331,7 +333,7 @@ impl Linked {
     fn batch(&self, after: u64) -> Result<Batch, SessionEnd> {
         let (frames, closed) = {
             let mut inbox = self.lock();
-            (std::mem::take(&mut inbox.frames), inbox.closed)
+            (std::mem::take(&mut inbox.frames), inbox.closed && !inbox.ended)
         };
         let mut batch = Batch::default();
         batch.outgoing.last = after;
@@ -354,6 +356,7 @@ impl Linked {
             ServerHeader::Verdict(verdict) => {
                 batch.outgoing.last = verdict.seq;
                 batch.outgoing.ended = true;
+                self.lock().ended = true;
                 if let Some(noted) = self.host.ended(&self.run, frame) {
                     encoded = noted;
                 }

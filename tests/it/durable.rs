@@ -7,8 +7,10 @@ use rexec::runs::id::RunId;
 use rexec::runs::table::Key;
 use rustix::fs::{FlockOperation, inotify};
 use rustix::process::Signal;
+use serde_json::json;
 
 use super::durable_kill::Held;
+use super::support::raw::Raw;
 use super::support::{Client, Ran, Server, finish, kill, pid_in, supervisors, wait_until};
 
 /// `rexec VERB ADDR ARGS...`.
@@ -218,4 +220,20 @@ fn a_supervisor_that_is_going_is_not_taken_for_one_that_has_started_something() 
     drop(record);
     let never = finish(held.client).expect(254);
     assert!(never.stderr.contains("before it started anything"), "{}", never.stderr);
+}
+
+/// A client that is told two ends cannot know which one to believe.
+#[test]
+fn nothing_follows_a_verdict_whose_supervisor_goes_before_it_is_confirmed() {
+    let server = Server::start(&[]);
+    let mut raw = Raw::login(&server);
+    raw.run("one", "printf hi", json!({"durable": true}));
+    raw.until("verdict");
+    let [supervisor] = supervisors(server.state())[..] else { panic!("no supervisor") };
+    kill(supervisor, Signal::KILL);
+    wait_until("its end", || supervisors(server.state()).is_empty());
+    for _ in 0..20 {
+        raw.send(&json!({"type": "list"}), b"");
+        raw.expect("runs");
+    }
 }
