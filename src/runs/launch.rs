@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::{error, info, warn};
 
+use super::clock;
 use super::disk::folder::Claim;
 use super::disk::scan::{Scan, scan};
 use super::disk::{Meta, Outcome, Writer};
@@ -110,12 +111,13 @@ impl Host {
             let text = "the server cannot write its journal".into();
             return Err(Denied::Refused(Code::JournalFailed, text));
         }
+        let since = clock::boottime();
         let answer = match launched {
             Ok(link) => self.ask_new(link, run, request, (keeping.record_limit, mark)).await,
             Err(e) => Err(NoAnswer::Launch(e)),
         };
         match answer {
-            Ok((link, answer)) => self.first_answer(run, link, answer),
+            Ok((link, answer)) => self.first_answer(run, link, answer, since),
             Err(NoAnswer::Launch(e)) => {
                 error!(run = %run.key.id, "cannot start its supervisor: {e}");
                 ledger.not_started(&run.key, Code::StartFailed.name());
@@ -154,12 +156,13 @@ impl Host {
         run: &Durable,
         link: Link,
         answer: Frame,
+        since: Duration,
     ) -> Result<(Link, Frame), Denied> {
         let ledger = self.books.ledger();
         match answer.header() {
             Ok(ServerHeader::Started(started)) => {
                 let pid = i32::try_from(started.pid).ok().and_then(Pid::from_raw);
-                let process = pid.and_then(|pid| ProcessRef::of(pid).ok());
+                let process = pid.and_then(|pid| ProcessRef::of_child(pid, since).ok());
                 if let (Some(ledger), Some(process)) = (ledger, process) {
                     ledger.running(&run.key, process);
                 }

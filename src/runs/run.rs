@@ -356,6 +356,13 @@ impl Run {
         self.lock().store.note(frame);
     }
 
+    /// Gives back what its record on disk has set aside and not used.
+    pub fn give_back(&self) {
+        if let Store::Disk(writer) = &self.lock().store {
+            writer.give_back();
+        }
+    }
+
     /// Whether its engine has done all that it could.
     #[must_use]
     pub fn is_over(&self) -> bool {

@@ -96,6 +96,7 @@ async fn supervise(folder: Folder) -> io::Result<()> {
     // Who does not take the verdict in time finds it in the record.
     let all = async { while sessions.join_next().await.is_some() {} };
     let _ = timeout(FAREWELL, all).await;
+    supervisor.host.give_back();
     pipes_released().await;
     Ok(())
 }
