@@ -5,7 +5,9 @@
 //! round: what else the machine does hits all of them alike.
 
 mod contenders;
+mod durable;
 mod idle;
+mod many;
 mod proc;
 mod relay;
 mod report;
@@ -122,9 +124,14 @@ fn rows(args: &Args) -> Vec<(&'static str, Measure)> {
         ("next", Box::new(move |peers| rows::next(peers, next, commands))),
         ("bulk", Box::new(move |peers| rows::bulk(peers, bulk, mib))),
         ("idle", Box::new(|peers| idle::row(&peers.rexec, peers.ssh.as_ref(), 1000))),
+        ("durable", Box::new(move |peers| durable::cold(peers, cold))),
+        ("record", Box::new(move |peers| durable::record(peers, bulk, mib.min(1024)))),
+        ("attach", Box::new(move |peers| durable::attach(peers, bulk, mib.min(1024)))),
+        ("many", Box::new(|_| many::row(500))),
     ];
     if args.full {
         rows.push(("bulk", Box::new(|peers| rows::bulk(peers, 1, 10 * 1024))));
+        rows.push(("many", Box::new(|_| many::row(1000))));
     }
     rows
 }

@@ -70,6 +70,12 @@ impl Server {
         self.tree()?.into_iter().map(pss).sum()
     }
 
+    /// Memory of the process that no other one maps, bytes.
+    pub(crate) fn private(self) -> io::Result<u64> {
+        let path = format!("/proc/{}/smaps_rollup", self.0);
+        Ok(field(&path, "Private_Clean:")? + field(&path, "Private_Dirty:")?)
+    }
+
     /// Starts the measurement of the peak anew.
     pub(crate) fn reset_peak(self) -> io::Result<()> {
         fs::write(format!("/proc/{}/clear_refs", self.0), "5")

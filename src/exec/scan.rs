@@ -9,6 +9,7 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -84,7 +85,7 @@ pub(super) struct Request {
 
 /// The thread that looks; it ends with the last clone.
 #[derive(Debug, Clone)]
-pub struct Scanner(Sender<Request>);
+pub struct Scanner(Arc<Mutex<Option<Sender<Request>>>>);
 
 impl Scanner {
     /// Starts the thread.
@@ -92,25 +93,47 @@ impl Scanner {
     /// # Errors
     /// The system has no more threads.
     pub fn new() -> io::Result<Self> {
-        let (requests, waiting) = mpsc::channel();
-        thread::Builder::new().name("scanner".into()).spawn(move || serve(&waiting))?;
-        Ok(Self(requests))
+        Ok(Self(Arc::new(Mutex::new(Some(start()?)))))
+    }
+
+    /// Starts the thread when it is first needed, which for one run is most often never.
+    #[must_use]
+    pub fn on_demand() -> Self {
+        Self(Arc::default())
     }
 
     /// One that answers as the test does: never, while what comes with it is only kept.
     #[cfg(test)]
     pub(super) fn played() -> (Self, Receiver<Request>) {
         let (requests, waiting) = mpsc::channel();
-        (Self(requests), waiting)
+        (Self(Arc::new(Mutex::new(Some(requests)))), waiting)
     }
 
     /// A pass that begins after this call.
     pub(super) async fn scan(&self, target: Target, action: Action) -> io::Result<Found> {
         let (answer, found) = oneshot::channel();
-        let ended = || io::Error::other("the scanner has ended");
-        self.0.send(Request { target, action, answer }).map_err(|_| ended())?;
+        self.send(Request { target, action, answer })?;
         found.await.map_err(|_| ended())?
     }
+
+    fn send(&self, request: Request) -> io::Result<()> {
+        let mut thread = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let requests = match thread.take() {
+            Some(requests) => requests,
+            None => start()?,
+        };
+        thread.insert(requests).send(request).map_err(|_| ended())
+    }
+}
+
+fn start() -> io::Result<Sender<Request>> {
+    let (requests, waiting) = mpsc::channel();
+    thread::Builder::new().name("scanner".into()).spawn(move || serve(&waiting))?;
+    Ok(requests)
+}
+
+fn ended() -> io::Error {
+    io::Error::other("the scanner has ended")
 }
 
 fn serve(waiting: &Receiver<Request>) {

@@ -419,6 +419,11 @@ impl Host {
         self.runs_here().is_empty()
     }
 
+    /// For a supervisor whose run is over: gives back what the record has set aside and not used.
+    pub fn give_back(&self) {
+        self.runs_here().iter().for_each(|run| run.give_back());
+    }
+
     /// For a supervisor: waits until its run has its verdict in the record, or cannot have it there.
     pub async fn one_is_over(&self) {
         loop {

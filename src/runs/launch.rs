@@ -15,9 +15,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::{error, info, warn};
 
+use super::clock;
 use super::disk::folder::Claim;
 use super::disk::scan::{Scan, scan};
-use super::disk::{Outcome, Writer};
+use super::disk::{Meta, Outcome, Writer};
 use super::durable::{Durable, Keeping, Source, State, There, lock, verdict_frame};
 use super::host::{Closed, Denied, Host, Kept, check_same};
 use super::link::Link;
@@ -70,16 +71,14 @@ impl Host {
         let task = tokio::spawn(async move {
             let started = host.start_there(&run, &request).await;
             host.settle_start(&run, &started, place);
-            match (started, run.state()) {
-                (Ok((link, answer)), _) => {
-                    let source = Source::Link(Arc::new(link));
-                    Ok(There { run, answer: answer.encoded(), source })
+            match started {
+                Ok((link, answer)) => {
+                    let (answer, source) = (answer.encoded(), Source::Link(Arc::new(link)));
+                    Ok(There { run, answer, source })
                 }
-                // Its supervisor was killed before it answered, and has left a record.
-                (Err(Denied::Lost(_)), State::Over(outcome)) => {
-                    host.left_of(&run, &outcome, (request.after, ShowFrom::Start))
-                }
-                (Err(denied), _) => Err(denied),
+                // Its watcher finds out.
+                Err(Denied::Lost(_)) => host.go_on(&run, &request).await,
+                Err(denied) => Err(denied),
             }
         });
         // A panic there would be a bug; what became of the run is then found at the next start.
@@ -98,53 +97,49 @@ impl Host {
             ));
         };
         let mark = self.books.accept(&run.key, request)?;
+        pause::point("accepted");
+        let meta = run.full_meta(mark, ledger.origin());
         let seq = ledger.last_seq();
-        ledger.synced(seq).await.map_err(|e| {
+        // A process takes as long to come up as a line to reach the disk. It starts nothing before it is
+        // told what, which is when both are there.
+        let (synced, launched) =
+            tokio::join!(ledger.synced(seq), async { launch_supervisor(run, &meta, keeping) });
+        if let Err(e) = synced {
             error!("the journal cannot be synced: {e}");
             ledger.not_started(&run.key, Code::JournalFailed.name());
-            Denied::Refused(Code::JournalFailed, "the server cannot write its journal".into())
-        })?;
-        pause::point("accepted");
-        let answer = match run.folder.create(&run.full_meta(mark, ledger.origin())) {
-            Ok(()) => self.ask_new(run, request, keeping, mark).await,
+            run.folder.remove();
+            let text = "the server cannot write its journal".into();
+            return Err(Denied::Refused(Code::JournalFailed, text));
+        }
+        let since = clock::boottime();
+        let answer = match launched {
+            Ok(link) => self.ask_new(link, run, request, (keeping.record_limit, mark)).await,
             Err(e) => Err(NoAnswer::Launch(e)),
         };
         match answer {
-            Ok((link, answer)) => self.first_answer(run, link, answer),
+            Ok((link, answer)) => self.first_answer(run, link, answer, since),
             Err(NoAnswer::Launch(e)) => {
                 error!(run = %run.key.id, "cannot start its supervisor: {e}");
                 ledger.not_started(&run.key, Code::StartFailed.name());
                 run.folder.remove();
                 Err(Denied::NotStarted(Code::StartFailed, format!("no supervisor: {e}")))
             }
-            Err(NoAnswer::Gone) => {
-                self.resolve(run).await;
-                match run.state() {
-                    State::NotStarted { code, text } => Err(Denied::NotStarted(code, text)),
-                    State::Starting | State::Live { .. } | State::Over(_) | State::Forgotten => {
-                        Err(Denied::Lost(Code::SupervisorLost))
-                    }
-                }
-            }
+            // It may still hold the record for a moment, and may have come to the command's end.
+            Err(NoAnswer::Gone) => Err(Denied::Lost(Code::SupervisorLost)),
         }
     }
 
     async fn ask_new(
         &self,
+        link: Link,
         run: &Durable,
         request: &Request,
-        keeping: &Keeping,
-        mark: Mark,
+        (record_limit, mark): (u64, Mark),
     ) -> Result<(Link, Frame), NoAnswer> {
         let request = request.encoded(true).map_err(|e| NoAnswer::Launch(io::Error::other(e)))?;
-        let (link, theirs) = Link::pair().map_err(NoAnswer::Launch)?;
-        start_supervisor(run, keeping, theirs).map_err(NoAnswer::Launch)?;
         pause::point("launched");
-        let setup = Setup {
-            identity: run.key.identity.to_string(),
-            mark: mark.to_string(),
-            record_limit: keeping.record_limit,
-        };
+        let (identity, mark) = (run.key.identity.to_string(), mark.to_string());
+        let setup = Setup { identity, mark, record_limit };
         let shell = self.settings.shell.as_os_str().as_bytes();
         let asked = async {
             link.send(&setup, shell).await?;
@@ -161,12 +156,13 @@ impl Host {
         run: &Durable,
         link: Link,
         answer: Frame,
+        since: Duration,
     ) -> Result<(Link, Frame), Denied> {
         let ledger = self.books.ledger();
         match answer.header() {
             Ok(ServerHeader::Started(started)) => {
                 let pid = i32::try_from(started.pid).ok().and_then(Pid::from_raw);
-                let process = pid.and_then(|pid| ProcessRef::of(pid).ok());
+                let process = pid.and_then(|pid| ProcessRef::of_child(pid, since).ok());
                 if let (Some(ledger), Some(process)) = (ledger, process) {
                     ledger.running(&run.key, process);
                 }
@@ -488,6 +484,15 @@ async fn verdict_of(run: &Durable) -> Option<Frame> {
         }
         frame = link.next().await.ok()??;
     }
+}
+
+/// Makes the folder of a run and starts its supervisor, which waits at its end of the link.
+fn launch_supervisor(run: &Durable, meta: &Meta, keeping: &Keeping) -> io::Result<Link> {
+    run.folder.make()?;
+    let (link, theirs) = Link::pair()?;
+    start_supervisor(run, keeping, theirs)?;
+    run.folder.set_meta(meta)?;
+    Ok(link)
 }
 
 /// Starts the supervisor of a run with `link` as its standard input. It will leave this process's session,

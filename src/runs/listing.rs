@@ -87,7 +87,11 @@ impl Kept {
 
 fn info(kept: &Kept) -> RunInfo {
     let (durable, command, state, bytes, disk, verdict) = match kept {
-        Kept::Here(run) => (false, &run.command, RunState::Running, run.bytes(), 0, None),
+        Kept::Here(run) => {
+            let verdict = run.verdict();
+            let state = if verdict.is_some() { RunState::Ended } else { RunState::Running };
+            (false, &run.command, state, run.bytes(), 0, verdict)
+        }
         Kept::There(run) => {
             let disk = run.folder.disk();
             let (state, verdict) = match run.state() {

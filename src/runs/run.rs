@@ -17,8 +17,9 @@ use super::store::{Needs, Store};
 use super::table::Key;
 use crate::proto::code::Code;
 use crate::proto::digest::{Digest, HASH_NAME};
-use crate::proto::header::{Grant, Started, StdinPiece};
-use crate::proto::verdict::StopBy;
+use crate::proto::frame::{self, Decoded, Limits};
+use crate::proto::header::{Grant, ServerHeader, Started, StdinPiece};
+use crate::proto::verdict::{StopBy, Verdict};
 
 /// Signals that may wait for the engine; a client that sends more before it looks loses the rest.
 const SIGNALS_LIMIT: usize = 64;
@@ -313,6 +314,21 @@ impl Run {
         shared.wake_owner();
     }
 
+    /// How it ended, while its client has not confirmed that.
+    #[must_use]
+    pub fn verdict(&self) -> Option<Box<Verdict>> {
+        let shared = self.lock();
+        let (seq, _) = shared.verdict?;
+        let (frames, _) = shared.store.after(seq.checked_sub(1)?, 1);
+        let Ok(Decoded::Frame(frame)) = frame::decode(frames.first()?, Limits::FULL) else {
+            return None;
+        };
+        match serde_json::from_slice(frame.header) {
+            Ok(ServerHeader::Verdict(verdict)) => Some(verdict),
+            _ => None,
+        }
+    }
+
     /// The answer to a client that looks and does not own.
     #[must_use]
     pub fn seen_started(&self) -> Started {
@@ -338,6 +354,13 @@ impl Run {
     /// For the engine: adds to the record on disk what no client sees.
     pub fn note(&self, frame: &[u8]) {
         self.lock().store.note(frame);
+    }
+
+    /// Gives back what its record on disk has set aside and not used.
+    pub fn give_back(&self) {
+        if let Store::Disk(writer) = &self.lock().store {
+            writer.give_back();
+        }
     }
 
     /// Whether its engine has done all that it could.

@@ -17,8 +17,9 @@ use crate::runs::link::Link;
 use crate::runs::record::encode;
 use crate::runs::run::{Outgoing, Owner, Run};
 
-/// So much of the record is taken at a time.
-const BATCH: usize = 512 * 1024;
+/// So much of the record is taken at a time: two of an engine's largest pieces with their headers, or a
+/// file would be read in parts that end just before the second one does.
+const BATCH: usize = 520 * 1024;
 
 /// A run, and this connection's part in it.
 pub(super) enum Serving {
@@ -55,6 +56,8 @@ struct Inbox {
     frames: Vec<Frame>,
     /// The supervisor has closed the link, and it is known what became of the run.
     closed: bool,
+    /// The verdict was passed on: nothing may follow it.
+    ended: bool,
 }
 
 impl fmt::Debug for Serving {
@@ -332,7 +335,7 @@ impl Linked {
     fn batch(&self, after: u64) -> Result<Batch, SessionEnd> {
         let (frames, closed) = {
             let mut inbox = self.lock();
-            (std::mem::take(&mut inbox.frames), inbox.closed)
+            (std::mem::take(&mut inbox.frames), inbox.closed && !inbox.ended)
         };
         let mut batch = Batch::default();
         batch.outgoing.last = after;
@@ -355,6 +358,7 @@ impl Linked {
             ServerHeader::Verdict(verdict) => {
                 batch.outgoing.last = verdict.seq;
                 batch.outgoing.ended = true;
+                self.lock().ended = true;
                 if let Some(noted) = self.host.ended(&self.run, frame) {
                     encoded = noted;
                 }

@@ -96,6 +96,7 @@ async fn supervise(folder: Folder) -> io::Result<()> {
     // Who does not take the verdict in time finds it in the record.
     let all = async { while sessions.join_next().await.is_some() {} };
     let _ = timeout(FAREWELL, all).await;
+    supervisor.host.give_back();
     pipes_released().await;
     Ok(())
 }
@@ -121,7 +122,8 @@ impl Supervisor {
         let shell = Path::new::<std::ffi::OsStr>(shell).to_owned();
         let settings = Settings { shell, max_runs: 1, ..Settings::default() };
         let books = Books::Supervisor { folder, mark, writer: Some(writer).into() };
-        let host = Host::new(settings, books, Table::new(Duration::ZERO), Scanner::new()?, None);
+        let (table, scanner) = (Table::new(Duration::ZERO), Scanner::on_demand());
+        let host = Host::new(settings, books, table, scanner, None);
         Ok(Self { host, identity: identity.into(), refusals: Arc::default() })
     }
 

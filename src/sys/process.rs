@@ -179,7 +179,7 @@ impl ProcessRef {
         Ok(Self { pid, start_time: start_time(pid)? })
     }
 
-    /// A child that was started after `since` ([`boottime`]) and is not reaped. `/proc` is asked only if the
+    /// A process that a child, or this process, has started after `since` ([`boottime`]). `/proc` is asked only if the
     /// clock has ticked since then: its answer waits for the end of the child's execve(2) (the kernel's
     /// `exec_update_lock`).
     ///

@@ -2,9 +2,16 @@
 
 use std::path::PathBuf;
 
+use rexec::runs::disk::Folder;
+use rexec::runs::id::RunId;
+use rexec::runs::table::Key;
+use rustix::fs::{FlockOperation, inotify};
 use rustix::process::Signal;
+use serde_json::json;
 
-use super::support::{Client, Ran, Server, finish, kill, supervisors, wait_until};
+use super::durable_kill::Held;
+use super::support::raw::Raw;
+use super::support::{Client, Ran, Server, finish, kill, pid_in, supervisors, wait_until};
 
 /// `rexec VERB ADDR ARGS...`.
 pub(crate) fn verb(server: &Server, verb: &str, args: &[&str]) -> Ran {
@@ -23,6 +30,21 @@ pub(crate) fn gate(server: &Server, name: &str) -> (PathBuf, String) {
     let path = server.dir().join(name);
     let wait = format!("while ! test -e {}; do sleep 0.01; done", path.display());
     (path, wait)
+}
+
+/// Names of what is in the folder of a run.
+fn files_of(server: &Server, id: &str) -> Vec<String> {
+    let key = Key { identity: identity(server).into(), id: RunId::new(id).unwrap() };
+    let folder = Folder::of(&server.state().join("instances/test/runs"), &key);
+    let entries = std::fs::read_dir(folder.path()).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// Under which identity the tests' clients are known.
+fn identity(server: &Server) -> String {
+    let lines = server.journal();
+    let accepted = lines.iter().find(|line| line["type"] == "accepted").unwrap();
+    accepted["identity"].as_str().unwrap().to_owned()
 }
 
 #[test]
@@ -112,6 +134,7 @@ fn a_run_whose_supervisor_was_killed_is_lost_and_its_tree_stopped() {
         !PathBuf::from(format!("/proc/{}", child.trim())).exists()
     });
     assert!(String::from_utf8_lossy(&verb(&server, "ps", &[]).stdout).contains("  lost  "));
+    assert!(!files_of(&server, &id).contains(&"socket".into()), "its socket is gone");
 }
 
 #[test]
@@ -162,4 +185,55 @@ fn a_restarted_server_knows_the_end_of_a_run_whose_supervisor_lives_on() {
     assert_eq!(verb(&server, "attach", &[&id]).expect(0).stdout, b"held\n");
     std::fs::write(gate, "").unwrap();
     wait_until("the end of its supervisor", || supervisors(server.state()).is_empty());
+}
+
+#[test]
+fn a_foreground_run_that_ended_without_its_client_is_listed_as_ended() {
+    let server = Server::start(&[]);
+    let (gate, wait) = gate(&server, "gate");
+    let pid = server.dir().join("pid");
+    let command = format!("echo $$ > {}; {wait}; exit 5", pid.display());
+    let mut client = server.client().arg(&command).spawn();
+    pid_in(&pid);
+    client.kill().unwrap();
+    client.wait().unwrap();
+    let listed = || String::from_utf8(verb(&server, "ps", &[]).expect(0).stdout).unwrap();
+    assert!(listed().contains("  running  "), "{}", listed());
+    std::fs::write(gate, "").unwrap();
+    wait_until("its end", || listed().contains("  exited 5  "));
+}
+
+/// A process that is killed closes its files one after another, the record not always before the link.
+#[test]
+fn a_supervisor_that_is_going_is_not_taken_for_one_that_has_started_something() {
+    let held = Held::at("launched");
+    let runs = held.server.state().join("instances/test/runs");
+    let folder = std::fs::read_dir(runs).unwrap().next().unwrap().unwrap().path();
+    let record = std::fs::File::create(folder.join("record")).unwrap();
+    rustix::fs::flock(&record, FlockOperation::NonBlockingLockExclusive).unwrap();
+    let opened = inotify::init(inotify::CreateFlags::CLOEXEC).unwrap();
+    inotify::add_watch(&opened, folder.join("record"), inotify::WatchFlags::OPEN).unwrap();
+    let [supervisor] = supervisors(held.server.state())[..] else { panic!("no supervisor") };
+    kill(supervisor, Signal::KILL);
+    held.server.signal(Signal::CONT);
+    rustix::io::read(&opened, &mut [0; 256]).expect("the server looks at the record");
+    drop(record);
+    let never = finish(held.client).expect(254);
+    assert!(never.stderr.contains("before it started anything"), "{}", never.stderr);
+}
+
+/// A client that is told two ends cannot know which one to believe.
+#[test]
+fn nothing_follows_a_verdict_whose_supervisor_goes_before_it_is_confirmed() {
+    let server = Server::start(&[]);
+    let mut raw = Raw::login(&server);
+    raw.run("one", "printf hi", json!({"durable": true}));
+    raw.until("verdict");
+    let [supervisor] = supervisors(server.state())[..] else { panic!("no supervisor") };
+    kill(supervisor, Signal::KILL);
+    wait_until("its end", || supervisors(server.state()).is_empty());
+    for _ in 0..20 {
+        raw.send(&json!({"type": "list"}), b"");
+        raw.expect("runs");
+    }
 }

@@ -12,6 +12,7 @@ mod support;
 mod auth;
 mod classic;
 mod cli;
+mod costs;
 mod cuts;
 mod docs;
 mod drain;

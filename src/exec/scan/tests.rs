@@ -68,3 +68,14 @@ async fn no_more_descriptors_than_said_are_handed_out() {
     let stopped = within(stop(&run.child, &scanner, Duration::from_secs(5))).await.unwrap();
     assert_eq!(stopped.left_running, 0);
 }
+
+#[tokio::test]
+async fn a_scanner_on_demand_looks_as_well() {
+    let scanner = Scanner::on_demand();
+    let run = spawn(&shell("exec sleep 1000"));
+    for _ in 0..2 {
+        let found = scanner.scan(target(&run.child), Action::Count).await.unwrap();
+        assert_eq!(found.processes, [run.child.process()]);
+    }
+    within(stop(&run.child, &scanner, Duration::ZERO)).await.unwrap();
+}

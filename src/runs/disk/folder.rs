@@ -102,13 +102,20 @@ impl Folder {
         &self.0
     }
 
-    /// Makes the folder. It is whole when this returns, or it is as good as not there.
+    /// Makes the folder. Without [`Self::set_meta`] it is as good as not there.
     ///
     /// # Errors
-    /// What the system says, for example that the disk is full; nothing is left behind.
-    pub fn create(&self, meta: &Meta) -> io::Result<()> {
-        DirBuilder::new().mode(0o700).create(&self.0)?;
-        self.write(META, meta).inspect_err(|_| self.remove())
+    /// What the system says, for example that the disk is full.
+    pub fn make(&self) -> io::Result<()> {
+        DirBuilder::new().mode(0o700).create(&self.0)
+    }
+
+    /// Notes what the run is, before anything is started.
+    ///
+    /// # Errors
+    /// What the system says, for example that the disk is full.
+    pub fn set_meta(&self, meta: &Meta) -> io::Result<()> {
+        self.write(META, meta)
     }
 
     /// Removes the folder and all that is in it. What cannot be removed is found at the next start.

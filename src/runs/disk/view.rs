@@ -5,11 +5,12 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
+use rustix::io::{ReadWriteFlags, preadv2};
 use serde::Deserialize;
 use tokio::sync::{Notify, watch};
 
@@ -272,8 +273,14 @@ fn damaged(why: &dyn std::fmt::Display) -> io::Error {
 
 /// Reads about `wanted` bytes, and at least one whole frame if there is one in `left` bytes.
 async fn read(file: &Arc<File>, offset: u64, wanted: usize, left: u64) -> io::Result<Bytes> {
-    let file = Arc::clone(file);
     let most = usize::try_from(left).unwrap_or(usize::MAX).min(LONGEST_FRAME);
+    // What was just written is in memory: a thread would take longer to wake than the bytes to copy.
+    if let Some(chunk) = read_cached(file, offset, wanted)
+        && !matches!(frame::decode(&chunk, Limits::FULL), Ok(Decoded::Incomplete { .. }))
+    {
+        return Ok(chunk);
+    }
+    let file = Arc::clone(file);
     let read = tokio::task::spawn_blocking(move || {
         let chunk = read_at(&file, offset, wanted)?;
         match frame::decode(&chunk, Limits::FULL) {
@@ -286,6 +293,14 @@ async fn read(file: &Arc<File>, offset: u64, wanted: usize, left: u64) -> io::Re
         return Err(damaged(&"it is shorter than it was"));
     }
     Ok(chunk)
+}
+
+/// What of the next bytes can be had without waiting for the disk; none if that is nothing.
+fn read_cached(file: &File, offset: u64, wanted: usize) -> Option<Bytes> {
+    let mut chunk = BytesMut::zeroed(wanted);
+    let got = preadv2(file, &mut [IoSliceMut::new(&mut chunk)], offset, ReadWriteFlags::NOWAIT);
+    chunk.truncate(got.ok().filter(|got| *got > 0)?);
+    Some(chunk.freeze())
 }
 
 fn read_at(file: &File, offset: u64, wanted: usize) -> io::Result<Bytes> {

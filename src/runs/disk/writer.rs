@@ -125,8 +125,10 @@ impl Writer {
         self.catch_up();
         let Progress { length, .. } = *self.progress.borrow();
         self.file.file().write_all_at(verdict, length)?;
-        // What was asked for and not used is given back; what the last wait has begun is cut off.
-        self.file.file().set_len(length + verdict.len() as u64)?;
+        if self.begun > 0 {
+            // What the last wait has begun is cut off.
+            self.file.file().set_len(length + verdict.len() as u64)?;
+        }
         self.waiting.clear();
         self.progress.send_modify(|p| {
             p.last += 1;
@@ -134,6 +136,14 @@ impl Writer {
         });
         pause::point("finished");
         Ok(())
+    }
+
+    /// Gives back what was asked for and not used. Nobody waits for that.
+    pub fn give_back(&self) {
+        let length = self.file.file().metadata().map(|m| m.len());
+        if let Err(e) = length.and_then(|length| self.file.file().set_len(length)) {
+            tracing::warn!("the record keeps more of the disk than it needs: {e}");
+        }
     }
 
     fn catch_up(&mut self) {
@@ -222,6 +232,11 @@ mod tests {
         file.read_exact_at(&mut text, 0).unwrap();
         assert_eq!(text, b"claimedonetwoverdict");
         assert_eq!(file.metadata().unwrap().len(), 20);
+        let blocks = || std::os::unix::fs::MetadataExt::blocks(&file.metadata().unwrap());
+        let before = blocks();
+        writer.give_back();
+        assert_eq!(file.metadata().unwrap().len(), 20);
+        assert!(blocks() <= before && blocks() * 512 < END_RESERVE, "{} of {before}", blocks());
     }
 
     #[test]

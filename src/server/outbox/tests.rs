@@ -9,7 +9,7 @@ use crate::proto::header::Refusal;
 use crate::runs::credit::Budget;
 use crate::runs::id::RunId;
 use crate::runs::request::Request;
-use crate::runs::run::{Owner, Run};
+use crate::runs::run::{Outgoing, Owner, Run};
 use crate::runs::store::Store;
 use crate::runs::table::Key;
 
@@ -43,6 +43,20 @@ fn letting_go_of_a_run_wakes_the_one_who_waits_for_its_frames() {
     outbox.leave();
     assert_eq!(poll(waiting.as_mut()), Poll::Ready(()));
     assert!(outbox.take().1.is_none());
+}
+
+/// Or the next request of the connection would be told that this run is still under way.
+#[test]
+fn a_look_after_the_verdict_does_not_take_it_back() {
+    let outbox = Outbox::default();
+    outbox.follow(Serving::Owned(owner()), 0);
+    let (_, current, _) = outbox.take();
+    let outgoing = Outgoing { last: 1, ended: true, ..Outgoing::default() };
+    outbox.sent(current.as_ref().unwrap(), &mut Batch { outgoing, ..Batch::default() });
+    assert!(outbox.is_ended());
+    let outgoing = Outgoing { last: 1, ..Outgoing::default() };
+    outbox.sent(current.as_ref().unwrap(), &mut Batch { outgoing, ..Batch::default() });
+    assert!(outbox.is_ended() && !outbox.is_busy());
 }
 
 #[test]

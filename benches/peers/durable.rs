@@ -1,0 +1,190 @@
+//! Durable runs beside foreground ones: what they add, and what they cost.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::Fallible;
+use crate::contenders::Peers;
+use crate::report::{Line, Mark, Row};
+use crate::spawn::{self, Sample};
+use crate::stats::median;
+
+/// What must be there is waited for this long.
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(2);
+
+pub(crate) fn client(words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rexec"));
+    command.args(words);
+    command
+}
+
+fn line(name: &str) -> Line {
+    Line { name: name.into(), samples: Vec::new(), beside: Vec::new() }
+}
+
+/// What durability adds to a short command.
+pub(crate) fn cold(peers: &Peers, rounds: usize) -> Fallible<Row> {
+    let addr = peers.rexec.addr.as_str();
+    let all: [(&str, &[&str]); 3] = [
+        ("rexec", &[addr, "true"]),
+        ("rexec --durable", &["--durable", addr, "true"]),
+        ("rexec -d", &["-d", addr, "true"]),
+    ];
+    let mut lines = vec![line("local sh -c")];
+    lines.extend(all.iter().map(|(name, _)| line(name)));
+    // The first round fills the caches, and is not counted.
+    for round in 0..=rounds {
+        let mut local = Command::new("sh");
+        local.args(["-c", "true"]);
+        let mut took = vec![spawn::run(local)?.wall];
+        for (_, words) in &all {
+            took.push(spawn::run(client(words))?.wall);
+        }
+        if round > 0 {
+            let took = took.iter().map(|took| took.as_secs_f64() * 1e3);
+            lines.iter_mut().zip(took).for_each(|(line, took)| line.samples.push(took));
+        }
+    }
+    let added = |at: usize| {
+        let of = |line: usize| lines[line].samples.iter();
+        let rounds = of(at).zip(of(1)).zip(of(0));
+        median(
+            &rounds.map(|((durable, plain), local)| (durable - plain) / local).collect::<Vec<_>>(),
+        )
+    };
+    let mark = |line| Mark { line, what: "local spawns added", limit: 2.0, figure: added(line) };
+    let marks = vec![mark(2), mark(3)];
+    let title = format!("durable: a client process that runs `true`, {rounds} rounds");
+    let notes = vec!["a local spawn: `sh -c true`; -d returns when the run is safe".into()];
+    Ok(Row { title, unit: "ms", notes, lines, marks })
+}
+
+/// How fast a supervisor writes, beside dd in the same folder.
+pub(crate) fn record(peers: &Peers, rounds: usize, mib: u64) -> Fallible<Row> {
+    let addr = peers.rexec.addr.as_str();
+    let folder = tempfile::tempdir_in(state()?)?;
+    let file = folder.path().join("dd");
+    let text = format!("head -c {} /dev/zero", mib << 20);
+    let names = ["dd, to the disk (fdatasync)", "dd, to memory", "rexec, record"];
+    let mut lines: Vec<_> = names.iter().map(|name| line(name)).collect();
+    for round in 0..rounds {
+        let id = format!("bench-record-{round}-{}", std::process::id());
+        for (at, line) in lines.iter_mut().enumerate() {
+            let took = match at {
+                0 => timed(|| dd(&file, mib, &["conv=fdatasync"]))?,
+                1 => timed(|| dd(&file, mib, &[]))?,
+                _ => timed(|| {
+                    spawn::run(client(&["-d", "--id", &id, addr, &text]))?;
+                    spawn::run(client(&["wait", addr, &id]))
+                })?,
+            };
+            line.samples.push(speed(mib, took));
+        }
+        spawn::run(client(&["rm", addr, &id]))?;
+        fs::remove_file(&file)?;
+    }
+    let mut row = Row {
+        title: format!("record: {mib} MiB into one folder, {rounds} rounds"),
+        unit: "GB/s",
+        notes: vec![
+            "dd has 256 KiB blocks of zeros; the record also has every byte's SHA-256, the time of a \
+             client process twice, and the command that writes into a pipe; neither it nor dd to memory \
+             waits for the disk"
+                .into(),
+        ],
+        lines,
+        marks: Vec::new(),
+    };
+    let slower: Vec<_> = row.ratios(2).iter().map(|ratio| 1.0 / ratio).collect();
+    let what = "times as long as dd to the disk";
+    row.marks.push(Mark { line: 2, what, limit: 1.25, figure: median(&slower) });
+    Ok(row)
+}
+
+fn dd(file: &Path, mib: u64, more: &[&str]) -> std::io::Result<Sample> {
+    let mut command = Command::new("dd");
+    command.args(["if=/dev/zero", "bs=256k", "status=none"]).arg(format!("count={}", mib * 4));
+    command.arg(format!("of={}", file.display())).args(more);
+    spawn::run(command)
+}
+
+/// How fast a record is shown, beside a run that makes the same output now.
+pub(crate) fn attach(peers: &Peers, rounds: usize, mib: u64) -> Fallible<Row> {
+    let addr = peers.rexec.addr.as_str();
+    let text = format!("head -c {} /dev/zero", mib << 20);
+    let folder = tempfile::tempdir()?;
+    let names = [
+        "rexec, a fresh run",
+        "rexec attach, one that ended",
+        "rexec attach, one that goes on",
+        "rexec --durable, a fresh run",
+    ];
+    let mut lines: Vec<_> = names.iter().map(|name| line(name)).collect();
+    for round in 0..rounds {
+        let id = |what| format!("bench-{what}-{round}-{}", std::process::id());
+        let (ended, going) = (id("ended"), id("going"));
+        let [whole, gate] =
+            ["whole", "gate"].map(|name| folder.path().join(format!("{name}{round}")));
+        let (whole_text, gate_text) = (whole.display(), gate.display());
+        let waits =
+            format!("{text}; : > {whole_text}; while ! test -e {gate_text}; do sleep 0.1; done");
+        spawn::run(client(&["-d", "--id", &ended, addr, &text]))?;
+        spawn::run(client(&["wait", addr, &ended]))?;
+        spawn::run(client(&["-d", "--id", &going, addr, &waits]))?;
+        wait_for(|| Ok(whole.exists()))?;
+        let commands: [&[&str]; 4] = [
+            &[addr, &text],
+            &["attach", addr, &ended],
+            &["logs", addr, &going],
+            &["--durable", addr, &text],
+        ];
+        for (words, line) in commands.iter().zip(&mut lines) {
+            let sample = spawn::run(client(words))?;
+            if sample.bytes != mib << 20 {
+                return Err(format!("{words:?} brought {} bytes", sample.bytes).into());
+            }
+            line.samples.push(speed(mib, sample.wall));
+        }
+        fs::write(gate, "")?;
+        spawn::run(client(&["wait", addr, &going]))?;
+        spawn::run(client(&["rm", addr, &ended, &going]))?;
+    }
+    let title = format!("attach: {mib} MiB of output, {rounds} rounds");
+    let notes = vec!["the one that goes on is shown as far as it is (`rexec logs`)".into()];
+    let mut row = Row { title, unit: "GB/s", notes, lines, marks: Vec::new() };
+    for line in [1, 2] {
+        let slower: Vec<_> = row.ratios(line).iter().map(|ratio| 1.0 / ratio).collect();
+        let what = "times as long as a fresh run";
+        row.marks.push(Mark { line, what, limit: 1.1, figure: median(&slower) });
+    }
+    Ok(row)
+}
+
+pub(crate) fn wait_for(mut check: impl FnMut() -> Fallible<bool>) -> Fallible<()> {
+    let late = Instant::now() + PATIENCE;
+    while !check()? {
+        if Instant::now() > late {
+            return Err("waited in vain".into());
+        }
+        std::thread::sleep(LOOK);
+    }
+    Ok(())
+}
+
+fn state() -> Fallible<PathBuf> {
+    Ok(std::env::var_os("REXEC_STATE_DIR").ok_or("no REXEC_STATE_DIR")?.into())
+}
+
+fn timed<T, E>(run: impl FnOnce() -> Result<T, E>) -> Result<Duration, E> {
+    let before = Instant::now();
+    run()?;
+    Ok(before.elapsed())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far below 2^52 bytes")]
+fn speed(mib: u64, took: Duration) -> f64 {
+    (mib << 20) as f64 / 1e9 / took.as_secs_f64()
+}

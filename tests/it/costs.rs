@@ -1,0 +1,62 @@
+//! What runs cost beside themselves.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::durable::{gate, leave, verb};
+use super::support::{Server, finish, pid_in, supervisors, wait_until};
+
+/// Every file below a folder.
+fn files(folder: &Path) -> BTreeSet<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { [path].into() }).collect()
+}
+
+/// The files that a process holds open.
+fn open_files(pid: u32) -> BTreeSet<PathBuf> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    // Pipes and sockets have no path.
+    let paths = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
+    paths.filter(|path| path.is_absolute() && !path.starts_with("/dev")).collect()
+}
+
+fn children(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    let lists = tasks.map(|task| fs::read_to_string(task.path().join("children")).unwrap());
+    lists
+        .flat_map(|list| list.split_whitespace().map(|p| p.parse().unwrap()).collect::<Vec<_>>())
+        .collect()
+}
+
+#[test]
+fn a_foreground_run_costs_no_file_and_no_process_but_its_own() {
+    let server = Server::start(&[]);
+    server.run(&["true"]).expect(0);
+    let before = (files(server.state()), open_files(server.pid()));
+    let (gate, wait) = gate(&server, "gate");
+    let pid = server.dir().join("pid");
+    let client = server.client().arg(format!("echo $$ > {}; {wait}", pid.display())).spawn();
+    let shell = pid_in(&pid);
+    assert_eq!(children(server.pid()), [shell]);
+    assert_eq!((files(server.state()), open_files(server.pid())), before);
+    fs::write(gate, "").unwrap();
+    finish(client).expect(0);
+    assert_eq!(files(server.state()), before.0);
+}
+
+/// Pages of the program's file that it shares with the server are not its own (proc(5), smaps_rollup).
+#[test]
+fn a_supervisor_that_waits_has_one_thread_and_less_than_3_mib_of_its_own() {
+    let server = Server::start(&[]);
+    let id = leave(&server, "echo ready; sleep 600");
+    wait_until("its output", || verb(&server, "logs", &[&id]).stdout == b"ready\n");
+    let [supervisor] = supervisors(server.state())[..] else { panic!("no supervisor") };
+    let rollup = fs::read_to_string(format!("/proc/{supervisor}/smaps_rollup")).unwrap();
+    let lines = rollup.lines().filter(|line| line.starts_with("Private_"));
+    let kib: u64 =
+        lines.map(|l| l.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()).sum();
+    assert!((1..3 * 1024).contains(&kib), "{kib} KiB");
+    assert_eq!(fs::read_dir(format!("/proc/{supervisor}/task")).unwrap().count(), 1);
+    verb(&server, "stop", &[&id]).expect(0);
+}
