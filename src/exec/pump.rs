@@ -82,6 +82,8 @@ struct Source {
     stream: Stream,
     /// `Some` until the stream's end was yielded.
     pipe: Option<Receiver>,
+    /// The pipe after end of file: closed with the rest, after the verdict, which need not wait for that.
+    ended: Option<Receiver>,
     /// Bytes that were in the pipe when the main process ended, and are still to be read.
     due: usize,
     /// Full reads in a row; stands at [`FULL_READS`] once the pipe has grown.
@@ -94,7 +96,11 @@ impl Source {
         let Some(pipe) = &self.pipe else { return Ok(None) };
         buf.reserve(max);
         match pipe.try_read_buf(&mut buf.limit(max)) {
-            Ok(0) => Ok(Some(self.end(StreamEnd::Eof).0)),
+            Ok(0) => {
+                let (event, pipe) = self.end(StreamEnd::Eof);
+                self.ended = pipe;
+                Ok(Some(event))
+            }
             Ok(len) => {
                 self.due = self.due.saturating_sub(len);
                 self.count_full(len >= max.min(PIPE_SIZE));
@@ -188,7 +194,8 @@ impl Pump {
     #[must_use]
     pub fn new(stdout: Receiver, stderr: Option<Receiver>, wait_eof: bool) -> Self {
         let first = if stderr.is_some() { Stream::Out } else { Stream::Both };
-        let source = |stream, pipe| Source { stream, pipe: Some(pipe), due: 0, full: 0 };
+        let source =
+            |stream, pipe| Source { stream, pipe: Some(pipe), ended: None, due: 0, full: 0 };
         let sources = std::iter::once(source(first, stdout))
             .chain(stderr.map(|pipe| source(Stream::Err, pipe)))
             .collect();

@@ -100,6 +100,15 @@ impl Child {
         status.as_ref().map(end_of).transpose()
     }
 
+    /// What the main process took, once it has ended.
+    ///
+    /// # Errors
+    /// `WouldBlock` if it has not ended; otherwise as [`Self::exited`].
+    pub fn usage(&self) -> io::Result<Usage> {
+        let pidfd = self.pidfd.as_ref().ok_or(Errno::CHILD)?;
+        process::usage(pidfd.as_fd())
+    }
+
     /// Sends a signal to the process group. A group of which only the main process's zombie is left
     /// takes it without effect.
     ///

@@ -115,15 +115,16 @@ impl Engine {
     }
 
     /// Drives the run to its end: its output goes into the record. The verdict is returned, not
-    /// recorded, because the journal comes first.
-    pub async fn drive(mut self) -> Verdict {
+    /// recorded, because the journal comes first. The main process is reaped when this is dropped, or
+    /// when it ends, if nothing could end it: once the verdict is out, for that is waited for.
+    pub async fn drive(&mut self) -> Verdict {
         self.pump_to_the_end().await;
         let left = match self.course.stop {
             Stop::Done(_, stopped) => stopped,
             _ => known(exec::count_left(&self.child, &self.scanner).await),
         };
-        // Only a process that nothing could end is not reaped here; it is when it ends.
-        let usage = self.child.reap().unwrap_or_default();
+        // Of a process that nothing could end it is not known.
+        let usage = self.child.usage().unwrap_or_default();
         let seq = self.course.recorder.seq();
         self.course.verdict(&self.run, seq, left, usage)
     }

@@ -274,7 +274,7 @@ impl Host {
             wait_eof: spec.wait_eof,
             merge: spec.merge,
         };
-        let engine = Engine::new(Arc::clone(run), spawned, terms, self.scanner.clone());
+        let mut engine = Engine::new(Arc::clone(run), spawned, terms, self.scanner.clone());
         self.here.fetch_add(1, Ordering::Relaxed);
         let (host, run) = (Arc::clone(self), Arc::clone(run));
         tokio::spawn(async move {
@@ -283,6 +283,9 @@ impl Host {
             drop(place);
             host.here.fetch_sub(1, Ordering::Relaxed);
             host.idle.notify_waiters();
+            // The verdict is sent before the main process is reaped, which takes the kernel a while.
+            tokio::task::yield_now().await;
+            drop(engine);
         });
         Ok((owner, process.pid.as_raw_nonzero().get().unsigned_abs()))
     }

@@ -53,7 +53,9 @@ async fn the_zombie_keeps_the_pid_until_reaped() {
 #[tokio::test]
 async fn usage_is_of_the_whole_waited_for_tree() {
     let burn = "sh -c 'i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done'; :";
-    let usage = run(&shell(burn)).await.child.reap().unwrap();
+    let child = run(&shell(burn)).await.child;
+    let usage = child.usage().unwrap();
+    assert_eq!(usage, child.reap().unwrap(), "it is known before");
     assert!(usage.user + usage.system >= std::time::Duration::from_millis(5), "{usage:?}");
 }
 
@@ -61,6 +63,7 @@ async fn usage_is_of_the_whole_waited_for_tree() {
 async fn a_running_child_is_not_reaped_and_signals_reach_its_group() {
     let spawned = spawn(&shell("sleep 1000 & wait"));
     assert_eq!(spawned.child.ended().unwrap(), None);
+    assert_eq!(spawned.child.usage().unwrap_err().kind(), io::ErrorKind::WouldBlock);
     assert_eq!(
         process::reap(spawned.child.process().pid).unwrap_err().kind(),
         io::ErrorKind::WouldBlock

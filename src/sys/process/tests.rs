@@ -106,6 +106,29 @@ fn strangers_are_reaped_and_known_children_are_not() {
     assert_eq!(reap_strangers().unwrap(), 1);
 }
 
+#[test]
+fn an_orphan_is_found_behind_more_children_than_one_read_shows() {
+    if !alone("sys::process::tests::an_orphan_is_found_behind_more_children_than_one_read_shows") {
+        return;
+    }
+    prepare().unwrap();
+    assert!(orphans().unwrap().is_empty());
+    // A pid and a blank are 2 bytes at least.
+    for _ in 0..CHILDREN_PIECE / 2 {
+        spawn(&mut Command::new("/bin/true")).unwrap();
+    }
+    assert!(orphans().unwrap().is_empty(), "all are known");
+    let shell = spawn(Command::new("/bin/sh").args(["-c", "sleep 1000 & exit 0"])).unwrap();
+    wait_for_end(&rustix::process::pidfd_open(shell, PidfdFlags::empty()).unwrap());
+    let adopted = orphans().unwrap();
+    assert_eq!(adopted.len(), 1);
+    let pidfd = rustix::process::pidfd_open(adopted[0], PidfdFlags::empty()).unwrap();
+    rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL).unwrap();
+    wait_for_end(&pidfd);
+    assert_eq!(reap_strangers().unwrap(), 1);
+    assert!(orphans().unwrap().is_empty());
+}
+
 fn wait_for_end(pidfd: &OwnedFd) {
     let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
     rustix::event::poll(&mut fds, None).unwrap();
