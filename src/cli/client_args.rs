@@ -118,7 +118,7 @@ pub(super) fn definition() -> clap::Command {
 
 /// The definition with the verbs, for completions.
 pub(super) fn with_verbs() -> clap::Command {
-    Args::command().subcommands(super::verbs::definitions())
+    Args::command().subcommands(super::verbs::definitions()).subcommand(super::batch::definition())
 }
 
 /// The longest duration that is taken: no clock overflows within it.
@@ -158,8 +158,11 @@ const EXAMPLES: &str =
   rexec build:8080 < deploy.sh                  a script
   rexec build:8080                              a prompt
   rexec -d build:8080 ./deploy.sh               leave it running; prints the run's id
-  rexec attach build:8080 5f1c2a9e              see a durable run, from its start";
-const COMMANDS: &str = "  rexec ps ADDR              list your runs
+  rexec attach build:8080 5f1c2a9e              see a durable run, from its start
+  rexec batch -H web[01-20]:8080 uptime         on many machines";
+const COMMANDS: &str =
+    "  rexec batch -H LIST ...    run commands on many machines, with one verdict for each
+  rexec ps ADDR              list your runs
   rexec attach ADDR RUN      show a durable run from its start, follow it, and exit as it does
   rexec logs ADDR RUN        show what there is of it
   rexec wait ADDR RUN...     wait for its end, and exit as it does

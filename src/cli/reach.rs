@@ -81,6 +81,25 @@ impl Reach {
         })
     }
 
+    /// Where each of many servers is, and as whom to go there: keys are read once.
+    pub(super) fn targets(&self, endpoints: &[Endpoint]) -> Result<Vec<Target>, SetupError> {
+        let mut made: [Option<Target>; 3] = [None, None, None];
+        let mut targets = Vec::with_capacity(endpoints.len());
+        for endpoint in endpoints {
+            let kind = match endpoint {
+                Endpoint::Unix(_) => 0,
+                tcp if tcp.is_local() => 1,
+                _ => 2,
+            };
+            let alike = match &made[kind] {
+                Some(target) => target.clone(),
+                None => made[kind].insert(self.target(endpoint)?).clone(),
+            };
+            targets.push(Target { endpoint: endpoint.clone(), ..alike });
+        }
+        Ok(targets)
+    }
+
     /// A line of the client's own.
     pub(super) fn say(&self, line: &str) {
         if !self.quiet {

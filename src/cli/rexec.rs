@@ -24,6 +24,9 @@ pub fn main(args: &[OsString]) -> u8 {
     {
         return super::verbs::main(args);
     }
+    if args.get(1).is_some_and(|word| word == super::batch::VERB) {
+        return super::batch::main(args);
+    }
     let args = match Args::read(args) {
         Ok(args) => args,
         Err(e) => return super::usage("rexec", &e),

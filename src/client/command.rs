@@ -143,7 +143,7 @@ impl Command {
     }
 
     /// The request, with or without a standard input to follow.
-    pub(super) fn request(
+    pub(in crate::client) fn request(
         &self,
         stdin: bool,
         keep: bool,
@@ -220,7 +220,7 @@ fn millis(duration: Duration) -> u64 {
 }
 
 /// 128 random bits: nobody else's run has the same.
-fn random_id() -> Result<String, UsageError> {
+pub(super) fn random_id() -> Result<String, UsageError> {
     let mut bits = [0; 16];
     getrandom::fill(&mut bits).map_err(|e| UsageError::Random(e.to_string()))?;
     Ok(bits.iter().fold(String::with_capacity(32), |mut id, byte| {

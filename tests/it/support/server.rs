@@ -52,10 +52,25 @@ impl Server {
         args: &[&str],
         adapt: impl FnOnce(&mut Command),
     ) -> Self {
-        let socket = state.with_extension("sock");
+        Self::named("test", state, listen, args, adapt)
+    }
+
+    /// Starts another one beside this one, with the same state folder and so the same keys.
+    pub(crate) fn beside(&self, name: &str, args: &[&str]) -> Self {
+        Self::named(name, &self.state, "127.0.0.1:0", args, |_| ())
+    }
+
+    fn named(
+        name: &str,
+        state: &Path,
+        listen: &str,
+        args: &[&str],
+        adapt: impl FnOnce(&mut Command),
+    ) -> Self {
+        let socket = state.with_extension(format!("{name}.sock"));
         let mut command = Command::new(env!("CARGO_BIN_EXE_rexec-server"));
         command
-            .args(["--name", "test", "--listen", listen, "--listen"])
+            .args(["--name", name, "--listen", listen, "--listen"])
             .arg(format!("unix:{}", socket.display()))
             .args(args)
             .env("REXEC_STATE_DIR", state);

@@ -1,0 +1,168 @@
+//! `rexec batch`: many hosts, many commands, one honest report.
+
+mod args;
+mod clean;
+mod gather;
+mod ledger;
+mod lines;
+mod mask;
+mod report;
+mod show;
+mod steps_file;
+mod summary;
+mod watch;
+
+use std::ffi::OsString;
+use std::io::IsTerminal as _;
+use std::time::{Duration, Instant};
+
+use args::Args;
+use gather::{Gathered, gather};
+use report::{Line, Subject};
+use watch::{Watched, Watcher};
+
+use super::output::write_all;
+use super::signals::Signals;
+use super::status::Status;
+use super::verdict_file;
+use crate::client::batch::{Halter, How, Loss, Outcome, Why};
+
+/// The word that begins it.
+pub(super) const VERB: &str = "batch";
+
+pub(super) use args::definition;
+
+/// Runs `rexec batch ...`; the exit status.
+pub(super) fn main(args: &[OsString]) -> u8 {
+    let args = match Args::read(args) {
+        Ok(args) => args,
+        Err(e) => return super::usage("rexec", &e),
+    };
+    let gathered = match gather(&args) {
+        Ok(gathered) => gathered,
+        Err(line) => return not_run(&args, &line),
+    };
+    if let Some(path) = &args.report
+        && let Err(e) = verdict_file::check(path)
+    {
+        return not_run(&args, &format!("cannot write --report {}: {e}", path.display()));
+    }
+    if args.dry_run {
+        return super::print("rexec", &dry_run(&gathered));
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => return not_run(&args, &format!("cannot start: {e}")),
+    };
+    let status = runtime.block_on(run(&args, gathered));
+    // A look-up of a name may still block a thread: nobody waits for it.
+    runtime.shutdown_background();
+    status
+}
+
+/// Says why nothing was run.
+fn not_run(args: &Args, line: &str) -> u8 {
+    args.reach.say(&format!("{line}; nothing was run"));
+    Status::Usage.code()
+}
+
+/// What would run where.
+fn dry_run(gathered: &Gathered) -> String {
+    let Gathered { batch, secrets, .. } = gathered;
+    let names = ledger::Names::of(batch, secrets);
+    let mut text = String::new();
+    for (number, name) in names.steps.iter().enumerate() {
+        text.push_str(&format!("step {}: {name}\n", number + 1));
+    }
+    for (name, host) in names.hosts.iter().zip(&batch.hosts) {
+        let address = host.target.endpoint.to_string();
+        let at = if *name == address { String::new() } else { format!(" at {address}") };
+        text.push_str(&format!("on {name}{at}\n"));
+    }
+    text
+}
+
+async fn run(args: &Args, Gathered { batch, subject, secrets }: Gathered) -> u8 {
+    let mut signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(e) => return not_run(args, &format!("cannot listen to signals: {e}")),
+    };
+    let began = Instant::now();
+    let tame = clean::in_ci() || std::io::stdout().is_terminal() || std::io::stderr().is_terminal();
+    let watcher = Watcher::new(args, &batch, &subject, &secrets, tame);
+    let running = match batch.start() {
+        Ok(running) => running,
+        Err(e) => return not_run(args, &e.to_string()),
+    };
+    let halter = running.halter();
+    let (done, mut watched) = tokio::sync::oneshot::channel();
+    // Printing may block for as long as its reader likes: the engine must not.
+    std::thread::spawn(move || done.send(Box::new(watcher.watch(running))).is_ok());
+    let watched = loop {
+        tokio::select! {
+            watched = &mut watched => break watched,
+            interrupted = signals.at_prompt() => halt(args, &halter, interrupted),
+        }
+    };
+    match watched {
+        Ok(watched) => finish(args, &watched, subject, began.elapsed()),
+        Err(_) => {
+            args.reach.say(
+                "the program broke off while it was printing; nobody knows how the batch ended",
+            );
+            Status::Unknown.code()
+        }
+    }
+}
+
+/// The first signal stops what runs; the second does not even wait for its end.
+fn halt(args: &Args, halter: &Halter, interrupted: bool) {
+    let why = if interrupted { Why::Interrupted } else { Why::Terminated };
+    let how = if halter.is_stopping() { How::Abandon } else { How::Stop };
+    if how == How::Stop {
+        args.reach.say("stopping what runs; once more to not wait for it");
+    }
+    halter.halt(why, how);
+}
+
+/// Tells people and machines how it ended; the exit status.
+fn finish(args: &Args, watched: &Watched, subject: Subject, elapsed: Duration) -> u8 {
+    let ledger = &watched.ledger;
+    let status = ledger.status();
+    if !args.reach.quiet {
+        // Whoever closed stderr does not want to know.
+        let table = summary::table(ledger, elapsed);
+        let _ = write_all(rustix::stdio::stderr(), table.as_bytes());
+    }
+    let written = write_reports(args, watched, subject, elapsed);
+    match (&watched.broken, written) {
+        (None, Ok(())) => status,
+        (Some(e), Ok(())) if e.kind() == std::io::ErrorKind::BrokenPipe => Status::Closed.code(),
+        (broken, written) => {
+            let line = broken.as_ref().map(|e| format!("cannot write the output: {e}"));
+            for line in line.into_iter().chain(written.err()) {
+                args.reach.say(&line);
+            }
+            ledger.status_with(Outcome::Lost(Loss::Output))
+        }
+    }
+}
+
+fn write_reports(
+    args: &Args,
+    watched: &Watched,
+    subject: Subject,
+    elapsed: Duration,
+) -> Result<(), String> {
+    let summary = report::summary(&watched.ledger, subject, watched.ledger.status(), elapsed);
+    let line = Line::Summary(summary);
+    if let Some(path) = &args.report {
+        verdict_file::write(path, &line.bytes())
+            .map_err(|e| format!("cannot write --report {}: {e}", path.display()))?;
+    }
+    match &watched.broken {
+        // Nobody reads on.
+        Some(_) => Ok(()),
+        None => watched.show.line(&line).map_err(|e| format!("cannot write the summary: {e}")),
+    }
+}

@@ -1,0 +1,102 @@
+//! The table at the end.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::ledger::Ledger;
+use crate::client::batch::{Outcome, hosts};
+
+/// Most hosts of a row that are named; a longer row says how many more there are.
+const NAMED_LIMIT: usize = 400;
+
+/// The whole table: a row for each way in which hosts ended, the worst last, and a line that counts.
+pub(super) fn table(ledger: &Ledger, elapsed: Duration) -> String {
+    let mut rows: BTreeMap<(bool, String), Vec<&str>> = BTreeMap::new();
+    for (host, name) in ledger.names.hosts.iter().enumerate() {
+        let (well, text) = how(ledger, host);
+        rows.entry((!well, text)).or_default().push(name);
+    }
+    let failed: usize =
+        rows.iter().filter(|((bad, _), _)| *bad).map(|(_, hosts)| hosts.len()).sum();
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    for ((_, how), hosts) in &rows {
+        let _ = writeln!(text, "{:>6}  {}: {how}", hosts.len(), named(hosts));
+    }
+    let all = ledger.names.hosts.len();
+    let steps = ledger.names.steps.len();
+    let counts = counts(ledger);
+    let _ = writeln!(
+        text,
+        "{} of {all} {} ended well, {failed} did not; {steps} {} each: {counts}; {}",
+        all - failed,
+        plural(all, "host"),
+        plural(steps, "step"),
+        time(elapsed)
+    );
+    text
+}
+
+fn plural(count: usize, noun: &str) -> String {
+    if count == 1 { noun.to_owned() } else { format!("{noun}s") }
+}
+
+/// How a host ended: its first step that did not end well, and what that left out.
+fn how(ledger: &Ledger, host: usize) -> (bool, String) {
+    let mut bad = Vec::new();
+    let mut left_out = 0;
+    for (step, entry) in ledger.entries[host].iter().enumerate() {
+        let name = &ledger.names.steps[step];
+        match entry {
+            Some(entry) if entry.outcome == Outcome::Ok => {}
+            Some(entry) if matches!(entry.outcome, Outcome::NotStarted(_)) && !bad.is_empty() => {
+                left_out += 1;
+            }
+            Some(entry) => {
+                let detail = entry.detail.as_deref().unwrap_or_default();
+                let name =
+                    if ledger.names.steps.len() > 1 { format!(" {name:?}") } else { String::new() };
+                bad.push(format!("{}{name}: {detail}", entry.outcome.name().replace('_', " ")));
+            }
+            None => bad.push(format!("lost {name:?}: no verdict")),
+        }
+    }
+    if bad.is_empty() {
+        return (true, "ok".into());
+    }
+    let more = match left_out {
+        0 => String::new(),
+        1 => "; 1 step not started".into(),
+        n => format!("; {n} steps not started"),
+    };
+    (false, bad.join("; ") + &more)
+}
+
+fn named(names: &[&str]) -> String {
+    let shown = hosts::fold(&names[..names.len().min(NAMED_LIMIT)]);
+    match names.len().saturating_sub(NAMED_LIMIT) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// Every kind of verdict that there is, with its number.
+pub(super) fn tally(ledger: &Ledger) -> Vec<(&'static str, usize)> {
+    let count = |name| ledger.outcomes().filter(|(.., outcome)| outcome.name() == name).count();
+    Outcome::NAMES.into_iter().map(|name| (name, count(name))).filter(|(_, n)| *n > 0).collect()
+}
+
+fn counts(ledger: &Ledger) -> String {
+    let counts = tally(ledger).into_iter();
+    let words = counts.map(|(name, count)| format!("{count} {}", name.replace('_', " ")));
+    words.collect::<Vec<_>>().join(", ")
+}
+
+/// A duration for people, in tenths of a second.
+pub(super) fn time(elapsed: Duration) -> String {
+    let tenths = elapsed.as_millis() / 100;
+    let (minutes, rest) = (tenths / 600, tenths % 600);
+    let seconds = format!("{}.{} s", rest / 10, rest % 10);
+    if minutes == 0 { seconds } else { format!("{minutes} min {seconds}") }
+}

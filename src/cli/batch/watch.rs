@@ -1,0 +1,110 @@
+//! Takes a batch's events, in a thread that may block: shows, notes, reports.
+
+use std::io;
+
+use super::args::Args;
+use super::ledger::{Ledger, Names, of_why};
+use super::mask::Secrets;
+use super::report::{Line, Subject, millis, row, unix_ms};
+use super::show::{Piece, Show, line};
+use crate::cli::reach::Reach;
+use crate::client::batch::{Batch, Event, Halter, How, Running, StepEnd, Why};
+
+/// What watches a batch.
+pub(super) struct Watcher {
+    ledger: Ledger,
+    show: Show,
+    reach: Reach,
+    subject: Subject,
+    /// Why nothing more can be shown.
+    broken: Option<io::Error>,
+}
+
+/// What was seen.
+pub(super) struct Watched {
+    pub(super) ledger: Ledger,
+    pub(super) show: Show,
+    /// Why not everything could be shown.
+    pub(super) broken: Option<io::Error>,
+}
+
+impl Watcher {
+    pub(super) fn new(
+        args: &Args,
+        batch: &Batch,
+        subject: &Subject,
+        secrets: &Secrets,
+        tame: bool,
+    ) -> Self {
+        let names = Names::of(batch, secrets);
+        let show = Show::new(args, tame, names.hosts.len(), secrets);
+        Self {
+            ledger: Ledger::new(names, secrets),
+            show,
+            reach: args.reach.clone(),
+            subject: subject.clone(),
+            broken: None,
+        }
+    }
+
+    /// Sees all of it.
+    pub(super) fn watch(mut self, mut running: Running) -> Watched {
+        let halter = running.halter();
+        let begun = self.show.line(&Line::Batch(self.subject.clone()));
+        self.unless_shown(begun, &halter);
+        while let Some(event) = running.blocking_next() {
+            let shown = self.take(event);
+            self.unless_shown(shown, &halter);
+        }
+        Watched { ledger: self.ledger, show: self.show, broken: self.broken }
+    }
+
+    /// Commands whose output nobody sees are stopped, as a closed pipe stops a local one.
+    fn unless_shown(&mut self, shown: io::Result<()>, halter: &Halter) {
+        if let Err(e) = shown {
+            halter.halt(Why::OutputClosed, How::Stop);
+            self.broken.get_or_insert(e);
+        }
+    }
+
+    fn host(&self, host: usize) -> String {
+        self.ledger.names.hosts[host].clone()
+    }
+
+    fn take(&mut self, event: Event) -> io::Result<()> {
+        let line = match event {
+            Event::Output { .. } if self.broken.is_some() => return Ok(()),
+            Event::Output { host, step, stream, bytes } => {
+                let piece = Piece { host, step, stream, bytes: &bytes };
+                return self.show.output(&self.ledger.names, &piece);
+            }
+            Event::StepEnded { host, step, end } => return self.step_ended(host, step, *end),
+            Event::HostBegun { host } => Line::HostBegun { host: self.host(host) },
+            Event::StepBegun { host, step, run, attempt } => {
+                let sent_ms = unix_ms(self.ledger.asked(host, &run));
+                Line::StepBegun { host: self.host(host), step: step + 1, run, attempt, sent_ms }
+            }
+            Event::HostEnded { host } => Line::HostEnded { host: self.host(host) },
+            Event::Retrying { host, step, pause, why } => {
+                let (host, message) = (self.host(host), self.ledger.shown(&why));
+                self.reach.say(&format!("{host}: {message}; again in {} ms", pause.as_millis()));
+                Line::Retrying { host, step: step + 1, pause_ms: millis(pause), message }
+            }
+            Event::Halted { why } => {
+                self.reach.say(of_why(why));
+                Line::Halted { why: why.name().into() }
+            }
+        };
+        self.show.line(&line)
+    }
+
+    fn step_ended(&mut self, host: usize, step: usize, end: StepEnd) -> io::Result<()> {
+        let shown = self.show.step_ended(&self.ledger.names, host, step);
+        self.ledger.note(host, step, end);
+        let Some(entry) = &self.ledger.entries[host][step] else { return shown };
+        if let Some(line) = line(&self.ledger.names, host, step, entry, self.reach.verbose) {
+            self.reach.say(&line);
+        }
+        shown.and(self.show.line(&Line::StepEnded(Box::new(row(&self.ledger, host, step, entry)))))
+    }
+}
