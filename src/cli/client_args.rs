@@ -8,17 +8,18 @@ use clap::{CommandFactory as _, Parser};
 use clap_complete::Shell;
 
 use super::man::Section;
+use super::place::Place;
 use super::reach::Reach;
 use super::status::TABLE;
-use crate::transport::Endpoint;
 
 /// Run a command on another machine and get the truth about it.
 #[derive(Debug, Parser)]
 #[command(name = "rexec", version, max_term_width = 100, after_help = after_help())]
 pub(super) struct Args {
-    /// The server: host:port, [::1]:8080, localhost:8080 or unix:/path/to/socket
+    /// The server: host:port, [::1]:8080, localhost:8080, unix:/path/to/socket, a name of
+    /// ~/.config/rexec/config.toml, or rexec://host:port?host-key=SHA256:...
     #[arg(value_name = "ADDR", required_unless_present_any = ["completions", "man"])]
-    pub(super) addr: Option<Endpoint>,
+    pub(super) addr: Option<Place>,
 
     /// One word: text for the server's shell. Several words, or any words after --: a program and its
     /// arguments, exactly, without a shell. None: a script on stdin, or a prompt on a terminal

@@ -2,8 +2,10 @@
 
 mod batch;
 mod client_args;
+mod config;
 mod man;
 mod output;
+mod place;
 mod prompt;
 mod reach;
 mod report;

@@ -55,8 +55,8 @@ async fn run(mut args: Args) -> u8 {
         return not_sent(&args, Status::Usage, line);
     }
     let args = &args;
-    let Some(endpoint) = &args.addr else { return Status::Usage.code() };
-    let client = match args.reach.client(endpoint) {
+    let Some(place) = &args.addr else { return Status::Usage.code() };
+    let client = match args.reach.client(place) {
         Ok(client) => client,
         Err(e) => return not_sent(args, Status::Unreached, e.to_string()),
     };

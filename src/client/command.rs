@@ -32,6 +32,7 @@ pub struct Command {
     grace: Option<Duration>,
     id: Option<String>,
     durable: bool,
+    sent_before: Option<Duration>,
 }
 
 /// Values of the environment may be secrets: only names are shown.
@@ -60,6 +61,7 @@ impl Command {
             grace: None,
             id: None,
             durable: false,
+            sent_before: None,
         }
     }
 
@@ -142,6 +144,14 @@ impl Command {
         self
     }
 
+    /// The same request was sent before, under the same [`Command::id`], so long ago, and nobody knows what
+    /// became of it. A server that no longer knows its ids of then says so, and does not run it.
+    #[must_use]
+    pub fn sent_before(mut self, ago: Duration) -> Self {
+        self.sent_before = Some(ago);
+        self
+    }
+
     /// The request, with or without a standard input to follow.
     pub(in crate::client) fn request(
         &self,
@@ -174,7 +184,7 @@ impl Command {
             grace_ms: self.grace.map(millis),
             durable: self.durable || keep,
             keep,
-            first_sent_ms_ago: 0,
+            first_sent_ms_ago: self.sent_before.map_or(0, |ago| millis(ago).max(1)),
             was_started: false,
             after: 0,
             must: self.must(keep),

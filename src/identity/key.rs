@@ -104,6 +104,20 @@ impl Key {
         Self::from_openssh(&pem, path)
     }
 
+    /// The private key in a variable of the environment, in OpenSSH's format; none if it is unset or empty.
+    ///
+    /// # Errors
+    /// [`KeyError`], which names the variable.
+    pub fn from_env(name: &str) -> Result<Option<Self>, KeyError> {
+        let Some(value) = std::env::var_os(name).filter(|value| !value.is_empty()) else {
+            return Ok(None);
+        };
+        let mut pem = Zeroizing::new(value.into_encoded_bytes());
+        // Many who paste a secret lose its last line's end.
+        pem.push(b'\n');
+        Self::from_openssh(&pem, Path::new(&format!("${name}"))).map(Some)
+    }
+
     /// Reads the content of the key file `path`.
     pub(super) fn from_openssh(pem: &[u8], path: &Path) -> Result<Self, KeyError> {
         let damaged = || KeyError::Damaged(path.to_owned());

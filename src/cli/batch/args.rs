@@ -42,6 +42,12 @@ pub(super) struct Args {
     #[arg(short, long, value_name = "FILE", conflicts_with = "command")]
     pub(super) file: Option<PathBuf>,
 
+    /// Run what did not end well in an earlier batch, from its --report or its --json. What nobody knows the
+    /// end of is asked for again under the same id, which never runs twice
+    #[arg(long, value_name = "FILE",
+        conflicts_with_all = ["host", "hosts", "exclude", "command", "step", "file", "cwd", "env", "timeout", "merge"])]
+    pub(super) resume: Option<PathBuf>,
+
     /// Show what would run where, and run nothing
     #[arg(long)]
     pub(super) dry_run: bool,
@@ -99,6 +105,10 @@ pub(super) struct Args {
     /// Write the summary to FILE, as JSON
     #[arg(long, value_name = "FILE")]
     pub(super) report: Option<PathBuf>,
+
+    /// Write a report in JUnit's XML to FILE, for CI systems
+    #[arg(long, value_name = "FILE")]
+    pub(super) junit: Option<PathBuf>,
 
     #[command(flatten)]
     pub(super) reach: Reach,

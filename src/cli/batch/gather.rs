@@ -1,6 +1,7 @@
 //! What is to run where, from the command line and the files that it names. Everything that is wrong is
 //! found here, before anything runs.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -8,7 +9,10 @@ use std::path::Path;
 use super::args::Args;
 use super::mask::Secrets;
 use super::report::{HostRow, Subject, VERSION};
+use super::resume::{self, Earlier};
 use super::steps_file;
+use crate::cli::config::Config;
+use crate::cli::place::Place;
 use crate::client::batch::plan::{Plan, StepSpec, Time};
 use crate::client::batch::{Batch, Host, Options, Step, hosts};
 use crate::transport::Endpoint;
@@ -21,26 +25,36 @@ pub(super) struct Gathered {
     pub(super) batch: Batch,
     pub(super) subject: Subject,
     pub(super) secrets: Secrets,
+    /// The batch that is resumed.
+    pub(super) earlier: Option<Earlier>,
 }
 
 /// Reads everything.
 pub(super) fn gather(args: &Args) -> Result<Gathered, String> {
-    let named = hosts_of(args)?;
-    let specs = specs_of(args)?;
+    let earlier = args.resume.as_deref().map(resume::read).transpose()?;
+    let (named, specs) = match &earlier {
+        Some(earlier) => (named_by(&earlier.subject)?, earlier.subject.steps.clone()),
+        None => (hosts_of(args)?, specs_of(args)?),
+    };
     let secrets = secrets(&specs)?;
     let steps = specs.iter().map(|spec| spec.step(&from_here).map_err(|e| format!("{spec}: {e}")));
     let steps: Vec<Step> = steps.collect::<Result<_, _>>()?;
-    let endpoints: Vec<Endpoint> = named.iter().map(|(_, endpoint)| endpoint.clone()).collect();
-    let targets = args.reach.targets(&endpoints).map_err(|e| e.to_string())?;
-    let rows =
-        named.iter().map(|(name, at)| HostRow { name: name.clone(), address: at.to_string() });
+    let (names, places): (Vec<_>, Vec<_>) = named.into_iter().unzip();
+    let targets = args.reach.targets(&places).map_err(|e| e.to_string())?;
+    let rows = names.iter().zip(&places).map(|(name, place)| HostRow::of(name, place));
     let subject = Subject { version: VERSION, hosts: rows.collect(), steps: specs };
-    let hosts: Vec<Host> =
-        named.into_iter().zip(targets).map(|((name, _), target)| Host { name, target }).collect();
+    let before = |name: &str| earlier.as_ref().map_or_else(Vec::new, |e| e.before(name));
+    let host = |(name, target): (String, _)| Host { before: before(&name), name, target };
+    let hosts: Vec<Host> = names.into_iter().zip(targets).map(host).collect();
     let options = options(args, hosts.len());
     let batch = Batch { hosts, steps, options };
     batch.check().map_err(|e| e.to_string())?;
-    Ok(Gathered { batch, subject, secrets })
+    Ok(Gathered { batch, subject, secrets, earlier })
+}
+
+/// The hosts of an earlier batch.
+fn named_by(subject: &Subject) -> Result<Named, String> {
+    subject.hosts.iter().map(|row| Ok((row.name.clone(), row.place()?))).collect()
 }
 
 fn options(args: &Args, hosts: usize) -> Options {
@@ -73,61 +87,107 @@ pub(super) fn read(path: &Path) -> Result<String, String> {
     })
 }
 
-/// Every host with its address, in the order in which they were named.
-fn hosts_of(args: &Args) -> Result<Vec<(String, Endpoint)>, String> {
-    let mut found: Vec<(String, Endpoint)> = Vec::new();
+/// Hosts with the places that they stand for.
+type Named = Vec<(String, Place)>;
+
+/// Every host, in the order in which they were named.
+fn hosts_of(args: &Args) -> Result<Named, String> {
+    let lists = Lists { config: Config::load()? };
+    let mut found = Vec::new();
     for list in &args.host {
-        add(&mut found, list, "-H")?;
+        lists.add(&mut found, list, "-H")?;
     }
     for path in &args.hosts {
         for (number, line) in read(path)?.lines().enumerate() {
             let line = line.split('#').next().unwrap_or_default();
             if !line.trim().is_empty() {
-                add(&mut found, line, &format!("{}:{}", path.display(), number + 1))?;
+                lists.add(&mut found, line, &format!("{}:{}", path.display(), number + 1))?;
             }
         }
     }
     let mut left_out = Vec::new();
     for list in &args.exclude {
-        add(&mut left_out, list, "-x")?;
+        lists.add(&mut left_out, list, "-x")?;
     }
     if let Some(path) = args.file.as_ref().filter(|path| is_plan(path)) {
         let (plan, place) = (plan(path, &read(path)?)?, path.display().to_string());
         // Hosts of the command line stand in place of the plan's.
         if found.is_empty() {
             for list in &plan.hosts {
-                add(&mut found, list, &format!("{place}, hosts"))?;
+                lists.add(&mut found, list, &format!("{place}, hosts"))?;
             }
         }
         for list in &plan.exclude {
-            add(&mut left_out, list, &format!("{place}, exclude"))?;
+            lists.add(&mut left_out, list, &format!("{place}, exclude"))?;
         }
     }
-    for (name, endpoint) in &left_out {
-        if !found.iter().any(|(_, is)| is == endpoint) {
-            return Err(format!("-x {name}: there is no such host to leave out"));
-        }
+    without(found, &left_out)
+}
+
+fn without(mut found: Named, left_out: &Named) -> Result<Named, String> {
+    let known: HashSet<&Endpoint> = found.iter().map(|(_, place)| &place.endpoint).collect();
+    if let Some((name, _)) = left_out.iter().find(|(_, place)| !known.contains(&place.endpoint)) {
+        return Err(format!("{name} is to be left out, and is no host of this batch"));
     }
-    found.retain(|(_, is)| !left_out.iter().any(|(_, endpoint)| endpoint == is));
+    let out: HashSet<&Endpoint> = left_out.iter().map(|(_, place)| &place.endpoint).collect();
+    found.retain(|(_, place)| !out.contains(&place.endpoint));
     if found.is_empty() {
         return Err("there is no host to run on; name some with -H or --hosts".into());
     }
     Ok(found)
 }
 
-/// Adds the hosts of a list.
-fn add(found: &mut Vec<(String, Endpoint)>, list: &str, place: &str) -> Result<(), String> {
-    let all = hosts::expand(list).map_err(|e| format!("{place}, {e}"))?;
-    for (column, name) in all {
-        let fault = |why: String| format!("{place}, column {column}: {why}");
-        let endpoint: Endpoint =
-            name.parse().map_err(|e: crate::transport::EndpointError| fault(e.to_string()))?;
-        if found.iter().any(|(_, is)| *is == endpoint) {
-            return Err(fault(format!("{name} is listed twice")));
-        }
-        found.push((name, endpoint));
+/// Reads lists of hosts.
+struct Lists {
+    config: Config,
+}
+
+impl Lists {
+    /// Adds the hosts of a list; `place` says where it stands.
+    fn add(&self, found: &mut Named, list: &str, place: &str) -> Result<(), String> {
+        let mut known: HashSet<Endpoint> =
+            found.iter().map(|(_, place)| place.endpoint.clone()).collect();
+        self.add_within(found, &mut known, list, place, &mut Vec::new())
     }
-    Ok(())
+
+    /// The same, within the groups `within`.
+    fn add_within<'a>(
+        &'a self,
+        found: &mut Named,
+        known: &mut HashSet<Endpoint>,
+        list: &'a str,
+        place: &str,
+        within: &mut Vec<String>,
+    ) -> Result<(), String> {
+        let all = hosts::expand(list).map_err(|e| format!("{place}, {e}"))?;
+        for (column, name) in all {
+            let fault = |why: String| format!("{place}, column {column}: {why}");
+            if let Some(group) = name.strip_prefix('@') {
+                let lists = self
+                    .config
+                    .group(group)
+                    .ok_or_else(|| fault(format!("there is no group {group:?} in config.toml")))?;
+                if within.iter().any(|outer| outer == group) {
+                    return Err(fault(format!("the group {group:?} has itself as a member")));
+                }
+                within.push(group.to_owned());
+                for list in lists {
+                    self.add_within(found, known, list, &format!("group {group:?}"), within)?;
+                }
+                within.pop();
+                continue;
+            }
+            let at = Place::parse(&name, &self.config).map_err(fault)?;
+            if !known.insert(at.endpoint.clone()) {
+                return Err(fault(format!("{name} is listed twice")));
+            }
+            if known.len() > hosts::HOSTS_LIMIT {
+                return Err(fault(format!("more than {} hosts", hosts::HOSTS_LIMIT)));
+            }
+            found.push((name, at));
+        }
+        Ok(())
+    }
 }
 
 /// The steps, as a report holds them.

@@ -1,11 +1,14 @@
 //! What is known of each step of each host, for the summary and the reports.
 
-use std::time::{Duration, SystemTime};
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::mask::Secrets;
+use super::report::{Row, from_unix_ms};
+use super::resume::Earlier;
 use crate::cli::status::{Asked, of_end};
 use crate::client::Error;
-use crate::client::batch::{Batch, Cause, Loss, Outcome, StepEnd, Why, worst};
+use crate::client::batch::{Batch, Before, Cause, Loss, Outcome, StepEnd, Why, worst};
 use crate::proto::verdict::Verdict;
 
 /// Names of hosts and steps.
@@ -40,14 +43,29 @@ pub(super) struct Entry {
     pub(super) verdict: Option<Verdict>,
 }
 
+impl Entry {
+    /// Of a step that ended well in an earlier batch.
+    fn of(row: &Row) -> Self {
+        Self {
+            outcome: Outcome::Ok,
+            detail: None,
+            run: row.run.clone(),
+            attempts: row.attempts,
+            elapsed: Duration::from_millis(row.elapsed_ms),
+            sent: row.sent_ms.and_then(from_unix_ms),
+            verdict: row.end.clone(),
+        }
+    }
+}
+
 /// All of them.
 pub(super) struct Ledger {
     pub(super) names: Names,
     /// By host, then by step.
     pub(super) entries: Vec<Vec<Option<Entry>>>,
     pub(super) began: SystemTime,
-    /// The run that each host was asked for last, and when.
-    sent: Vec<Option<(String, SystemTime)>>,
+    /// The run that was asked for last, by host and step, and when.
+    sent: HashMap<(usize, usize), (String, SystemTime)>,
     secrets: Secrets,
 }
 
@@ -55,15 +73,42 @@ impl Ledger {
     pub(super) fn new(names: Names, secrets: &Secrets) -> Self {
         let row = || std::iter::repeat_with(|| None).take(names.steps.len()).collect();
         let entries = std::iter::repeat_with(row).take(names.hosts.len()).collect();
-        let sent = vec![None; names.hosts.len()];
-        Self { names, entries, began: SystemTime::now(), sent, secrets: secrets.clone() }
+        Self {
+            names,
+            entries,
+            began: SystemTime::now(),
+            sent: HashMap::new(),
+            secrets: secrets.clone(),
+        }
+    }
+
+    /// Takes over from an earlier batch when its runs were sent, and what ended well there.
+    pub(super) fn carry_on(&mut self, batch: &Batch, earlier: &Earlier) {
+        for (at, host) in batch.hosts.iter().enumerate() {
+            for (step, before) in host.before.iter().enumerate() {
+                match before {
+                    Before::Nothing => {}
+                    Before::Ok => {
+                        self.entries[at][step] = earlier.row(&host.name, step + 1).map(Entry::of);
+                    }
+                    Before::Asked { run, .. } => {
+                        let sent = earlier.sent(&host.name, step + 1).unwrap_or(UNIX_EPOCH);
+                        self.sent.insert((at, step), (run.clone(), sent));
+                    }
+                }
+            }
+        }
     }
 
     /// Notes that a run is asked for; when. The same run keeps its first time.
-    pub(super) fn asked(&mut self, host: usize, run: &str) -> SystemTime {
-        match &self.sent[host] {
+    pub(super) fn asked(&mut self, host: usize, step: usize, run: &str) -> SystemTime {
+        match self.sent.get(&(host, step)) {
             Some((before, at)) if before == run => *at,
-            _ => self.sent[host].insert((run.to_owned(), SystemTime::now())).1,
+            _ => {
+                let now = SystemTime::now();
+                self.sent.insert((host, step), (run.to_owned(), now));
+                now
+            }
         }
     }
 
@@ -72,16 +117,19 @@ impl Ledger {
         shown(&self.secrets.mask(text))
     }
 
-    /// Notes a verdict; what was noted.
-    pub(super) fn note(&mut self, host: usize, step: usize, end: StepEnd) -> &Entry {
+    /// Notes a verdict. That of a step which an earlier batch saw end well is known already.
+    pub(super) fn note(&mut self, host: usize, step: usize, end: StepEnd) {
+        if end.is_from_before() && self.entries[host][step].is_some() {
+            return;
+        }
         let detail = detail(&end).map(|text| self.shown(&text));
         let verdict = match end.end {
             Some(Ok(verdict)) => Some(verdict),
             Some(Err(Error::Output { verdict, .. })) => verdict.map(|verdict| *verdict),
             _ => None,
         };
-        let sent = self.sent[host].take().filter(|sent| Some(&sent.0) == end.run.as_ref());
-        self.entries[host][step].insert(Entry {
+        let sent = self.sent.remove(&(host, step)).filter(|sent| Some(&sent.0) == end.run.as_ref());
+        self.entries[host][step] = Some(Entry {
             outcome: end.outcome,
             detail,
             run: end.run,
@@ -89,7 +137,7 @@ impl Ledger {
             elapsed: end.elapsed,
             sent: sent.map(|(_, at)| at),
             verdict,
-        })
+        });
     }
 
     /// Every verdict with its host and step. One that never came would be a fault of this program, and is
@@ -121,6 +169,9 @@ fn detail(end: &StepEnd) -> Option<String> {
         Outcome::NotStarted(Cause::Earlier) => Some("an earlier step did not end well".into()),
         Outcome::Stopped(Some(why)) | Outcome::NotStarted(Cause::Batch(why)) => {
             Some(of_why(why).into())
+        }
+        Outcome::Lost(Loss::End) if end.end.is_none() && end.run.is_some() => {
+            Some("asked for by an earlier batch, and nobody knows how it ended".into())
         }
         _ => {
             let answer = of_end(end.end.as_ref()?, Asked::Nothing);

@@ -3,10 +3,13 @@
 mod args;
 mod clean;
 mod gather;
+mod junit;
 mod ledger;
 mod lines;
+mod markdown;
 mod mask;
 mod report;
+mod resume;
 mod show;
 mod steps_file;
 mod summary;
@@ -30,6 +33,9 @@ use crate::client::batch::{Halter, How, Loss, Outcome, Why};
 /// The word that begins it.
 pub(super) const VERB: &str = "batch";
 
+/// Names the file that GitHub shows on a job's page.
+const STEP_SUMMARY: &str = "GITHUB_STEP_SUMMARY";
+
 pub(super) use args::definition;
 
 /// Runs `rexec batch ...`; the exit status.
@@ -42,10 +48,8 @@ pub(super) fn main(args: &[OsString]) -> u8 {
         Ok(gathered) => gathered,
         Err(line) => return not_run(&args, &line),
     };
-    if let Some(path) = &args.report
-        && let Err(e) = verdict_file::check(path)
-    {
-        return not_run(&args, &format!("cannot write --report {}: {e}", path.display()));
+    if let Err(line) = check_reports(&args) {
+        return not_run(&args, &line);
     }
     if args.dry_run {
         return super::print("rexec", &dry_run(&gathered));
@@ -82,14 +86,15 @@ fn dry_run(gathered: &Gathered) -> String {
     text
 }
 
-async fn run(args: &Args, Gathered { batch, subject, secrets }: Gathered) -> u8 {
+async fn run(args: &Args, gathered: Gathered) -> u8 {
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(e) => return not_run(args, &format!("cannot listen to signals: {e}")),
     };
     let began = Instant::now();
     let tame = clean::in_ci() || std::io::stdout().is_terminal() || std::io::stderr().is_terminal();
-    let watcher = Watcher::new(args, &batch, &subject, &secrets, tame);
+    let watcher = Watcher::new(args, &gathered, tame);
+    let Gathered { batch, subject, .. } = gathered;
     let running = match batch.start() {
         Ok(running) => running,
         Err(e) => return not_run(args, &e.to_string()),
@@ -148,21 +153,43 @@ fn finish(args: &Args, watched: &Watched, subject: Subject, elapsed: Duration) -
     }
 }
 
+/// Writes every report that was asked for, also when one of them cannot be written; why that is so.
 fn write_reports(
     args: &Args,
     watched: &Watched,
     subject: Subject,
     elapsed: Duration,
 ) -> Result<(), String> {
-    let summary = report::summary(&watched.ledger, subject, watched.ledger.status(), elapsed);
-    let line = Line::Summary(summary);
-    if let Some(path) = &args.report {
+    let ledger = &watched.ledger;
+    let junit = args.junit.as_ref().map_or(Ok(()), |path| {
+        verdict_file::write(path, junit::document(ledger, elapsed).as_bytes())
+            .map_err(|e| format!("cannot write --junit {}: {e}", path.display()))
+    });
+    let page =
+        std::env::var_os(STEP_SUMMARY).filter(|path| !path.is_empty()).map_or(Ok(()), |path| {
+            markdown::append(path.as_ref(), ledger, elapsed)
+                .map_err(|e| format!("cannot append to {STEP_SUMMARY} {}: {e}", path.display()))
+        });
+    let line = Line::Summary(report::summary(ledger, subject, ledger.status(), elapsed));
+    let report = args.report.as_ref().map_or(Ok(()), |path| {
         verdict_file::write(path, &line.bytes())
-            .map_err(|e| format!("cannot write --report {}: {e}", path.display()))?;
-    }
-    match &watched.broken {
+            .map_err(|e| format!("cannot write --report {}: {e}", path.display()))
+    });
+    let printed = match &watched.broken {
         // Nobody reads on.
         Some(_) => Ok(()),
         None => watched.show.line(&line).map_err(|e| format!("cannot write the summary: {e}")),
+    };
+    junit.and(page).and(report).and(printed)
+}
+
+/// Whether the reports that were asked for can be written, as far as that is known now.
+fn check_reports(args: &Args) -> Result<(), String> {
+    for (option, path) in [("--report", &args.report), ("--junit", &args.junit)] {
+        if let Some(path) = path {
+            verdict_file::check(path)
+                .map_err(|e| format!("cannot write {option} {}: {e}", path.display()))?;
+        }
     }
+    Ok(())
 }

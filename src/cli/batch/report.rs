@@ -1,6 +1,7 @@
 //! What machines read of a batch: events as JSON Lines, and the summary, from which a batch can be resumed.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
@@ -8,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use super::ledger::{Entry, Ledger};
+use crate::cli::place::Place;
 use crate::client::batch::plan::StepSpec;
 use crate::client::batch::{Cause, Loss, Outcome};
 use crate::proto::header::Stream;
@@ -21,6 +23,32 @@ pub(super) const VERSION: u32 = 1;
 pub(super) struct HostRow {
     pub(super) name: String,
     pub(super) address: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    host_key: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    identity: Option<PathBuf>,
+}
+
+impl HostRow {
+    pub(super) fn of(name: &str, place: &Place) -> Self {
+        Self {
+            name: name.into(),
+            address: place.endpoint.to_string(),
+            host_key: place.host_key.map(|print| print.to_string()),
+            identity: place.identity.clone(),
+        }
+    }
+
+    /// The place that it stands for.
+    pub(super) fn place(&self) -> Result<Place, String> {
+        let fault = |e: &dyn std::fmt::Display| format!("{}: {e}", self.name);
+        let host_key = self.host_key.as_ref().map(|print| print.parse()).transpose();
+        Ok(Place {
+            endpoint: self.address.parse().map_err(|e| fault(&e))?,
+            host_key: host_key.map_err(|e: crate::identity::NotAFingerprint| fault(&e))?,
+            identity: self.identity.clone(),
+        })
+    }
 }
 
 /// What the batch is: enough to run it again.
@@ -134,6 +162,11 @@ impl Line {
 /// Milliseconds since 1970; 0 for what was before.
 pub(super) fn unix_ms(at: SystemTime) -> u64 {
     at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, millis)
+}
+
+/// What [`unix_ms`] was made of; none for what no clock shows.
+pub(super) fn from_unix_ms(ms: u64) -> Option<SystemTime> {
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(ms))
 }
 
 pub(super) fn millis(duration: Duration) -> u64 {

@@ -10,19 +10,39 @@ use crate::client::batch::{Outcome, hosts};
 /// Most hosts of a row that are named; a longer row says how many more there are.
 const NAMED_LIMIT: usize = 400;
 
-/// The whole table: a row for each way in which hosts ended, the worst last, and a line that counts.
-pub(super) fn table(ledger: &Ledger, elapsed: Duration) -> String {
+/// Hosts that ended in the same way.
+pub(super) struct Row {
+    pub(super) well: bool,
+    pub(super) how: String,
+    pub(super) hosts: usize,
+    /// Their names in short.
+    pub(super) named: String,
+}
+
+/// A row for each way in which hosts ended, those that ended well first.
+pub(super) fn rows(ledger: &Ledger) -> Vec<Row> {
     let mut rows: BTreeMap<(bool, String), Vec<&str>> = BTreeMap::new();
     for (host, name) in ledger.names.hosts.iter().enumerate() {
         let (well, text) = how(ledger, host);
         rows.entry((!well, text)).or_default().push(name);
     }
-    let failed: usize =
-        rows.iter().filter(|((bad, _), _)| *bad).map(|(_, hosts)| hosts.len()).sum();
+    let row = |((bad, how), hosts): ((bool, String), Vec<&str>)| Row {
+        well: !bad,
+        how,
+        hosts: hosts.len(),
+        named: named(&hosts),
+    };
+    rows.into_iter().map(row).collect()
+}
+
+/// The whole table, the worst last, and a line that counts.
+pub(super) fn table(ledger: &Ledger, elapsed: Duration) -> String {
+    let rows = rows(ledger);
+    let failed: usize = rows.iter().filter(|row| !row.well).map(|row| row.hosts).sum();
     let mut text = String::new();
     // Writing to a String cannot fail.
-    for ((_, how), hosts) in &rows {
-        let _ = writeln!(text, "{:>6}  {}: {how}", hosts.len(), named(hosts));
+    for Row { hosts, named, how, .. } in &rows {
+        let _ = writeln!(text, "{hosts:>6}  {named}: {how}");
     }
     let all = ledger.names.hosts.len();
     let steps = ledger.names.steps.len();

@@ -3,12 +3,13 @@
 use std::io;
 
 use super::args::Args;
+use super::gather::Gathered;
 use super::ledger::{Ledger, Names, of_why};
-use super::mask::Secrets;
+
 use super::report::{Line, Subject, millis, row, unix_ms};
 use super::show::{Piece, Show, line};
 use crate::cli::reach::Reach;
-use crate::client::batch::{Batch, Event, Halter, How, Running, StepEnd, Why};
+use crate::client::batch::{Event, Halter, How, Running, StepEnd, Why};
 
 /// What watches a batch.
 pub(super) struct Watcher {
@@ -29,22 +30,15 @@ pub(super) struct Watched {
 }
 
 impl Watcher {
-    pub(super) fn new(
-        args: &Args,
-        batch: &Batch,
-        subject: &Subject,
-        secrets: &Secrets,
-        tame: bool,
-    ) -> Self {
+    pub(super) fn new(args: &Args, gathered: &Gathered, tame: bool) -> Self {
+        let Gathered { batch, subject, secrets, earlier } = gathered;
         let names = Names::of(batch, secrets);
         let show = Show::new(args, tame, names.hosts.len(), secrets);
-        Self {
-            ledger: Ledger::new(names, secrets),
-            show,
-            reach: args.reach.clone(),
-            subject: subject.clone(),
-            broken: None,
+        let mut ledger = Ledger::new(names, secrets);
+        if let Some(earlier) = earlier {
+            ledger.carry_on(batch, earlier);
         }
+        Self { ledger, show, reach: args.reach.clone(), subject: subject.clone(), broken: None }
     }
 
     /// Sees all of it.
@@ -81,7 +75,7 @@ impl Watcher {
             Event::StepEnded { host, step, end } => return self.step_ended(host, step, *end),
             Event::HostBegun { host } => Line::HostBegun { host: self.host(host) },
             Event::StepBegun { host, step, run, attempt } => {
-                let sent_ms = unix_ms(self.ledger.asked(host, &run));
+                let sent_ms = unix_ms(self.ledger.asked(host, step, &run));
                 Line::StepBegun { host: self.host(host), step: step + 1, run, attempt, sent_ms }
             }
             Event::HostEnded { host } => Line::HostEnded { host: self.host(host) },

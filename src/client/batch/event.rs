@@ -90,6 +90,12 @@ pub struct StepEnd {
 }
 
 impl StepEnd {
+    /// Whether it is that of an earlier batch, in which the step ended well.
+    #[must_use]
+    pub fn is_from_before(&self) -> bool {
+        self.outcome == Outcome::Ok && self.attempts == 0
+    }
+
     /// Of a step that was never asked for.
     pub(super) fn without_run(outcome: Outcome) -> Box<Self> {
         Box::new(Self { outcome, end: None, run: None, attempts: 0, elapsed: Duration::ZERO })

@@ -7,7 +7,7 @@
 //! use rexec::client::Target;
 //! use rexec::client::batch::{Batch, Event, Host, Options, Step};
 //! # let target: Target = todo!();
-//! let hosts = vec![Host { name: "web01:8080".into(), target }];
+//! let hosts = vec![Host::new("web01:8080", target)];
 //! let steps = vec![Step::new("build", Command::shell("make")), Step::new("test", Command::shell("make test"))];
 //! let mut running = Batch { hosts, steps, options: Options::default() }.start()?;
 //! while let Some(event) = running.next().await {
@@ -32,7 +32,7 @@ mod worker;
 pub use engine::{AT_ONCE, Batch, BatchError, Options, RETRIES, Running};
 pub use event::{Event, StepEnd};
 pub use halt::{Halter, How, Why};
-pub use step::{OnError, RetryOn, Step};
+pub use step::{Before, OnError, RetryOn, Step};
 pub use verdict::{Cause, Loss, Outcome, worst};
 
 use super::Target;
@@ -44,4 +44,14 @@ pub struct Host {
     pub name: String,
     /// Where it is and as whom to go there.
     pub target: Target,
+    /// What became of its steps in an earlier batch, by the step's place; nothing of those that are missing.
+    pub before: Vec<Before>,
+}
+
+impl Host {
+    /// A host on which nothing was run before.
+    #[must_use]
+    pub fn new(name: impl Into<String>, target: Target) -> Self {
+        Self { name: name.into(), target, before: Vec::new() }
+    }
 }

@@ -152,14 +152,17 @@ impl Plan {
 
 impl PlanError {
     fn at(text: &str, at: usize, why: &str) -> Self {
-        let before = text.get(..at).unwrap_or(text);
-        let line = before.rsplit('\n').next().unwrap_or_default();
-        Self {
-            line: before.matches('\n').count() + 1,
-            column: line.chars().count() + 1,
-            text: why.lines().collect::<Vec<_>>().join("; "),
-        }
+        let (line, column) = place_of(text, at);
+        Self { line, column, text: why.lines().collect::<Vec<_>>().join("; ") }
     }
+}
+
+/// The line and the column, from 1, of the byte at `at`; the end for what is past it.
+#[must_use]
+pub fn place_of(text: &str, at: usize) -> (usize, usize) {
+    let before = text.get(..at).unwrap_or(text);
+    let line = before.rsplit('\n').next().unwrap_or_default();
+    (before.matches('\n').count() + 1, line.chars().count() + 1)
 }
 
 impl StepSpec<Spanned<String>> {

@@ -1,5 +1,7 @@
 //! What each host is to do, one after the other.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::client::Command;
@@ -39,6 +41,23 @@ pub enum RetryOn {
     Connection,
     /// Also a command that failed, was killed or met its deadline: it runs again, from its start.
     Failure,
+}
+
+/// What became of a step of a host in an earlier batch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Before {
+    /// Nothing that counts: it is run.
+    #[default]
+    Nothing,
+    /// It ended well: it is not run again.
+    Ok,
+    /// It was asked for, and nobody knows how it ended: it is asked for again under the same id.
+    Asked {
+        /// The run's id.
+        run: String,
+        /// How long ago it was first sent.
+        first_sent_ago: Duration,
+    },
 }
 
 impl Step {

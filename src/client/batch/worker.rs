@@ -9,9 +9,9 @@ use tokio::time::Instant;
 
 use super::engine::Batch;
 use super::output::ToEvents;
-use super::{Cause, Event, Halter, How, Loss, OnError, Outcome, RetryOn, Step, StepEnd};
+use super::{Before, Cause, Event, Halter, How, Loss, OnError, Outcome, RetryOn, Step, StepEnd};
 use crate::client::command::random_id;
-use crate::client::{Client, Control, Error, RunIo};
+use crate::client::{Client, Command, Control, Error, RunIo, UsageError};
 use crate::proto::code::Code;
 use crate::proto::verdict::Verdict;
 use crate::transport::DialError;
@@ -55,11 +55,15 @@ impl Worker {
         let mut client = Client::new(target).reconnect_timeout(timeout);
         let (mut skip, mut failed) = (None, false);
         for (at, step) in self.batch.steps.iter().enumerate() {
+            if self.before(at) == &Before::Ok {
+                self.ended(at, self.not_asked(at, Cause::Earlier)).await;
+                continue;
+            }
             if let Some(why) = self.halter.stop() {
                 skip.get_or_insert(Cause::Batch(why));
             }
             let end = match skip {
-                Some(cause) => StepEnd::without_run(Outcome::NotStarted(cause)),
+                Some(cause) => self.not_asked(at, cause),
                 None => self.step(&mut client, at, step).await,
             };
             let outcome = end.outcome;
@@ -72,6 +76,10 @@ impl Worker {
             self.ended(at, end).await;
         }
         let _ = self.events.send(Event::HostEnded { host: self.host }).await;
+    }
+
+    fn before(&self, step: usize) -> &Before {
+        self.batch.hosts[self.host].before.get(step).unwrap_or(&Before::Nothing)
     }
 
     async fn ended(&self, step: usize, end: Box<StepEnd>) {
@@ -125,8 +133,8 @@ impl Worker {
         step: &Step,
         attempt: u32,
     ) -> (Option<String>, Result<Verdict, Error>) {
-        let (run, command) = match random_id() {
-            Ok(run) => (run.clone(), step.command.clone().id(run)),
+        let (run, command) = match self.named(at, step, attempt) {
+            Ok(named) => named,
             Err(e) => return (None, Err(e.into())),
         };
         let begun = Event::StepBegun { host: self.host, step: at, run: run.clone(), attempt };
@@ -150,16 +158,39 @@ impl Worker {
         (Some(run), end)
     }
 
+    /// The command under its id: that of the earlier request, of which nobody knows what became of it, or
+    /// a new one.
+    fn named(&self, at: usize, step: &Step, attempt: u32) -> Result<(String, Command), UsageError> {
+        let command = step.command.clone();
+        if let (Before::Asked { run, first_sent_ago }, 1) = (self.before(at), attempt) {
+            return Ok((run.clone(), command.id(run).sent_before(*first_sent_ago)));
+        }
+        let run = random_id()?;
+        Ok((run.clone(), command.id(run)))
+    }
+
+    /// The end of a step that this batch does not ask for.
+    fn not_asked(&self, step: usize, cause: Cause) -> Box<StepEnd> {
+        match self.before(step) {
+            Before::Nothing => StepEnd::without_run(Outcome::NotStarted(cause)),
+            Before::Ok => StepEnd::without_run(Outcome::Ok),
+            Before::Asked { run, .. } => {
+                let end = StepEnd::without_run(Outcome::Lost(Loss::End));
+                Box::new(StepEnd { run: Some(run.clone()), ..*end })
+            }
+        }
+    }
+
     /// The verdict on steps of a host whose task broke: the first of them may have been under way.
     pub(super) async fn broken(&self) {
         let first = self.counts.ended[self.host].load(Ordering::Acquire);
         for step in first..self.batch.steps.len() {
-            let outcome = if step == first {
-                Outcome::Lost(Loss::End)
+            let end = if step == first {
+                StepEnd::without_run(Outcome::Lost(Loss::End))
             } else {
-                Outcome::NotStarted(Cause::Earlier)
+                self.not_asked(step, Cause::Earlier)
             };
-            self.ended(step, StepEnd::without_run(outcome)).await;
+            self.ended(step, end).await;
         }
         self.note_failure();
         let _ = self.events.send(Event::HostEnded { host: self.host }).await;
@@ -168,7 +199,7 @@ impl Worker {
     /// The verdicts on a host that was never begun.
     pub(super) async fn left_out(&self, cause: Cause) {
         for step in 0..self.batch.steps.len() {
-            self.ended(step, StepEnd::without_run(Outcome::NotStarted(cause))).await;
+            self.ended(step, self.not_asked(step, cause)).await;
         }
         let _ = self.events.send(Event::HostEnded { host: self.host }).await;
     }

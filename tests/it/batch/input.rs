@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use super::super::support::Client;
 use super::super::support::fleet::Fleet;
 
 #[test]
@@ -23,7 +24,7 @@ fn what_is_wrong_is_refused_before_anything_runs() {
         (&["-H", "web[1-x]:80", "true"], "-H, column 1: \"1-x\" is not a range"),
         (&["--hosts", &hosts, "true"], "hosts:3, column 4: a bracket is missing"),
         (&["-H", addr, "-x", addr, "true"], "no host to run on"),
-        (&["-H", addr, "-x", "other:1", "true"], "no such host to leave out"),
+        (&["-H", addr, "-x", "other:1", "true"], "other:1 is to be left out, and is no host"),
         (&["-H", addr], "nothing to run"),
         (&["-H", addr, "--file", &quote], "quote.txt:3: a quote"),
         (&["-H", addr, "-e", "REXEC_TEST_UNSET", "true"], "is not set here"),
@@ -57,4 +58,37 @@ fn hosts_and_steps_come_from_files() {
         .map(|addr| format!("{addr} out: one two\n{addr} out: # three\n"))
         .collect();
     assert_eq!(ran.text(), expected);
+}
+
+#[test]
+fn names_and_groups_of_the_configuration_stand_for_servers() {
+    let fleet = Fleet::start(2);
+    let addrs = fleet.addrs();
+    let folder = fleet.first().state().join(".config/rexec");
+    fs::create_dir_all(&folder).unwrap();
+    let text = format!(
+        "[hosts.one]\naddress = \"{}\"\n[hosts.two]\naddress = \"{}\"\n\
+         [groups]\nall = [\"one\", \"@rest\"]\nrest = [\"two\"]\nloop = [\"@loop\"]\n",
+        addrs[0], addrs[1]
+    );
+    fs::write(folder.join("config.toml"), text).unwrap();
+    let ran = fleet.plain().args(&["-H", "@all", "echo hi"]).run().expect(0);
+    let mut lines: Vec<_> = ran.text().lines().map(str::to_owned).collect();
+    lines.sort();
+    assert_eq!(lines, ["one out: hi", "two out: hi"]);
+    let plain = |args: &[&str]| Client::new(fleet.first().state()).args(args).run();
+    assert_eq!(plain(&["two", "echo plain"]).expect(0).text(), "plain\n");
+    plain(&["ps", "two"]).expect(0);
+    for (args, culprit) in [
+        (["-H", "@all,two", "true"], "column 6: two is listed twice"),
+        (["-H", "@loop", "true"], "group \"loop\", column 1: the group \"loop\" has itself"),
+        (["-H", "@none", "true"], "no group \"none\""),
+        (["-H", "three", "true"], "\"three\" has no entry"),
+    ] {
+        let ran = fleet.plain().args(&args).run().expect(2);
+        assert!(ran.stderr.contains(culprit), "{}", ran.stderr);
+    }
+    fs::write(folder.join("config.toml"), "[hosts.one]\nadress = 1\n").unwrap();
+    let ran = fleet.plain().args(&["-H", "one", "true"]).run().expect(2);
+    assert!(ran.stderr.contains("config.toml:2:1: unknown field `adress`"), "{}", ran.stderr);
 }
