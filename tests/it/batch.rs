@@ -1,8 +1,11 @@
 //! `rexec batch`: hosts × steps, one verdict for each, an honest status.
 
+mod bad_days;
+mod engine;
 mod input;
 mod report;
 mod rules;
+mod shown;
 
 use super::support::fleet::Fleet;
 

@@ -98,6 +98,14 @@ pub(super) struct Args {
     #[arg(long, value_name = "HOW", value_enum, default_value_t)]
     pub(super) output: Shown,
 
+    /// Keep each stream of each step in a file of its own: DIR/HOST/STEP.stdout
+    #[arg(long, value_name = "DIR")]
+    pub(super) log_dir: Option<PathBuf>,
+
+    /// Keep them as they came: secrets are not masked there
+    #[arg(long, requires = "log_dir")]
+    pub(super) log_raw: bool,
+
     /// Print what happens as JSON Lines, the last of which is the summary
     #[arg(long, conflicts_with = "output")]
     pub(super) json: bool,
@@ -129,6 +137,10 @@ pub(super) enum Shown {
     /// Each line as it comes, with its host and stream in front
     #[default]
     Prefix,
+    /// All of a host's at once, when it has ended; GitHub and GitLab fold it
+    Grouped,
+    /// At the end, and once for hosts that wrote the same
+    Fold,
     /// Nothing but verdicts
     None,
 }

@@ -11,26 +11,27 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Hands on each line that `bytes` end, without its end, and pieces of a line that is too long.
-    pub(super) fn push(&mut self, bytes: &[u8], mut line: impl FnMut(&[u8])) {
+    /// Hands on each line that `bytes` end, without its end and with true, and with false the pieces of a
+    /// line that is too long.
+    pub(super) fn push(&mut self, bytes: &[u8], mut line: impl FnMut(&[u8], bool)) {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             match part.strip_suffix(b"\n") {
-                Some(rest) if self.begun.is_empty() && rest.len() <= LINE_LIMIT => line(rest),
+                Some(rest) if self.begun.is_empty() && rest.len() <= LINE_LIMIT => line(rest, true),
                 Some(rest) => {
                     self.extend(rest, &mut line);
-                    line(&std::mem::take(&mut self.begun));
+                    line(&std::mem::take(&mut self.begun), true);
                 }
                 None => self.extend(part, &mut line),
             }
         }
     }
 
-    fn extend(&mut self, bytes: &[u8], line: &mut impl FnMut(&[u8])) {
+    fn extend(&mut self, bytes: &[u8], line: &mut impl FnMut(&[u8], bool)) {
         let mut rest = bytes;
         while self.begun.len() + rest.len() > LINE_LIMIT {
             let (fits, more) = rest.split_at(LINE_LIMIT - self.begun.len());
             self.begun.extend_from_slice(fits);
-            line(&std::mem::take(&mut self.begun));
+            line(&std::mem::take(&mut self.begun), false);
             rest = more;
         }
         self.begun.extend_from_slice(rest);
@@ -51,7 +52,7 @@ mod tests {
     fn lines(pieces: &[&[u8]]) -> Vec<Vec<u8>> {
         let (mut lines, mut all) = (Lines::default(), Vec::new());
         for piece in pieces {
-            lines.push(piece, |line| all.push(line.to_vec()));
+            lines.push(piece, |line, _| all.push(line.to_vec()));
         }
         lines.finish(|line| all.push(line.to_vec()));
         all

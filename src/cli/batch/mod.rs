@@ -1,16 +1,19 @@
 //! `rexec batch`: many hosts, many commands, one honest report.
 
 mod args;
+mod blocks;
 mod clean;
 mod gather;
 mod junit;
 mod ledger;
 mod lines;
+mod logs;
 mod markdown;
 mod mask;
 mod report;
 mod resume;
 mod show;
+mod spill;
 mod steps_file;
 mod summary;
 mod watch;
@@ -21,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use args::Args;
 use gather::{Gathered, gather};
+use logs::Logs;
 use report::{Line, Subject};
 use watch::{Watched, Watcher};
 
@@ -93,7 +97,13 @@ async fn run(args: &Args, gathered: Gathered) -> u8 {
     };
     let began = Instant::now();
     let tame = clean::in_ci() || std::io::stdout().is_terminal() || std::io::stderr().is_terminal();
-    let watcher = Watcher::new(args, &gathered, tame);
+    let logs = args.log_dir.as_ref().map(|dir| Logs::create(dir, args.log_raw)).transpose();
+    let logs = match logs {
+        Ok(logs) => logs,
+        Err(e) => return not_run(args, &format!("cannot use --log-dir: {e}")),
+    };
+    raise_file_limit();
+    let watcher = Watcher::new(args, &gathered, tame, logs);
     let Gathered { batch, subject, .. } = gathered;
     let running = match batch.start() {
         Ok(running) => running,
@@ -118,6 +128,15 @@ async fn run(args: &Args, gathered: Gathered) -> u8 {
             Status::Unknown.code()
         }
     }
+}
+
+/// Every host takes a descriptor, and logs two more: as many as the system lets this account have.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Whoever may have no more makes do with what there is.
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 /// The first signal stops what runs; the second does not even wait for its end.

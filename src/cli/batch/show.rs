@@ -3,13 +3,14 @@
 use std::io;
 
 use super::args::{Args, Shown};
+use super::blocks::{Blocks, Groups};
 use super::clean::neutral;
 use super::ledger::{Entry, Names};
 use super::lines::Lines;
+use super::logs::{Log, Logs};
 use super::mask::{Masker, Secrets};
 use super::report::Line;
 use crate::cli::output::write_all;
-use crate::client::batch::Outcome;
 use crate::proto::header::Stream;
 
 /// In which form.
@@ -27,6 +28,9 @@ pub(super) struct Show {
     secrets: Secrets,
     /// The streams of the step under way, for each host.
     lanes: Vec<[Option<Lane>; 2]>,
+    /// What is shown host by host.
+    blocks: Option<Blocks>,
+    logs: Option<Logs>,
 }
 
 /// One stream of one step.
@@ -34,6 +38,7 @@ struct Lane {
     stream: Stream,
     masker: Masker,
     lines: Lines,
+    log: Option<Log>,
 }
 
 fn index(stream: Stream) -> usize {
@@ -41,10 +46,18 @@ fn index(stream: Stream) -> usize {
 }
 
 impl Show {
-    pub(super) fn new(args: &Args, tame: bool, hosts: usize, secrets: &Secrets) -> Self {
+    pub(super) fn new(
+        args: &Args,
+        tame: bool,
+        hosts: usize,
+        secrets: &Secrets,
+        logs: Option<Logs>,
+    ) -> Self {
         let lanes = std::iter::repeat_with(|| [None, None]).take(hosts).collect();
         let form = if args.json { Form::Json } else { Form::Text(args.output) };
-        Self { form, tame, secrets: secrets.clone(), lanes }
+        let later = matches!(form, Form::Text(Shown::Grouped | Shown::Fold));
+        let blocks = later.then(|| Blocks::new(Groups::detect(), args.output == Shown::Fold));
+        Self { form, tame, secrets: secrets.clone(), lanes, blocks, logs }
     }
 
     /// Prints an event, if that is the form.
@@ -57,33 +70,74 @@ impl Show {
 
     /// Takes a piece of output.
     pub(super) fn output(&mut self, names: &Names, piece: &Piece<'_>) -> io::Result<()> {
-        if self.form == Form::Text(Shown::None) {
+        if self.form == Form::Text(Shown::None) && self.logs.is_none() {
             return Ok(());
         }
-        let lane = self.lanes[piece.host][index(piece.stream)].get_or_insert_with(|| Lane {
-            stream: piece.stream,
-            masker: Masker::new(&self.secrets),
-            lines: Lines::default(),
-        });
-        let (mut masked, mut text) = (Vec::new(), Text::new(self.form, self.tame, names, piece));
+        let host = &names.hosts[piece.host];
+        let place = &mut self.lanes[piece.host][index(piece.stream)];
+        let lane = match place {
+            Some(lane) => lane,
+            None => place.insert(Lane {
+                stream: piece.stream,
+                masker: Masker::new(&self.secrets),
+                lines: Lines::default(),
+                log: match &self.logs {
+                    Some(logs) => Some(logs.open(host, piece.step, piece.stream)?),
+                    None => None,
+                },
+            }),
+        };
+        let mut masked = Vec::new();
         lane.masker.push(piece.bytes, &mut masked);
-        lane.lines.push(&masked, |line| text.put(line, true));
-        text.write()
+        let raw = self.logs.as_ref().is_some_and(|logs| logs.raw);
+        if let Some(log) = &mut lane.log {
+            log.write(if raw { piece.bytes } else { &masked })?;
+        }
+        let mut text = Text::new(self.form, self.tame, names, piece);
+        lane.lines.push(&masked, |line, ended| text.put(line, ended));
+        text.write(self.blocks.as_mut())
     }
 
-    /// The rest of a step's output.
-    pub(super) fn step_ended(&mut self, names: &Names, host: usize, step: usize) -> io::Result<()> {
+    /// The rest of a step's output; `verdict` is what there is to say in a host's block.
+    pub(super) fn step_ended(
+        &mut self,
+        names: &Names,
+        host: usize,
+        step: usize,
+        verdict: Option<&str>,
+    ) -> io::Result<()> {
         for at in 0..2 {
             let Some(mut lane) = self.lanes[host][at].take() else { continue };
-            let piece = Piece { host, step, stream: lane.stream, bytes: &[] };
-            let (mut masked, mut text) =
-                (Vec::new(), Text::new(self.form, self.tame, names, &piece));
+            let mut masked = Vec::new();
             lane.masker.finish(&mut masked);
-            lane.lines.push(&masked, |line| text.put(line, true));
+            if let (Some(log), Some(Logs { raw: false, .. })) = (&mut lane.log, &self.logs) {
+                log.write(&masked)?;
+            }
+            let piece = Piece { host, step, stream: lane.stream, bytes: &[] };
+            let mut text = Text::new(self.form, self.tame, names, &piece);
+            lane.lines.push(&masked, |line, ended| text.put(line, ended));
             lane.lines.finish(|line| text.put(line, false));
-            text.write()?;
+            text.write(self.blocks.as_mut())?;
         }
-        Ok(())
+        match (&mut self.blocks, verdict) {
+            (Some(blocks), Some(verdict)) => {
+                blocks.push(host, format!("-- {verdict}\n").as_bytes())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// All steps of a host have ended.
+    pub(super) fn host_ended(&mut self, names: &Names, host: usize) -> io::Result<()> {
+        match &mut self.blocks {
+            Some(blocks) => blocks.host_ended(host, &names.hosts[host]),
+            None => Ok(()),
+        }
+    }
+
+    /// All hosts have ended.
+    pub(super) fn finish(&mut self) -> io::Result<()> {
+        self.blocks.as_mut().map_or(Ok(()), Blocks::finish)
     }
 }
 
@@ -99,6 +153,7 @@ pub(super) struct Piece<'a> {
 struct Text<'a> {
     form: Form,
     tame: bool,
+    at: usize,
     host: &'a str,
     step: usize,
     stream: Stream,
@@ -109,9 +164,13 @@ struct Text<'a> {
 impl<'a> Text<'a> {
     fn new(form: Form, tame: bool, names: &'a Names, piece: &Piece<'_>) -> Self {
         let host = &names.hosts[piece.host];
-        let prefix = prefix(host, piece.stream);
+        let prefix = match form {
+            Form::Text(Shown::Prefix) => prefix(host, piece.stream),
+            _ if piece.stream == Stream::Stderr => "err: ".into(),
+            _ => String::new(),
+        };
         let (step, stream) = (piece.step, piece.stream);
-        Self { form, tame, host, step, stream, prefix, bytes: Vec::new() }
+        Self { form, tame, at: piece.host, host, step, stream, prefix, bytes: Vec::new() }
     }
 
     /// Adds a line; one without an end gets one, but in JSON, which says exactly what came.
@@ -130,12 +189,16 @@ impl<'a> Text<'a> {
         self.bytes.push(b'\n');
     }
 
-    fn write(self) -> io::Result<()> {
+    fn write(self, blocks: Option<&mut Blocks>) -> io::Result<()> {
         match (self.form, self.stream) {
             _ if self.bytes.is_empty() => Ok(()),
             (Form::Json, stream) => {
                 let line = Line::output(self.host, self.step, stream, self.bytes);
                 write_all(rustix::stdio::stdout(), &line.bytes())
+            }
+            (Form::Text(Shown::None), _) => Ok(()),
+            (Form::Text(Shown::Grouped | Shown::Fold), _) => {
+                blocks.map_or(Ok(()), |blocks| blocks.push(self.at, &self.bytes))
             }
             (_, Stream::Stderr) => write_all(rustix::stdio::stderr(), &self.bytes),
             (_, Stream::Stdout | Stream::Both) => write_all(rustix::stdio::stdout(), &self.bytes),
@@ -143,26 +206,14 @@ impl<'a> Text<'a> {
     }
 }
 
-/// A line for people about a verdict that is not well, or about any if `all` are wanted.
-pub(super) fn line(
-    names: &Names,
-    host: usize,
-    step: usize,
-    entry: &Entry,
-    all: bool,
-) -> Option<String> {
-    let is_news = match entry.outcome {
-        Outcome::Ok | Outcome::NotStarted(_) => all,
-        _ => true,
-    };
+/// A line for people about a verdict: which step, and how it ended.
+pub(super) fn verdict(names: &Names, step: usize, entry: &Entry) -> String {
     let outcome = entry.outcome.name().replace('_', " ");
     let detail = entry.detail.as_ref().map(|detail| format!(": {detail}")).unwrap_or_default();
-    let step = if names.steps.len() > 1 {
-        format!("step {:?} ", names.steps[step])
-    } else {
-        String::new()
-    };
-    is_news.then(|| format!("{}: {step}{outcome}{detail}", names.hosts[host]))
+    match names.steps.len() {
+        1 => format!("{outcome}{detail}"),
+        _ => format!("step {:?} {outcome}{detail}", names.steps[step]),
+    }
 }
 
 fn prefix(host: &str, stream: Stream) -> String {

@@ -5,11 +5,12 @@ use std::io;
 use super::args::Args;
 use super::gather::Gathered;
 use super::ledger::{Ledger, Names, of_why};
+use super::logs::Logs;
 
 use super::report::{Line, Subject, millis, row, unix_ms};
-use super::show::{Piece, Show, line};
+use super::show::{Piece, Show, verdict};
 use crate::cli::reach::Reach;
-use crate::client::batch::{Event, Halter, How, Running, StepEnd, Why};
+use crate::client::batch::{Event, Halter, How, Outcome, Running, StepEnd, Why};
 
 /// What watches a batch.
 pub(super) struct Watcher {
@@ -30,10 +31,10 @@ pub(super) struct Watched {
 }
 
 impl Watcher {
-    pub(super) fn new(args: &Args, gathered: &Gathered, tame: bool) -> Self {
+    pub(super) fn new(args: &Args, gathered: &Gathered, tame: bool, logs: Option<Logs>) -> Self {
         let Gathered { batch, subject, secrets, earlier } = gathered;
         let names = Names::of(batch, secrets);
-        let show = Show::new(args, tame, names.hosts.len(), secrets);
+        let show = Show::new(args, tame, names.hosts.len(), secrets, logs);
         let mut ledger = Ledger::new(names, secrets);
         if let Some(earlier) = earlier {
             ledger.carry_on(batch, earlier);
@@ -49,6 +50,9 @@ impl Watcher {
         while let Some(event) = running.blocking_next() {
             let shown = self.take(event);
             self.unless_shown(shown, &halter);
+        }
+        if self.broken.is_none() {
+            self.broken = self.show.finish().err();
         }
         Watched { ledger: self.ledger, show: self.show, broken: self.broken }
     }
@@ -78,7 +82,12 @@ impl Watcher {
                 let sent_ms = unix_ms(self.ledger.asked(host, step, &run));
                 Line::StepBegun { host: self.host(host), step: step + 1, run, attempt, sent_ms }
             }
-            Event::HostEnded { host } => Line::HostEnded { host: self.host(host) },
+            Event::HostEnded { host } => {
+                if self.broken.is_none() {
+                    self.show.host_ended(&self.ledger.names, host)?;
+                }
+                Line::HostEnded { host: self.host(host) }
+            }
             Event::Retrying { host, step, pause, why } => {
                 let (host, message) = (self.host(host), self.ledger.shown(&why));
                 self.reach.say(&format!("{host}: {message}; again in {} ms", pause.as_millis()));
@@ -93,12 +102,17 @@ impl Watcher {
     }
 
     fn step_ended(&mut self, host: usize, step: usize, end: StepEnd) -> io::Result<()> {
-        let shown = self.show.step_ended(&self.ledger.names, host, step);
         self.ledger.note(host, step, end);
-        let Some(entry) = &self.ledger.entries[host][step] else { return shown };
-        if let Some(line) = line(&self.ledger.names, host, step, entry, self.reach.verbose) {
-            self.reach.say(&line);
+        let Some(entry) = &self.ledger.entries[host][step] else { return Ok(()) };
+        let verdict = verdict(&self.ledger.names, step, entry);
+        let quiet = matches!(entry.outcome, Outcome::Ok | Outcome::NotStarted(_));
+        let many = self.ledger.names.steps.len() > 1 || entry.outcome != Outcome::Ok;
+        let in_block = many.then_some(verdict.as_str());
+        let shown = self.show.step_ended(&self.ledger.names, host, step, in_block);
+        if !quiet || self.reach.verbose {
+            self.reach.say(&format!("{}: {verdict}", self.ledger.names.hosts[host]));
         }
-        shown.and(self.show.line(&Line::StepEnded(Box::new(row(&self.ledger, host, step, entry)))))
+        let row = Box::new(row(&self.ledger, host, step, entry));
+        shown.and(self.show.line(&Line::StepEnded(row)))
     }
 }

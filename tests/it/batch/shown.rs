@@ -1,0 +1,81 @@
+//! How output is shown.
+
+use std::fs;
+
+use super::super::support::fleet::Fleet;
+
+#[test]
+fn grouped_output_shows_each_host_whole() {
+    let fleet = Fleet::start(3);
+    let text = "echo a; echo e >&2; seq 5000; echo z";
+    let args = ["--output", "grouped", "-j", "3", "-s", text, "-s", "exit 3"];
+    let ran = fleet.batch(&[]).args(&args).run().expect(3);
+    let numbers: String = (1..=5000).map(|n| format!("{n}\n")).collect();
+    let text = ran.text();
+    for addr in fleet.addrs() {
+        let block = text.split(&format!("== {addr} ==\n")).nth(1).unwrap();
+        let block = block.split("== ").next().unwrap().replace("err: e\n", "");
+        let expected =
+            format!("a\n{numbers}z\n-- step {:?} ok\n-- step \"exit 3\" failed: exit 3\n", args[5]);
+        assert!(block == expected, "{block}");
+    }
+}
+
+#[test]
+fn ci_systems_are_told_what_belongs_together() {
+    let fleet = Fleet::start(1);
+    let addr = &fleet.addrs()[0];
+    let args = ["--output", "grouped", "echo '::add-mask::x'; printf '\\033[31m'"];
+    let ran = fleet.batch(&[]).args(&args).env("GITHUB_ACTIONS", "true").run().expect(0);
+    assert_eq!(ran.text(), format!("::group::{addr}\n: :add-mask::x\n^[[31m\n::endgroup::\n"));
+    let ran = fleet.batch(&[]).args(&args).env("GITLAB_CI", "true").run().expect(0);
+    let text = ran.text();
+    assert!(
+        text.starts_with("\x1b[0Ksection_start:") && text.contains(&format!("\r\x1b[0K{addr}\n"))
+    );
+    assert!(text.contains("^[[31m\n\x1b[0Ksection_end:"), "{text:?}");
+}
+
+#[test]
+fn hosts_that_wrote_the_same_are_folded() {
+    let fleet = Fleet::start(3);
+    let dir = fleet.first().dir();
+    let script = format!("mkdir {}/other 2>/dev/null && echo other || echo same", dir.display());
+    let ran = fleet.batch(&[]).args(&["-j", "1", "--output", "fold", &script]).run().expect(0);
+    let addrs = fleet.addrs();
+    let same = rexec::client::batch::hosts::fold(&addrs[1..]);
+    let expected = format!("== {} ==\nother\n== {same} (2 hosts) ==\nsame\n", addrs[0]);
+    assert_eq!(ran.text(), expected);
+}
+
+#[test]
+fn logs_keep_each_stream_masked_or_byte_for_byte() {
+    let fleet = Fleet::start(2);
+    let dir = fleet.first().dir().join("logs");
+    let script = "printf 'a %s\\r\\000b' \"$TOKEN\"; echo err >&2";
+    for (more, out) in [(&[][..], "a ***\r\0b"), (&["--log-raw"], "a s3cret-value\r\0b")] {
+        let args = ["--log-dir", dir.to_str().unwrap(), "--output", "none", "-e", "TOKEN"];
+        let batch = fleet.batch(&[]).args(&args).args(more).args(&["-s", "true", "-s", script]);
+        let ran = batch.env("TOKEN", "s3cret-value").run().expect(0);
+        assert_eq!(ran.text(), "");
+        for addr in fleet.addrs() {
+            let read = |name: &str| fs::read_to_string(dir.join(&addr).join(name)).unwrap();
+            assert_eq!((read("2.stdout").as_str(), read("2.stderr").as_str()), (out, "err\n"));
+        }
+    }
+}
+
+#[test]
+fn lines_are_never_torn_however_many_hosts_write_at_once() {
+    let fleet = Fleet::start(4);
+    let script = "i=0; while [ $i -lt 300 ]; do printf 'begin-'; printf 'middle-'; echo end; i=$((i+1)); done";
+    let ran = fleet.batch(&[]).args(&["-s", script]).run().expect(0);
+    let mut lines: Vec<_> = ran.text().lines().map(str::to_owned).collect();
+    assert_eq!(lines.len(), 1200);
+    lines.sort();
+    lines.dedup();
+    let mut expected: Vec<_> =
+        fleet.addrs().iter().map(|addr| format!("{addr} out: begin-middle-end")).collect();
+    expected.sort();
+    assert_eq!(lines, expected);
+}
