@@ -80,7 +80,7 @@ pub(super) struct Args {
     pub(super) durable: bool,
 
     /// Start a durable run without stdin (but a script's), print its id, and leave it running
-    #[arg(short, long, conflicts_with_all = ["output", "json", "grace"])]
+    #[arg(short, long, conflicts_with_all = ["output", "json", "verdict", "grace"])]
     pub(super) detach: bool,
 
     /// The run's id: the same request under the same id runs once, whoever asks again sees the same
@@ -112,9 +112,9 @@ impl Args {
     }
 }
 
-/// The definition, for completions and the manual page.
+/// The definition, for the manual page, which has every option of `rexec batch` too.
 pub(super) fn definition() -> clap::Command {
-    Args::command()
+    Args::command().subcommand(super::batch::definition())
 }
 
 /// The definition with the verbs, for completions.
@@ -185,7 +185,7 @@ fn after_help() -> String {
 /// What the manual page has besides the options.
 pub(super) fn sections() -> Vec<Section> {
     vec![
-        ("COMMANDS", COMMANDS.into()),
+        ("ALL COMMANDS", COMMANDS.into()),
         ("EXIT STATUS", statuses()),
         ("EXAMPLES", EXAMPLES.into()),
         ("SEE ALSO", SEE_ALSO.into()),

@@ -31,11 +31,11 @@ pub fn main(args: &[OsString]) -> u8 {
         Ok(args) => args,
         Err(e) => return super::usage("rexec", &e),
     };
-    let definition = if args.completions.is_some() { with_verbs() } else { definition() };
-    if let Some(status) = print_definition(definition, &sections(), args.completions, args.man) {
+    let definition = || if args.completions.is_some() { with_verbs() } else { definition() };
+    if let Some(status) = print_definition(definition, sections, args.completions, args.man) {
         return status;
     }
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match super::runtime() {
         Ok(runtime) => runtime,
         Err(e) => {
             complain("rexec", &format!("cannot start: {e}"));
@@ -103,9 +103,10 @@ fn check_verdict(args: &Args) -> Result<(), String> {
 
 /// Asks for commands once there is a server that takes them.
 async fn prompt(args: &Args, mut client: Client) -> u8 {
-    if args.json || args.output.is_some() || args.verdict.is_some() {
-        let line =
-            "--json, --output and --verdict are for one command: give it, or a script on stdin";
+    let for_one = args.json || args.output.is_some() || args.verdict.is_some();
+    if for_one || args.detach || args.id.is_some() {
+        let line = "--json, --output, --verdict, --detach and --id are for one command: give it, or a \
+                    script on stdin";
         return not_sent(args, Status::Usage, line.into());
     }
     if let Err(error) = client.connect().await {

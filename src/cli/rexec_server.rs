@@ -4,13 +4,14 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::Path;
 
+use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::output::write_all;
-use super::server_args::{Args, LogFormat, definition, sections};
-use super::{complain, print_definition};
+use super::server_args::{Args, Command, LogFormat, Program, definition, sections};
+use super::{complain, journal, print_definition};
 use crate::exec;
 use crate::runs::host::Settings;
 use crate::runs::launch::SUPERVISE;
@@ -32,11 +33,18 @@ pub fn main(args: &[OsString]) -> u8 {
     {
         return supervise(folder);
     }
-    let args = match Args::read(args) {
-        Ok(args) => args,
+    let program = match Program::read(args) {
+        Ok(program) => program,
         Err(e) => return super::usage("rexec-server", &e),
     };
-    if let Some(status) = print_definition(definition(), &sections(), args.completions, args.man) {
+    match program.command {
+        Some(Command::Journal(command)) => journal::main(command),
+        None => serve_as(program.serve),
+    }
+}
+
+fn serve_as(args: Args) -> u8 {
+    if let Some(status) = print_definition(definition, sections, args.completions, args.man) {
         return status;
     }
     match prepare_and_serve(args) {
@@ -77,20 +85,23 @@ fn prepare_and_serve(args: Args) -> Result<(), String> {
         );
     }
     let server = Server::prepare(options(args)?).map_err(|e| e.to_string())?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(workers())
-        .enable_all()
-        .build()
-        .map_err(|e| format!("cannot start threads: {e}"))?;
+    let runtime =
+        runtime().enable_all().build().map_err(|e| format!("cannot start threads: {e}"))?;
     let served = runtime.block_on(serve(server));
     runtime.shutdown_background();
     served
 }
 
-/// Half of the processors: the commands need the others, and a wake-up that stays on its thread is
-/// what makes a short run short.
-fn workers() -> usize {
-    std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
+/// A thread for every second processor: the commands need the others, and a wake-up that stays on its
+/// thread is what makes a short run short. A single one needs no scheduler that shares work out.
+fn runtime() -> Builder {
+    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
+    if threads == 1 {
+        return Builder::new_current_thread();
+    }
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(threads);
+    builder
 }
 
 fn start_log(args: &Args) {
@@ -120,14 +131,14 @@ fn options(args: Args) -> Result<Options, String> {
             max_runs: args.max_runs,
             memory_budget: args.memory_budget,
         },
-        kept: Kept {
+        kept: Some(Kept {
             record_limit: args.record_limit,
             retention: Retention {
                 age: args.keep_for,
                 count: args.keep_count,
                 bytes: args.keep_bytes,
             },
-        },
+        }),
     })
 }
 

@@ -129,9 +129,11 @@ enum Where {
     End,
 }
 
-/// Whether a first argument is a verb: no address is such a word.
+/// Whether a first argument is a verb: no address is such a word. The definitions are not made for an
+/// address or an option: that takes longer than all else before a run's connection.
 pub(super) fn is_verb(word: &str) -> bool {
-    definitions().iter().any(|verb| verb.get_name() == word)
+    let is_word = word.bytes().all(|b| b.is_ascii_lowercase());
+    is_word && definitions().iter().any(|verb| verb.get_name() == word)
 }
 
 /// The verbs, for completions.
@@ -146,7 +148,7 @@ pub(super) fn main(args: &[OsString]) -> u8 {
         Ok(line) => line,
         Err(e) => return super::usage("rexec", &e),
     };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match super::runtime() {
         Ok(runtime) => runtime,
         Err(e) => {
             super::complain("rexec", &format!("cannot start: {e}"));
@@ -270,6 +272,7 @@ fn table(runs: &[RunInfo]) -> String {
     for run in runs {
         let command: String =
             run.command.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let command = if command.trim().is_empty() { "(a script)" } else { command.trim() };
         text.push_str(&format!(
             "{:<8}  {:<12}  {:>7}  {:>9}  {:>9}  {}\n",
             short(&run.run),
@@ -277,7 +280,7 @@ fn table(runs: &[RunInfo]) -> String {
             age(run.age_s),
             size(run.bytes),
             size(run.disk),
-            command.trim()
+            command
         ));
     }
     text

@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::Config;
 use super::classic::{self, ClassicAddr, ClassicSettings};
-use super::instance::{NAME_LIMIT, Name};
+use super::instance::{INSTANCES, JOURNAL, NAME_LIMIT, Name};
 use crate::exec::{BaseEnv, NotStarted, Scanner};
 use crate::identity::{
     Authorized, Fingerprint, KeyError, News, PublicKey, Source, host_key, local_identity,
@@ -44,8 +44,9 @@ pub struct Options {
     pub config: Config,
     /// What is decided about runs.
     pub settings: Settings,
-    /// What is decided about durable runs.
-    pub kept: Kept,
+    /// What is decided about durable runs; none: there are none. Their supervisors are this very program,
+    /// started with the arguments of [`SUPERVISE`](crate::runs::launch::SUPERVISE), so only `rexec-server` has them.
+    pub kept: Option<Kept>,
 }
 
 /// What an operator decides about durable runs.
@@ -148,7 +149,7 @@ pub struct Server {
     tls: TlsServer,
     host_key: Fingerprint,
     recovered: Recovered,
-    keeping: Keeping,
+    keeping: Option<Keeping>,
     /// Held as long as the server lives.
     _lock: Lock,
 }
@@ -175,12 +176,10 @@ impl Server {
         // An address that is none is told before what it would need.
         let authorized = authorized(&options.listen, options.authorized_keys, local.public())?;
         // Last: a start that fails before leaves no folder of a name that nothing was run under.
-        let (instance, lock) = name.open(&options.state.subdir("instances")?)?;
-        let (journal, runs) = (instance.subdir("journal")?, instance.subdir("runs")?);
+        let (instance, lock) = name.open(&options.state.subdir(INSTANCES)?)?;
+        let (journal, runs) = (instance.subdir(JOURNAL)?, instance.subdir("runs")?);
         let recovered = recover::open(journal.path(), runs.path(), origin)?;
-        let program = File::open("/proc/self/exe").map_err(StartError::System)?;
-        let Kept { record_limit, retention } = options.kept;
-        let keeping = Keeping { runs: runs.path().to_owned(), program, record_limit, retention };
+        let keeping = options.kept.map(|kept| keeping(&runs, kept)).transpose()?;
         let host_key = key.public().fingerprint();
         let config = options.config;
         Ok(Self {
@@ -222,7 +221,7 @@ impl Server {
         let Recovered { ledger, table, unfinished, durable } = self.recovered;
         let classic = ClassicSettings::new(self.settings.shell.clone(), scanner.clone());
         let books = Books::Server(ledger);
-        let host = Host::new(self.settings, books, table, scanner.clone(), Some(self.keeping));
+        let host = Host::new(self.settings, books, table, scanner.clone(), self.keeping);
         let mut listeners = Vec::new();
         for bound in self.bound {
             listeners.push(bound.register().map_err(StartError::System)?);
@@ -236,6 +235,12 @@ impl Server {
         classics.join_all().await;
         Ok(())
     }
+}
+
+fn keeping(runs: &StateDir, kept: Kept) -> Result<Keeping, StartError> {
+    let program = File::open("/proc/self/exe").map_err(StartError::System)?;
+    let Kept { record_limit, retention } = kept;
+    Ok(Keeping { runs: runs.path().to_owned(), program, record_limit, retention })
 }
 
 fn bind_classic(addresses: &[ClassicAddr]) -> Result<Vec<(classic::Kind, Bound)>, StartError> {

@@ -1,6 +1,7 @@
 //! `rexec batch`: hosts × steps, one verdict for each, an honest status.
 
 mod bad_days;
+mod ci;
 mod engine;
 mod input;
 mod report;

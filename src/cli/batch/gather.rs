@@ -184,6 +184,8 @@ impl Lists {
             if known.len() > hosts::HOSTS_LIMIT {
                 return Err(fault(format!("more than {} hosts", hosts::HOSTS_LIMIT)));
             }
+            // A connect string is no name: it says more than where.
+            let name = if name.contains("://") { at.endpoint.to_string() } else { name };
             found.push((name, at));
         }
         Ok(())

@@ -79,6 +79,7 @@ struct File {
     hosts: Vec<String>,
     #[serde(default)]
     exclude: Vec<String>,
+    #[serde(default)]
     steps: Vec<Spanned<StepSpec<Spanned<String>>>>,
 }
 
@@ -313,7 +314,7 @@ mod tests {
             ("[[steps]]\nargv = []", 1, 1, "empty"),
             ("[[steps]]\ncommand = \"x\"\nenv = { \"A=B\" = \"\" }", 1, 1, "A=B"),
             ("steps = []", 1, 1, "at least one"),
-            ("hosts = [\"a:1\"]", 1, 1, "steps"),
+            ("hosts = [\"a:1\"]", 1, 1, "at least one"),
         ] {
             let error = parse(text).unwrap_err();
             assert_eq!((error.line, error.column), (line, column), "{text}: {error}");
