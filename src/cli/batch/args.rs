@@ -94,9 +94,9 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value_t = crate::client::batch::RETRIES)]
     pub(super) retries: u32,
 
-    /// How to show what the commands write
-    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
-    pub(super) output: Shown,
+    /// How to show what the commands write; by default grouped above a live table on a terminal, else prefix
+    #[arg(long, value_name = "HOW", value_enum)]
+    pub(super) output: Option<Shown>,
 
     /// Keep each stream of each step in a file of its own: DIR/HOST/STEP.stdout
     #[arg(long, value_name = "DIR")]
@@ -132,10 +132,9 @@ const AT_ONCE: NonZeroUsize = match NonZeroUsize::new(crate::client::batch::AT_O
 };
 
 /// How output is shown.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Shown {
     /// Each line as it comes, with its host and stream in front
-    #[default]
     Prefix,
     /// All of a host's at once, when it has ended; GitHub and GitLab fold it
     Grouped,

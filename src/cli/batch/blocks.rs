@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::time::SystemTime;
 
+use super::live::Live;
 use super::report::unix_ms;
 use super::spill::{Block, Spill};
 use crate::cli::output::write_all;
@@ -79,9 +80,9 @@ impl Blocks {
     }
 
     /// A host has ended: it is shown now, unless it is folded.
-    pub(super) fn host_ended(&mut self, host: usize, name: &str) -> io::Result<()> {
+    pub(super) fn host_ended(&mut self, host: usize, name: &str, live: &Live) -> io::Result<()> {
         let mut block = self.spill.take(host);
-        let Some(alike) = &mut self.alike else { return self.show(name, &block) };
+        let Some(alike) = &mut self.alike else { return live.around(|| self.show(name, &block)) };
         let digest = block.digest();
         match alike.by_digest.get(&digest) {
             Some(at) => alike.blocks[*at].1.push(name.to_owned()),

@@ -151,6 +151,13 @@ impl Ledger {
         })
     }
 
+    /// Whether all of a host's steps ended well, and whether any was asked for.
+    pub(super) fn host(&self, host: usize) -> (bool, bool) {
+        let mut entries = self.entries[host].iter().flatten();
+        let well = entries.clone().all(|entry| entry.outcome == Outcome::Ok);
+        (well, entries.any(|entry| entry.attempts > 0))
+    }
+
     /// The exit status, if something else went wrong too.
     pub(super) fn status_with(&self, more: Outcome) -> u8 {
         worst(self.outcomes().map(|(.., outcome)| outcome).chain([more]))

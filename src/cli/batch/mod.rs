@@ -7,6 +7,7 @@ mod gather;
 mod junit;
 mod ledger;
 mod lines;
+mod live;
 mod logs;
 mod markdown;
 mod mask;
@@ -19,13 +20,13 @@ mod summary;
 mod watch;
 
 use std::ffi::OsString;
-use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
 use args::Args;
 use gather::{Gathered, gather};
 use logs::Logs;
 use report::{Line, Subject};
+use show::Reader;
 use watch::{Watched, Watcher};
 
 use super::output::write_all;
@@ -96,14 +97,13 @@ async fn run(args: &Args, gathered: Gathered) -> u8 {
         Err(e) => return not_run(args, &format!("cannot listen to signals: {e}")),
     };
     let began = Instant::now();
-    let tame = clean::in_ci() || std::io::stdout().is_terminal() || std::io::stderr().is_terminal();
     let logs = args.log_dir.as_ref().map(|dir| Logs::create(dir, args.log_raw)).transpose();
     let logs = match logs {
         Ok(logs) => logs,
         Err(e) => return not_run(args, &format!("cannot use --log-dir: {e}")),
     };
     raise_file_limit();
-    let watcher = Watcher::new(args, &gathered, tame, logs);
+    let watcher = Watcher::new(args, &gathered, Reader::detect(), logs);
     let Gathered { batch, subject, .. } = gathered;
     let running = match batch.start() {
         Ok(running) => running,

@@ -1,12 +1,13 @@
 //! What a batch prints while it runs.
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 
 use super::args::{Args, Shown};
 use super::blocks::{Blocks, Groups};
-use super::clean::neutral;
+use super::clean::{in_ci, neutral};
 use super::ledger::{Entry, Names};
 use super::lines::Lines;
+use super::live::Live;
 use super::logs::{Log, Logs};
 use super::mask::{Masker, Secrets};
 use super::report::Line;
@@ -31,6 +32,26 @@ pub(super) struct Show {
     /// What is shown host by host.
     blocks: Option<Blocks>,
     logs: Option<Logs>,
+    pub(super) live: Live,
+}
+
+/// Who reads what is printed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reader {
+    /// A terminal or a CI system, which obey some of what they read.
+    pub(super) tame: bool,
+    /// Stdout and stderr are a terminal, and no CI system is known to be behind it.
+    pub(super) terminal: bool,
+}
+
+impl Reader {
+    /// As this process was started.
+    pub(super) fn detect() -> Self {
+        let (stdout, stderr) = (io::stdout().is_terminal(), io::stderr().is_terminal());
+        let tame = in_ci() || stdout || stderr;
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        Self { tame, terminal: stdout && stderr && !in_ci() && !dumb }
+    }
 }
 
 /// One stream of one step.
@@ -48,16 +69,21 @@ fn index(stream: Stream) -> usize {
 impl Show {
     pub(super) fn new(
         args: &Args,
-        tame: bool,
+        reader: Reader,
         hosts: usize,
         secrets: &Secrets,
         logs: Option<Logs>,
     ) -> Self {
         let lanes = std::iter::repeat_with(|| [None, None]).take(hosts).collect();
-        let form = if args.json { Form::Json } else { Form::Text(args.output) };
+        let live = !args.json && !args.reach.quiet && reader.terminal;
+        let default = if live { Shown::Grouped } else { Shown::Prefix };
+        let shown = args.output.unwrap_or(default);
+        let form = if args.json { Form::Json } else { Form::Text(shown) };
         let later = matches!(form, Form::Text(Shown::Grouped | Shown::Fold));
-        let blocks = later.then(|| Blocks::new(Groups::detect(), args.output == Shown::Fold));
-        Self { form, tame, secrets: secrets.clone(), lanes, blocks, logs }
+        let blocks = later.then(|| Blocks::new(Groups::detect(), shown == Shown::Fold));
+        let live = if live { Live::on_terminal(hosts) } else { Live::default() };
+        let tame = reader.tame;
+        Self { form, tame, secrets: secrets.clone(), lanes, blocks, logs, live }
     }
 
     /// Prints an event, if that is the form.
@@ -70,7 +96,7 @@ impl Show {
 
     /// Takes a piece of output.
     pub(super) fn output(&mut self, names: &Names, piece: &Piece<'_>) -> io::Result<()> {
-        if self.form == Form::Text(Shown::None) && self.logs.is_none() {
+        if self.form == Form::Text(Shown::None) && self.logs.is_none() && !self.live.is_on() {
             return Ok(());
         }
         let host = &names.hosts[piece.host];
@@ -94,8 +120,11 @@ impl Show {
             log.write(if raw { piece.bytes } else { &masked })?;
         }
         let mut text = Text::new(self.form, self.tame, names, piece);
-        lane.lines.push(&masked, |line, ended| text.put(line, ended));
-        text.write(self.blocks.as_mut())
+        lane.lines.push(&masked, |line, ended| {
+            self.live.line(piece.host, line);
+            text.put(line, ended);
+        });
+        text.write(self.blocks.as_mut(), &self.live)
     }
 
     /// The rest of a step's output; `verdict` is what there is to say in a host's block.
@@ -117,7 +146,7 @@ impl Show {
             let mut text = Text::new(self.form, self.tame, names, &piece);
             lane.lines.push(&masked, |line, ended| text.put(line, ended));
             lane.lines.finish(|line| text.put(line, false));
-            text.write(self.blocks.as_mut())?;
+            text.write(self.blocks.as_mut(), &self.live)?;
         }
         match (&mut self.blocks, verdict) {
             (Some(blocks), Some(verdict)) => {
@@ -130,13 +159,14 @@ impl Show {
     /// All steps of a host have ended.
     pub(super) fn host_ended(&mut self, names: &Names, host: usize) -> io::Result<()> {
         match &mut self.blocks {
-            Some(blocks) => blocks.host_ended(host, &names.hosts[host]),
+            Some(blocks) => blocks.host_ended(host, &names.hosts[host], &self.live),
             None => Ok(()),
         }
     }
 
     /// All hosts have ended.
     pub(super) fn finish(&mut self) -> io::Result<()> {
+        self.live.clear();
         self.blocks.as_mut().map_or(Ok(()), Blocks::finish)
     }
 }
@@ -189,7 +219,7 @@ impl<'a> Text<'a> {
         self.bytes.push(b'\n');
     }
 
-    fn write(self, blocks: Option<&mut Blocks>) -> io::Result<()> {
+    fn write(self, blocks: Option<&mut Blocks>, live: &Live) -> io::Result<()> {
         match (self.form, self.stream) {
             _ if self.bytes.is_empty() => Ok(()),
             (Form::Json, stream) => {
@@ -200,8 +230,10 @@ impl<'a> Text<'a> {
             (Form::Text(Shown::Grouped | Shown::Fold), _) => {
                 blocks.map_or(Ok(()), |blocks| blocks.push(self.at, &self.bytes))
             }
-            (_, Stream::Stderr) => write_all(rustix::stdio::stderr(), &self.bytes),
-            (_, Stream::Stdout | Stream::Both) => write_all(rustix::stdio::stdout(), &self.bytes),
+            (_, Stream::Stderr) => live.around(|| write_all(rustix::stdio::stderr(), &self.bytes)),
+            (_, Stream::Stdout | Stream::Both) => {
+                live.around(|| write_all(rustix::stdio::stdout(), &self.bytes))
+            }
         }
     }
 }

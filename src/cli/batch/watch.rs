@@ -8,7 +8,7 @@ use super::ledger::{Ledger, Names, of_why};
 use super::logs::Logs;
 
 use super::report::{Line, Subject, millis, row, unix_ms};
-use super::show::{Piece, Show, verdict};
+use super::show::{Piece, Reader, Show, verdict};
 use crate::cli::reach::Reach;
 use crate::client::batch::{Event, Halter, How, Outcome, Running, StepEnd, Why};
 
@@ -31,10 +31,15 @@ pub(super) struct Watched {
 }
 
 impl Watcher {
-    pub(super) fn new(args: &Args, gathered: &Gathered, tame: bool, logs: Option<Logs>) -> Self {
+    pub(super) fn new(
+        args: &Args,
+        gathered: &Gathered,
+        reader: Reader,
+        logs: Option<Logs>,
+    ) -> Self {
         let Gathered { batch, subject, secrets, earlier } = gathered;
         let names = Names::of(batch, secrets);
-        let show = Show::new(args, tame, names.hosts.len(), secrets, logs);
+        let show = Show::new(args, reader, names.hosts.len(), secrets, logs);
         let mut ledger = Ledger::new(names, secrets);
         if let Some(earlier) = earlier {
             ledger.carry_on(batch, earlier);
@@ -54,6 +59,7 @@ impl Watcher {
         if self.broken.is_none() {
             self.broken = self.show.finish().err();
         }
+        self.show.live.clear();
         Watched { ledger: self.ledger, show: self.show, broken: self.broken }
     }
 
@@ -63,6 +69,11 @@ impl Watcher {
             halter.halt(Why::OutputClosed, How::Stop);
             self.broken.get_or_insert(e);
         }
+    }
+
+    /// A line for people, above the table.
+    fn say(&self, line: &str) {
+        self.show.live.around(|| self.reach.say(line));
     }
 
     fn host(&self, host: usize) -> String {
@@ -77,12 +88,19 @@ impl Watcher {
                 return self.show.output(&self.ledger.names, &piece);
             }
             Event::StepEnded { host, step, end } => return self.step_ended(host, step, *end),
-            Event::HostBegun { host } => Line::HostBegun { host: self.host(host) },
+            Event::HostBegun { host } => {
+                self.show.live.host_begun();
+                Line::HostBegun { host: self.host(host) }
+            }
             Event::StepBegun { host, step, run, attempt } => {
+                let names = &self.ledger.names;
+                self.show.live.step(host, &names.hosts[host], &names.steps[step]);
                 let sent_ms = unix_ms(self.ledger.asked(host, step, &run));
                 Line::StepBegun { host: self.host(host), step: step + 1, run, attempt, sent_ms }
             }
             Event::HostEnded { host } => {
+                let (well, was_begun) = self.ledger.host(host);
+                self.show.live.host_ended(host, well, was_begun);
                 if self.broken.is_none() {
                     self.show.host_ended(&self.ledger.names, host)?;
                 }
@@ -90,11 +108,11 @@ impl Watcher {
             }
             Event::Retrying { host, step, pause, why } => {
                 let (host, message) = (self.host(host), self.ledger.shown(&why));
-                self.reach.say(&format!("{host}: {message}; again in {} ms", pause.as_millis()));
+                self.say(&format!("{host}: {message}; again in {} ms", pause.as_millis()));
                 Line::Retrying { host, step: step + 1, pause_ms: millis(pause), message }
             }
             Event::Halted { why } => {
-                self.reach.say(of_why(why));
+                self.say(of_why(why));
                 Line::Halted { why: why.name().into() }
             }
         };
@@ -110,7 +128,7 @@ impl Watcher {
         let in_block = many.then_some(verdict.as_str());
         let shown = self.show.step_ended(&self.ledger.names, host, step, in_block);
         if !quiet || self.reach.verbose {
-            self.reach.say(&format!("{}: {verdict}", self.ledger.names.hosts[host]));
+            self.say(&format!("{}: {verdict}", self.ledger.names.hosts[host]));
         }
         let row = Box::new(row(&self.ledger, host, step, entry));
         shown.and(self.show.line(&Line::StepEnded(row)))

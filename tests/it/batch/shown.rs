@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::super::support::fleet::Fleet;
+use super::super::support::wait_until;
 
 #[test]
 fn grouped_output_shows_each_host_whole() {
@@ -78,4 +79,44 @@ fn lines_are_never_torn_however_many_hosts_write_at_once() {
         fleet.addrs().iter().map(|addr| format!("{addr} out: begin-middle-end")).collect();
     expected.sort();
     assert_eq!(lines, expected);
+}
+
+/// The terminal is one that `script` (util-linux) makes.
+#[test]
+fn a_terminal_has_a_live_table_and_failures_stay_visible() {
+    let fleet = Fleet::start(2);
+    let addrs = fleet.addrs();
+    let nobody = super::nobody();
+    let rexec = env!("CARGO_BIN_EXE_rexec");
+    let line = format!(
+        "stty cols 100 rows 30; exec {rexec} batch -H {},{nobody} -j 1 --retries 0 \
+         'printf \"\\033[2Jlast\\n\"; while [ ! -e {}/go ]; do sleep 0.02; done'",
+        addrs.join(","),
+        fleet.first().dir().display()
+    );
+    let out = fleet.first().dir().join("terminal");
+    let mut client = fleet.plain();
+    let state = fleet.first().state();
+    let mut script = std::process::Command::new("script");
+    script.args(["-qec", &line, "/dev/null"]).env("REXEC_STATE_DIR", state).env("HOME", state);
+    script.env("TERM", "xterm").env("SHELL", "/bin/sh").env_remove("CI").env_remove("NO_COLOR");
+    script.stdin(std::process::Stdio::null()).stdout(fs::File::create(&out).unwrap());
+    // The same environment as every batch of the tests.
+    for (name, _) in client.command.get_envs().filter(|(_, value)| value.is_none()) {
+        script.env_remove(name);
+    }
+    client.command = script;
+    let mut child = client.command.spawn().unwrap();
+    let seen = || fs::read_to_string(&out).unwrap_or_default();
+    wait_until("the first host's last line", || {
+        seen().contains(&format!("{}  ^[[2Jlast", addrs[0]))
+    });
+    assert!(seen().contains("3 hosts: 0 ok, 0 failed, 1 under way, 2 waiting"), "{}", seen());
+    fs::write(fleet.first().dir().join("go"), "").unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(254));
+    let all = seen();
+    assert!(all.contains(&format!("rexec:\x1b[0m {nobody}: unreachable: ")), "{all}");
+    assert!(all.contains("2 ok, 1 failed, 0 under way, 0 waiting"), "{all}");
+    assert!(!all.contains("\x1b[2J"), "a command's escape reaches no terminal");
+    assert!(all.contains("2 of 3 hosts ended well, 1 did not"), "{all}");
 }
