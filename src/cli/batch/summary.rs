@@ -10,6 +10,9 @@ use crate::client::batch::{Outcome, hosts};
 /// Most hosts of a row that are named; a longer row says how many more there are.
 const NAMED_LIMIT: usize = 400;
 
+/// Most rows that give every reason.
+const DETAILED_LIMIT: usize = 20;
+
 /// Hosts that ended in the same way.
 pub(super) struct Row {
     pub(super) well: bool,
@@ -19,11 +22,17 @@ pub(super) struct Row {
     pub(super) named: String,
 }
 
-/// A row for each way in which hosts ended, those that ended well first.
+/// A row for each way in which hosts ended, those that ended well first. Where that would be many rows,
+/// reasons that name their host are left out: they were told when it ended.
 pub(super) fn rows(ledger: &Ledger) -> Vec<Row> {
+    let detailed = rows_of(ledger, true);
+    if detailed.len() <= DETAILED_LIMIT { detailed } else { rows_of(ledger, false) }
+}
+
+fn rows_of(ledger: &Ledger, detailed: bool) -> Vec<Row> {
     let mut rows: BTreeMap<(bool, String), Vec<&str>> = BTreeMap::new();
     for (host, name) in ledger.names.hosts.iter().enumerate() {
-        let (well, text) = how(ledger, host);
+        let (well, text) = how(ledger, host, detailed);
         rows.entry((!well, text)).or_default().push(name);
     }
     let row = |((bad, how), hosts): ((bool, String), Vec<&str>)| Row {
@@ -63,8 +72,9 @@ fn plural(count: usize, noun: &str) -> String {
 }
 
 /// How a host ended: its first step that did not end well, and what that left out.
-fn how(ledger: &Ledger, host: usize) -> (bool, String) {
+fn how(ledger: &Ledger, host: usize, detailed: bool) -> (bool, String) {
     let mut bad = Vec::new();
+    let many = ledger.names.steps.len() > 1;
     let mut left_out = 0;
     for (step, entry) in ledger.entries[host].iter().enumerate() {
         let name = &ledger.names.steps[step];
@@ -74,10 +84,17 @@ fn how(ledger: &Ledger, host: usize) -> (bool, String) {
                 left_out += 1;
             }
             Some(entry) => {
-                let detail = entry.detail.as_deref().unwrap_or_default();
-                let name =
-                    if ledger.names.steps.len() > 1 { format!(" {name:?}") } else { String::new() };
-                bad.push(format!("{}{name}: {detail}", entry.outcome.name().replace('_', " ")));
+                let own = matches!(
+                    entry.outcome,
+                    Outcome::Unreachable
+                        | Outcome::Refused
+                        | Outcome::Lost(_)
+                        | Outcome::Stopped(None)
+                );
+                let detail = entry.detail.as_deref().filter(|_| detailed || !own);
+                let detail = detail.map(|detail| format!(": {detail}")).unwrap_or_default();
+                let name = if many { format!(" {name:?}") } else { String::new() };
+                bad.push(format!("{}{name}{detail}", entry.outcome.name().replace('_', " ")));
             }
             None => bad.push(format!("lost {name:?}: no verdict")),
         }

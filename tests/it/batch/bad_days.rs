@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::super::support::fake::{Fake, welcome};
 use super::super::support::fleet::Fleet;
-use super::super::support::{Server, finish, is_alive, wait_until};
+use super::super::support::{Client, Server, finish, is_alive, wait_until};
 use super::nobody;
 
 /// Somebody who accepts every connection and answers each with the same bytes, or with nothing.
@@ -151,4 +151,39 @@ fn a_closed_output_stops_everything() {
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(141), "{stderr}");
     assert!(stderr.contains("2 stopped"), "{stderr}");
+}
+
+/// Thread: saltstack/salt#55652: of many hosts none is lost in silence.
+#[test]
+fn of_hundreds_of_hosts_each_has_its_verdict() {
+    const GOOD: usize = 200;
+    const BAD: usize = 20;
+    let listen: Vec<String> =
+        (0..GOOD - 1).map(|n| format!("127.0.{}.{}:0", n / 100, n % 100 + 2)).collect();
+    let args: Vec<&str> = listen.iter().flat_map(|addr| ["--listen", addr]).collect();
+    let mut server = Server::start(&args);
+    let mut addrs = vec![server.addr.clone()];
+    addrs.extend((1..GOOD).map(|_| server.announced()));
+    let closed: Vec<TcpListener> =
+        (0..BAD).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    addrs.extend(closed.iter().map(|listener| listener.local_addr().unwrap().to_string()));
+    drop(closed);
+    let hosts = server.dir().join("hosts");
+    fs::write(&hosts, addrs.join("\n")).unwrap();
+    let client = Client::new(server.state()).args(&["batch", "--hosts", hosts.to_str().unwrap()]);
+    let args = ["-j", "64", "--retries", "0", "-s", "echo a", "-s", "echo b"];
+    let ran = client.args(&args).env("CI", "").run().expect(254);
+    for addr in &addrs[..GOOD] {
+        let mine: Vec<_> = ran
+            .stdout
+            .split(|b| *b == b'\n')
+            .filter(|l| l.starts_with(format!("{addr} ").as_bytes()))
+            .collect();
+        assert_eq!(mine.len(), 2, "{addr}");
+    }
+    let counts = format!("{} ok, {BAD} unreachable, {BAD} not started", 2 * GOOD);
+    assert!(ran.stderr.contains(&counts), "{}", ran.stderr);
+    let row = format!("{BAD:>6}  127.0.0.1:[");
+    let last = ran.stderr.lines().rev().take(3).collect::<Vec<_>>();
+    assert!(last.iter().any(|line| line.starts_with(&row)), "{last:?}");
 }
