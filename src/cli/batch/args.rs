@@ -118,6 +118,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     pub(super) junit: Option<PathBuf>,
 
+    /// Write a page to FILE that shows hosts and steps over time, with their output; it fetches nothing
+    #[arg(long, value_name = "FILE")]
+    pub(super) html: Option<PathBuf>,
+
     #[command(flatten)]
     pub(super) reach: Reach,
 

@@ -4,6 +4,7 @@ mod args;
 mod blocks;
 mod clean;
 mod gather;
+mod html;
 mod junit;
 mod ledger;
 mod lines;
@@ -120,7 +121,7 @@ async fn run(args: &Args, gathered: Gathered) -> u8 {
         }
     };
     match watched {
-        Ok(watched) => finish(args, &watched, subject, began.elapsed()),
+        Ok(mut watched) => finish(args, &mut watched, subject, began.elapsed()),
         Err(_) => {
             args.reach.say(
                 "the program broke off while it was printing; nobody knows how the batch ended",
@@ -150,15 +151,16 @@ fn halt(args: &Args, halter: &Halter, interrupted: bool) {
 }
 
 /// Tells people and machines how it ended; the exit status.
-fn finish(args: &Args, watched: &Watched, subject: Subject, elapsed: Duration) -> u8 {
-    let ledger = &watched.ledger;
+fn finish(args: &Args, watched: &mut Watched, subject: Subject, elapsed: Duration) -> u8 {
+    let page = write_page(args, watched, elapsed);
+    let (watched, ledger) = (&*watched, &watched.ledger);
     let status = ledger.status();
     if !args.reach.quiet {
         // Whoever closed stderr does not want to know.
         let table = summary::table(ledger, elapsed);
         let _ = write_all(rustix::stdio::stderr(), table.as_bytes());
     }
-    let written = write_reports(args, watched, subject, elapsed);
+    let written = write_reports(args, watched, subject, elapsed).and(page);
     match (&watched.broken, written) {
         (None, Ok(())) => status,
         (Some(e), Ok(())) if e.kind() == std::io::ErrorKind::BrokenPipe => Status::Closed.code(),
@@ -170,6 +172,17 @@ fn finish(args: &Args, watched: &Watched, subject: Subject, elapsed: Duration) -
             ledger.status_with(Outcome::Lost(Loss::Output))
         }
     }
+}
+
+fn write_page(args: &Args, watched: &mut Watched, elapsed: Duration) -> Result<(), String> {
+    let (Some(path), Some(kept)) = (&args.html, &mut watched.show.page) else { return Ok(()) };
+    std::fs::File::create(path)
+        .and_then(|file| {
+            let mut to = std::io::BufWriter::new(file);
+            html::write(&mut to, &watched.ledger, kept, elapsed)?;
+            std::io::Write::flush(&mut to)
+        })
+        .map_err(|e| format!("cannot write --html {}: {e}", path.display()))
 }
 
 /// Writes every report that was asked for, also when one of them cannot be written; why that is so.
@@ -204,7 +217,9 @@ fn write_reports(
 
 /// Whether the reports that were asked for can be written, as far as that is known now.
 fn check_reports(args: &Args) -> Result<(), String> {
-    for (option, path) in [("--report", &args.report), ("--junit", &args.junit)] {
+    for (option, path) in
+        [("--report", &args.report), ("--junit", &args.junit), ("--html", &args.html)]
+    {
         if let Some(path) = path {
             verdict_file::check(path)
                 .map_err(|e| format!("cannot write {option} {}: {e}", path.display()))?;

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal as _};
 use super::args::{Args, Shown};
 use super::blocks::{Blocks, Groups};
 use super::clean::{in_ci, neutral};
+use super::html::Kept;
 use super::ledger::{Entry, Names};
 use super::lines::Lines;
 use super::live::Live;
@@ -33,6 +34,8 @@ pub(super) struct Show {
     blocks: Option<Blocks>,
     logs: Option<Logs>,
     pub(super) live: Live,
+    /// Output for the page, if one is wanted.
+    pub(super) page: Option<Kept>,
 }
 
 /// Who reads what is printed.
@@ -70,10 +73,11 @@ impl Show {
     pub(super) fn new(
         args: &Args,
         reader: Reader,
-        hosts: usize,
+        names: &Names,
         secrets: &Secrets,
         logs: Option<Logs>,
     ) -> Self {
+        let hosts = names.hosts.len();
         let lanes = std::iter::repeat_with(|| [None, None]).take(hosts).collect();
         let live = !args.json && !args.reach.quiet && reader.terminal;
         let default = if live { Shown::Grouped } else { Shown::Prefix };
@@ -83,7 +87,8 @@ impl Show {
         let blocks = later.then(|| Blocks::new(Groups::detect(), shown == Shown::Fold));
         let live = if live { Live::on_terminal(hosts) } else { Live::default() };
         let tame = reader.tame;
-        Self { form, tame, secrets: secrets.clone(), lanes, blocks, logs, live }
+        let page = args.html.is_some().then(|| Kept::new(names.steps.len()));
+        Self { form, tame, secrets: secrets.clone(), lanes, blocks, logs, live, page }
     }
 
     /// Prints an event, if that is the form.
@@ -94,9 +99,15 @@ impl Show {
         }
     }
 
+    /// Whether nobody wants the output.
+    fn is_unseen(&self) -> bool {
+        let unwanted = self.logs.is_none() && self.page.is_none() && !self.live.is_on();
+        self.form == Form::Text(Shown::None) && unwanted
+    }
+
     /// Takes a piece of output.
     pub(super) fn output(&mut self, names: &Names, piece: &Piece<'_>) -> io::Result<()> {
-        if self.form == Form::Text(Shown::None) && self.logs.is_none() && !self.live.is_on() {
+        if self.is_unseen() {
             return Ok(());
         }
         let host = &names.hosts[piece.host];
@@ -120,10 +131,13 @@ impl Show {
             log.write(if raw { piece.bytes } else { &masked })?;
         }
         let mut text = Text::new(self.form, self.tame, names, piece);
+        let mut kept = Ok(());
         lane.lines.push(&masked, |line, ended| {
             self.live.line(piece.host, line);
+            keep(&mut self.page, &mut kept, piece, line);
             text.put(line, ended);
         });
+        kept?;
         text.write(self.blocks.as_mut(), &self.live)
     }
 
@@ -144,8 +158,16 @@ impl Show {
             }
             let piece = Piece { host, step, stream: lane.stream, bytes: &[] };
             let mut text = Text::new(self.form, self.tame, names, &piece);
-            lane.lines.push(&masked, |line, ended| text.put(line, ended));
-            lane.lines.finish(|line| text.put(line, false));
+            let mut kept = Ok(());
+            lane.lines.push(&masked, |line, ended| {
+                keep(&mut self.page, &mut kept, &piece, line);
+                text.put(line, ended);
+            });
+            lane.lines.finish(|line| {
+                keep(&mut self.page, &mut kept, &piece, line);
+                text.put(line, false);
+            });
+            kept?;
             text.write(self.blocks.as_mut(), &self.live)?;
         }
         match (&mut self.blocks, verdict) {
@@ -168,6 +190,13 @@ impl Show {
     pub(super) fn finish(&mut self) -> io::Result<()> {
         self.live.clear();
         self.blocks.as_mut().map_or(Ok(()), Blocks::finish)
+    }
+}
+
+/// Keeps a line for the page; what went wrong first stays in `kept`.
+fn keep(page: &mut Option<Kept>, kept: &mut io::Result<()>, piece: &Piece<'_>, line: &[u8]) {
+    if let (Some(page), Ok(())) = (page, &kept) {
+        *kept = page.line(piece.host, piece.step, line);
     }
 }
 

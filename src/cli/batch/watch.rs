@@ -39,7 +39,7 @@ impl Watcher {
     ) -> Self {
         let Gathered { batch, subject, secrets, earlier } = gathered;
         let names = Names::of(batch, secrets);
-        let show = Show::new(args, reader, names.hosts.len(), secrets, logs);
+        let show = Show::new(args, reader, &names, secrets, logs);
         let mut ledger = Ledger::new(names, secrets);
         if let Some(earlier) = earlier {
             ledger.carry_on(batch, earlier);

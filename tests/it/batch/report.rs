@@ -224,7 +224,7 @@ fn githubs_page_gets_a_summary() {
 #[test]
 fn a_report_that_cannot_be_written_is_said_before_anything_runs() {
     let fleet = Fleet::start(1);
-    for option in ["--report", "--junit"] {
+    for option in ["--report", "--junit", "--html"] {
         let ran = fleet.batch(&[]).args(&[option, "/no/such/folder/x", "true"]).run().expect(2);
         assert!(
             ran.stderr.contains(&format!("cannot write {option} /no/such/folder/x")),
@@ -232,4 +232,49 @@ fn a_report_that_cannot_be_written_is_said_before_anything_runs() {
             ran.stderr
         );
     }
+}
+
+/// Reads the page as a browser does: the elements that there are, and their text.
+const PAGE: &str = r#"
+import sys, html.parser
+class Page(html.parser.HTMLParser):
+    tags, open = {}, []
+    def handle_starttag(self, tag, attributes):
+        self.tags[tag] = self.tags.get(tag, 0) + 1
+        for name, value in attributes:
+            assert name not in ("src", "href", "onclick", "onerror"), (tag, name)
+            assert "url(" not in (value or ""), value
+        self.open.append(tag)
+    def handle_endtag(self, tag):
+        while self.open.pop() != tag: pass
+    def handle_data(self, data):
+        if "pre" in self.open: print("pre:", data.strip())
+page = Page()
+page.feed(open(sys.argv[1], encoding="utf-8").read())
+print(sorted(page.tags.items()))
+"#;
+
+#[test]
+fn the_page_has_every_step_and_its_output_and_fetches_nothing() {
+    let fleet = Fleet::start(2);
+    let path = fleet.first().dir().join("page.html");
+    let evil = "</pre><script src=//evil>x</script><img onerror=y src=z>";
+    let args = ["--html", path.to_str().unwrap(), "-e", "TOKEN", "-s"];
+    let steps = [format!("echo '{evil}'; echo \"$TOKEN\""), "-s".into(), "exit 3".into()];
+    let batch = fleet
+        .batch(&[&nobody()])
+        .args(&["--retries", "0"])
+        .args(&args)
+        .args(&steps.each_ref().map(String::as_str));
+    batch.env("TOKEN", "s3cret-value").run().expect(254);
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(!text.contains("s3cret-value") && text.contains("default-src 'none'"), "{text}");
+    let read =
+        std::process::Command::new("python3").args(["-c", PAGE]).arg(&path).output().unwrap();
+    let read = super::super::support::Ran::of(read).expect(0).text();
+    assert_eq!(read.matches(&format!("pre: {evil}\n***\n")).count(), 2, "{read}");
+    for count in ["('details', 6)", "('section', 3)", "('script', 1)", "('i', 5)"] {
+        assert!(read.contains(count), "{count}: {read}");
+    }
+    assert!(!read.contains("'img'"), "{read}");
 }
