@@ -34,11 +34,14 @@ use super::output::write_all;
 use super::signals::Signals;
 use super::status::Status;
 use super::verdict_file;
-use crate::client::batch::{Halter, How, Loss, Outcome, Why};
+use crate::client::batch::{Before, Halter, Host, How, Loss, Outcome, Why};
 
 /// The word that begins it.
 pub(super) const VERB: &str = "batch";
 
+/// How often Ctrl-C still has a report follow: once to stop, once to not wait. The next one leaves at once,
+/// also when whoever reads the output has stopped reading.
+const PATIENCE: u32 = 2;
 /// Names the file that GitHub shows on a job's page.
 const STEP_SUMMARY: &str = "GITHUB_STEP_SUMMARY";
 
@@ -60,7 +63,7 @@ pub(super) fn main(args: &[OsString]) -> u8 {
     if args.dry_run {
         return super::print("rexec", &dry_run(&gathered));
     }
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match super::runtime() {
         Ok(runtime) => runtime,
         Err(e) => return not_run(&args, &format!("cannot start: {e}")),
     };
@@ -87,9 +90,21 @@ fn dry_run(gathered: &Gathered) -> String {
     for (name, host) in names.hosts.iter().zip(&batch.hosts) {
         let address = host.target.endpoint.to_string();
         let at = if *name == address { String::new() } else { format!(" at {address}") };
-        text.push_str(&format!("on {name}{at}\n"));
+        text.push_str(&format!("on {name}{at}{}\n", left(host, names.steps.len())));
     }
     text
+}
+
+/// Which steps an earlier batch has left to run on a host; nothing if it left all.
+fn left(host: &Host, steps: usize) -> String {
+    let is_left = |step: &usize| host.before.get(*step) != Some(&Before::Ok);
+    let left: Vec<String> = (0..steps).filter(is_left).map(|step| (step + 1).to_string()).collect();
+    match left.len() {
+        0 => ": nothing".into(),
+        count if count == steps => String::new(),
+        1 => format!(": step {}", left.concat()),
+        _ => format!(": steps {}", left.join(", ")),
+    }
 }
 
 async fn run(args: &Args, gathered: Gathered) -> u8 {
@@ -114,10 +129,18 @@ async fn run(args: &Args, gathered: Gathered) -> u8 {
     let (done, mut watched) = tokio::sync::oneshot::channel();
     // Printing may block for as long as its reader likes: the engine must not.
     std::thread::spawn(move || done.send(Box::new(watcher.watch(running))).is_ok());
+    let mut asked = 0;
     let watched = loop {
         tokio::select! {
             watched = &mut watched => break watched,
-            interrupted = signals.at_prompt() => halt(args, &halter, interrupted),
+            interrupted = signals.at_prompt() => {
+                asked += 1;
+                if asked > PATIENCE {
+                    args.reach.say("left at once, without a report: nobody knows how the batch ended");
+                    return Status::Unknown.code();
+                }
+                halt(args, &halter, interrupted);
+            }
         }
     };
     match watched {
@@ -144,9 +167,10 @@ fn raise_file_limit() {
 fn halt(args: &Args, halter: &Halter, interrupted: bool) {
     let why = if interrupted { Why::Interrupted } else { Why::Terminated };
     let how = if halter.is_stopping() { How::Abandon } else { How::Stop };
-    if how == How::Stop {
-        args.reach.say("stopping what runs; once more to not wait for it");
-    }
+    args.reach.say(match how {
+        How::Abandon => "not waiting for the end of what runs; once more to leave without a report",
+        How::Stop | How::Drain => "stopping what runs; once more to not wait for it",
+    });
     halter.halt(why, how);
 }
 

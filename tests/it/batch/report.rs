@@ -93,6 +93,8 @@ fn resuming_runs_only_what_did_not_end_well() {
     let shown =
         fleet.plain().args(&["--resume", report.to_str().unwrap(), "--dry-run"]).run().expect(0);
     assert!(shown.text().contains(&steps[1]), "{}", shown.text());
+    let left = format!("on {}: steps 2, 3\n", fleet.addrs()[1]);
+    assert!(shown.text().contains(&left), "{}", shown.text());
     fs::write(ok, "").unwrap();
     let resume = ["--resume", report.to_str().unwrap(), "--report", again.to_str().unwrap()];
     let ran = fleet.plain().args(&resume).run().expect(0);

@@ -1,5 +1,7 @@
 //! In which order hosts come, and what ends a batch early.
 
+use std::io::{BufRead as _, BufReader};
+
 use super::super::support::fleet::Fleet;
 use super::super::support::{finish, pid_in, wait_until};
 use rustix::process::Signal;
@@ -61,4 +63,20 @@ fn rounds_end_before_the_next_begins_and_too_many_failures_end_all() {
     let ran = fleet.batch(&[]).args(&args).run().expect(5);
     assert!(ran.stderr.contains("2 failed, 2 not started"), "{}", ran.stderr);
     assert!(ran.stderr.contains("--max-failures"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_blocked_output_keeps_nobody_from_leaving() {
+    let fleet = Fleet::start(1);
+    // Nobody reads the pipe, so printing blocks once it is full.
+    let mut child =
+        fleet.batch(&[]).args(&["-s", "while echo xxxxxxxxxxxxxxxx; do :; done"]).spawn();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let pipe = child.stdout.as_ref().unwrap();
+    wait_until("a full pipe", || rustix::io::ioctl_fionread(pipe).unwrap() >= 60_000);
+    for expected in ["stopping what runs", "not waiting", "left at once"] {
+        super::super::support::kill(child.id(), Signal::INT);
+        assert!(lines.any(|line| line.contains(expected)), "{expected}");
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(253));
 }
