@@ -142,12 +142,12 @@ pub(super) struct Summary {
 }
 
 impl Line {
-    /// One line of JSON.
+    /// One line of JSON. CI systems obey `##[command]` wherever it stands: the second sign, which JSON has
+    /// in strings alone, is written as its number.
     pub(super) fn bytes(&self) -> Vec<u8> {
         // Every key is a string, so this cannot fail.
-        let mut line = serde_json::to_vec(self).unwrap_or_default();
-        line.push(b'\n');
-        line
+        let line = serde_json::to_string(self).unwrap_or_default();
+        (line.replace("##", "#\\u0023") + "\n").into_bytes()
     }
 
     pub(super) fn output(host: &str, step: usize, stream: Stream, bytes: Vec<u8>) -> Self {
@@ -227,5 +227,23 @@ pub(super) fn summary(ledger: &Ledger, subject: Subject, status: u8, elapsed: Du
         counts: counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
         subject,
         verdicts,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_gives_no_orders_and_says_the_same() {
+        let text = "####[group]x\n##vso[task]\n::add-mask::\x1b[2J\n";
+        let line = Line::output("a:1", 0, Stream::Stdout, text.into()).bytes();
+        let plain = String::from_utf8(line).unwrap();
+        assert!(
+            !plain.contains("##") && !plain.contains('\x1b') && !plain.starts_with("::"),
+            "{plain}"
+        );
+        let read: serde_json::Value = serde_json::from_str(&plain).unwrap();
+        assert_eq!(read["text"], text);
     }
 }
