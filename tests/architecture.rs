@@ -116,8 +116,9 @@ fn every_option_is_in_the_help_the_manual_page_and_the_readme() {
     let readme =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
     let (client, server) = (env!("CARGO_BIN_EXE_rexec"), env!("CARGO_BIN_EXE_rexec-server"));
-    let commands: [(&str, &[&str], usize); 4] = [
+    let commands: [(&str, &[&str], usize); 5] = [
         (client, &[], 30),
+        (client, &["batch"], 30),
         (server, &[], 16),
         (server, &["journal", "show"], 7),
         (server, &["journal", "verify"], 5),

@@ -8,17 +8,18 @@ use clap::{CommandFactory as _, Parser};
 use clap_complete::Shell;
 
 use super::man::Section;
+use super::place::Place;
 use super::reach::Reach;
 use super::status::TABLE;
-use crate::transport::Endpoint;
 
 /// Run a command on another machine and get the truth about it.
 #[derive(Debug, Parser)]
 #[command(name = "rexec", version, max_term_width = 100, after_help = after_help())]
 pub(super) struct Args {
-    /// The server: host:port, [::1]:8080, localhost:8080 or unix:/path/to/socket
+    /// The server: host:port, [::1]:8080, localhost:8080, unix:/path/to/socket, a name of
+    /// ~/.config/rexec/config.toml, or rexec://host:port?host-key=SHA256:...
     #[arg(value_name = "ADDR", required_unless_present_any = ["completions", "man"])]
-    pub(super) addr: Option<Endpoint>,
+    pub(super) addr: Option<Place>,
 
     /// One word: text for the server's shell. Several words, or any words after --: a program and its
     /// arguments, exactly, without a shell. None: a script on stdin, or a prompt on a terminal
@@ -111,14 +112,14 @@ impl Args {
     }
 }
 
-/// The definition, for completions and the manual page.
+/// The definition, for the manual page, which has every option of `rexec batch` too.
 pub(super) fn definition() -> clap::Command {
-    Args::command()
+    Args::command().subcommand(super::batch::definition())
 }
 
 /// The definition with the verbs, for completions.
 pub(super) fn with_verbs() -> clap::Command {
-    Args::command().subcommands(super::verbs::definitions())
+    Args::command().subcommands(super::verbs::definitions()).subcommand(super::batch::definition())
 }
 
 /// The longest duration that is taken: no clock overflows within it.
@@ -158,8 +159,11 @@ const EXAMPLES: &str =
   rexec build:8080 < deploy.sh                  a script
   rexec build:8080                              a prompt
   rexec -d build:8080 ./deploy.sh               leave it running; prints the run's id
-  rexec attach build:8080 5f1c2a9e              see a durable run, from its start";
-const COMMANDS: &str = "  rexec ps ADDR              list your runs
+  rexec attach build:8080 5f1c2a9e              see a durable run, from its start
+  rexec batch -H web[01-20]:8080 uptime         on many machines";
+const COMMANDS: &str =
+    "  rexec batch -H LIST ...    run commands on many machines, with one verdict for each
+  rexec ps ADDR              list your runs
   rexec attach ADDR RUN      show a durable run from its start, follow it, and exit as it does
   rexec logs ADDR RUN        show what there is of it
   rexec wait ADDR RUN...     wait for its end, and exit as it does
@@ -181,7 +185,7 @@ fn after_help() -> String {
 /// What the manual page has besides the options.
 pub(super) fn sections() -> Vec<Section> {
     vec![
-        ("COMMANDS", COMMANDS.into()),
+        ("ALL COMMANDS", COMMANDS.into()),
         ("EXIT STATUS", statuses()),
         ("EXAMPLES", EXAMPLES.into()),
         ("SEE ALSO", SEE_ALSO.into()),

@@ -1,10 +1,13 @@
 //! The two programs: command lines, and the one place that talks to people.
 
+mod batch;
 mod client_args;
+mod config;
 mod journal;
 mod man;
 mod output;
 mod past;
+mod place;
 mod prompt;
 mod reach;
 mod report;
@@ -44,7 +47,7 @@ fn is_plain() -> bool {
 }
 
 /// Control characters, and those that reorder, break or hide text.
-fn is_obeyed(c: char) -> bool {
+pub(crate) fn is_obeyed(c: char) -> bool {
     let hidden = ['\u{200b}'..='\u{200f}', '\u{2028}'..='\u{202e}', '\u{2060}'..='\u{206f}'];
     c.is_control() || c == '\u{feff}' || hidden.iter().any(|range| range.contains(&c))
 }

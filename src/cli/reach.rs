@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::client_args::{duration, some_time};
 use super::complain;
+use super::place::Place;
 use crate::client::{Client, SetupError, Target};
 use crate::identity::{Fingerprint, Key, host_public_key, local_identity};
 use crate::sys::fs::open_state_dir;
@@ -45,19 +46,31 @@ pub(super) struct Reach {
     pub(super) reconnect_timeout: Duration,
 }
 
+/// The variable that may hold a private key, for CI systems, which keep secrets in variables.
+const IDENTITY_VAR: &str = "REXEC_IDENTITY";
+
 impl Reach {
-    /// A client of the server at `endpoint`.
-    pub(super) fn client(&self, endpoint: &Endpoint) -> Result<Client, SetupError> {
-        Ok(Client::new(self.target(endpoint)?).reconnect_timeout(self.reconnect_timeout))
+    /// A client of the server at `place`.
+    pub(super) fn client(&self, place: &Place) -> Result<Client, SetupError> {
+        Ok(Client::new(self.target(place)?).reconnect_timeout(self.reconnect_timeout))
     }
 
-    /// Where to go and as whom, from the options and the state folder.
-    fn target(&self, endpoint: &Endpoint) -> Result<Target, SetupError> {
+    /// Where to go and as whom, from the options and the state folder. What the command line says of all
+    /// servers counts more than what is configured for one.
+    fn target(&self, place: &Place) -> Result<Target, SetupError> {
+        let endpoint = &place.endpoint;
         let mut keys = Vec::new();
-        for path in &self.identity {
+        let configured = place.identity.iter().filter(|_| self.identity.is_empty());
+        for path in self.identity.iter().chain(configured) {
             keys.push(Arc::new(Key::load(path)?));
         }
+        if keys.is_empty() {
+            keys.extend(Key::from_env(IDENTITY_VAR)?.map(Arc::new));
+        }
         let mut trust = HostTrust { pins: self.host_key.clone(), ..HostTrust::default() };
+        if trust.pins.is_empty() {
+            trust.pins.extend(place.host_key);
+        }
         if matches!(endpoint, Endpoint::Tcp { .. }) {
             trust.files.clone_from(&self.known_hosts);
             if trust.files.is_empty() {
@@ -81,10 +94,36 @@ impl Reach {
         })
     }
 
+    /// Where each of many servers is, and as whom to go there: what they have in common is read once.
+    pub(super) fn targets(&self, places: &[Place]) -> Result<Vec<Target>, SetupError> {
+        let mut made: Vec<(&Place, Target)> = Vec::new();
+        let mut targets = Vec::with_capacity(places.len());
+        for place in places {
+            let before = made.iter().find(|(other, _)| is_alike(place, other));
+            let alike = match before {
+                Some((_, target)) => target.clone(),
+                None => {
+                    let target = self.target(place)?;
+                    made.push((place, target.clone()));
+                    target
+                }
+            };
+            targets.push(Target { endpoint: place.endpoint.clone(), ..alike });
+        }
+        Ok(targets)
+    }
+
     /// A line of the client's own.
     pub(super) fn say(&self, line: &str) {
         if !self.quiet {
             complain("rexec", line);
         }
     }
+}
+
+/// Whether two servers are reached with the same keys and the same trust.
+fn is_alike(a: &Place, b: &Place) -> bool {
+    let kind =
+        |place: &Place| (matches!(place.endpoint, Endpoint::Unix(_)), place.endpoint.is_local());
+    kind(a) == kind(b) && a.host_key == b.host_key && a.identity == b.identity
 }

@@ -24,6 +24,9 @@ pub fn main(args: &[OsString]) -> u8 {
     {
         return super::verbs::main(args);
     }
+    if args.get(1).is_some_and(|word| word == super::batch::VERB) {
+        return super::batch::main(args);
+    }
     let args = match Args::read(args) {
         Ok(args) => args,
         Err(e) => return super::usage("rexec", &e),
@@ -52,8 +55,8 @@ async fn run(mut args: Args) -> u8 {
         return not_sent(&args, Status::Usage, line);
     }
     let args = &args;
-    let Some(endpoint) = &args.addr else { return Status::Usage.code() };
-    let client = match args.reach.client(endpoint) {
+    let Some(place) = &args.addr else { return Status::Usage.code() };
+    let client = match args.reach.client(place) {
         Ok(client) => client,
         Err(e) => return not_sent(args, Status::Unreached, e.to_string()),
     };

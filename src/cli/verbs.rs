@@ -7,13 +7,13 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::output::{Standard, write_all};
+use super::place::Place;
 use super::reach::Reach;
 use super::signals::{AskedSoFar, Signals};
 use super::status::{Asked, Status, of_end, of_verdict};
 use crate::client::{Client, Control, Error, RunIo, Runs};
 use crate::proto::listing::{RunInfo, RunState};
 use crate::proto::verdict::Verdict;
-use crate::transport::Endpoint;
 
 /// Digits of a random id that are shown.
 const SHOWN: usize = 8;
@@ -101,8 +101,9 @@ enum Verb {
 
 #[derive(Debug, Clone, clap::Args)]
 struct At {
-    /// The server: host:port, [::1]:8080, localhost:8080 or unix:/path/to/socket
-    addr: Endpoint,
+    /// The server: host:port, [::1]:8080, localhost:8080, unix:/path/to/socket, a name of
+    /// ~/.config/rexec/config.toml, or rexec://host:port?host-key=SHA256:...
+    addr: Place,
     #[command(flatten)]
     reach: Reach,
 }

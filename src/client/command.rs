@@ -32,6 +32,7 @@ pub struct Command {
     grace: Option<Duration>,
     id: Option<String>,
     durable: bool,
+    sent_before: Option<Duration>,
 }
 
 /// Values of the environment may be secrets: only names are shown.
@@ -60,6 +61,7 @@ impl Command {
             grace: None,
             id: None,
             durable: false,
+            sent_before: None,
         }
     }
 
@@ -142,8 +144,16 @@ impl Command {
         self
     }
 
+    /// The same request was sent before, under the same [`Command::id`], so long ago, and nobody knows what
+    /// became of it. A server that no longer knows its ids of then says so, and does not run it.
+    #[must_use]
+    pub fn sent_before(mut self, ago: Duration) -> Self {
+        self.sent_before = Some(ago);
+        self
+    }
+
     /// The request, with or without a standard input to follow.
-    pub(super) fn request(
+    pub(in crate::client) fn request(
         &self,
         stdin: bool,
         keep: bool,
@@ -174,7 +184,7 @@ impl Command {
             grace_ms: self.grace.map(millis),
             durable: self.durable || keep,
             keep,
-            first_sent_ms_ago: 0,
+            first_sent_ms_ago: self.sent_before.map_or(0, |ago| millis(ago).max(1)),
             was_started: false,
             after: 0,
             must: self.must(keep),
@@ -220,7 +230,7 @@ fn millis(duration: Duration) -> u64 {
 }
 
 /// 128 random bits: nobody else's run has the same.
-fn random_id() -> Result<String, UsageError> {
+pub(super) fn random_id() -> Result<String, UsageError> {
     let mut bits = [0; 16];
     getrandom::fill(&mut bits).map_err(|e| UsageError::Random(e.to_string()))?;
     Ok(bits.iter().fold(String::with_capacity(32), |mut id, byte| {

@@ -36,6 +36,8 @@ pub(super) struct Driver<'a> {
     wanted: Wanted,
     /// Time since boot when the request was first sent: it may be sent again after the machine has slept.
     first_sent: Option<Duration>,
+    /// How much earlier another program sent the same request; none: it did not.
+    sent_before: Option<Duration>,
     /// The keys to prove; once the request was sent, the one under which it was: under another identity
     /// the same request would be another run.
     keys: Vec<Arc<Key>>,
@@ -74,9 +76,27 @@ impl<'a> Driver<'a> {
         (state.leave, state.joins_late) = (leave, late);
         state.looks = matches!(wanted, Wanted::Look(_));
         state.is_durable = matches!(&wanted, Wanted::Run(header, _) if header.durable);
+        let sent_before = match &wanted {
+            Wanted::Run(header, _) if header.first_sent_ms_ago > 0 => {
+                Some(Duration::from_millis(header.first_sent_ms_ago))
+            }
+            _ => None,
+        };
+        // That request may still arrive, or have started the run.
+        state.unanswered = u32::from(sent_before.is_some());
         let (input, control) = (io.stdin, io.control);
         let keys = target.keys.clone();
-        Self { target, reconnect_timeout, wanted, first_sent: None, keys, state, input, control }
+        Self {
+            target,
+            reconnect_timeout,
+            wanted,
+            first_sent: None,
+            sent_before,
+            keys,
+            state,
+            input,
+            control,
+        }
     }
 
     /// Runs to the end. The connection that is left in `connection` can be used again.
@@ -96,7 +116,7 @@ impl<'a> Driver<'a> {
                         why
                     }
                 },
-                Err(Error::Unreached(e)) if self.first_sent.is_some() => e.to_string(),
+                Err(Error::Unreached(e)) if self.was_sent() => e.to_string(),
                 Err(e) => return Err(e),
             };
             *connection = None;
@@ -111,6 +131,11 @@ impl<'a> Driver<'a> {
             }
             self.pause(&mut outage, why).await?;
         }
+    }
+
+    /// Whether the request may have arrived.
+    fn was_sent(&self) -> bool {
+        self.first_sent.is_some() || self.sent_before.is_some()
     }
 
     async fn connected<'c>(
@@ -140,7 +165,7 @@ impl<'a> Driver<'a> {
     /// What is asked while there is no connection. Before the request was sent, every wish to end it
     /// can be granted at once.
     fn ask_later(&mut self, asked: Control) -> Result<(), Error> {
-        if self.first_sent.is_none() && asked != Control::Pause {
+        if !self.was_sent() && asked != Control::Pause {
             return Err(Error::Interrupted);
         }
         self.state.control(asked).map_err(|e| self.unknown(&e.to_string()))
@@ -194,7 +219,8 @@ impl<'a> Driver<'a> {
     fn request(&mut self) -> Result<Vec<u8>, FrameError> {
         // A request that was sent before is never 0 ms old: 0 means the first time.
         let ago = self.first_sent.map_or(0, |at| {
-            u64::try_from(boottime().saturating_sub(at).as_millis()).unwrap_or(u64::MAX).max(1)
+            let ago = boottime().saturating_sub(at) + self.sent_before.unwrap_or_default();
+            u64::try_from(ago.as_millis()).unwrap_or(u64::MAX).max(1)
         });
         let mut frame = Vec::new();
         self.state.closing = self.state.is_given_up();

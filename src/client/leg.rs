@@ -227,7 +227,7 @@ fn exact(bytes: BytesMut) -> Bytes {
     if bytes.len() < bytes.capacity() / 2 { Bytes::copy_from_slice(&bytes) } else { bytes.freeze() }
 }
 
-pub(super) async fn until(deadline: Option<Instant>) {
+pub(in crate::client) async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(at) => sleep_until(at).await,
         None => std::future::pending().await,

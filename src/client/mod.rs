@@ -1,5 +1,6 @@
 //! The client: one connection at a time, one call for each run, reconnecting and resuming by itself.
 
+pub mod batch;
 mod command;
 mod connection;
 mod control;

@@ -54,6 +54,11 @@ pub enum KeyError {
         .0.display(), .0.display()
     )]
     Damaged(PathBuf),
+    /// The variable does not hold one whole OpenSSH private key.
+    #[error(
+        "{0} is not a whole OpenSSH private key: all of its file belongs there, from BEGIN to END"
+    )]
+    Variable(String),
     /// A public key, where the private one is needed.
     #[error("{} is the public key; give the private one{}", path.display(), private_beside(path))]
     Public {
@@ -102,6 +107,23 @@ impl Key {
             return Err(KeyError::Public { path: path.to_owned() });
         }
         Self::from_openssh(&pem, path)
+    }
+
+    /// The private key in a variable of the environment, in OpenSSH's format; none if it is unset or empty.
+    ///
+    /// # Errors
+    /// [`KeyError`], which names the variable.
+    pub fn from_env(name: &str) -> Result<Option<Self>, KeyError> {
+        let Some(value) = std::env::var_os(name).filter(|value| !value.is_empty()) else {
+            return Ok(None);
+        };
+        let value = Zeroizing::new(value.into_encoded_bytes());
+        // Many who paste a secret lose the end of its last line, or gain another.
+        let pem = Zeroizing::new([value.trim_ascii(), b"\n"].concat());
+        match Self::from_openssh(&pem, Path::new(&format!("${name}"))) {
+            Err(KeyError::Damaged(_)) => Err(KeyError::Variable(name.to_owned())),
+            read => read.map(Some),
+        }
     }
 
     /// Reads the content of the key file `path`.

@@ -15,7 +15,7 @@ mod proof;
 mod public;
 
 pub use authorized::{Authorized, Identity, Lookup, News, Source};
-pub use fingerprint::Fingerprint;
+pub use fingerprint::{Fingerprint, NotAFingerprint};
 pub use key::{KEY_FILE_LIMIT, Key, KeyError};
 pub use line::{LineError, LineReason};
 pub use local::{host_key, host_public_key, local_identity};

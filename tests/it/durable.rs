@@ -206,7 +206,7 @@ fn a_foreground_run_that_ended_without_its_client_is_listed_as_ended() {
 /// A process that is killed closes its files one after another, the record not always before the link.
 #[test]
 fn a_supervisor_that_is_going_is_not_taken_for_one_that_has_started_something() {
-    let held = Held::at("launched");
+    let mut held = Held::at("launched");
     let runs = held.server.state().join("instances/test/runs");
     let folder = std::fs::read_dir(runs).unwrap().next().unwrap().unwrap().path();
     let record = std::fs::File::create(folder.join("record")).unwrap();
@@ -218,7 +218,7 @@ fn a_supervisor_that_is_going_is_not_taken_for_one_that_has_started_something() 
     held.server.signal(Signal::CONT);
     rustix::io::read(&opened, &mut [0; 256]).expect("the server looks at the record");
     drop(record);
-    let never = finish(held.client).expect(254);
+    let never = finish(held.client.take().unwrap()).expect(254);
     assert!(never.stderr.contains("before it started anything"), "{}", never.stderr);
 }
 

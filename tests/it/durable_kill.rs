@@ -37,7 +37,7 @@ enum End {
 pub(super) struct Held {
     pub(super) server: Server,
     command: String,
-    client: Option<Child>,
+    pub(super) client: Option<Child>,
     /// The command ends when it is there.
     pub(super) gate: PathBuf,
     /// While it is there nobody else stops.

@@ -10,6 +10,7 @@
 mod support;
 
 mod auth;
+mod batch;
 mod classic;
 mod cli;
 mod costs;

@@ -49,10 +49,14 @@ impl Fake {
         self.connections.load(Ordering::Relaxed)
     }
 
+    /// Where it listens.
+    pub(crate) fn address(&self) -> String {
+        format!("unix:{}", self.dir.path().join("socket").display())
+    }
+
     /// A client of it that does not look for a lost server for long.
     pub(crate) fn client(&self) -> Client {
-        let address = format!("unix:{}", self.dir.path().join("socket").display());
-        Client::new(self.dir.path()).args(&["--reconnect-timeout", "300ms", &address])
+        Client::new(self.dir.path()).args(&["--reconnect-timeout", "300ms", &self.address()])
     }
 
     /// Runs `rexec ADDR true`.

@@ -3,6 +3,7 @@
 
 pub(crate) mod cutter;
 pub(crate) mod fake;
+pub(crate) mod fleet;
 pub(crate) mod other;
 pub(crate) mod raw;
 pub(crate) mod relay;

@@ -53,11 +53,27 @@ impl Server {
         adapt: impl FnOnce(&mut Command),
     ) -> Self {
         let socket = format!("unix:{}", state.with_extension("sock").display());
-        Self::at_both(state, [listen, &socket], args, adapt)
+        Self::named("test", state, [listen, &socket], args, adapt)
     }
 
     /// Starts one with this state folder, TCP address and unix socket.
     pub(crate) fn at_both(
+        state: &Path,
+        addresses: [&str; 2],
+        args: &[&str],
+        adapt: impl FnOnce(&mut Command),
+    ) -> Self {
+        Self::named("test", state, addresses, args, adapt)
+    }
+
+    /// Starts another one beside this one, with the same state folder and so the same keys.
+    pub(crate) fn beside(&self, name: &str, args: &[&str]) -> Self {
+        let socket = format!("unix:{}", self.state.with_extension(format!("{name}.sock")).display());
+        Self::named(name, &self.state, ["127.0.0.1:0", &socket], args, |_| ())
+    }
+
+    fn named(
+        name: &str,
         state: &Path,
         [listen, socket]: [&str; 2],
         args: &[&str],
@@ -65,7 +81,7 @@ impl Server {
     ) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rexec-server"));
         command
-            .args(["--name", "test", "--listen", listen, "--listen", socket])
+            .args(["--name", name, "--listen", listen, "--listen", socket])
             .args(args)
             .env("REXEC_STATE_DIR", state);
         adapt(&mut command);

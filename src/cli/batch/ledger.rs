@@ -1,0 +1,201 @@
+//! What is known of each step of each host, for the summary and the reports.
+
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::mask::Secrets;
+use super::report::{Row, from_unix_ms};
+use super::resume::Earlier;
+use crate::cli::status::{Asked, of_end};
+use crate::client::Error;
+use crate::client::batch::{Batch, Before, Cause, Loss, Outcome, StepEnd, Why, worst};
+use crate::proto::verdict::Verdict;
+
+/// Names of hosts and steps.
+pub(super) struct Names {
+    pub(super) hosts: Vec<String>,
+    pub(super) steps: Vec<String>,
+}
+
+impl Names {
+    pub(super) fn of(batch: &Batch, secrets: &Secrets) -> Self {
+        let hosts = batch.hosts.iter().map(|host| host.name.clone()).collect();
+        let steps = batch.steps.iter().map(|step| shown(&secrets.mask(&step.name))).collect();
+        Self { hosts, steps }
+    }
+}
+
+/// A name without what a terminal obeys.
+fn shown(name: &str) -> String {
+    String::from_utf8_lossy(&super::clean::neutral(name.as_bytes())).into_owned()
+}
+
+/// How one step of one host ended.
+pub(super) struct Entry {
+    pub(super) outcome: Outcome,
+    /// What there is to say about it, beyond the outcome's name.
+    pub(super) detail: Option<String>,
+    pub(super) run: Option<String>,
+    pub(super) attempts: u32,
+    pub(super) elapsed: Duration,
+    /// When its run was asked for.
+    pub(super) sent: Option<SystemTime>,
+    pub(super) verdict: Option<Verdict>,
+}
+
+impl Entry {
+    /// Of a step that ended well in an earlier batch.
+    fn of(row: &Row) -> Self {
+        Self {
+            outcome: Outcome::Ok,
+            detail: None,
+            run: row.run.clone(),
+            attempts: row.attempts,
+            elapsed: Duration::from_millis(row.elapsed_ms),
+            sent: row.sent_ms.and_then(from_unix_ms),
+            verdict: row.end.clone(),
+        }
+    }
+}
+
+/// All of them.
+pub(super) struct Ledger {
+    pub(super) names: Names,
+    /// By host, then by step.
+    pub(super) entries: Vec<Vec<Option<Entry>>>,
+    pub(super) began: SystemTime,
+    /// The run that was asked for last, by host and step, and when.
+    sent: HashMap<(usize, usize), (String, SystemTime)>,
+    secrets: Secrets,
+}
+
+impl Ledger {
+    pub(super) fn new(names: Names, secrets: &Secrets) -> Self {
+        let row = || std::iter::repeat_with(|| None).take(names.steps.len()).collect();
+        let entries = std::iter::repeat_with(row).take(names.hosts.len()).collect();
+        Self {
+            names,
+            entries,
+            began: SystemTime::now(),
+            sent: HashMap::new(),
+            secrets: secrets.clone(),
+        }
+    }
+
+    /// Takes over from an earlier batch when its runs were sent, and what ended well there.
+    pub(super) fn carry_on(&mut self, batch: &Batch, earlier: &Earlier) {
+        for (at, host) in batch.hosts.iter().enumerate() {
+            for (step, before) in host.before.iter().enumerate() {
+                match before {
+                    Before::Nothing => {}
+                    Before::Ok => {
+                        self.entries[at][step] = earlier.row(&host.name, step + 1).map(Entry::of);
+                    }
+                    Before::Asked { run, .. } => {
+                        let sent = earlier.sent(&host.name, step + 1).unwrap_or(UNIX_EPOCH);
+                        self.sent.insert((at, step), (run.clone(), sent));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Notes that a run is asked for; when. The same run keeps its first time.
+    pub(super) fn asked(&mut self, host: usize, step: usize, run: &str) -> SystemTime {
+        match self.sent.get(&(host, step)) {
+            Some((before, at)) if before == run => *at,
+            _ => {
+                let now = SystemTime::now();
+                self.sent.insert((host, step), (run.to_owned(), now));
+                now
+            }
+        }
+    }
+
+    /// A text of a command's or a server's, as people may see it.
+    pub(super) fn shown(&self, text: &str) -> String {
+        shown(&self.secrets.mask(text))
+    }
+
+    /// Notes a verdict. That of a step which an earlier batch saw end well is known already.
+    pub(super) fn note(&mut self, host: usize, step: usize, end: StepEnd) {
+        if end.is_from_before() && self.entries[host][step].is_some() {
+            return;
+        }
+        let detail = detail(&end).map(|text| self.shown(&text));
+        let verdict = match end.end {
+            Some(Ok(verdict)) => Some(verdict),
+            Some(Err(Error::Output { verdict, .. })) => verdict.map(|verdict| *verdict),
+            _ => None,
+        };
+        let sent = self.sent.remove(&(host, step)).filter(|sent| Some(&sent.0) == end.run.as_ref());
+        self.entries[host][step] = Some(Entry {
+            outcome: end.outcome,
+            detail,
+            run: end.run,
+            attempts: end.attempts,
+            elapsed: end.elapsed,
+            sent: sent.map(|(_, at)| at),
+            verdict,
+        });
+    }
+
+    /// Every verdict with its host and step. One that never came would be a fault of this program, and is
+    /// told as what it is: nobody knows.
+    pub(super) fn outcomes(&self) -> impl Iterator<Item = (usize, usize, Outcome)> {
+        self.entries.iter().enumerate().flat_map(|(host, row)| {
+            row.iter().enumerate().map(move |(step, entry)| {
+                let lost = Outcome::Lost(Loss::End);
+                (host, step, entry.as_ref().map_or(lost, |entry| entry.outcome))
+            })
+        })
+    }
+
+    /// Whether all of a host's steps ended well, and whether any was asked for.
+    pub(super) fn host(&self, host: usize) -> (bool, bool) {
+        let mut entries = self.entries[host].iter().flatten();
+        let well = entries.clone().all(|entry| entry.outcome == Outcome::Ok);
+        (well, entries.any(|entry| entry.attempts > 0))
+    }
+
+    /// The exit status, if something else went wrong too.
+    pub(super) fn status_with(&self, more: Outcome) -> u8 {
+        worst(self.outcomes().map(|(.., outcome)| outcome).chain([more]))
+    }
+
+    pub(super) fn status(&self) -> u8 {
+        worst(self.outcomes().map(|(.., outcome)| outcome))
+    }
+}
+
+/// One line about an end that is not well.
+fn detail(end: &StepEnd) -> Option<String> {
+    match end.outcome {
+        Outcome::Ok => None,
+        Outcome::Failed { code } => Some(format!("exit {code}")),
+        Outcome::NotStarted(Cause::Earlier) => Some("an earlier step did not end well".into()),
+        Outcome::Stopped(Some(why)) | Outcome::NotStarted(Cause::Batch(why)) => {
+            Some(of_why(why).into())
+        }
+        Outcome::Lost(Loss::End) if end.end.is_none() && end.run.is_some() => {
+            Some("asked for by an earlier batch, and nobody knows how it ended".into())
+        }
+        _ => {
+            let answer = of_end(end.end.as_ref()?, Asked::Nothing);
+            let line = answer.line?;
+            Some(line.strip_prefix("not started: ").unwrap_or(&line).to_owned())
+        }
+    }
+}
+
+/// Why the batch ended early, for people.
+pub(super) fn of_why(why: Why) -> &'static str {
+    match why {
+        Why::FailFast => "the batch ended at its first failure (--fail-fast)",
+        Why::TooManyFailures => "too many hosts failed (--max-failures)",
+        Why::Deadline => "the batch met its deadline (--deadline)",
+        Why::Interrupted => "interrupted",
+        Why::Terminated => "terminated",
+        Why::OutputClosed => "the output was closed",
+    }
+}

@@ -1,0 +1,253 @@
+//! `rexec batch`: many hosts, many commands, one honest report.
+
+mod args;
+mod blocks;
+mod clean;
+mod gather;
+mod html;
+mod junit;
+mod ledger;
+mod lines;
+mod live;
+mod logs;
+mod markdown;
+mod mask;
+mod report;
+mod resume;
+mod show;
+mod spill;
+mod steps_file;
+mod summary;
+mod watch;
+
+use std::ffi::OsString;
+use std::time::{Duration, Instant};
+
+use args::Args;
+use gather::{Gathered, gather};
+use logs::Logs;
+use report::{Line, Subject};
+use show::Reader;
+use watch::{Watched, Watcher};
+
+use super::output::write_all;
+use super::signals::Signals;
+use super::status::Status;
+use super::verdict_file;
+use crate::client::batch::{Before, Halter, Host, How, Loss, Outcome, Why};
+
+/// The word that begins it.
+pub(super) const VERB: &str = "batch";
+
+/// How often Ctrl-C still has a report follow: once to stop, once to not wait. The next one leaves at once,
+/// also when whoever reads the output has stopped reading.
+const PATIENCE: u32 = 2;
+/// Names the file that GitHub shows on a job's page.
+const STEP_SUMMARY: &str = "GITHUB_STEP_SUMMARY";
+
+pub(super) use args::definition;
+
+/// Runs `rexec batch ...`; the exit status.
+pub(super) fn main(args: &[OsString]) -> u8 {
+    let args = match Args::read(args) {
+        Ok(args) => args,
+        Err(e) => return super::usage("rexec", &e),
+    };
+    let gathered = match gather(&args) {
+        Ok(gathered) => gathered,
+        Err(line) => return not_run(&args, &line),
+    };
+    if let Err(line) = check_reports(&args) {
+        return not_run(&args, &line);
+    }
+    if args.dry_run {
+        return super::print("rexec", &dry_run(&gathered));
+    }
+    let runtime = match super::runtime() {
+        Ok(runtime) => runtime,
+        Err(e) => return not_run(&args, &format!("cannot start: {e}")),
+    };
+    let status = runtime.block_on(run(&args, gathered));
+    // A look-up of a name may still block a thread: nobody waits for it.
+    runtime.shutdown_background();
+    status
+}
+
+/// Says why nothing was run.
+fn not_run(args: &Args, line: &str) -> u8 {
+    args.reach.say(&format!("{line}; nothing was run"));
+    Status::Usage.code()
+}
+
+/// What would run where.
+fn dry_run(gathered: &Gathered) -> String {
+    let Gathered { batch, secrets, .. } = gathered;
+    let names = ledger::Names::of(batch, secrets);
+    let mut text = String::new();
+    for (number, name) in names.steps.iter().enumerate() {
+        text.push_str(&format!("step {}: {name}\n", number + 1));
+    }
+    for (name, host) in names.hosts.iter().zip(&batch.hosts) {
+        let address = host.target.endpoint.to_string();
+        let at = if *name == address { String::new() } else { format!(" at {address}") };
+        text.push_str(&format!("on {name}{at}{}\n", left(host, names.steps.len())));
+    }
+    text
+}
+
+/// Which steps an earlier batch has left to run on a host; nothing if it left all.
+fn left(host: &Host, steps: usize) -> String {
+    let is_left = |step: &usize| host.before.get(*step) != Some(&Before::Ok);
+    let left: Vec<String> = (0..steps).filter(is_left).map(|step| (step + 1).to_string()).collect();
+    match left.len() {
+        0 => ": nothing".into(),
+        count if count == steps => String::new(),
+        1 => format!(": step {}", left.concat()),
+        _ => format!(": steps {}", left.join(", ")),
+    }
+}
+
+async fn run(args: &Args, gathered: Gathered) -> u8 {
+    let mut signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(e) => return not_run(args, &format!("cannot listen to signals: {e}")),
+    };
+    let began = Instant::now();
+    let logs = args.log_dir.as_ref().map(|dir| Logs::create(dir, args.log_raw)).transpose();
+    let logs = match logs {
+        Ok(logs) => logs,
+        Err(e) => return not_run(args, &format!("cannot use --log-dir: {e}")),
+    };
+    raise_file_limit();
+    let watcher = Watcher::new(args, &gathered, Reader::detect(), logs);
+    let Gathered { batch, subject, .. } = gathered;
+    let running = match batch.start() {
+        Ok(running) => running,
+        Err(e) => return not_run(args, &e.to_string()),
+    };
+    let halter = running.halter();
+    let (done, mut watched) = tokio::sync::oneshot::channel();
+    // Printing may block for as long as its reader likes: the engine must not.
+    std::thread::spawn(move || done.send(Box::new(watcher.watch(running))).is_ok());
+    let mut asked = 0;
+    let watched = loop {
+        tokio::select! {
+            watched = &mut watched => break watched,
+            interrupted = signals.at_prompt() => {
+                asked += 1;
+                if asked > PATIENCE {
+                    args.reach.say("left at once, without a report: nobody knows how the batch ended");
+                    return Status::Unknown.code();
+                }
+                halt(args, &halter, interrupted);
+            }
+        }
+    };
+    match watched {
+        Ok(mut watched) => finish(args, &mut watched, subject, began.elapsed()),
+        Err(_) => {
+            args.reach.say(
+                "the program broke off while it was printing; nobody knows how the batch ended",
+            );
+            Status::Unknown.code()
+        }
+    }
+}
+
+/// Every host takes a descriptor, and logs two more: as many as the system lets this account have.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Whoever may have no more makes do with what there is.
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
+/// The first signal stops what runs; the second does not even wait for its end.
+fn halt(args: &Args, halter: &Halter, interrupted: bool) {
+    let why = if interrupted { Why::Interrupted } else { Why::Terminated };
+    let how = if halter.is_stopping() { How::Abandon } else { How::Stop };
+    args.reach.say(match how {
+        How::Abandon => "not waiting for the end of what runs; once more to leave without a report",
+        How::Stop | How::Drain => "stopping what runs; once more to not wait for it",
+    });
+    halter.halt(why, how);
+}
+
+/// Tells people and machines how it ended; the exit status.
+fn finish(args: &Args, watched: &mut Watched, subject: Subject, elapsed: Duration) -> u8 {
+    let page = write_page(args, watched, elapsed);
+    let (watched, ledger) = (&*watched, &watched.ledger);
+    let status = ledger.status();
+    if !args.reach.quiet {
+        // Whoever closed stderr does not want to know.
+        let table = summary::table(ledger, elapsed);
+        let _ = write_all(rustix::stdio::stderr(), table.as_bytes());
+    }
+    let written = write_reports(args, watched, subject, elapsed).and(page);
+    match (&watched.broken, written) {
+        (None, Ok(())) => status,
+        (Some(e), Ok(())) if e.kind() == std::io::ErrorKind::BrokenPipe => Status::Closed.code(),
+        (broken, written) => {
+            let line = broken.as_ref().map(|e| format!("cannot write the output: {e}"));
+            for line in line.into_iter().chain(written.err()) {
+                args.reach.say(&line);
+            }
+            ledger.status_with(Outcome::Lost(Loss::Output))
+        }
+    }
+}
+
+fn write_page(args: &Args, watched: &mut Watched, elapsed: Duration) -> Result<(), String> {
+    let (Some(path), Some(kept)) = (&args.html, &mut watched.show.page) else { return Ok(()) };
+    std::fs::File::create(path)
+        .and_then(|file| {
+            let mut to = std::io::BufWriter::new(file);
+            html::write(&mut to, &watched.ledger, kept, elapsed)?;
+            std::io::Write::flush(&mut to)
+        })
+        .map_err(|e| format!("cannot write --html {}: {e}", path.display()))
+}
+
+/// Writes every report that was asked for, also when one of them cannot be written; why that is so.
+fn write_reports(
+    args: &Args,
+    watched: &Watched,
+    subject: Subject,
+    elapsed: Duration,
+) -> Result<(), String> {
+    let ledger = &watched.ledger;
+    let junit = args.junit.as_ref().map_or(Ok(()), |path| {
+        verdict_file::write(path, junit::document(ledger, elapsed).as_bytes())
+            .map_err(|e| format!("cannot write --junit {}: {e}", path.display()))
+    });
+    let page =
+        std::env::var_os(STEP_SUMMARY).filter(|path| !path.is_empty()).map_or(Ok(()), |path| {
+            markdown::append(path.as_ref(), ledger, elapsed)
+                .map_err(|e| format!("cannot append to {STEP_SUMMARY} {}: {e}", path.display()))
+        });
+    let line = Line::Summary(report::summary(ledger, subject, ledger.status(), elapsed));
+    let report = args.report.as_ref().map_or(Ok(()), |path| {
+        verdict_file::write(path, &line.bytes())
+            .map_err(|e| format!("cannot write --report {}: {e}", path.display()))
+    });
+    let printed = match &watched.broken {
+        // Nobody reads on.
+        Some(_) => Ok(()),
+        None => watched.show.line(&line).map_err(|e| format!("cannot write the summary: {e}")),
+    };
+    junit.and(page).and(report).and(printed)
+}
+
+/// Whether the reports that were asked for can be written, as far as that is known now.
+fn check_reports(args: &Args) -> Result<(), String> {
+    for (option, path) in
+        [("--report", &args.report), ("--junit", &args.junit), ("--html", &args.html)]
+    {
+        if let Some(path) = path {
+            verdict_file::check(path)
+                .map_err(|e| format!("cannot write {option} {}: {e}", path.display()))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,249 @@
+//! What machines read of a batch: events as JSON Lines, and the summary, from which a batch can be resumed.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+
+use super::ledger::{Entry, Ledger};
+use crate::cli::place::Place;
+use crate::client::batch::plan::StepSpec;
+use crate::client::batch::{Cause, Loss, Outcome};
+use crate::proto::header::Stream;
+use crate::proto::verdict::Verdict;
+
+/// The version of the format.
+pub(super) const VERSION: u32 = 1;
+
+/// A host of a batch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct HostRow {
+    pub(super) name: String,
+    pub(super) address: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    host_key: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    identity: Option<PathBuf>,
+}
+
+impl HostRow {
+    pub(super) fn of(name: &str, place: &Place) -> Self {
+        Self {
+            name: name.into(),
+            address: place.endpoint.to_string(),
+            host_key: place.host_key.map(|print| print.to_string()),
+            identity: place.identity.clone(),
+        }
+    }
+
+    /// The place that it stands for.
+    pub(super) fn place(&self) -> Result<Place, String> {
+        let fault = |e: &dyn std::fmt::Display| format!("{}: {e}", self.name);
+        let host_key = self.host_key.as_ref().map(|print| print.parse()).transpose();
+        Ok(Place {
+            endpoint: self.address.parse().map_err(|e| fault(&e))?,
+            host_key: host_key.map_err(|e: crate::identity::NotAFingerprint| fault(&e))?,
+            identity: self.identity.clone(),
+        })
+    }
+}
+
+/// What the batch is: enough to run it again.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Subject {
+    pub(super) version: u32,
+    pub(super) hosts: Vec<HostRow>,
+    pub(super) steps: Vec<StepSpec>,
+}
+
+/// The verdict on one step of one host.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Row {
+    pub(super) host: String,
+    /// The step's number, from 1.
+    pub(super) step: usize,
+    pub(super) verdict: String,
+    /// What makes it differ from others of its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) cause: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) exit_code: Option<u8>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) signal: Option<u8>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) message: Option<String>,
+    /// The id of the run that was asked for last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) run: Option<String>,
+    /// When that was, in milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) sent_ms: Option<u64>,
+    pub(super) attempts: u32,
+    pub(super) elapsed_ms: u64,
+    /// What the server said of its end: digests are of what the command wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) end: Option<Verdict>,
+}
+
+/// One line of `--json`. Hosts by name, steps by their number, from 1.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(super) enum Line {
+    Batch(Subject),
+    HostBegun {
+        host: String,
+    },
+    StepBegun {
+        host: String,
+        step: usize,
+        run: String,
+        attempt: u32,
+        sent_ms: u64,
+    },
+    Retrying {
+        host: String,
+        step: usize,
+        pause_ms: u64,
+        message: String,
+    },
+    Output {
+        host: String,
+        step: usize,
+        stream: Stream,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        text: Option<String>,
+        /// Of bytes that are not UTF-8.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        base64: Option<String>,
+    },
+    StepEnded(Box<Row>),
+    HostEnded {
+        host: String,
+    },
+    Halted {
+        why: String,
+    },
+    Summary(Summary),
+}
+
+/// The last line.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Summary {
+    pub(super) status: u8,
+    pub(super) began_ms: u64,
+    pub(super) elapsed_ms: u64,
+    pub(super) counts: BTreeMap<String, usize>,
+    #[serde(flatten)]
+    pub(super) subject: Subject,
+    pub(super) verdicts: Vec<Row>,
+}
+
+impl Line {
+    /// One line of JSON. CI systems obey `##[command]` wherever it stands: the second sign, which JSON has
+    /// in strings alone, is written as its number.
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        // Every key is a string, so this cannot fail.
+        let line = serde_json::to_string(self).unwrap_or_default();
+        (line.replace("##", "#\\u0023") + "\n").into_bytes()
+    }
+
+    pub(super) fn output(host: &str, step: usize, stream: Stream, bytes: Vec<u8>) -> Self {
+        let (text, base64) = match String::from_utf8(bytes) {
+            Ok(text) => (Some(text), None),
+            Err(e) => (None, Some(STANDARD.encode(e.as_bytes()))),
+        };
+        Self::Output { host: host.into(), step: step + 1, stream, text, base64 }
+    }
+}
+
+/// Milliseconds since 1970; 0 for what was before.
+pub(super) fn unix_ms(at: SystemTime) -> u64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, millis)
+}
+
+/// What [`unix_ms`] was made of; none for what no clock shows.
+pub(super) fn from_unix_ms(ms: u64) -> Option<SystemTime> {
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(ms))
+}
+
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The row for an entry.
+pub(super) fn row(ledger: &Ledger, host: usize, step: usize, entry: &Entry) -> Row {
+    let (exit_code, signal) = match entry.outcome {
+        Outcome::Ok if entry.attempts > 0 => (Some(0), None),
+        Outcome::Failed { code } => (Some(code), None),
+        Outcome::Signalled { signal } => (None, Some(signal)),
+        _ => (None, None),
+    };
+    Row {
+        host: ledger.names.hosts[host].clone(),
+        step: step + 1,
+        verdict: entry.outcome.name().into(),
+        cause: cause(entry.outcome).map(str::to_owned),
+        exit_code,
+        signal,
+        message: entry.detail.clone(),
+        run: entry.run.clone(),
+        sent_ms: entry.sent.map(unix_ms),
+        attempts: entry.attempts,
+        elapsed_ms: millis(entry.elapsed),
+        end: entry.verdict.clone(),
+    }
+}
+
+/// What a name of a verdict leaves open.
+fn cause(outcome: Outcome) -> Option<&'static str> {
+    match outcome {
+        Outcome::Stopped(Some(why)) | Outcome::NotStarted(Cause::Batch(why)) => Some(why.name()),
+        Outcome::NotStarted(Cause::Earlier) => Some("earlier_step"),
+        Outcome::Lost(Loss::End) => Some(LOST_END),
+        Outcome::Lost(Loss::Output) => Some("output"),
+        _ => None,
+    }
+}
+
+/// The cause of a `lost` of which nobody knows how it ended.
+pub(super) const LOST_END: &str = "end";
+
+/// The whole report.
+pub(super) fn summary(ledger: &Ledger, subject: Subject, status: u8, elapsed: Duration) -> Summary {
+    let mut verdicts = Vec::new();
+    for (host, entries) in ledger.entries.iter().enumerate() {
+        for (step, entry) in entries.iter().enumerate() {
+            verdicts.extend(entry.as_ref().map(|entry| row(ledger, host, step, entry)));
+        }
+    }
+    let counts = super::summary::tally(ledger);
+    Summary {
+        status,
+        began_ms: unix_ms(ledger.began),
+        elapsed_ms: millis(elapsed),
+        counts: counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
+        subject,
+        verdicts,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_gives_no_orders_and_says_the_same() {
+        let text = "####[group]x\n##vso[task]\n::add-mask::\x1b[2J\n";
+        let line = Line::output("a:1", 0, Stream::Stdout, text.into()).bytes();
+        let plain = String::from_utf8(line).unwrap();
+        assert!(
+            !plain.contains("##") && !plain.contains('\x1b') && !plain.starts_with("::"),
+            "{plain}"
+        );
+        let read: serde_json::Value = serde_json::from_str(&plain).unwrap();
+        assert_eq!(read["text"], text);
+    }
+}

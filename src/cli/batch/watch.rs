@@ -1,0 +1,136 @@
+//! Takes a batch's events, in a thread that may block: shows, notes, reports.
+
+use std::io;
+
+use super::args::Args;
+use super::gather::Gathered;
+use super::ledger::{Ledger, Names, of_why};
+use super::logs::Logs;
+
+use super::report::{Line, Subject, millis, row, unix_ms};
+use super::show::{Piece, Reader, Show, verdict};
+use crate::cli::reach::Reach;
+use crate::client::batch::{Event, Halter, How, Outcome, Running, StepEnd, Why};
+
+/// What watches a batch.
+pub(super) struct Watcher {
+    ledger: Ledger,
+    show: Show,
+    reach: Reach,
+    subject: Subject,
+    /// Why nothing more can be shown.
+    broken: Option<io::Error>,
+}
+
+/// What was seen.
+pub(super) struct Watched {
+    pub(super) ledger: Ledger,
+    pub(super) show: Show,
+    /// Why not everything could be shown.
+    pub(super) broken: Option<io::Error>,
+}
+
+impl Watcher {
+    pub(super) fn new(
+        args: &Args,
+        gathered: &Gathered,
+        reader: Reader,
+        logs: Option<Logs>,
+    ) -> Self {
+        let Gathered { batch, subject, secrets, earlier } = gathered;
+        let names = Names::of(batch, secrets);
+        let show = Show::new(args, reader, &names, secrets, logs);
+        let mut ledger = Ledger::new(names, secrets);
+        if let Some(earlier) = earlier {
+            ledger.carry_on(batch, earlier);
+        }
+        Self { ledger, show, reach: args.reach.clone(), subject: subject.clone(), broken: None }
+    }
+
+    /// Sees all of it.
+    pub(super) fn watch(mut self, mut running: Running) -> Watched {
+        let halter = running.halter();
+        let begun = self.show.line(&Line::Batch(self.subject.clone()));
+        self.unless_shown(begun, &halter);
+        while let Some(event) = running.blocking_next() {
+            let shown = self.take(event);
+            self.unless_shown(shown, &halter);
+        }
+        if self.broken.is_none() {
+            self.broken = self.show.finish().err();
+        }
+        self.show.live.clear();
+        Watched { ledger: self.ledger, show: self.show, broken: self.broken }
+    }
+
+    /// Commands whose output nobody sees are stopped, as a closed pipe stops a local one.
+    fn unless_shown(&mut self, shown: io::Result<()>, halter: &Halter) {
+        if let Err(e) = shown {
+            halter.halt(Why::OutputClosed, How::Stop);
+            self.broken.get_or_insert(e);
+        }
+    }
+
+    /// A line for people, above the table.
+    fn say(&self, line: &str) {
+        self.show.live.around(|| self.reach.say(line));
+    }
+
+    fn host(&self, host: usize) -> String {
+        self.ledger.names.hosts[host].clone()
+    }
+
+    fn take(&mut self, event: Event) -> io::Result<()> {
+        let line = match event {
+            Event::Output { .. } if self.broken.is_some() => return Ok(()),
+            Event::Output { host, step, stream, bytes } => {
+                let piece = Piece { host, step, stream, bytes: &bytes };
+                return self.show.output(&self.ledger.names, &piece);
+            }
+            Event::StepEnded { host, step, end } => return self.step_ended(host, step, *end),
+            Event::HostBegun { host } => {
+                self.show.live.host_begun();
+                Line::HostBegun { host: self.host(host) }
+            }
+            Event::StepBegun { host, step, run, attempt } => {
+                let names = &self.ledger.names;
+                self.show.live.step(host, &names.hosts[host], &names.steps[step]);
+                let sent_ms = unix_ms(self.ledger.asked(host, step, &run));
+                Line::StepBegun { host: self.host(host), step: step + 1, run, attempt, sent_ms }
+            }
+            Event::HostEnded { host } => {
+                let (well, was_begun) = self.ledger.host(host);
+                self.show.live.host_ended(host, well, was_begun);
+                if self.broken.is_none() {
+                    self.show.host_ended(&self.ledger.names, host)?;
+                }
+                Line::HostEnded { host: self.host(host) }
+            }
+            Event::Retrying { host, step, pause, why } => {
+                let (host, message) = (self.host(host), self.ledger.shown(&why));
+                self.say(&format!("{host}: {message}; again in {} ms", pause.as_millis()));
+                Line::Retrying { host, step: step + 1, pause_ms: millis(pause), message }
+            }
+            Event::Halted { why } => {
+                self.say(of_why(why));
+                Line::Halted { why: why.name().into() }
+            }
+        };
+        self.show.line(&line)
+    }
+
+    fn step_ended(&mut self, host: usize, step: usize, end: StepEnd) -> io::Result<()> {
+        self.ledger.note(host, step, end);
+        let Some(entry) = &self.ledger.entries[host][step] else { return Ok(()) };
+        let verdict = verdict(&self.ledger.names, step, entry);
+        let quiet = matches!(entry.outcome, Outcome::Ok | Outcome::NotStarted(_));
+        let many = self.ledger.names.steps.len() > 1 || entry.outcome != Outcome::Ok;
+        let in_block = many.then_some(verdict.as_str());
+        let shown = self.show.step_ended(&self.ledger.names, host, step, in_block);
+        if !quiet || self.reach.verbose {
+            self.say(&format!("{}: {verdict}", self.ledger.names.hosts[host]));
+        }
+        let row = Box::new(row(&self.ledger, host, step, entry));
+        shown.and(self.show.line(&Line::StepEnded(row)))
+    }
+}

@@ -1,0 +1,275 @@
+//! The batch: which host comes when, and the end for all.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
+
+use super::worker::{Counts, Worker};
+use super::{Cause, Event, Halter, Host, How, Step, Why};
+use crate::client::leg::until;
+use crate::client::{RECONNECT_TIMEOUT, UsageError};
+
+/// Hosts that are worked on at once, unless the caller says otherwise.
+pub const AT_ONCE: usize = 32;
+/// How often reaching a host is tried again, unless the caller says otherwise.
+pub const RETRIES: u32 = 2;
+/// Events that may wait for the caller. With [`super::output::PIECE_LIMIT`] that bounds their memory.
+const EVENTS_WAITING: usize = 64;
+
+/// How a batch is run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Hosts that are worked on at once; at least 1.
+    pub at_once: usize,
+    /// So many hosts make a round, and the next round begins when all of one have ended; none: one round.
+    pub serial: Option<usize>,
+    /// When more hosts than this have failed, no further host is begun.
+    pub max_failures: Option<usize>,
+    /// The first step that does not end well stops everything.
+    pub fail_fast: bool,
+    /// Everything is stopped after so long.
+    pub deadline: Option<Duration>,
+    /// How often reaching a host is tried again.
+    pub retries: u32,
+    /// How long a host that was lost in the middle of a run is looked for.
+    pub reconnect_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            at_once: AT_ONCE,
+            serial: None,
+            max_failures: None,
+            fail_fast: false,
+            deadline: None,
+            retries: RETRIES,
+            reconnect_timeout: RECONNECT_TIMEOUT,
+        }
+    }
+}
+
+/// Hosts × steps.
+#[derive(Clone)]
+pub struct Batch {
+    /// Where to run.
+    pub hosts: Vec<Host>,
+    /// What to run on each, in order.
+    pub steps: Vec<Step>,
+    /// How.
+    pub options: Options,
+}
+
+/// Why a batch is not begun. Nothing was run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BatchError {
+    /// There is no host.
+    #[error("there is no host to run on")]
+    NoHosts,
+    /// There is no step.
+    #[error("there is nothing to run")]
+    NoSteps,
+    /// A host would get everything twice.
+    #[error("{0} is listed twice")]
+    Twice(String),
+    /// A step cannot be asked for.
+    #[error("step {0}: {1}")]
+    Step(String, UsageError),
+    /// No host could ever be begun.
+    #[error("a batch needs room for at least one host")]
+    NoRoom,
+}
+
+/// A batch that is under way. Dropping it gives it up: its runs are left to the servers, which stop them
+/// when their client does not come back.
+pub struct Running {
+    events: mpsc::Receiver<Event>,
+    halter: Halter,
+    task: JoinHandle<()>,
+    /// Steps that have their verdict.
+    ended: HashSet<(usize, usize)>,
+}
+
+impl Batch {
+    /// Whether it can be run.
+    ///
+    /// # Errors
+    /// What stands in the way.
+    pub fn check(&self) -> Result<(), BatchError> {
+        let mut names = HashSet::new();
+        if self.hosts.is_empty() {
+            return Err(BatchError::NoHosts);
+        }
+        if self.steps.is_empty() {
+            return Err(BatchError::NoSteps);
+        }
+        if self.options.at_once == 0 || self.options.serial == Some(0) {
+            return Err(BatchError::NoRoom);
+        }
+        if let Some(twice) = self.hosts.iter().find(|host| !names.insert(&host.name)) {
+            return Err(BatchError::Twice(twice.name.clone()));
+        }
+        for step in &self.steps {
+            step.command
+                .request(false, false)
+                .map_err(|e| BatchError::Step(step.name.clone(), e))?;
+        }
+        Ok(())
+    }
+
+    /// Starts it, within a tokio runtime.
+    ///
+    /// # Errors
+    /// As [`Batch::check`]; nothing was run.
+    pub fn start(self) -> Result<Running, BatchError> {
+        self.check()?;
+        let halter = Halter::new();
+        let (sender, events) = mpsc::channel(EVENTS_WAITING);
+        let engine = Engine::new(Arc::new(self), sender, halter.clone());
+        let task = tokio::spawn(engine.run());
+        Ok(Running { events, halter, task, ended: HashSet::new() })
+    }
+}
+
+impl Running {
+    /// What happens next; none at the end.
+    pub async fn next(&mut self) -> Option<Event> {
+        loop {
+            let event = self.events.recv().await?;
+            if self.is_in_order(&event) {
+                return Some(event);
+            }
+        }
+    }
+
+    /// The same, for a thread outside of the runtime.
+    pub fn blocking_next(&mut self) -> Option<Event> {
+        loop {
+            let event = self.events.blocking_recv()?;
+            if self.is_in_order(&event) {
+                return Some(event);
+            }
+        }
+    }
+
+    /// Ends it early, also from elsewhere.
+    #[must_use]
+    pub fn halter(&self) -> Halter {
+        self.halter.clone()
+    }
+
+    /// A run that was given up may write for a little longer.
+    fn is_in_order(&mut self, event: &Event) -> bool {
+        match event {
+            Event::StepEnded { host, step, .. } => self.ended.insert((*host, *step)),
+            Event::Output { host, step, .. } => !self.ended.contains(&(*host, *step)),
+            _ => true,
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Begins hosts while there is room.
+struct Engine {
+    batch: Arc<Batch>,
+    events: mpsc::Sender<Event>,
+    halter: Halter,
+    counts: Arc<Counts>,
+    workers: JoinSet<()>,
+    /// Which host a task works on.
+    at: HashMap<tokio::task::Id, usize>,
+    /// The first host that was not begun.
+    next: usize,
+    /// The first host of the next round.
+    round_end: usize,
+}
+
+impl Engine {
+    fn new(batch: Arc<Batch>, events: mpsc::Sender<Event>, halter: Halter) -> Self {
+        let hosts = batch.hosts.len();
+        let round_end = batch.options.serial.unwrap_or(hosts).min(hosts);
+        Self {
+            counts: Arc::new(Counts::new(hosts)),
+            batch,
+            events,
+            halter,
+            workers: JoinSet::new(),
+            at: HashMap::new(),
+            next: 0,
+            round_end,
+        }
+    }
+
+    async fn run(mut self) {
+        let deadline =
+            self.batch.options.deadline.and_then(|after| Instant::now().checked_add(after));
+        let (mut told, mut late) = (false, false);
+        loop {
+            self.begin();
+            if self.workers.is_empty() {
+                break;
+            }
+            tokio::select! {
+                Some(joined) = self.workers.join_next_with_id() => self.joined(joined).await,
+                () = until(deadline), if !late => {
+                    late = true;
+                    self.halter.halt(Why::Deadline, How::Stop);
+                }
+                why = self.halter.reached(How::Drain), if !told => {
+                    told = true;
+                    let _ = self.events.send(Event::Halted { why }).await;
+                }
+            }
+        }
+        let why = self.halter.asked().map_or(Cause::Earlier, |halt| Cause::Batch(halt.why));
+        for host in self.next..self.batch.hosts.len() {
+            self.worker(host).left_out(why).await;
+        }
+    }
+
+    fn begin(&mut self) {
+        if self.workers.is_empty() && self.next == self.round_end {
+            let round = self.batch.options.serial.unwrap_or(self.batch.hosts.len());
+            self.round_end = self.next.saturating_add(round).min(self.batch.hosts.len());
+        }
+        while self.next < self.round_end
+            && self.workers.len() < self.batch.options.at_once
+            && self.halter.asked().is_none()
+        {
+            let task = self.workers.spawn(self.worker(self.next).run());
+            self.at.insert(task.id(), self.next);
+            self.next += 1;
+        }
+    }
+
+    fn worker(&self, host: usize) -> Worker {
+        Worker {
+            host,
+            batch: Arc::clone(&self.batch),
+            events: self.events.clone(),
+            halter: self.halter.clone(),
+            counts: Arc::clone(&self.counts),
+        }
+    }
+
+    async fn joined(&mut self, joined: Result<(tokio::task::Id, ()), tokio::task::JoinError>) {
+        let id = match &joined {
+            Ok((id, ())) => *id,
+            Err(e) => e.id(),
+        };
+        let host = self.at.remove(&id);
+        if let (Err(e), Some(host)) = (joined, host) {
+            tracing::error!("the work on a host broke off: {e}");
+            self.worker(host).broken().await;
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! CI systems: the scripts of `docs/ci.md` and of `action.yml`, the identity in a variable, the plan's schema.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use rexec::client::batch::plan::Plan;
+use serde_json::Value;
+
+use super::super::support::{Client, Ran, Server};
+
+fn page(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+/// What stands, indented further, below a line that ends in `|` and contains `key`.
+fn scripts(text: &str, key: &str) -> Vec<String> {
+    let lines: Vec<&str> = text.lines().collect();
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let starts =
+        (0..lines.len()).filter(|at| lines[*at].contains(key) && lines[*at].ends_with('|'));
+    let script = |at: usize| {
+        let inside = lines[at + 1..].iter().take_while(|line| indent(line) > indent(lines[at]));
+        inside.map(|line| format!("{}\n", line.trim_start())).collect()
+    };
+    starts.map(script).collect()
+}
+
+/// A server that lets in one further key, that key, and the string to connect with.
+struct Site {
+    _keys: tempfile::TempDir,
+    server: Server,
+    key: String,
+    connect: String,
+}
+
+impl Site {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ci_key");
+        let mut keygen = Command::new("ssh-keygen");
+        keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&path).stdin(Stdio::null());
+        let mut made = keygen.spawn().unwrap();
+        assert!(made.wait().unwrap().success());
+        let public = format!("{}.pub", path.display());
+        let server = Server::start(&["--authorized-keys", &public]);
+        let log = server.log();
+        let print = log.split_whitespace().find(|word| word.starts_with("SHA256:")).unwrap();
+        let connect = format!("rexec://{}?host-key={print}", server.addr);
+        let key = fs::read_to_string(path).unwrap();
+        Self { _keys: dir, server, key, connect }
+    }
+
+    /// A shell as a CI system starts it: `rexec` in the PATH, a home folder of its own, and the variables.
+    fn sh(&self, script: &str) -> Ran {
+        let home = tempfile::tempdir().unwrap();
+        let programs = Path::new(env!("CARGO_BIN_EXE_rexec")).parent().unwrap();
+        let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+        let mut shell = Command::new("bash");
+        shell.args(["-eo", "pipefail", "-c", script]).current_dir(home.path()).env_clear();
+        shell.env("PATH", path).env("HOME", home.path()).stdin(Stdio::null());
+        shell.env("REXEC_IDENTITY", self.key.trim_end()).env("REXEC_HOSTS", &self.connect);
+        shell.env("DEPLOY_TOKEN", "t0ken-value").env("REXEC_OPTIONS", "--jobs 4");
+        shell.env("REXEC_STEPS", "# first\necho building\ntest -z \"$NOTHING\"");
+        let ran = Ran::of(shell.output().unwrap());
+        let left: Vec<_> = walk(home.path());
+        assert!(left.iter().all(|file| !fs::read_to_string(file).unwrap().contains("PRIVATE KEY")));
+        ran
+    }
+}
+
+fn walk(dir: &Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(dir).unwrap().flatten().map(|entry| entry.path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn the_scripts_of_the_ci_page_and_of_the_action_work() {
+    let site = Site::new();
+    let page_scripts = scripts(&page("docs/ci.md"), "run:");
+    let gitlab = scripts(&page("docs/ci.md"), "- |");
+    let action = scripts(&page("action.yml"), "run:");
+    let all: Vec<String> = [page_scripts, gitlab, action].concat();
+    assert_eq!(all.len(), 3);
+    for script in all {
+        let ran = site.sh(&script).expect(0);
+        assert!(ran.text().contains("building\n"), "{script}\n{}", ran.text());
+    }
+}
+
+#[test]
+fn an_identity_in_a_variable_is_used_and_one_that_is_none_is_refused() {
+    let site = Site::new();
+    let client = |key: &str| Client::new(site.server.state()).env("REXEC_IDENTITY", key);
+    let ran = client(&site.key).args(&["-v", &site.connect, "echo hi"]).run().expect(0);
+    assert_eq!(ran.text(), "hi\n");
+    assert!(ran.stderr.contains("let us in as key:SHA256:"), "{}", ran.stderr);
+    let ran = client("no key").args(&["batch", "-H", &site.connect, "true"]).run().expect(2);
+    assert!(
+        ran.stderr.contains("REXEC_IDENTITY is not a whole OpenSSH private key"),
+        "{}",
+        ran.stderr
+    );
+    assert!(!ran.stderr.contains("no key"), "{}", ran.stderr);
+    let wrong = site.connect.replace("host-key=SHA256:", "host-key=SHA256:A");
+    let wrong = &wrong[..wrong.len() - 1];
+    let ran = client(&site.key).args(&[wrong, "true"]).run();
+    assert!([2, 255].contains(&ran.status), "{}", ran.stderr);
+}
+
+fn toml_of(value: &Value) -> String {
+    match value {
+        Value::Array(all) => {
+            format!("[{}]", all.iter().map(toml_of).collect::<Vec<_>>().join(", "))
+        }
+        Value::Object(all) => {
+            let pairs: Vec<_> = all.iter().map(|(k, v)| format!("{k} = {}", toml_of(v))).collect();
+            format!("{{ {} }}", pairs.join(", "))
+        }
+        other => other.to_string(),
+    }
+}
+
+/// The names of the fields, from the error about one that is none of them.
+fn fields(text: &str) -> Vec<String> {
+    let error = Plan::parse(text, &|_| None).unwrap_err().text;
+    let names = error.split("expected one of ").nth(1).unwrap();
+    names.split(", ").map(|name| name.trim_matches('`').to_owned()).collect()
+}
+
+#[test]
+fn the_schema_of_plans_is_what_the_program_reads() {
+    let schema: Value = serde_json::from_str(&page("docs/batch-plan.schema.json")).unwrap();
+    let step = &schema["$defs"]["step"];
+    for (object, text) in [(&schema, "nothing = 1"), (step, "[[steps]]\nnothing = 1")] {
+        let mut known: Vec<String> =
+            object["properties"].as_object().unwrap().keys().cloned().collect();
+        let mut read = fields(text);
+        known.sort();
+        read.sort();
+        assert_eq!(known, read);
+        assert_eq!(object["additionalProperties"], false);
+    }
+    for (name, property) in step["properties"].as_object().unwrap() {
+        let command = if name == "argv" || name == "command" { "" } else { "command = \"x\"\n" };
+        let values = property["enum"].as_array().into_iter().chain(property["examples"].as_array());
+        for value in values.flatten() {
+            let text = format!("[[steps]]\n{command}{name} = {}\n", toml_of(value));
+            let plan = Plan::parse(&text, &|_| Some("value".into()));
+            assert!(plan.is_ok(), "{text}: {plan:?}");
+        }
+        let wrong = format!("[[steps]]\n{command}{name} = 1.5\n");
+        assert!(Plan::parse(&wrong, &|_| Some("value".into())).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn the_plan_of_the_readme_is_one() {
+    let readme = page("README.md");
+    let plan = readme.split("```toml\n").find(|part| part.contains("[[steps]]")).unwrap();
+    let plan = plan.split("```").next().unwrap();
+    let plan = Plan::parse(plan, &|name| (name == "DEPLOY_TOKEN").then(|| "x".into())).unwrap();
+    assert_eq!(plan.steps.len(), 1);
+}
