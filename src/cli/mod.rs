@@ -1,5 +1,6 @@
 //! The two programs: command lines, and the one place that talks to people.
 
+mod calls;
 mod client_args;
 mod man;
 mod output;
@@ -10,6 +11,7 @@ pub mod rexec_server;
 mod server_args;
 mod signals;
 pub mod status;
+mod upgrade;
 mod verdict_file;
 
 use std::io::IsTerminal as _;

@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError};
+use tokio::sync::{
+    Notify, OwnedRwLockWriteGuard, OwnedSemaphorePermit, RwLock, Semaphore, TryAcquireError,
+};
 use tokio::time::Instant;
 use tracing::{error, warn};
 
@@ -60,6 +62,10 @@ pub struct Host {
     /// journal, so that a run's first and last line and its place here change together.
     open: Mutex<HashMap<Key, Accepted>>,
     idle: Notify,
+    /// Read while a run is being started; written while nothing new may be.
+    gate: Arc<RwLock<()>>,
+    /// Nothing new may be started while it is there.
+    held: Mutex<Option<OwnedRwLockWriteGuard<()>>>,
 }
 
 /// The answer to a request that is not served.
@@ -71,6 +77,8 @@ pub enum Denied {
     NotStarted(Code, String),
     /// It may have been started; nothing more is known.
     Lost(Code),
+    /// Nothing was started and the id is free. Ask again when the host admits new runs.
+    Held,
 }
 
 /// The answer to `close`.
@@ -106,6 +114,8 @@ impl Host {
             scanner,
             open: Mutex::default(),
             idle: Notify::new(),
+            gate: Arc::default(),
+            held: Mutex::default(),
         })
     }
 
@@ -119,8 +129,10 @@ impl Host {
         request: &Request,
     ) -> Result<(Owner, u32, bool), Denied> {
         let key = Key { identity: Arc::clone(identity), id: request.id.clone() };
+        let pass = self.gate.try_read().ok();
         let mut place = None;
         let make = || {
+            pass.as_ref().ok_or(Code::ShuttingDown)?;
             place = Some(self.place()?);
             let (terms, stdin) = (request.terms.clone(), request.has_stdin());
             Ok(Arc::new(Run::new(key.clone(), terms, stdin, &self.budget)))
@@ -129,12 +141,16 @@ impl Host {
             Claim::New(run) => {
                 self.start(&run, request, place).map(|(owner, pid)| (owner, pid, false))
             }
-            Claim::Existing(run) => attach(&run, request).await,
+            Claim::Existing(run) => {
+                drop(pass);
+                attach(&run, request).await
+            }
             Claim::Past(Code::Buried) => {
                 Err(Denied::Refused(Code::Buried, "this id was given up".into()))
             }
             Claim::Past(code) => Err(Denied::Lost(code)),
             Claim::Full(full) => Err(Denied::Refused(Code::TooManyRuns, full.to_string())),
+            Claim::Refused(_) if pass.is_none() => Err(Denied::Held),
             Claim::Refused(code) => Err(Denied::Refused(code, self.why_not(code))),
         }
     }
@@ -170,6 +186,8 @@ impl Host {
                 self.table.release(&run.key);
                 run.set_phase(Phase::NotStarted { code: *code, text: text.clone() });
             }
+            // Said of a request that has no run.
+            Err(Denied::Held) => {}
         }
         if started.is_err() {
             self.idle.notify_waiters();
@@ -376,6 +394,29 @@ impl Host {
     /// Starts nothing more.
     pub fn close_to_new(&self) {
         self.places.close();
+        self.admit();
+    }
+
+    /// Starts nothing until [`Self::admit`]; what is asked for is answered [`Denied::Held`]. Returns when
+    /// nothing is being started any more. Dropped before, it holds nothing.
+    pub async fn hold(&self) {
+        let held = Arc::clone(&self.gate).write_owned().await;
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(held);
+    }
+
+    /// Starts runs again.
+    pub fn admit(&self) {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Waits while new runs are held.
+    pub async fn admits(&self) {
+        drop(self.gate.read().await);
+    }
+
+    /// Calls `work` while no line of the journal is being written.
+    pub fn while_nothing_is_written<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.journal.while_nothing_is_written(work)
     }
 
     /// Stops every run; at once means without time for its processes to finish.

@@ -167,7 +167,8 @@ impl LoggedIn {
         let host = Arc::clone(&shared.host);
         let still_in = still_in(shared, origin, who);
         let log = Arc::clone(shared);
-        let requests = Requests { host, identity, outbox, still_in, shared: log, is_stale: false };
+        let requests =
+            Requests { host, identity, outbox, still_in, shared: log, is_stale: false, held: None };
         let end = serve_session(reader, writer, requests, shared.config.idle_timeout).await;
         shared.host.left();
         match end {

@@ -8,6 +8,7 @@ use tracing::debug;
 
 use super::Shared;
 use super::end::SessionEnd;
+use super::held::Held;
 use super::outbox::Outbox;
 use crate::exec::Signal;
 use crate::proto::code::Code;
@@ -30,6 +31,8 @@ pub(super) struct Requests {
     /// The client was silent for longer than an id is remembered for: a request that was held back
     /// all that time may be a run that is over and forgotten.
     pub(super) is_stale: bool,
+    /// A request that waits for the end of an upgrade.
+    pub(super) held: Option<Held>,
 }
 
 impl Requests {
@@ -51,6 +54,7 @@ impl Requests {
             }
             ClientHeader::Ack { seq } => self.ack(seq),
             ClientHeader::Signal { signal } => self.signal(&signal),
+            ClientHeader::Cancel if self.held.is_some() => self.let_go(),
             ClientHeader::Cancel => self.order(Owner::cancel),
             ClientHeader::Close { id, first_sent_ms_ago } => {
                 self.close(&id, Duration::from_millis(first_sent_ms_ago)).await
@@ -67,7 +71,7 @@ impl Requests {
     }
 
     async fn run(&mut self, header: RunRequest, body: Bytes) -> Result<(), SessionEnd> {
-        if self.outbox.is_busy() {
+        if self.is_busy() {
             return Err(SessionEnd::word(Code::BadFrame, "a run is under way on this connection"));
         }
         self.outbox.leave();
@@ -82,7 +86,41 @@ impl Requests {
             Ok(request) => request,
             Err(bad) => return self.refuse(bad.code, bad.text),
         };
+        self.start(request, false).await
+    }
+
+    /// Asks again for what was held.
+    pub(super) async fn go_on(&mut self) -> Result<(), SessionEnd> {
+        let Some(held) = self.held.take() else { return Ok(()) };
+        let is_late = held.is_late();
+        self.start(held.request, is_late).await
+    }
+
+    /// Whether a run is under way, or asked for.
+    pub(super) fn is_busy(&self) -> bool {
+        self.held.is_some() || self.outbox.is_busy()
+    }
+
+    /// The client does not want what was held any more, or is not there.
+    fn let_go(&mut self) -> Result<(), SessionEnd> {
+        match self.held.take() {
+            Some(_) => {
+                self.refuse(Code::ShuttingDown, "the run was given up before it began".into())
+            }
+            None => Ok(()),
+        }
+    }
+
+    async fn start(&mut self, request: Request, is_late: bool) -> Result<(), SessionEnd> {
         match self.host.run(&self.identity, &request).await {
+            Err(Denied::Held) if is_late => {
+                let text = "the server is being upgraded and waits for other runs to end";
+                self.refuse(Code::ShuttingDown, text.into())
+            }
+            Err(Denied::Held) => {
+                self.held = Some(Held::new(request));
+                Ok(())
+            }
             Ok((owner, pid, attached)) => {
                 debug!(run = %request.id, identity = %self.identity, pid, attached, "run");
                 if request.after > owner.last()? {
@@ -117,6 +155,8 @@ impl Requests {
                 self.outbox.answer(&ServerHeader::NotStarted(refusal))
             }
             Denied::Lost(code) => self.lost(id, code),
+            // Whoever asks keeps it.
+            Denied::Held => Ok(()),
         }
     }
 
@@ -171,7 +211,7 @@ impl Requests {
     }
 
     async fn close(&mut self, id: &str, first_sent_ago: Duration) -> Result<(), SessionEnd> {
-        if self.outbox.is_busy() {
+        if self.is_busy() {
             return Err(SessionEnd::word(Code::BadFrame, "a run is under way on this connection"));
         }
         self.outbox.leave();

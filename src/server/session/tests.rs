@@ -43,6 +43,7 @@ fn connect() -> Peer {
         still_in: Box::new(|| true),
         shared,
         is_stale: false,
+        held: None,
     };
     let (reader, writer) = (FrameReader::new(read, Limits::FULL), FrameWriter::new(write));
     tokio::spawn(serve(reader, writer, requests, Duration::from_secs(7200)));
