@@ -137,9 +137,9 @@ impl Running {
     async fn drain_to_upgrade(&self, calls: &mut Receiver<Call>) -> Option<()> {
         let host = &self.shared.host;
         let drain_timeout = self.shared.config.drain_timeout;
-        info!("upgrading: new runs wait, {} s for those under way", drain_timeout.as_secs());
         let drained = async {
             host.hold().await;
+            info!("upgrading: new runs wait, {} s for those under way", drain_timeout.as_secs());
             if timeout(drain_timeout, host.all_ended()).await.is_err() {
                 host.stop_all(StopBy::Shutdown, false);
                 host.all_ended().await;

@@ -45,9 +45,7 @@ pub struct ListenFdsError(io::Error);
 /// # Errors
 /// [`ListenFdsError`].
 pub fn take(more: usize) -> Result<(Vec<Passed>, Slots), ListenFdsError> {
-    // SAFETY: by this function's contract there is one thread, so that nobody reads the environment now.
-    let told = unsafe { sd_notify::listen_fds_with_names_and_unset_env() };
-    let told: Vec<(RawFd, String)> = told.map_err(ListenFdsError)?.collect();
+    let told = told()?;
     let past = FIRST + (told.len() + more) as RawFd;
     let mut passed = Vec::with_capacity(told.len());
     for (number, name) in told {
@@ -57,6 +55,27 @@ pub fn take(more: usize) -> Result<(Vec<Passed>, Slots), ListenFdsError> {
     let free_from = FIRST + passed.len() as RawFd;
     let slots = (FIRST..past).map_while(|number| slot(number, past, number >= free_from)).collect();
     Ok((passed, Slots(slots)))
+}
+
+/// Numbers and names. (Of sd-notify only the numbers are taken: it expects names for descriptors that were
+/// handed over to another process.)
+fn told() -> Result<Vec<(RawFd, String)>, ListenFdsError> {
+    let names = std::env::var("LISTEN_FDNAMES").ok();
+    // SAFETY: by the contract of `take` there is one thread, so that nobody reads the environment now.
+    let numbers = unsafe {
+        std::env::remove_var("LISTEN_FDNAMES");
+        sd_notify::listen_fds_and_unset_env()
+    };
+    let numbers = numbers.map_err(ListenFdsError)?;
+    let names: Vec<String> = match names {
+        Some(names) if numbers.len() > 0 => names.split(':').map(str::to_owned).collect(),
+        _ => vec!["unknown".to_owned(); numbers.len()],
+    };
+    if names.len() != numbers.len() {
+        let text = format!("{} names for {} descriptors", names.len(), numbers.len());
+        return Err(ListenFdsError(io::Error::other(text)));
+    }
+    Ok(numbers.zip(names).collect())
 }
 
 /// Another descriptor for the same file, from `past` up.

@@ -9,6 +9,7 @@
 
 mod support;
 
+mod activation;
 mod auth;
 mod classic;
 mod cli;
@@ -38,3 +39,4 @@ mod start_up;
 mod state;
 mod stop;
 mod strangers;
+mod upgrade;
