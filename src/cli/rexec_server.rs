@@ -18,6 +18,7 @@ use crate::sys::fs::open_state_dir;
 use crate::sys::listen_fds::{self, Passed, Slots};
 use crate::sys::process::{self, Inherited, Terminal};
 use crate::sys::signals::{self, Terminals};
+use crate::sys::surroundings::EndsWith;
 
 /// Exit status of a server that could not start.
 const FAILED: u8 = 1;
@@ -88,6 +89,9 @@ fn prepare_and_serve(
 }
 
 fn tell_of_surroundings(args: &Args, inherited: &Inherited) {
+    if let Some(what) = EndsWith::of_this_process() {
+        warn!("{what}");
+    }
     if inherited.terminal == Terminal::Kept {
         info!(
             "this process leads its session and keeps its terminal; commands may read from /dev/tty"

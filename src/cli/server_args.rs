@@ -58,7 +58,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = some_time)]
     pub(super) idle_timeout: Duration,
 
-    /// On SIGTERM, give runs so long to end by themselves; a second SIGTERM stops them at once
+    /// On SIGTERM or SIGHUP, give runs so long to end by themselves; a second SIGTERM stops them at once
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub(super) drain_timeout: Duration,
 

@@ -10,7 +10,7 @@ use crate::runs::request::Request;
 
 /// How long a request may wait: less than the 45 s after which a client takes the connection for dead and
 /// cannot know any more that nothing was started.
-pub(super) const HOLD_LIMIT: Duration = Duration::from_secs(40);
+pub const HOLD_LIMIT: Duration = Duration::from_secs(40);
 
 /// A request that waits.
 pub(super) struct Held {

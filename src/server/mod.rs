@@ -22,6 +22,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 pub use connection::LOGIN_TIMEOUT;
+pub use held::HOLD_LIMIT;
 pub use instance::NAME_LIMIT;
 pub use lobby::PLACES;
 pub use outbox::ANSWERS_LIMIT;

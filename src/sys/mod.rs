@@ -7,3 +7,4 @@ pub mod pause;
 pub mod process;
 pub mod replace;
 pub mod signals;
+pub mod surroundings;

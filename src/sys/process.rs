@@ -311,7 +311,12 @@ pub struct Account {
 /// The account of the effective uid; none if it has no entry, as in many containers.
 #[must_use]
 pub fn account() -> Option<Account> {
-    let uid = rustix::process::geteuid().as_raw();
+    account_of(rustix::process::geteuid().as_raw())
+}
+
+/// The account of this uid; none if it has no entry.
+#[must_use]
+pub fn account_of(uid: u32) -> Option<Account> {
     let mut entry = MaybeUninit::<libc::passwd>::zeroed();
     let mut strings = vec![0; PASSWD_BUFFER];
     let mut found = ptr::null_mut();
