@@ -45,14 +45,18 @@ pub enum ConnError {
 /// One whole frame, owned. Debug shows neither header nor body: both may hold secrets.
 #[derive(Clone)]
 pub struct Frame {
-    header: Bytes,
+    /// Prefix and header, and the body unless it was passed over.
+    whole: Bytes,
+    /// Bytes of prefix and header.
+    head: usize,
     /// The body.
     pub body: Bytes,
 }
 
 impl fmt::Debug for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Frame(header of {} bytes, body of {})", self.header.len(), self.body.len())
+        let header = self.head - frame::PREFIX;
+        write!(f, "Frame(header of {header} bytes, body of {})", self.body.len())
     }
 }
 
@@ -60,7 +64,13 @@ impl Frame {
     /// Bytes of the whole frame: what is held for as long as its body is.
     #[must_use]
     pub fn size(&self) -> usize {
-        frame::PREFIX + self.header.len() + self.body.len()
+        self.head + self.body.len()
+    }
+
+    /// The whole frame as it came, to be sent on.
+    #[must_use]
+    pub fn encoded(&self) -> Bytes {
+        self.whole.clone()
     }
 
     /// The header as the type that is expected here.
@@ -68,7 +78,8 @@ impl Frame {
     /// # Errors
     /// [`FrameError::HeaderNotJson`] if a member is missing or of the wrong type.
     pub fn header<H: DeserializeOwned>(&self) -> Result<H, FrameError> {
-        serde_json::from_slice(&self.header).map_err(|e| FrameError::HeaderNotJson(e.to_string()))
+        serde_json::from_slice(&self.whole[frame::PREFIX..self.head])
+            .map_err(|e| FrameError::HeaderNotJson(e.to_string()))
     }
 }
 
@@ -150,9 +161,9 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                     Decoded::Incomplete { need } => self.need = need,
                 }
                 if let Some(head) = frame::head_len(&self.buffer) {
-                    let header = Bytes::copy_from_slice(&self.buffer[frame::PREFIX..head]);
+                    let whole = Bytes::copy_from_slice(&self.buffer[..head]);
                     self.discard(self.need).await?;
-                    return Ok(Some(Frame { header, body: Bytes::new() }));
+                    return Ok(Some(Frame { whole, head, body: Bytes::new() }));
                 }
             } else if self.fill(self.need, None).await? == 0 {
                 return if self.buffer.is_empty() { Ok(None) } else { Err(ConnError::Truncated) };
@@ -218,7 +229,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
     fn take(&mut self, len: usize, header: usize) -> Frame {
         (self.last_frame, self.need) = (len, frame::PREFIX);
-        let mut whole = if len < self.block / COPY_BELOW {
+        let whole = if len < self.block / COPY_BELOW {
             let whole = Bytes::copy_from_slice(&self.buffer[..len]);
             self.buffer.advance(len);
             whole
@@ -229,8 +240,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             // Lets go of the allocation: an idle connection holds what the next `fill` asks for.
             (self.buffer, self.block) = (BytesMut::new(), 0);
         }
-        let body = whole.split_off(frame::PREFIX + header);
-        Frame { header: whole.split_off(frame::PREFIX), body }
+        let head = frame::PREFIX + header;
+        Frame { body: whole.slice(head..), whole, head }
     }
 }
 

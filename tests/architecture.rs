@@ -26,7 +26,6 @@ const FORBIDDEN: &[(&str, &str)] = &[
     ("identity", "conn"),
     ("transport", "proto"),
     ("transport", "conn"),
-    ("runs", "conn"),
     ("runs", "identity"),
     ("runs", "transport"),
     ("runs", "handshake"),

@@ -8,8 +8,8 @@ use clap::{CommandFactory as _, Parser};
 use clap_complete::Shell;
 
 use super::man::Section;
+use super::reach::Reach;
 use super::status::TABLE;
-use crate::identity::Fingerprint;
 use crate::transport::Endpoint;
 
 /// Run a command on another machine and get the truth about it.
@@ -66,37 +66,26 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     pub(super) verdict: Option<PathBuf>,
 
-    /// Say nothing of one's own on stderr
-    #[arg(short, long, conflicts_with = "verbose")]
-    pub(super) quiet: bool,
-
-    /// Say more on stderr: who is let in as whom, how it ended, reconnections
-    #[arg(short, long)]
-    pub(super) verbose: bool,
-
-    /// Prove this Ed25519 key (OpenSSH format) instead of this account's local identity
-    #[arg(short, long, value_name = "FILE")]
-    pub(super) identity: Vec<PathBuf>,
-
-    /// Look for the server's host key in FILE instead of ~/.config/rexec/known_hosts
-    #[arg(long, value_name = "FILE")]
-    pub(super) known_hosts: Vec<PathBuf>,
-
-    /// Accept only the host key with this fingerprint
-    #[arg(long, value_name = "SHA256:...")]
-    pub(super) host_key: Vec<Fingerprint>,
-
-    /// Give up reaching the server after so long
-    #[arg(long, value_name = "TIME", value_parser = some_time, default_value = "10s")]
-    pub(super) connect_timeout: Duration,
-
-    /// Look so long for a server that was lost in the middle of a run
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "90s")]
-    pub(super) reconnect_timeout: Duration,
+    #[command(flatten)]
+    pub(super) reach: Reach,
 
     /// The run waits so long for this client should it vanish, then it is stopped
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(super) grace: Option<Duration>,
+
+    /// Let the run outlive the server, with its whole output kept there: a server that is killed or upgraded
+    /// does not end it. SIGHUP leaves it running
+    #[arg(long)]
+    pub(super) durable: bool,
+
+    /// Start a durable run without stdin (but a script's), print its id, and leave it running
+    #[arg(short, long, conflicts_with_all = ["output", "json", "verdict", "grace"])]
+    pub(super) detach: bool,
+
+    /// The run's id: the same request under the same id runs once, whoever asks again sees the same
+    /// output and end. Implies --durable
+    #[arg(long, value_name = "NAME")]
+    pub(super) id: Option<String>,
 
     /// Print completions for a shell and exit
     #[arg(long, value_name = "SHELL", exclusive = true)]
@@ -125,6 +114,11 @@ impl Args {
 /// The definition, for completions and the manual page.
 pub(super) fn definition() -> clap::Command {
     Args::command()
+}
+
+/// The definition with the verbs, for completions.
+pub(super) fn with_verbs() -> clap::Command {
+    Args::command().subcommands(super::verbs::definitions())
 }
 
 /// The longest duration that is taken: no clock overflows within it.
@@ -162,19 +156,36 @@ const EXAMPLES: &str =
     "  rexec 127.0.0.1:8080 \"ls -l | head\"           text for the server's shell
   rexec build:8080 -- touch \"a file; not two\"   a program and its arguments, exactly
   rexec build:8080 < deploy.sh                  a script
-  rexec build:8080                              a prompt";
+  rexec build:8080                              a prompt
+  rexec -d build:8080 ./deploy.sh               leave it running; prints the run's id
+  rexec attach build:8080 5f1c2a9e              see a durable run, from its start";
+const COMMANDS: &str = "  rexec ps ADDR              list your runs
+  rexec attach ADDR RUN      show a durable run from its start, follow it, and exit as it does
+  rexec logs ADDR RUN        show what there is of it
+  rexec wait ADDR RUN...     wait for its end, and exit as it does
+  rexec signal ADDR RUN SIG  send it a signal
+  rexec stop ADDR RUN        stop it and everything that it started
+  rexec rm ADDR RUN...       delete its record
+
+RUN is a run's id or a unique part of it. `rexec VERB --help` says more.
+";
 
 fn statuses() -> String {
     TABLE.iter().map(|(status, meaning, _)| format!("  {status:<9} {meaning}\n")).collect()
 }
 
 fn after_help() -> String {
-    format!("Exit status:\n{}\nExamples:\n{EXAMPLES}", statuses())
+    format!("Commands:\n{COMMANDS}\nExit status:\n{}\nExamples:\n{EXAMPLES}", statuses())
 }
 
 /// What the manual page has besides the options.
 pub(super) fn sections() -> Vec<Section> {
-    vec![("EXIT STATUS", statuses()), ("EXAMPLES", EXAMPLES.into()), ("SEE ALSO", SEE_ALSO.into())]
+    vec![
+        ("COMMANDS", COMMANDS.into()),
+        ("EXIT STATUS", statuses()),
+        ("EXAMPLES", EXAMPLES.into()),
+        ("SEE ALSO", SEE_ALSO.into()),
+    ]
 }
 
 #[cfg(test)]

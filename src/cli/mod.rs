@@ -5,6 +5,7 @@ mod client_args;
 mod man;
 mod output;
 mod prompt;
+mod reach;
 mod report;
 pub mod rexec;
 pub mod rexec_server;
@@ -12,6 +13,7 @@ mod server_args;
 mod signals;
 pub mod status;
 mod upgrade;
+mod verbs;
 mod verdict_file;
 
 use std::io::IsTerminal as _;

@@ -82,7 +82,7 @@ async fn one(client: &mut Client, signals: &mut Signals, command: Command) -> u8
     let io = RunIo { stdin: None, output: Box::new(Standard), control };
     let end = tokio::select! {
         end = client.run(&command, io) => end,
-        () = signals.pass_on(&order, &asked) => Err(Error::hurried(client.last_run().unwrap_or_default())),
+        () = signals.pass_on(&order, &asked, false) => Err(Error::hurried(client.last_run().unwrap_or_default())),
     };
     let answer = of_end(&end, asked.get());
     if let Some(line) = &answer.line {

@@ -3,31 +3,33 @@
 use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::client_args::{Args, definition, sections};
+use super::client_args::{Args, definition, sections, with_verbs};
 use super::output::{Kept, Standard, ToFile, Unfinished, is_stdout, write_all};
 use super::prompt;
 use super::report::Report;
 use super::signals::{AskedSoFar, Signals};
 use super::status::{Answer, Status, of_end};
 use super::{complain, print_definition, verdict_file};
-use crate::client::{Client, Command, Error, Input, Output, RunIo, SetupError, Target};
-use crate::identity::{Key, host_public_key, local_identity};
+use crate::client::{Client, Command, Error, Input, Output, RunIo};
 use crate::proto::verdict::Verdict;
-use crate::sys::fs::open_state_dir;
-use crate::transport::{Endpoint, HostTrust};
 
 /// Runs `rexec` with these arguments, the program's name first; the exit status.
 #[must_use]
 pub fn main(args: &[OsString]) -> u8 {
+    if let Some(verb) = args.get(1).and_then(|word| word.to_str())
+        && super::verbs::is_verb(verb)
+    {
+        return super::verbs::main(args);
+    }
     let args = match Args::read(args) {
         Ok(args) => args,
         Err(e) => return super::usage("rexec", &e),
     };
-    if let Some(status) = print_definition(definition(), &sections(), args.completions, args.man) {
+    let definition = if args.completions.is_some() { with_verbs() } else { definition() };
+    if let Some(status) = print_definition(definition, &sections(), args.completions, args.man) {
         return status;
     }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -51,8 +53,8 @@ async fn run(mut args: Args) -> u8 {
     }
     let args = &args;
     let Some(endpoint) = &args.addr else { return Status::Usage.code() };
-    let client = match target(args, endpoint) {
-        Ok(target) => Client::new(target).reconnect_timeout(args.reconnect_timeout),
+    let client = match args.reach.client(endpoint) {
+        Ok(client) => client,
         Err(e) => return not_sent(args, Status::Unreached, e.to_string()),
     };
     let command = match command(args) {
@@ -62,7 +64,32 @@ async fn run(mut args: Args) -> u8 {
     if args.command.is_empty() && io::stdin().is_terminal() {
         return prompt(args, client).await;
     }
+    if args.detach {
+        return start(args, client, command).await;
+    }
     one(args, client, command).await
+}
+
+/// Starts a run and leaves it.
+async fn start(args: &Args, mut client: Client, command: Command) -> u8 {
+    // Without a command the script on stdin is the command.
+    let stdin = if args.command.is_empty() { input(args) } else { None };
+    match client.start(&command, stdin).await {
+        Ok(run) => {
+            let printed = write_all(rustix::stdio::stdout(), format!("{run}\n").as_bytes());
+            match printed {
+                Ok(()) => 0,
+                Err(e) => {
+                    say(args, &format!("run {run} is started; cannot write its id: {e}"));
+                    Status::Output.code()
+                }
+            }
+        }
+        Err(error) => {
+            let answer = of_end(&Err(error), AskedSoFar::default().get());
+            finish(args, &answer, None, None)
+        }
+    }
 }
 
 fn check_verdict(args: &Args) -> Result<(), String> {
@@ -73,9 +100,10 @@ fn check_verdict(args: &Args) -> Result<(), String> {
 
 /// Asks for commands once there is a server that takes them.
 async fn prompt(args: &Args, mut client: Client) -> u8 {
-    if args.json || args.output.is_some() || args.verdict.is_some() {
-        let line =
-            "--json, --output and --verdict are for one command: give it, or a script on stdin";
+    let for_one = args.json || args.output.is_some() || args.verdict.is_some();
+    if for_one || args.detach || args.id.is_some() {
+        let line = "--json, --output, --verdict, --detach and --id are for one command: give it, or a \
+                    script on stdin";
         return not_sent(args, Status::Usage, line.into());
     }
     if let Err(error) = client.connect().await {
@@ -89,36 +117,6 @@ async fn prompt(args: &Args, mut client: Client) -> u8 {
 fn not_sent(args: &Args, status: Status, line: String) -> u8 {
     let answer = Answer { status, line: Some(line), code: None };
     finish(args, &answer, None, args.json.then(Kept::default))
-}
-
-/// Where to go and as whom, from the options and the state folder.
-fn target(args: &Args, endpoint: &Endpoint) -> Result<Target, SetupError> {
-    let mut keys = Vec::new();
-    for path in &args.identity {
-        keys.push(Arc::new(Key::load(path)?));
-    }
-    let mut trust = HostTrust { pins: args.host_key.clone(), ..HostTrust::default() };
-    if matches!(endpoint, Endpoint::Tcp { .. }) {
-        trust.files.clone_from(&args.known_hosts);
-        if trust.files.is_empty() {
-            trust.files.extend(HostTrust::default_file().ok());
-        }
-        if keys.is_empty() || (endpoint.is_local() && trust.pins.is_empty()) {
-            let state = open_state_dir()?;
-            if endpoint.is_local() {
-                trust.own = Some(host_public_key(&state)?);
-            }
-            if keys.is_empty() {
-                keys.push(Arc::new(local_identity(&state)?));
-            }
-        }
-    }
-    Ok(Target {
-        endpoint: endpoint.clone(),
-        trust: Arc::new(trust),
-        keys,
-        connect_timeout: args.connect_timeout,
-    })
 }
 
 /// The command that the words stand for.
@@ -146,6 +144,10 @@ fn command(args: &Args) -> Result<Command, String> {
 
 fn with_options(args: &Args, mut command: Command) -> Command {
     command = command.merge(args.merge).wait_eof(args.wait_eof);
+    command = command.durable(args.durable || args.id.is_some());
+    if let Some(id) = &args.id {
+        command = command.id(id);
+    }
     if let Some(cwd) = &args.cwd {
         command = command.cwd(cwd);
     }
@@ -191,12 +193,12 @@ async fn one(args: &Args, mut client: Client, command: Command) -> u8 {
     let io = RunIo { stdin: input(args), output, control };
     let end = tokio::select! {
         end = client.run(&command, io) => end,
-        () = signals.pass_on(&order, &asked) => Err(Error::hurried(client.last_run().unwrap_or_default())),
+        () = signals.pass_on(&order, &asked, args.durable || args.id.is_some()) => Err(Error::hurried(client.last_run().unwrap_or_default())),
     };
     if let Some(unfinished) = unfinished {
         unfinished.remove();
     }
-    if args.verbose
+    if args.reach.verbose
         && let Some(welcome) = client.welcome()
     {
         say(args, &format!("{} let us in as {}", welcome.server, welcome.identity));
@@ -215,7 +217,7 @@ fn finish(args: &Args, answer: &Answer, verdict: Option<&Verdict>, kept: Option<
     if let Some(line) = &answer.line {
         say(args, line);
     }
-    if args.verbose
+    if args.reach.verbose
         && let Some(verdict) = verdict
     {
         say(args, &summary(verdict));
@@ -240,9 +242,7 @@ fn finish(args: &Args, answer: &Answer, verdict: Option<&Verdict>, kept: Option<
 
 /// A line of the client's own.
 fn say(args: &Args, line: &str) {
-    if !args.quiet {
-        complain("rexec", line);
-    }
+    args.reach.say(line);
 }
 
 fn print_report(report: &Report<'_>) -> io::Result<()> {

@@ -1,7 +1,8 @@
 //! The server's program.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
+use std::path::Path;
 
 use rustix::process::Signal;
 use tracing::{info, warn};
@@ -13,7 +14,9 @@ use super::upgrade::{Upgrade, tell_reloaded};
 use super::{complain, print_definition};
 use crate::exec;
 use crate::runs::host::Settings;
-use crate::server::{Config, Options, Served, Server};
+use crate::runs::launch::SUPERVISE;
+use crate::runs::retention::Retention;
+use crate::server::{Config, Ended, Kept, Options, Server};
 use crate::sys::fs::open_state_dir;
 use crate::sys::listen_fds::{self, Passed, Slots};
 use crate::sys::process::{self, Inherited, Terminal};
@@ -28,6 +31,11 @@ const OWN_DESCRIPTORS: u64 = 64;
 /// Runs `rexec-server` with these arguments, the program's name first; the exit status.
 #[must_use]
 pub fn main(args: &[OsString]) -> u8 {
+    if let [_, verb, folder] = args
+        && verb == SUPERVISE
+    {
+        return supervise(folder);
+    }
     let options = match Args::read(args) {
         Ok(options) => options,
         Err(e) => return super::usage("rexec-server", &e),
@@ -54,6 +62,19 @@ pub fn main(args: &[OsString]) -> u8 {
 fn failed(line: &str) -> u8 {
     complain("rexec-server", line);
     FAILED
+}
+
+/// The supervisor of one durable run, which a server starts.
+fn supervise(folder: &OsStr) -> u8 {
+    let log = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false);
+    log.with_target(false).init();
+    match crate::server::supervise::main(Path::new(folder)) {
+        Ok(()) => 0,
+        Err(line) => {
+            tracing::error!("{line}");
+            FAILED
+        }
+    }
 }
 
 fn prepare_and_serve(
@@ -140,6 +161,14 @@ fn options(args: Args, inherited: Vec<Passed>) -> Result<Options, String> {
             max_runs: args.max_runs,
             memory_budget: args.memory_budget,
         },
+        kept: Kept {
+            record_limit: args.record_limit,
+            retention: Retention {
+                age: args.keep_for,
+                count: args.keep_count,
+                bytes: args.keep_bytes,
+            },
+        },
     })
 }
 
@@ -152,8 +181,8 @@ async fn serve(server: Server, upgrade: Upgrade, hangup: Hangup) -> Result<(), S
     loop {
         let served = running.serve(&mut calls).await;
         match served.map_err(|e| format!("cannot serve: {e}"))? {
-            Served::Stopped => return Ok(()),
-            Served::Drained => {
+            Ended::Stopped => return Ok(()),
+            Ended::Drained => {
                 let why = running.hand_over(|handed| upgrade.replace(handed));
                 warn!("no upgrade, going on: {why}");
                 tell_reloaded();

@@ -54,7 +54,13 @@ impl Signals {
 
     /// Passes on what comes: the first Ctrl-C as SIGINT to the command, the next as a cancel.
     /// Returns when a third one says that even the answer is not wanted.
-    pub(super) async fn pass_on(&mut self, control: &UnboundedSender<Control>, asked: &AskedSoFar) {
+    /// A `durable` run is left alone when the terminal goes.
+    pub(super) async fn pass_on(
+        &mut self,
+        control: &UnboundedSender<Control>,
+        asked: &AskedSoFar,
+        durable: bool,
+    ) {
         let mut interrupts = 0;
         loop {
             let order = tokio::select! {
@@ -73,7 +79,7 @@ impl Signals {
                 }
                 () = next(&mut self.hangup) => {
                     asked.set(Asked::Terminate);
-                    Control::Cancel
+                    if durable { Control::Detach } else { Control::Cancel }
                 }
                 () = next(&mut self.suspend) => Control::Pause,
             };

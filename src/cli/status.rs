@@ -203,6 +203,11 @@ pub fn of_error(error: &Error, asked: Asked) -> Answer {
             let line = format!("not started: {text} ({}; {})", code.name(), code.advice());
             Answer { code: Some(*code), ..Answer::new(Status::NotStarted, line) }
         }
+        Error::NoAnswer(_) => Answer::new(Status::Unknown, error.to_string()),
+        Error::Detached { run } => {
+            let line = format!("run {run} goes on; see it with: rexec attach ADDR {run}");
+            Answer::new(Status::Unknown, line)
+        }
         Error::Conflict { text } => {
             let line = format!("{text} ({}; {})", Code::Conflict.name(), Code::Conflict.advice());
             Answer { code: Some(Code::Conflict), ..Answer::new(Status::Conflict, line) }

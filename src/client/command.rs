@@ -31,6 +31,7 @@ pub struct Command {
     deadline: Option<Duration>,
     grace: Option<Duration>,
     id: Option<String>,
+    durable: bool,
 }
 
 /// Values of the environment may be secrets: only names are shown.
@@ -58,6 +59,7 @@ impl Command {
             deadline: None,
             grace: None,
             id: None,
+            durable: false,
         }
     }
 
@@ -125,6 +127,13 @@ impl Command {
         self
     }
 
+    /// The run outlives the server, and its record is kept there on disk.
+    #[must_use]
+    pub fn durable(mut self, durable: bool) -> Self {
+        self.durable = durable;
+        self
+    }
+
     /// The run's id, instead of a random one. While the server remembers it (a minute past its end, at
     /// least) the same id never runs twice.
     #[must_use]
@@ -134,7 +143,11 @@ impl Command {
     }
 
     /// The request, with or without a standard input to follow.
-    pub(super) fn request(&self, stdin: bool) -> Result<(RunRequest, Bytes), UsageError> {
+    pub(super) fn request(
+        &self,
+        stdin: bool,
+        keep: bool,
+    ) -> Result<(RunRequest, Bytes), UsageError> {
         let mut body = Vec::new();
         for word in &self.words {
             push(&mut body, "a word of the command", word)?;
@@ -159,21 +172,25 @@ impl Command {
             wait_eof: self.wait_eof,
             deadline_ms: self.deadline.map(millis),
             grace_ms: self.grace.map(millis),
+            durable: self.durable || keep,
+            keep,
             first_sent_ms_ago: 0,
             was_started: false,
             after: 0,
-            must: self.must(),
+            must: self.must(keep),
         };
         Ok((header, body.into()))
     }
 
     /// Everything that a server may not pass over.
-    fn must(&self) -> Vec<String> {
+    fn must(&self, keep: bool) -> Vec<String> {
         let fields = [
             ("merge", self.merge),
             ("wait_eof", self.wait_eof),
             ("deadline_ms", self.deadline.is_some()),
             ("grace_ms", self.grace.is_some()),
+            ("durable", self.durable || keep),
+            ("keep", keep),
         ];
         fields.into_iter().filter(|(_, set)| *set).map(|(name, _)| name.into()).collect()
     }

@@ -18,6 +18,8 @@ pub enum Control {
     Signal(String),
     /// Stop it and everything that it started.
     Cancel,
+    /// Leave it: a durable run goes on.
+    Detach,
     /// This process is about to be suspended by its terminal.
     Pause,
 }

@@ -12,13 +12,13 @@ use super::control::{Control, Input, RunIo};
 use super::error::Error;
 use super::leg::{Shared, until};
 use super::sink::Sink;
-use super::state::{Leg, State};
+use super::state::{Leave, Leg, State};
 use super::stdin::StdinSender;
 use crate::conn::HEARTBEAT;
 use crate::identity::Key;
 use crate::proto::code::Code;
 use crate::proto::frame::{self, FrameError};
-use crate::proto::header::{ClientHeader, RunRequest};
+use crate::proto::header::{Attach, ClientHeader, RunRequest, ShowFrom};
 use crate::proto::verdict::Verdict;
 use crate::sys::clock::boottime;
 
@@ -33,8 +33,7 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(180);
 pub(super) struct Driver<'a> {
     target: &'a Target,
     reconnect_timeout: Duration,
-    header: RunRequest,
-    body: Bytes,
+    wanted: Wanted,
     /// Time since boot when the request was first sent: it may be sent again after the machine has slept.
     first_sent: Option<Duration>,
     /// The keys to prove; once the request was sent, the one under which it was: under another identity
@@ -43,6 +42,14 @@ pub(super) struct Driver<'a> {
     state: State,
     input: Option<Input>,
     control: mpsc::UnboundedReceiver<Control>,
+}
+
+/// What is asked of the server.
+pub(super) enum Wanted {
+    /// To start a run, or to go on with it; its body.
+    Run(RunRequest, Bytes),
+    /// To look at one.
+    Look(Attach),
 }
 
 /// Since when the server is out of reach, and how long to wait before the next try.
@@ -55,24 +62,20 @@ impl<'a> Driver<'a> {
     pub(super) fn new(
         target: &'a Target,
         reconnect_timeout: Duration,
-        (header, body): (RunRequest, Bytes),
+        wanted: Wanted,
+        leave: Leave,
         io: RunIo,
     ) -> Self {
-        let stdin = StdinSender::new(header.stdin);
-        let state = State::new(header.id.clone(), Sink::new(io.output), stdin);
+        let (id, stdin, late) = match &wanted {
+            Wanted::Run(header, _) => (header.id.clone(), header.stdin, false),
+            Wanted::Look(attach) => (attach.run.clone(), false, attach.from != ShowFrom::Start),
+        };
+        let mut state = State::new(id, Sink::new(io.output, late), StdinSender::new(stdin));
+        (state.leave, state.joins_late) = (leave, late);
+        state.looks = matches!(wanted, Wanted::Look(_));
         let (input, control) = (io.stdin, io.control);
         let keys = target.keys.clone();
-        Self {
-            target,
-            reconnect_timeout,
-            header,
-            body,
-            first_sent: None,
-            keys,
-            state,
-            input,
-            control,
-        }
+        Self { target, reconnect_timeout, wanted, first_sent: None, keys, state, input, control }
     }
 
     /// Runs to the end. The connection that is left in `connection` can be used again.
@@ -192,17 +195,32 @@ impl<'a> Driver<'a> {
         let ago = self.first_sent.map_or(0, |at| {
             u64::try_from(boottime().saturating_sub(at).as_millis()).unwrap_or(u64::MAX).max(1)
         });
-        let mut frame = Vec::with_capacity(self.body.len() + 512);
+        let mut frame = Vec::new();
         self.state.closing = self.state.is_given_up();
         if self.state.closing {
-            let close = ClientHeader::Close { id: self.header.id.clone(), first_sent_ms_ago: ago };
+            let close = ClientHeader::Close { id: self.state.id.clone(), first_sent_ms_ago: ago };
             frame::encode(&close, b"", &mut frame)?;
             return Ok(frame);
         }
-        self.header.first_sent_ms_ago = ago;
-        self.header.was_started = self.state.was_started;
-        self.header.after = self.state.received;
-        frame::encode(&ClientHeader::Run(Box::new(self.header.clone())), &self.body, &mut frame)?;
+        match &mut self.wanted {
+            Wanted::Run(header, body) => {
+                header.first_sent_ms_ago = ago;
+                header.was_started = self.state.was_started;
+                header.after = self.state.received;
+                let run = ClientHeader::Run(Box::new(header.clone()));
+                frame::encode(&run, body, &mut frame)?;
+            }
+            Wanted::Look(attach) => {
+                if self.state.was_started {
+                    attach.run.clone_from(&self.state.id);
+                }
+                if self.state.received > 0 && attach.from == ShowFrom::End {
+                    attach.from = ShowFrom::Start;
+                }
+                attach.after = self.state.received;
+                frame::encode(&ClientHeader::Attach(attach.clone()), b"", &mut frame)?;
+            }
+        }
         Ok(frame)
     }
 
@@ -210,9 +228,9 @@ impl<'a> Driver<'a> {
         let outage =
             outage.get_or_insert_with(|| Outage { since: Instant::now(), pause: FIRST_PAUSE });
         if outage.since.elapsed() + outage.pause > self.reconnect_timeout {
-            return Err(Error::lost_link(&self.header.id, &why, self.reconnect_timeout));
+            return Err(Error::lost_link(&self.state.id, &why, self.reconnect_timeout));
         }
-        tracing::info!(run = %self.header.id, "reconnecting: {why}");
+        tracing::info!(run = %self.state.id, "reconnecting: {why}");
         let until_then = Instant::now() + outage.pause;
         outage.pause = (outage.pause * 2).min(LONGEST_PAUSE);
         loop {
@@ -240,6 +258,6 @@ impl<'a> Driver<'a> {
     }
 
     fn unknown(&self, why: &str) -> Error {
-        Error::Unknown { run: self.header.id.clone(), text: why.into(), code: None }
+        Error::Unknown { run: self.state.id.clone(), text: why.into(), code: None }
     }
 }

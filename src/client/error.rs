@@ -60,6 +60,9 @@ pub enum OutputError {
     /// The standard input cannot be read here, so the command would have seen a false end.
     #[error("cannot read stdin: {0}")]
     Input(std::io::Error),
+    /// The run was started by another client, with another standard input.
+    #[error("the run has another standard input than this one")]
+    OtherInput,
     /// The caller cancelled before everything was written, and the run had ended by itself.
     #[error("the rest of the output was given up")]
     GivenUp,
@@ -112,6 +115,15 @@ pub enum Error {
         text: String,
         /// The server's code, if it was the server who could not say.
         code: Option<Code>,
+    },
+    /// The server gave no answer to a question about a run, or about runs.
+    #[error("no answer: {0}")]
+    NoAnswer(String),
+    /// This client has left the run, which goes on.
+    #[error("run {run} goes on without this client")]
+    Detached {
+        /// The run's id.
+        run: String,
     },
     /// The output here is not what the command wrote.
     #[error("{error}")]

@@ -161,6 +161,9 @@ impl<'a> Shared<'a> {
                 Ok(true) => self.wake(),
                 Ok(false) => {
                     self.wake();
+                    if let Some(leg) = self.lock().input_refused() {
+                        return leg;
+                    }
                     return std::future::pending().await;
                 }
                 Err(e) => return Leg::Broken(e.to_string()),

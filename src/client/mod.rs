@@ -6,6 +6,7 @@ mod control;
 mod driver;
 mod error;
 mod leg;
+mod manage;
 mod sink;
 mod state;
 mod stdin;
@@ -20,6 +21,7 @@ pub use command::Command;
 pub use connection::{LONGEST_CONNECT, Target};
 pub use control::{CANCEL_WAIT, Control, Input, RunIo};
 pub use error::{Error, OutputError, UsageError};
+pub use manage::Runs;
 pub use sink::{INLINE_LIMIT, Output};
 
 use crate::conn::HEARTBEAT;
@@ -29,7 +31,8 @@ use crate::proto::verdict::Verdict;
 use crate::sys::fs::{FsError, StateDir, open_state_dir};
 use crate::transport::{Endpoint, EndpointError, HostTrust};
 use connection::Connection;
-use driver::Driver;
+use driver::{Driver, Wanted};
+use state::Leave;
 
 /// How long reaching a server may take, unless the caller says otherwise.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -120,19 +123,32 @@ impl Client {
     ///
     /// # Errors
     /// An [`Error`] says what is known of the run, and whether it is safe to run it again.
-    pub async fn run(&mut self, command: &Command, mut io: RunIo) -> Result<Verdict, Error> {
-        let request = command.request(io.stdin.is_some())?;
-        self.last_run = Some(request.0.id.clone());
-        if request.0.stdin {
+    pub async fn run(&mut self, command: &Command, io: RunIo) -> Result<Verdict, Error> {
+        self.ask_to_run(command, io, Leave::Stay).await
+    }
+
+    async fn ask_to_run(
+        &mut self,
+        command: &Command,
+        mut io: RunIo,
+        leave: Leave,
+    ) -> Result<Verdict, Error> {
+        let (header, body) = command.request(io.stdin.is_some(), leave != Leave::Stay)?;
+        self.last_run = Some(header.id.clone());
+        if header.stdin {
             // A script that nobody gives is an empty one: its shell waits for the end of its input.
             io.stdin.get_or_insert_with(|| Box::new(tokio::io::empty()));
         }
+        self.drive(Wanted::Run(header, body), leave, io).await
+    }
+
+    async fn drive(&mut self, wanted: Wanted, leave: Leave, io: RunIo) -> Result<Verdict, Error> {
         if let Some(connection) = &mut self.connection
             && !connection.is_alive().await
         {
             self.connection = None;
         }
-        let driver = Driver::new(&self.target, self.reconnect_timeout, request, io);
+        let driver = Driver::new(&self.target, self.reconnect_timeout, wanted, leave, io);
         let mut connection = self.connection.take();
         let end = driver.run(&mut connection).await;
         // After an error nobody knows what may still come on the connection.

@@ -63,6 +63,10 @@ enum Job {
 struct Worker {
     output: Box<dyn Output>,
     streams: Vec<(Stream, Running)>,
+    /// The record was not asked for from its start: digests that cover what is missing cannot be checked.
+    joined_late: bool,
+    /// Where each stream stands then.
+    places: Vec<(Stream, u64)>,
 }
 
 /// What the thread tells.
@@ -85,7 +89,8 @@ pub(super) struct Sink {
 }
 
 impl Sink {
-    pub(super) fn new(output: Box<dyn Output>) -> Self {
+    /// Of a record that is asked for from its start, or not.
+    pub(super) fn new(output: Box<dyn Output>, joined_late: bool) -> Self {
         let progress = Progress {
             written: AtomicU64::new(0),
             cost_written: AtomicU64::new(0),
@@ -94,7 +99,7 @@ impl Sink {
             failure: Mutex::new(None),
             called: Notify::new(),
         };
-        let worker = Worker { output, streams: Vec::new() };
+        let worker = Worker { output, streams: Vec::new(), joined_late, places: Vec::new() };
         Self { worker: Arc::new(Mutex::new(worker)), progress: Arc::new(progress), thread: None }
     }
 
@@ -283,7 +288,23 @@ impl Worker {
         &mut self.streams[at].1
     }
 
+    /// Whether a piece follows the one before it.
+    fn follows(&mut self, header: &OutputHeader, len: usize) -> bool {
+        let after = header.offset.saturating_add(len as u64);
+        match self.places.iter_mut().find(|(stream, _)| *stream == header.stream) {
+            Some((_, place)) => std::mem::replace(place, after) == header.offset,
+            None => {
+                self.places.push((header.stream, after));
+                true
+            }
+        }
+    }
+
     fn check(&mut self, header: &OutputHeader, body: &[u8]) -> Result<(), OutputError> {
+        if self.joined_late {
+            let follows = self.follows(header, body.len());
+            return if follows { Ok(()) } else { Err(OutputError::Altered(header.stream)) };
+        }
         let running = self.running(header.stream);
         let follows = running.offset() == header.offset;
         running.update(body);
@@ -301,6 +322,11 @@ impl Worker {
         end: Option<StreamEnd>,
         stopped: bool,
     ) -> Result<(), OutputError> {
+        if self.joined_late {
+            let place = self.places.iter().find(|(s, _)| *s == stream).map(|(_, place)| *place);
+            let whole = place.is_none() || place == end.map(|end| end.size);
+            return if whole { Ok(()) } else { Err(OutputError::Altered(stream)) };
+        }
         let running = self.running(stream);
         match end {
             None if running.offset() == 0 => Ok(()),

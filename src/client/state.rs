@@ -53,6 +53,14 @@ pub(super) struct State {
     pub(super) doubted: Option<Error>,
     /// What was asked on this connection was `close`.
     pub(super) closing: bool,
+    /// The record is not asked for from its start.
+    pub(super) joins_late: bool,
+    /// All that there is, of a record that is not followed.
+    so_far: Option<(String, u64)>,
+    /// This client only looks: its run is not its own.
+    pub(super) looks: bool,
+    /// The caller wants to leave the run: when its input is sent, or at once.
+    pub(super) leave: Leave,
     /// Frames were passed over because the run had been given up.
     given_up: bool,
     /// Frames to be written.
@@ -65,6 +73,19 @@ pub(super) struct State {
     /// What was written had cost so much when it was last confirmed.
     acked_cost: u64,
     verdict: Option<Box<Verdict>>,
+}
+
+/// Whether the caller wants the run to go on without it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leave {
+    /// Not now.
+    Stay,
+    /// Once all of the standard input was sent.
+    WhenSent,
+    /// At once.
+    Now,
+    /// It was said on this connection.
+    Said,
 }
 
 impl Leg {
@@ -88,6 +109,10 @@ impl State {
             pending: Vec::new(),
             doubted: None,
             closing: false,
+            joins_late: false,
+            so_far: None,
+            looks: false,
+            leave: Leave::Stay,
             given_up: false,
             queue: Vec::new(),
             queued_signals: Vec::new(),
@@ -100,6 +125,10 @@ impl State {
 
     /// Does what the caller asks, or keeps it until there is a run to ask it of.
     pub(super) fn control(&mut self, control: Control) -> Result<(), FrameError> {
+        if control == Control::Detach {
+            self.leave = Leave::Now;
+            return self.leave_if_due();
+        }
         if control == Control::Cancel {
             self.cancelled.get_or_insert_with(|| Instant::now() + CANCEL_WAIT);
         }
@@ -110,8 +139,23 @@ impl State {
         Ok(())
     }
 
+    /// Says `detach`, if that is wanted and can be said.
+    pub(super) fn leave_if_due(&mut self) -> Result<(), FrameError> {
+        let due = match self.leave {
+            Leave::Now => self.started,
+            Leave::WhenSent => self.started && self.stdin.is_sent(),
+            Leave::Stay | Leave::Said => false,
+        };
+        if due {
+            self.leave = Leave::Said;
+            self.send(&ClientHeader::Detach)?;
+        }
+        Ok(())
+    }
+
     fn ask(&mut self, control: Control) -> Result<(), FrameError> {
-        self.send(&frame_of(&control))?;
+        let run = self.looks.then(|| self.id.clone());
+        self.send(&frame_of(&control, run))?;
         if matches!(control, Control::Signal(_)) {
             self.queued_signals.push(control);
         }
@@ -159,6 +203,9 @@ impl State {
     /// is not: it would come twice.
     pub(super) fn start_leg(&mut self) {
         self.queue.clear();
+        if self.leave == Leave::Said {
+            self.leave = Leave::Now;
+        }
         self.pending.splice(..0, self.queued_signals.drain(..));
         (self.ack, self.acked, self.acked_cost) = (None, 0, 0);
     }
@@ -169,8 +216,11 @@ impl State {
 
     /// Sends bytes of the standard input; none: its end.
     pub(super) fn send_input(&mut self, bytes: Bytes) -> Result<(), FrameError> {
-        self.queue.extend(self.stdin.take(bytes)?);
-        Ok(())
+        match self.stdin.take(bytes) {
+            Some(frames) => self.queue.extend(frames?),
+            None => self.cancelled_input(),
+        }
+        self.leave_if_due()
     }
 
     /// Everything that is to be written now.
@@ -182,8 +232,25 @@ impl State {
         Ok(std::mem::take(&mut self.queue))
     }
 
+    /// The input is not the one that the run was started with: this client has no part in it.
+    fn cancelled_input(&mut self) {
+        self.failure.get_or_insert(OutputError::OtherInput);
+    }
+
+    /// The end of a client whose input is not the run's.
+    pub(super) fn input_refused(&mut self) -> Option<Leg> {
+        let is_other = matches!(self.failure, Some(OutputError::OtherInput));
+        let text = format!("run {} was started with another standard input", self.id);
+        is_other.then(|| Leg::done(Err(Error::Conflict { text })))
+    }
+
     pub(super) fn cancel_for(&mut self, failure: OutputError) -> Result<(), FrameError> {
         if self.failure.is_some() {
+            return Ok(());
+        }
+        if self.looks {
+            // What is wrong here is no reason to stop a run of which this client has no part.
+            self.failure = Some(failure);
             return Ok(());
         }
         self.failure = Some(failure);
@@ -211,10 +278,13 @@ impl State {
                 None
             }
             ServerHeader::Verdict(verdict) => self.take_verdict(verdict)?,
+            ServerHeader::Detached { run } => Some(Leg::done(Err(Error::Detached { run }))),
+            ServerHeader::SoFar { run, seq } => {
+                self.so_far = Some((run, seq));
+                self.finished()
+            }
             ServerHeader::Gap { from, to } => {
-                // A place that no header may hold is none.
-                self.received = self.received.max(to.min(INTEGER_LIMIT));
-                self.passed_over(OutputError::Gap { from, to })?;
+                self.take_gap(from, to)?;
                 None
             }
             ServerHeader::Grant(grant) => {
@@ -239,11 +309,20 @@ impl State {
                 Some(Leg::Broken(format!("{}: {text}", code.name())))
             }
             ServerHeader::Welcome(_)
+            | ServerHeader::Done { .. }
+            | ServerHeader::Runs { .. }
             | ServerHeader::AlreadyEnded { .. }
             | ServerHeader::Heartbeat
             | ServerHeader::Unknown => None,
         };
         Ok(leg)
+    }
+
+    /// Frames that do not come. Who joins late has asked for that.
+    fn take_gap(&mut self, from: u64, to: u64) -> Result<(), FrameError> {
+        // A place that no header may hold is none.
+        self.received = self.received.max(to.min(INTEGER_LIMIT));
+        if self.joins_late { Ok(()) } else { self.passed_over(OutputError::Gap { from, to }) }
     }
 
     /// Grows with all that a connection brings.
@@ -252,6 +331,9 @@ impl State {
     }
 
     fn take_started(&mut self, started: &Started) -> Result<Option<Leg>, FrameError> {
+        if self.looks && !self.was_started {
+            self.id.clone_from(&started.run);
+        }
         if started.run != self.id {
             return Ok(Some(Leg::Broken("the server answered for another run".into())));
         }
@@ -260,6 +342,9 @@ impl State {
             let text = format!("the server uses another digest than {HASH_NAME}");
             return Ok(Some(Leg::done(Err(self.unknown(text, Code::Unsupported)))));
         }
+        if self.looks {
+            return self.go_on();
+        }
         match self.stdin.resume(started) {
             Some(frames) => self.queue.extend(frames?),
             None => {
@@ -267,9 +352,14 @@ impl State {
                 return Ok(Some(Leg::done(Err(self.unknown(text, Code::Corrupt)))));
             }
         }
+        self.go_on()
+    }
+
+    fn go_on(&mut self) -> Result<Option<Leg>, FrameError> {
         for control in std::mem::take(&mut self.pending) {
             self.ask(control)?;
         }
+        self.leave_if_due()?;
         // The confirmations of an earlier connection may be lost, and the server waits for them once
         // its window is full.
         self.sink_moved()?;
@@ -341,6 +431,15 @@ impl State {
 
     /// The end, once the verdict is here and everything before it was written.
     pub(super) fn finished(&mut self) -> Option<Leg> {
+        if let Some((run, seq)) = &self.so_far
+            && (self.failure.is_some() || self.sink.written() >= *seq)
+        {
+            let run = run.clone();
+            return Some(Leg::done(Err(match self.failure.take() {
+                Some(error) => Error::Output { error, verdict: None },
+                None => Error::Detached { run },
+            })));
+        }
         let seq = self.verdict.as_ref()?.seq;
         if self.failure.is_none() && self.sink.written() < seq {
             return None;
@@ -375,10 +474,11 @@ fn is_of_record(header: &ServerHeader) -> bool {
     )
 }
 
-fn frame_of(control: &Control) -> ClientHeader {
+fn frame_of(control: &Control, run: Option<String>) -> ClientHeader {
     match control {
-        Control::Signal(signal) => ClientHeader::Signal { signal: signal.clone() },
-        Control::Cancel => ClientHeader::Cancel,
+        Control::Signal(signal) => ClientHeader::Signal { signal: signal.clone(), run },
+        Control::Cancel => ClientHeader::Cancel { run },
+        Control::Detach => ClientHeader::Detach,
         Control::Pause => ClientHeader::Pause,
     }
 }

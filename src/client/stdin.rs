@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::proto::digest::Running;
+use crate::proto::digest::{Digest, Running};
 use crate::proto::frame::FrameError;
 use crate::proto::header::{ClientHeader, Grant, Started, StdinPiece};
 
@@ -30,6 +30,8 @@ pub(super) struct StdinSender {
     ended: bool,
     /// The command takes no more.
     closed: bool,
+    /// Another client has sent so much to the run, with this digest: as much of the input is passed over.
+    known: Option<(u64, Digest)>,
 }
 
 impl StdinSender {
@@ -43,6 +45,7 @@ impl StdinSender {
             confirmed: 0,
             ended: !wanted,
             closed: !wanted,
+            known: None,
         }
     }
 
@@ -51,13 +54,25 @@ impl StdinSender {
         if self.kept_size >= KEPT_LIMIT {
             return None;
         }
-        let credit = self.granted.saturating_sub(self.read.offset());
+        let to = self.known.map_or(self.granted, |(offset, _)| offset);
+        let credit = to.saturating_sub(self.read.offset());
         let credit = usize::try_from(credit).unwrap_or(usize::MAX).min(PIECE);
         (credit > 0 && !self.ended && !self.closed).then_some(credit)
     }
 
-    /// The frame of bytes that were just read; no bytes: the end.
-    pub(super) fn take(&mut self, bytes: Bytes) -> Result<Vec<u8>, FrameError> {
+    /// The frame of bytes that were just read; no bytes: the end. None if they are not what another client
+    /// has sent.
+    pub(super) fn take(&mut self, bytes: Bytes) -> Option<Result<Vec<u8>, FrameError>> {
+        let Some((offset, hash)) = self.known else { return Some(self.take_new(bytes)) };
+        self.read.update(&bytes);
+        if self.read.offset() == offset && self.read.digest() == hash {
+            (self.known, self.confirmed) = (None, offset);
+            return Some(Ok(Vec::new()));
+        }
+        (!bytes.is_empty() && self.read.offset() < offset).then_some(Ok(Vec::new()))
+    }
+
+    fn take_new(&mut self, bytes: Bytes) -> Result<Vec<u8>, FrameError> {
         let offset = self.read.offset();
         self.read.update(&bytes);
         self.ended |= bytes.is_empty();
@@ -88,6 +103,19 @@ impl StdinSender {
         if self.closed {
             return Some(Ok(Vec::new()));
         }
+        if self.read.offset() == 0 && !self.ended && started.stdin_offset > 0 {
+            if started.stdin_grant <= started.stdin_offset {
+                self.close();
+            } else {
+                self.known = Some((started.stdin_offset, started.stdin_hash));
+            }
+            return Some(Ok(Vec::new()));
+        }
+        if self.known.is_some() {
+            // Nothing was sent yet; how much another client has sent is said anew.
+            self.known = Some((started.stdin_offset, started.stdin_hash));
+            return (self.read.offset() <= started.stdin_offset).then_some(Ok(Vec::new()));
+        }
         let first = self.kept.front().map_or(self.read.offset(), |(piece, _)| piece.offset);
         let boundary = started.stdin_offset == self.read.offset()
             || self.kept.iter().any(|(piece, _)| piece.offset == started.stdin_offset);
@@ -96,6 +124,11 @@ impl StdinSender {
         }
         self.forget(started.stdin_offset);
         Some(self.again())
+    }
+
+    /// Whether the server needs nothing more of it: all of it was sent, or none is wanted.
+    pub(super) fn is_sent(&self) -> bool {
+        self.ended || self.closed
     }
 
     /// How much the server is known to have.

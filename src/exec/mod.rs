@@ -22,7 +22,7 @@ pub mod wait;
 
 pub use crate::sys::process::Usage;
 pub use not_started::{NotStarted, SpawnError};
-pub use pump::{Event, Pump, Stream, StreamEnd};
+pub use pump::{Event, Pump, Stream, StreamEnd, pipes_released};
 pub use scan::{Containment, Scanner};
 pub use signal::Signal;
 pub use spawn::{Spawned, spawn};

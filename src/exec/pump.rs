@@ -11,12 +11,14 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::net::unix::pipe::Receiver;
+use tokio::sync::Notify;
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep_until};
 
@@ -335,10 +337,45 @@ impl Pump {
     }
 }
 
+/// Pipes that are read into nothing now.
+static HELD: AtomicUsize = AtomicUsize::new(0);
+static RELEASED: Notify = Notify::const_new();
+
+/// Waits until nobody holds a pipe of a run that has ended: to leave earlier would be SIGPIPE to those
+/// who do.
+pub async fn pipes_released() {
+    loop {
+        let released = RELEASED.notified();
+        if HELD.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        released.await;
+    }
+}
+
+/// One in [`HELD`].
+struct Held;
+
+impl Held {
+    fn new() -> Self {
+        HELD.fetch_add(1, Ordering::AcqRel);
+        Self
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        HELD.fetch_sub(1, Ordering::AcqRel);
+        RELEASED.notify_waiters();
+    }
+}
+
 /// Reads a held pipe into nothing until end of file, so that its writers neither block nor die of
 /// SIGPIPE.
 fn sink_until_eof(pipe: Receiver) {
+    let held = Held::new();
     tokio::spawn(async move {
+        let _held = held;
         while pipe.readable().await.is_ok() {
             // On the worker's stack, for the time of one call: a waiting sink has no buffer.
             match pipe.try_read(&mut [0; SINK_PIECE]) {

@@ -106,6 +106,14 @@ codes! {
     BeforeMemory = "before_memory", "look at what the command did before you run it again";
     /// The id was given up before and stays buried.
     Buried = "buried", "choose another id";
+    /// The process that kept the durable run was ended; what the run had started was stopped.
+    SupervisorLost = "supervisor_lost", "look at what the command did before you run it again";
+    /// More than one run's id has the part that was given.
+    Ambiguous = "ambiguous", "give more of the id";
+    /// The run goes on, so its record cannot be deleted.
+    StillRunning = "still_running", "stop it first: rexec stop ADDR RUN";
+    /// The run is not durable: its output is for its own client only.
+    NotDurable = "not_durable", "start it with -d, --durable or --id";
     /// There is no such run under this identity.
     NoSuchRun = "no_such_run", "check the id";
 }

@@ -26,15 +26,35 @@ pub enum ClientHeader {
         /// The last frame that was written.
         seq: u64,
     },
-    /// Send a signal to the run's process group.
+    /// Send a signal to the process group of a run.
     Signal {
         /// Its name without `SIG`, as `kill -l` prints it.
         signal: String,
+        /// The run, or a unique part of its id; none: the one that this connection owns.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        run: Option<String>,
     },
-    /// Stop the run's whole process tree.
-    Cancel,
-    /// This client leaves; a durable run goes on.
+    /// Stop the whole process tree of a run.
+    Cancel {
+        /// The run, or a unique part of its id; none: the one that this connection owns.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        run: Option<String>,
+    },
+    /// This client leaves its run; a durable one goes on.
     Detach,
+    /// Look at a durable run without owning it.
+    Attach(Attach),
+    /// Which runs there are.
+    List {
+        /// At most so many, the newest.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limit: Option<u64>,
+    },
+    /// Delete the record of a durable run that has ended. Its id stays taken.
+    Remove {
+        /// The run, or a unique part of its id.
+        run: String,
+    },
     /// This client is about to be suspended by its terminal: silence is no death until its next frame.
     Pause,
     /// Give a run up: the answer is `never_started`, which buries the id, or the run's final answer.
@@ -85,6 +105,30 @@ pub enum ServerHeader {
     NeverStarted {
         /// The run.
         run: String,
+    },
+    /// The answer to `detach`: the run goes on without this connection.
+    Detached {
+        /// The run.
+        run: String,
+    },
+    /// What was asked of a run by its name was done.
+    Done {
+        /// The run.
+        run: String,
+    },
+    /// All that there is of a record that was not to be followed.
+    SoFar {
+        /// The run.
+        run: String,
+        /// Place of the last frame.
+        seq: u64,
+    },
+    /// The answer to `list`: a JSON array of [`super::listing::RunInfo`] in the body.
+    Runs {
+        /// Whether another such frame follows.
+        more: bool,
+        /// How many runs there are, told of or not.
+        total: u64,
     },
     /// Frames that are no longer kept.
     Gap {
@@ -201,6 +245,12 @@ pub struct RunRequest {
     /// How long the run waits for a client that vanished, milliseconds; 0 stops it at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grace_ms: Option<u64>,
+    /// The run outlives this server and its record is kept on disk.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub durable: bool,
+    /// The run needs no client, as if `detach` had been said at its start; only with `durable`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keep: bool,
     /// How long ago the client first sent this id, milliseconds by its own clock; 0 the first time.
     #[serde(default)]
     pub first_sent_ms_ago: u64,
@@ -218,7 +268,7 @@ pub struct RunRequest {
 
 impl RunRequest {
     /// Fields that may stand in `must`.
-    pub const KNOWN: [&'static str; 14] = [
+    pub const KNOWN: [&'static str; 16] = [
         "id",
         "form",
         "words",
@@ -229,11 +279,46 @@ impl RunRequest {
         "wait_eof",
         "deadline_ms",
         "grace_ms",
+        "durable",
+        "keep",
         "first_sent_ms_ago",
         "was_started",
         "after",
         "must",
     ];
+}
+
+/// A request to look at a durable run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Attach {
+    /// The run, or a unique part of its id.
+    pub run: String,
+    /// The last frame of the record that the client has; 0 for none.
+    #[serde(default)]
+    pub after: u64,
+    /// From where to show the record.
+    #[serde(default)]
+    pub from: ShowFrom,
+    /// Whether to wait for what is still to come.
+    #[serde(default = "yes")]
+    pub follow: bool,
+}
+
+/// From where a record is shown.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ShowFrom {
+    /// From frame `after` + 1.
+    #[default]
+    Start,
+    /// From what is made after the request; a `gap` tells what is left out.
+    End,
+    /// Only the verdict; a `gap` tells what is left out.
+    Verdict,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// A piece of standard input, or its end (no body).

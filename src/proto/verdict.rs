@@ -24,6 +24,9 @@ pub struct Verdict {
     /// Both streams in one; only with `merge`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub both: Option<StreamEnd>,
+    /// Standard input that came; only of a durable run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdin: Option<Received>,
     /// When the run was started, RFC 3339 in UTC by the server's clock.
     pub started: String,
     /// From start to the end of the main process, milliseconds, by a clock that does not jump.
@@ -93,6 +96,15 @@ pub struct StreamEnd {
     pub hash: Digest,
     /// Why it ends there.
     pub end: StreamEndKind,
+}
+
+/// What came of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Received {
+    /// Bytes.
+    pub size: u64,
+    /// Their digest.
+    pub hash: Digest,
 }
 
 /// Why a stream ends where it does.

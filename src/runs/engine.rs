@@ -27,6 +27,8 @@ const FIRST_PIECE: usize = 16 * 1024;
 const _: () = assert!(PIECE <= BODY_LIMIT);
 /// After a stop by or for want of the client the pipes are read for so long at most, room or not.
 const CUT_AFTER: Duration = Duration::from_millis(250);
+/// A full disk is looked at again after so long.
+const DISK_PAUSE: Duration = Duration::from_secs(1);
 
 /// What an engine goes by.
 #[derive(Debug, Clone)]
@@ -142,18 +144,19 @@ impl Engine {
             if course.is_over(&orders) {
                 return;
             }
-            let reading = orders.room > 0 && !course.output_over;
+            let reading = orders.needs.room > 0 && !course.output_over;
             if !reading {
                 pump.pause();
                 course.buffer = BytesMut::new();
             }
-            let timer = course.timer(&orders);
+            let retry = orders.needs.waits.then(|| Instant::now() + DISK_PAUSE);
+            let timer = earliest(course.timer(&orders), retry);
             tokio::select! {
                 end = child.exited(), if course.main == Main::Runs => {
                     course.main_ended(end.ok());
                     course.output_failed(&pump.main_ended());
                 }
-                event = pump.next(orders.room.min(course.reach), &mut course.buffer), if reading => {
+                event = pump.next(orders.needs.room.min(course.reach), &mut course.buffer), if reading => {
                     course.output(event, run);
                 }
                 stopped = ready(&mut stopping), if stopping.is_some() => {
@@ -277,6 +280,7 @@ impl Course {
         if orders.give_up && self.stop == Stop::NotAsked {
             self.cut_at.get_or_insert(now + CUT_AFTER);
         }
+        self.output_over |= orders.needs.over;
         self.output_over |= self.give_up_at(orders).is_some_and(|at| at <= now);
         self.output_over
     }
@@ -320,6 +324,7 @@ impl Course {
             usage: Usage { user_ms: millis(usage.user), system_ms: millis(usage.system) },
             containment: left.containment.into(),
             left_running: left.left_running,
+            stdin: None,
             journal: None,
         }
     }

@@ -3,31 +3,36 @@
 //! The order is the promise: claim the id, journal `accepted`, spawn, journal `running`, answer
 //! `started`; and at the end journal `ended`, then show the verdict.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{
     Notify, OwnedRwLockWriteGuard, OwnedSemaphorePermit, RwLock, Semaphore, TryAcquireError,
 };
 use tokio::time::Instant;
-use tracing::{error, warn};
+use tracing::error;
 
-use super::clock::{self, millis};
+use super::books::Books;
 use super::credit::Budget;
+use super::durable::{Durable, Keeping, There};
 use super::engine::{Engine, Terms};
 use super::id::RunId;
-use super::journal::{Accepted, Event, Journal, Origin};
+use super::journal::JournalError;
 use super::record::encode;
-use super::request::Request;
+use super::request::{Request, Terms as RequestTerms};
 use super::run::{Owner, Phase, Run};
-use super::table::{Burial, Claim, KEEP, Key, Table};
-use crate::exec::{self, BaseEnv, Mark, Scanner, SpawnError};
+use super::table::{Burial, Claim, Held, KEEP, Key, Table};
+use crate::exec::{self, BaseEnv, Scanner, SpawnError};
 use crate::proto::code::Code;
 use crate::proto::header::ServerHeader;
-use crate::proto::verdict::{Anchor, StopBy, Verdict};
+use crate::proto::verdict::{StopBy, Verdict};
 use crate::sys::pause;
+
+/// So long an upgrade waits for a supervisor that is being started to answer: it is found again by
+/// whoever takes over.
+const START_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a server's operator decided about runs.
 #[derive(Debug, Clone)]
@@ -46,26 +51,59 @@ impl Default for Settings {
     }
 }
 
-/// All runs of one server.
+/// All runs of one server, or the one run of a supervisor.
 #[derive(Debug)]
 pub struct Host {
-    settings: Settings,
+    pub(super) settings: Settings,
     base_env: BaseEnv,
-    table: Table<Run>,
-    journal: Journal,
-    origin: Origin,
+    pub(super) table: Table<Kept>,
+    pub(super) books: Books,
     budget: Arc<Budget>,
-    scanner: Scanner,
+    pub(super) scanner: Scanner,
     /// One for each run that may be under way; closed to new runs at shutdown.
     places: Arc<Semaphore>,
-    /// What a reader of the next segment must know of the runs that are under way. Locked before the
-    /// journal, so that a run's first and last line and its place here change together.
-    open: Mutex<HashMap<Key, Accepted>>,
+    /// Runs under way that end with this process.
+    here: AtomicUsize,
     idle: Notify,
     /// Read while a run is being started; written while nothing new may be.
     gate: Arc<RwLock<()>>,
     /// Nothing new may be started while it is there.
     held: Mutex<Option<OwnedRwLockWriteGuard<()>>>,
+    /// Where durable runs are kept; none in a supervisor.
+    pub(super) keeping: Option<Keeping>,
+}
+
+/// A run in the table.
+#[derive(Debug)]
+pub enum Kept {
+    /// It is driven by this process.
+    Here(Arc<Run>),
+    /// Its supervisor drives it, or did.
+    There(Arc<Durable>),
+}
+
+impl Held for Kept {
+    fn passes(&self) -> bool {
+        matches!(self, Self::Here(_))
+    }
+}
+
+/// A request that is served.
+#[derive(Debug)]
+pub enum Served {
+    /// By a run of this process.
+    Here {
+        /// The connection's hold on it.
+        owner: Owner,
+        /// Its main process.
+        pid: u32,
+        /// It was there before.
+        attached: bool,
+    },
+    /// By a supervisor, or by the record that it left.
+    There(There),
+    /// Not yet: the id is free. To be asked again when the host admits new runs.
+    Later,
 }
 
 /// The answer to a request that is not served.
@@ -77,8 +115,13 @@ pub enum Denied {
     NotStarted(Code, String),
     /// It may have been started; nothing more is known.
     Lost(Code),
-    /// Nothing was started and the id is free. Ask again when the host admits new runs.
-    Held,
+}
+
+impl Denied {
+    pub(super) fn no_journal(error: &JournalError) -> Self {
+        error!("refusing a run: {error}");
+        Self::Refused(Code::JournalFailed, "the server cannot write its journal".into())
+    }
 }
 
 /// The answer to `close`.
@@ -88,6 +131,8 @@ pub enum Closed {
     NeverStarted,
     /// It is this run, which is now being stopped.
     Run(Owner),
+    /// It is this durable run, which is now being stopped.
+    There(There),
     /// Nothing more is known.
     Lost(Code),
     /// The id cannot be buried: see the code.
@@ -95,12 +140,14 @@ pub enum Closed {
 }
 
 impl Host {
-    /// The host of a server that has read what the one before it left.
+    /// A host that writes down in `books` what happens, and knows what is in `table`.
     #[must_use]
     pub fn new(
         mut settings: Settings,
-        (journal, origin, table): (Journal, Origin, Table<Run>),
+        books: Books,
+        table: Table<Kept>,
         scanner: Scanner,
+        keeping: Option<Keeping>,
     ) -> Arc<Self> {
         settings.max_runs = settings.max_runs.min(Semaphore::MAX_PERMITS);
         Arc::new(Self {
@@ -109,13 +156,13 @@ impl Host {
             settings,
             base_env: BaseEnv::of_this_process(),
             table,
-            journal,
-            origin,
+            books,
             scanner,
-            open: Mutex::default(),
+            here: AtomicUsize::new(0),
             idle: Notify::new(),
             gate: Arc::default(),
             held: Mutex::default(),
+            keeping,
         })
     }
 
@@ -127,32 +174,59 @@ impl Host {
         self: &Arc<Self>,
         identity: &Arc<str>,
         request: &Request,
-    ) -> Result<(Owner, u32, bool), Denied> {
+    ) -> Result<Served, Denied> {
         let key = Key { identity: Arc::clone(identity), id: request.id.clone() };
         let pass = self.gate.try_read().ok();
         let mut place = None;
         let make = || {
             pass.as_ref().ok_or(Code::ShuttingDown)?;
             place = Some(self.place()?);
-            let (terms, stdin) = (request.terms.clone(), request.has_stdin());
-            Ok(Arc::new(Run::new(key.clone(), terms, stdin, &self.budget)))
+            self.make(&key, request).map(Arc::new)
         };
-        match self.table.claim(&key, request.first_sent_ago, make) {
-            Claim::New(run) => {
-                self.start(&run, request, place).map(|(owner, pid)| (owner, pid, false))
-            }
-            Claim::Existing(run) => {
+        let claim = self.table.claim(&key, request.first_sent_ago, make);
+        match claim {
+            Claim::New(kept) => match (&*kept, place) {
+                (Kept::Here(run), Some(place)) => {
+                    let (owner, pid) = self.start(run, request, place)?;
+                    Ok(Served::Here { owner, pid, attached: false })
+                }
+                (Kept::There(durable), Some(place)) => {
+                    let launched = self.launch(durable, request, place);
+                    let mut launched = std::pin::pin!(launched);
+                    let in_time = tokio::time::timeout(START_PATIENCE, &mut launched).await;
+                    drop(pass);
+                    match in_time {
+                        Ok(launched) => launched.map(Served::There),
+                        Err(_) => launched.await.map(Served::There),
+                    }
+                }
+                // `make` takes a place before it makes anything.
+                (_, None) => Err(Denied::Lost(Code::OutOfResources)),
+            },
+            Claim::Existing(kept) => {
                 drop(pass);
-                attach(&run, request).await
+                match &*kept {
+                    Kept::Here(run) => attach(run, request).await,
+                    Kept::There(durable) => self.go_on(durable, request).await.map(Served::There),
+                }
             }
             Claim::Past(Code::Buried) => {
                 Err(Denied::Refused(Code::Buried, "this id was given up".into()))
             }
             Claim::Past(code) => Err(Denied::Lost(code)),
             Claim::Full(full) => Err(Denied::Refused(Code::TooManyRuns, full.to_string())),
-            Claim::Refused(_) if pass.is_none() => Err(Denied::Held),
+            Claim::Refused(_) if pass.is_none() => Ok(Served::Later),
             Claim::Refused(code) => Err(Denied::Refused(code, self.why_not(code))),
         }
+    }
+
+    fn make(&self, key: &Key, request: &Request) -> Result<Kept, Code> {
+        if let (true, Some(keeping)) = (request.is_durable(), &self.keeping) {
+            return Ok(Kept::There(Arc::new(Durable::new(key, request, keeping))));
+        }
+        let store = self.books.store(&self.budget).ok_or(Code::ShuttingDown)?;
+        let run = Run::new(key.clone(), request, &self.budget, store);
+        Ok(Kept::Here(Arc::new(run)))
     }
 
     fn place(&self) -> Result<OwnedSemaphorePermit, Code> {
@@ -173,7 +247,7 @@ impl Host {
         self: &Arc<Self>,
         run: &Arc<Run>,
         request: &Request,
-        place: Option<OwnedSemaphorePermit>,
+        place: OwnedSemaphorePermit,
     ) -> Result<(Owner, u32), Denied> {
         let started = self.spawn(run, request, place);
         match &started {
@@ -186,8 +260,6 @@ impl Host {
                 self.table.release(&run.key);
                 run.set_phase(Phase::NotStarted { code: *code, text: text.clone() });
             }
-            // Said of a request that has no run.
-            Err(Denied::Held) => {}
         }
         if started.is_err() {
             self.idle.notify_waiters();
@@ -200,32 +272,22 @@ impl Host {
         self: &Arc<Self>,
         run: &Arc<Run>,
         request: &Request,
-        place: Option<OwnedSemaphorePermit>,
+        place: OwnedSemaphorePermit,
     ) -> Result<(Owner, u32), Denied> {
-        let mark = Mark::new().map_err(|e| {
-            Denied::NotStarted(Code::OutOfResources, format!("no random numbers: {e}"))
-        })?;
-        self.accept(&run.key, request, mark)?;
+        let mark = self.books.accept(&run.key, request)?;
         pause::point("accepted");
         let spec = request.spec(self.settings.shell.clone());
         let spawned = match exec::spawn(&spec, &self.base_env, run.key.id.as_str(), mark) {
             Ok(spawned) => spawned,
             Err(SpawnError::NotStarted(e)) => {
-                return Err(self.not_started(&run.key, Code::from(&e), e.to_string()));
+                self.books.not_started(run, Code::from(&e));
+                return Err(Denied::NotStarted(Code::from(&e), e.to_string()));
             }
             Err(SpawnError::Unfollowed(e)) => return Err(self.unfollowed(&run.key, &e)),
         };
         pause::point("spawned");
         let process = spawned.child.process();
-        let pid = process.pid.as_raw_nonzero().get().unsigned_abs();
-        let running = Event::Running {
-            run: run.key.id.to_string(),
-            identity: run.key.identity.to_string(),
-            pid,
-            start_time: process.start_time,
-        };
-        // The run is there, whether or not this line can be written: its mark stands in `accepted`.
-        self.note(&running);
+        self.books.running(run, process);
         pause::point("running");
         let owner = run.take_over();
         let terms = Terms {
@@ -235,62 +297,27 @@ impl Host {
             merge: spec.merge,
         };
         let engine = Engine::new(Arc::clone(run), spawned, terms, self.scanner.clone());
+        self.here.fetch_add(1, Ordering::Relaxed);
         let (host, run) = (Arc::clone(self), Arc::clone(run));
         tokio::spawn(async move {
             let verdict = engine.drive().await;
             host.finish(&run, verdict);
             drop(place);
+            host.here.fetch_sub(1, Ordering::Relaxed);
             host.idle.notify_waiters();
         });
-        Ok((owner, pid))
-    }
-
-    fn accept(&self, key: &Key, request: &Request, mark: Mark) -> Result<(), Denied> {
-        let accepted = Accepted {
-            run: key.id.to_string(),
-            identity: key.identity.to_string(),
-            boottime_ms: millis(clock::boottime()),
-            mark: mark.to_string(),
-            command: request.command(),
-            digest: request.terms.command_digest(),
-        };
-        let mut open = self.open();
-        self.rotate_if_full(&open);
-        self.journal.add(&Event::Accepted(accepted.clone())).map_err(|e| {
-            error!("refusing a run: {e}");
-            Denied::Refused(Code::JournalFailed, "the server cannot write its journal".into())
-        })?;
-        open.insert(key.clone(), accepted);
-        Ok(())
-    }
-
-    /// Writes down a run's last line: it is no longer under way.
-    fn note_last(&self, key: &Key, event: &Event) -> Option<Anchor> {
-        let mut open = self.open();
-        open.remove(key);
-        self.note(event)
-    }
-
-    fn not_started(&self, key: &Key, code: Code, text: String) -> Denied {
-        let (run, identity) = (key.id.to_string(), key.identity.to_string());
-        self.note_last(key, &Event::NotStarted { run, identity, code: code.name().into() });
-        Denied::NotStarted(code, text)
+        Ok((owner, process.pid.as_raw_nonzero().get().unsigned_abs()))
     }
 
     fn unfollowed(&self, key: &Key, why: &std::io::Error) -> Denied {
         error!(run = %key.id, "a run was started, could not be followed, and was killed: {why}");
-        let (run, identity) = (key.id.to_string(), key.identity.to_string());
-        self.note_last(key, &Event::Lost { run, identity, left_running: 0 });
+        self.books.lost(key);
         Denied::Lost(Code::OutOfResources)
     }
 
     fn finish(&self, run: &Arc<Run>, mut verdict: Verdict) {
         pause::point("ended");
-        let event = Event::Ended {
-            identity: run.key.identity.to_string(),
-            verdict: Box::new(verdict.clone()),
-        };
-        verdict.journal = self.note_last(&run.key, &event);
+        verdict.journal = self.books.ended(run, &mut verdict);
         pause::point("journaled");
         match encode(&ServerHeader::Verdict(Box::new(verdict)), b"") {
             Ok(frame) => run.finish(frame),
@@ -303,46 +330,23 @@ impl Host {
     /// oldest of those whose clients are gone is dropped before its time.
     fn trim(&self) {
         let most = self.settings.max_runs;
-        if self.table.live_count() <= most + self.open().len() {
+        if self.table.passing_count() <= most + self.books.open_count() {
             return;
         }
-        let mut abandoned: Vec<_> = self.table.all_live();
+        let mut abandoned = self.runs_here();
         abandoned.retain(|run| run.abandoned_since().is_some());
         abandoned.sort_by_key(|run| run.abandoned_since());
         let surplus = abandoned.len().saturating_sub(most);
         abandoned.iter().take(surplus).for_each(|run| self.table.end(&run.key, Code::Forgotten));
     }
 
-    /// Adds a line about something that has happened already: if it cannot be written, that is
-    /// logged, and the run goes on.
-    fn note(&self, event: &Event) -> Option<Anchor> {
-        self.journal.add(event).inspect_err(|e| error!("{e}")).ok()
-    }
-
-    /// Writes down that nobody knows how a run of an earlier server ended.
-    pub fn note_lost(&self, run: String, identity: String, left_running: u32) {
-        self.note(&Event::Lost { run, identity, left_running });
-    }
-
-    /// `open` stays locked until the line that follows is written, or it would be missing in the carried
-    /// lines of the next segment.
-    fn rotate_if_full(&self, open: &HashMap<Key, Accepted>) {
-        if self.journal.is_full() {
-            let opened = Event::Opened(Origin {
-                boottime_ms: millis(clock::boottime()),
-                ..self.origin.clone()
-            });
-            let carried: Vec<_> = std::iter::once(opened)
-                .chain(open.values().cloned().map(Event::Accepted))
-                .collect();
-            if let Err(e) = self.journal.rotate(&carried) {
-                warn!("the journal goes on in its old segment: {e}");
-            }
-        }
-    }
-
-    fn open(&self) -> MutexGuard<'_, HashMap<Key, Accepted>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Every run of this process.
+    fn runs_here(&self) -> Vec<Arc<Run>> {
+        let here = |kept: &Arc<Kept>| match &**kept {
+            Kept::Here(run) => Some(Arc::clone(run)),
+            Kept::There(_) => None,
+        };
+        self.table.all_live().iter().filter_map(here).collect()
     }
 
     /// Gives an id up for a client that does not know whether it was ever used.
@@ -350,19 +354,15 @@ impl Host {
     pub async fn close(&self, identity: &Arc<str>, id: &RunId, first_sent_ago: Duration) -> Closed {
         let key = Key { identity: Arc::clone(identity), id: id.clone() };
         match self.table.bury(&key, first_sent_ago) {
-            Burial::Existing(run) => match run.known().await {
-                Phase::NotStarted { .. } => Closed::NeverStarted,
-                Phase::Lost { code } => Closed::Lost(code),
-                Phase::Starting | Phase::Running { .. } => {
-                    let owner = run.take_over();
-                    run.stop(StopBy::Client);
-                    Closed::Run(owner)
-                }
+            Burial::Existing(kept) => match &*kept {
+                Kept::Here(run) => close_here(run).await,
+                Kept::There(durable) => self.close_there(durable).await,
             },
             Burial::Past(Code::Buried) => Closed::NeverStarted,
             Burial::Buried => {
-                let (run, identity) = (key.id.to_string(), key.identity.to_string());
-                self.note(&Event::Buried { run, identity });
+                if let Some(ledger) = self.books.ledger() {
+                    ledger.buried(&key);
+                }
                 Closed::NeverStarted
             }
             Burial::Past(code) => Closed::Lost(code),
@@ -370,9 +370,11 @@ impl Host {
         }
     }
 
-    /// The client has the verdict: the run's record is dropped, its id remembered for a while.
+    /// The client has the verdict: a record in memory is dropped, its id remembered for a while.
     pub fn confirmed(&self, run: &Run) {
-        self.table.confirm(&run.key);
+        if run.progress().is_none() {
+            self.table.confirm(&run.key);
+        }
         self.idle.notify_waiters();
     }
 
@@ -383,7 +385,7 @@ impl Host {
         loop {
             tick.tick().await;
             let now = Instant::now();
-            for run in self.table.all_live() {
+            for run in self.runs_here() {
                 if run.abandoned_since().is_some_and(|since| since + KEEP <= now) {
                     self.table.end(&run.key, Code::Forgotten);
                 }
@@ -397,7 +399,7 @@ impl Host {
         self.admit();
     }
 
-    /// Starts nothing until [`Self::admit`]; what is asked for is answered [`Denied::Held`]. Returns when
+    /// Starts nothing until [`Self::admit`]; what is asked for is answered [`Served::Later`]. Returns when
     /// nothing is being started any more. Dropped before, it holds nothing.
     pub async fn hold(&self) {
         let held = Arc::clone(&self.gate).write_owned().await;
@@ -416,12 +418,15 @@ impl Host {
 
     /// Calls `work` while no line of the journal is being written.
     pub fn while_nothing_is_written<T>(&self, work: impl FnOnce() -> T) -> T {
-        self.journal.while_nothing_is_written(work)
+        match self.books.ledger() {
+            Some(ledger) => ledger.while_nothing_is_written(work),
+            None => work(),
+        }
     }
 
-    /// Stops every run; at once means without time for its processes to finish.
+    /// Stops every run that ends with this process; at once means without time for its processes to finish.
     pub fn stop_all(&self, by: StopBy, at_once: bool) {
-        for run in self.table.all_live() {
+        for run in self.runs_here() {
             run.stop(by);
             if at_once {
                 run.hurry();
@@ -435,11 +440,19 @@ impl Host {
         loop {
             let changed = self.idle.notified();
             let is_gone = |since: Instant| since.elapsed() >= patience;
-            if self.table.all_live().iter().all(|run| run.abandoned_since().is_some_and(is_gone)) {
+            if self.runs_here().iter().all(|run| run.abandoned_since().is_some_and(is_gone)) {
                 return;
             }
             changed.await;
         }
+    }
+
+    /// The record of a supervisor's run, to be read.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn record(&self) -> std::io::Result<Option<std::fs::File>> {
+        self.books.record()
     }
 
     /// A connection has ended.
@@ -447,11 +460,28 @@ impl Host {
         self.idle.notify_waiters();
     }
 
-    /// Waits until every run has its verdict.
+    /// For a supervisor: whether it has no run, because that could not be started.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.runs_here().is_empty()
+    }
+
+    /// For a supervisor: waits until its run has its verdict in the record, or cannot have it there.
+    pub async fn one_is_over(&self) {
+        loop {
+            let changed = self.idle.notified();
+            if self.runs_here().first().is_some_and(|run| run.is_over()) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Waits until every run that ends with this process has its verdict.
     pub async fn all_ended(&self) {
         loop {
             let ended = self.idle.notified();
-            if self.places.available_permits() == self.settings.max_runs {
+            if self.here.load(Ordering::Relaxed) == 0 {
                 return;
             }
             ended.await;
@@ -459,15 +489,36 @@ impl Host {
     }
 }
 
-async fn attach(run: &Arc<Run>, request: &Request) -> Result<(Owner, u32, bool), Denied> {
-    let differing = run.terms.differing(&request.terms);
-    if !differing.is_empty() {
-        let text =
-            format!("run {} is another request: {} differ", run.key.id, differing.join(", "));
-        return Err(Denied::Refused(Code::Conflict, text));
-    }
+async fn close_here(run: &Arc<Run>) -> Closed {
     match run.known().await {
-        Phase::Running { pid } => Ok((run.take_over(), pid, true)),
+        Phase::NotStarted { .. } => Closed::NeverStarted,
+        Phase::Lost { code } => Closed::Lost(code),
+        Phase::Starting | Phase::Running { .. } => {
+            let owner = run.take_over();
+            run.stop(StopBy::Client);
+            Closed::Run(owner)
+        }
+    }
+}
+
+/// Whether an id that is taken stands for this request.
+pub(super) fn check_same(
+    id: &RunId,
+    terms: &RequestTerms,
+    request: &Request,
+) -> Result<(), Denied> {
+    let differing = terms.differing(&request.terms);
+    if differing.is_empty() {
+        return Ok(());
+    }
+    let text = format!("run {id} is another request: {} differ", differing.join(", "));
+    Err(Denied::Refused(Code::Conflict, text))
+}
+
+async fn attach(run: &Arc<Run>, request: &Request) -> Result<Served, Denied> {
+    check_same(&run.key.id, &run.terms, request)?;
+    match run.known().await {
+        Phase::Running { pid } => Ok(Served::Here { owner: run.take_over(), pid, attached: true }),
         Phase::NotStarted { code, text } => Err(Denied::NotStarted(code, text)),
         Phase::Lost { code } => Err(Denied::Lost(code)),
         Phase::Starting => Err(Denied::Lost(Code::ServerRestarted)),

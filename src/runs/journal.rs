@@ -78,7 +78,7 @@ pub enum Event {
 }
 
 /// Where and when a line was written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
     /// The machine (`machine-id(5)`), if it has an id.
     pub machine: Option<String>,
@@ -91,6 +91,15 @@ pub struct Origin {
     /// Bytes of a torn last line that were cut off at opening.
     #[serde(default)]
     pub torn: u64,
+}
+
+impl Origin {
+    /// Whether pids mean the same processes there: within one boot and one pid namespace of one machine.
+    #[must_use]
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        (&self.machine, &self.boot, self.pid_namespace)
+            == (&other.machine, &other.boot, other.pid_namespace)
+    }
 }
 
 /// A claim.
@@ -108,6 +117,9 @@ pub struct Accepted {
     pub command: String,
     /// SHA-256 of the words, each ended by NUL.
     pub digest: Digest,
+    /// Whether a supervisor keeps the run, so that it outlives its server.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub durable: bool,
 }
 
 #[derive(Serialize)]
@@ -209,6 +221,26 @@ impl Journal {
     pub fn while_nothing_is_written<T>(&self, work: impl FnOnce() -> T) -> T {
         let _tail = self.tail.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         work()
+    }
+
+    /// The place of the last line.
+    #[must_use]
+    pub fn last_seq(&self) -> u64 {
+        self.tail.lock().unwrap_or_else(std::sync::PoisonError::into_inner).seq
+    }
+
+    /// Returns when every line that was added before is on the disk; the place of the last of them.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn sync(&self) -> io::Result<u64> {
+        let (file, seq) = {
+            let tail = self.tail.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            (tail.file.try_clone()?, tail.seq)
+        };
+        // A segment is synced before the next one is begun, so its lines are on the disk as well.
+        file.sync_data()?;
+        Ok(seq)
     }
 
     /// True if the segment is so large that the next one should be begun.

@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::Serialize;
 
 use super::credit::{Budget, OUTPUT, Window};
 use crate::proto::digest::Running;
@@ -18,7 +19,7 @@ use crate::proto::verdict::{StreamEnd, StreamEndKind};
 /// After so many bytes of output a mark is made.
 pub const MARK_EVERY: u64 = 64 * 1024 * 1024;
 /// What a kept frame costs beside its bytes.
-const FRAME_COST: usize = 64;
+pub const FRAME_COST: usize = 64;
 
 /// Makes the frames of a record.
 #[derive(Debug)]
@@ -94,7 +95,7 @@ impl Recorder {
 ///
 /// # Errors
 /// A [`FrameError`] if it is over the limits of the format.
-pub fn encode(header: &ServerHeader, body: &[u8]) -> Result<Bytes, FrameError> {
+pub fn encode<H: Serialize>(header: &H, body: &[u8]) -> Result<Bytes, FrameError> {
     let mut out = Vec::with_capacity(body.len() + 320);
     frame::encode(header, body, &mut out)?;
     Ok(out.into())

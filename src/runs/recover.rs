@@ -1,7 +1,7 @@
 //! Start-up and recovery, which are the same: reading what the last server of this instance wrote,
 //! and answering for it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +9,12 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::clock::{self, millis};
-use super::host::Host;
+use super::disk::Folder;
+use super::durable::{Durable, State};
+use super::host::{Host, Kept};
 use super::id::RunId;
 use super::journal::{Accepted, Event, Journal, JournalError, Line, Origin};
-use super::run::Run;
+use super::ledger::Ledger;
 use super::table::{KEEP, Key, REMEMBER, Table};
 use crate::exec::{Mark, Scanner, TERM_GRACE, stop_leftovers};
 use crate::proto::code::Code;
@@ -22,13 +24,13 @@ use crate::sys::process;
 #[derive(Debug)]
 pub struct Recovered {
     /// Open, with a line that says so.
-    pub journal: Journal,
+    pub ledger: Ledger,
     /// Knows every id that a client may still ask for.
-    pub table: Table<Run>,
-    /// Where this server is.
-    pub origin: Origin,
-    /// Runs without an end.
+    pub table: Table<Kept>,
+    /// Runs without an end that were driven by the server before.
     pub unfinished: Vec<Unfinished>,
+    /// Durable runs of which the journal knows no end.
+    pub durable: Vec<Arc<Durable>>,
 }
 
 /// A run that was under way when its server went.
@@ -65,11 +67,11 @@ pub fn origin() -> std::io::Result<Origin> {
     })
 }
 
-/// Reads the journal in `folder` and opens it for a server at `origin`.
+/// Reads the journal in `folder` and the durable runs in `runs`, and opens both for a server at `origin`.
 ///
 /// # Errors
 /// A [`JournalError`].
-pub fn open(folder: &Path, mut origin: Origin) -> Result<Recovered, JournalError> {
+pub fn open(folder: &Path, runs: &Path, mut origin: Origin) -> Result<Recovered, JournalError> {
     let mut past = Past::default();
     let (journal, torn) = Journal::open(folder, |line| past.take(line))?;
     if torn > 0 {
@@ -77,8 +79,11 @@ pub fn open(folder: &Path, mut origin: Origin) -> Result<Recovered, JournalError
     }
     origin.torn = torn;
     journal.add(&Event::Opened(origin.clone()))?;
-    let same_boot = past.origin.as_ref().is_some_and(|o| is_same_place(o, &origin));
+    let same_boot = past.origin.as_ref().is_some_and(|o| o.is_same_place(&origin));
     let table = Table::new(past.memory_begins(same_boot && torn == 0));
+    let ledger = Ledger::new(journal, origin);
+    let durable = keep_durable(runs, &table, &ledger, &mut past)
+        .map_err(|error| JournalError::Io { path: runs.to_owned(), error })?;
     for (identity, run) in past.open.keys() {
         inherit(&table, identity, run, Code::ServerRestarted);
     }
@@ -90,15 +95,73 @@ pub fn open(folder: &Path, mut origin: Origin) -> Result<Recovered, JournalError
     }
     let unfinished =
         past.open.into_values().map(|run| Unfinished { here: same_boot, ..run }).collect();
-    Ok(Recovered { journal, table, origin, unfinished })
+    Ok(Recovered { ledger, table, unfinished, durable })
 }
 
-/// Pids mean the same processes only within one boot and one pid namespace of one machine.
-fn is_same_place(a: &Origin, b: &Origin) -> bool {
-    (&a.machine, &a.boot, a.pid_namespace) == (&b.machine, &b.boot, b.pid_namespace)
+/// Puts every durable run that is found into the table; those that may go on are returned.
+fn keep_durable(
+    runs: &Path,
+    table: &Table<Kept>,
+    ledger: &Ledger,
+    past: &mut Past,
+) -> std::io::Result<Vec<Arc<Durable>>> {
+    let mut going_on = Vec::new();
+    let mut found = HashSet::new();
+    for entry in std::fs::read_dir(runs)? {
+        let folder = Folder::found(entry?.path());
+        let Some(run) = found_run(folder, past) else { continue };
+        let key = (run.key.identity.to_string(), run.key.id.to_string());
+        past.over.remove(&key);
+        if let Some(open) = past.open.remove(&key) {
+            ledger.resumed(&run.key, open.accepted);
+        }
+        if matches!(run.state(), State::Live { .. }) {
+            going_on.push(Arc::clone(&run));
+        }
+        table.keep(run.key.clone(), Arc::new(Kept::There(run)));
+        found.insert(key);
+    }
+    // A durable run gets its folder after its claim and before its supervisor.
+    let unborn: Vec<_> = past
+        .open
+        .iter()
+        .filter(|(_, open)| open.accepted.durable)
+        .map(|(k, _)| k.clone())
+        .collect();
+    for (identity, run) in unborn {
+        past.open.remove(&(identity.clone(), run.clone()));
+        if let Ok(id) = RunId::new(&run) {
+            ledger.not_started(&Key { identity: identity.into(), id }, Code::SupervisorLost.name());
+        }
+    }
+    Ok(going_on)
 }
 
-fn inherit(table: &Table<Run>, identity: &str, run: &str, code: Code) {
+/// What a folder holds; none if it is no run, or was not finished when its server was killed.
+fn found_run(folder: Folder, past: &Past) -> Option<Arc<Durable>> {
+    let read = folder.meta().and_then(|meta| Ok((meta, folder.outcome()?)));
+    let (meta, outcome) = match read {
+        Ok((Some(meta), outcome)) => (meta, outcome),
+        Ok((None, _)) => {
+            folder.remove();
+            return None;
+        }
+        Err(e) => {
+            warn!("{} is no durable run: {e}", folder.path().display());
+            return None;
+        }
+    };
+    let id = RunId::new(&meta.run).ok()?;
+    let key = Key { identity: meta.identity.as_str().into(), id };
+    let is_journaled = past.over.contains_key(&(meta.identity.clone(), meta.run.clone()));
+    let state = match outcome {
+        Some(outcome) => State::Over(Arc::new(outcome)),
+        None => State::Live { pid: 0 },
+    };
+    Some(Arc::new(Durable::found(key, folder, meta, state, is_journaled)))
+}
+
+fn inherit(table: &Table<Kept>, identity: &str, run: &str, code: Code) {
     if let Ok(id) = RunId::new(run) {
         table.inherit(Key { identity: identity.into(), id }, code);
     }
@@ -151,6 +214,7 @@ impl Unfinished {
     /// Stops what is left of the run, and writes down that its end is lost.
     async fn settle(self, host: Arc<Host>, scanner: Scanner) {
         let Accepted { run, identity, mark, .. } = self.accepted;
+        let Ok(id) = RunId::new(&run) else { return };
         let left_running = match Mark::from_hex(mark.as_bytes()) {
             Some(mark) if self.here => stop_leftovers(&scanner, mark, self.start_time, TERM_GRACE)
                 .await
@@ -158,7 +222,9 @@ impl Unfinished {
             _ => 0,
         };
         info!(run, left_running, "lost: the server was restarted while it ran");
-        host.note_lost(run, identity, left_running);
+        if let Some(ledger) = host.books.ledger() {
+            ledger.lost(&Key { identity: identity.into(), id }, left_running);
+        }
     }
 }
 
@@ -167,8 +233,14 @@ fn unseen(run: &str, error: &std::io::Error) -> u32 {
     0
 }
 
-/// Settles every unfinished run, all at once: one look at the processes serves them all.
-pub async fn settle(unfinished: Vec<Unfinished>, host: &Arc<Host>, scanner: &Scanner) {
+/// Settles every unfinished run, all at once: one look at the processes serves them all. The durable
+/// ones are watched to their ends from here on.
+pub async fn settle(
+    (unfinished, durable): (Vec<Unfinished>, Vec<Arc<Durable>>),
+    host: &Arc<Host>,
+    scanner: &Scanner,
+) {
+    durable.into_iter().for_each(|run| host.watch(run, None));
     let mut all = tokio::task::JoinSet::new();
     for run in unfinished {
         all.spawn(run.settle(Arc::clone(host), scanner.clone()));

@@ -7,14 +7,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::id::RunId;
 use super::journal::TEXT_LIMIT;
 use crate::exec::spec::{Program, Spec};
 use crate::proto::code::Code;
 use crate::proto::digest::Digest;
-use crate::proto::frame::INTEGER_LIMIT;
-use crate::proto::header::{Form, RunRequest};
+use crate::proto::frame::{FrameError, INTEGER_LIMIT};
+use crate::proto::header::{ClientHeader, Form, RunRequest};
 use crate::proto::strings;
 
 /// How long a run waits for a client that vanished, if the client did not say.
@@ -37,7 +38,7 @@ fn bad(text: impl Into<String>) -> BadRequest {
 }
 
 /// What makes two requests with one id the same request. Long values are held as digests.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Terms {
     form: Form,
     words: Digest,
@@ -168,6 +169,35 @@ impl Request {
         self.header.stdin
     }
 
+    /// Whether the run is to outlive its server.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        self.header.durable
+    }
+
+    /// Whether the run needs no client.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.header.keep
+    }
+
+    /// The request as a frame for the run's supervisor: as new, or as from a client that has all frames up
+    /// to [`Request::after`].
+    ///
+    /// # Errors
+    /// [`FrameError`] if it is over the limits, as no request is that came in a frame.
+    pub fn encoded(&self, as_new: bool) -> Result<Bytes, FrameError> {
+        let after = if as_new { 0 } else { self.header.after };
+        let header = RunRequest {
+            id: self.id.to_string(),
+            after,
+            first_sent_ms_ago: 0,
+            was_started: false,
+            ..self.header.clone()
+        };
+        super::record::encode(&ClientHeader::Run(Box::new(header)), &self.body)
+    }
+
     /// When to stop the run, counted from its start.
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
@@ -222,6 +252,9 @@ fn check_numbers(header: &RunRequest) -> Result<(), BadRequest> {
 }
 
 fn check_form(header: &RunRequest) -> Result<(), BadRequest> {
+    if header.keep && !header.durable {
+        return Err(bad("only a durable run is kept without a client"));
+    }
     match (header.form, header.words) {
         (Form::Shell, 1) | (Form::Script, 0) | (Form::Argv, 1..) => Ok(()),
         (Form::Shell, n) => Err(bad(format!("the shell form has one word, not {n}"))),

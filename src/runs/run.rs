@@ -1,4 +1,4 @@
-//! One foreground run, as its engine and the connection of its owner share it.
+//! One run, as its engine and the connection of its owner share it.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,12 +7,16 @@ use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::clock;
 use super::credit::Budget;
-use super::record::{AckAhead, Record};
-use super::request::Terms;
+use super::disk::Progress;
+use super::record::AckAhead;
+use super::request::{Request, Terms};
 use super::stdin::{Next, StdinError, StdinQueue};
+use super::store::{Needs, Store};
 use super::table::Key;
 use crate::proto::code::Code;
+use crate::proto::digest::{Digest, HASH_NAME};
 use crate::proto::header::{Grant, Started, StdinPiece};
 use crate::proto::verdict::StopBy;
 
@@ -50,6 +54,10 @@ pub struct Run {
     pub key: Key,
     /// What it was asked to do, to compare.
     pub terms: Terms,
+    /// The command for people.
+    pub command: String,
+    /// When it was claimed, RFC 3339.
+    pub accepted: String,
     phase: watch::Sender<Phase>,
     shared: Mutex<Shared>,
     engine: Notify,
@@ -57,7 +65,7 @@ pub struct Run {
 
 #[derive(Debug)]
 struct Shared {
-    record: Record,
+    store: Store,
     stdin: StdinQueue,
     stdin_closed_told: bool,
     signals: Vec<u8>,
@@ -67,10 +75,16 @@ struct Shared {
     give_up: bool,
     /// Nobody wants the output any more.
     discard: bool,
+    /// The run needs no owner.
+    detached: bool,
+    /// Bytes of the record so far.
+    bytes: u64,
     /// It has ended by itself: there is nothing to stop.
     ended: bool,
     /// Place of the verdict in the record, once it is there, and when it was made.
     verdict: Option<(u64, Instant)>,
+    /// The engine is done, whether or not the verdict could be kept.
+    over: bool,
     generation: u64,
     owner: Presence,
 }
@@ -97,8 +111,8 @@ pub struct Orders {
     pub give_up: bool,
     /// Since when nobody looks after the run.
     pub alone_since: Option<Instant>,
-    /// How many bytes of output may be read.
-    pub room: usize,
+    /// How many bytes of output may be read, and whether there is any use in waiting for more room.
+    pub needs: Needs,
     /// What to write to the command.
     pub stdin: Next,
 }
@@ -149,23 +163,36 @@ impl fmt::Debug for Outgoing {
 impl Run {
     /// A run that was just claimed. Nobody owns it yet.
     #[must_use]
-    pub fn new(key: Key, terms: Terms, stdin: bool, budget: &Arc<Budget>) -> Self {
+    pub fn new(key: Key, request: &Request, budget: &Arc<Budget>, store: Store) -> Self {
         let shared = Shared {
-            record: Record::new(Arc::clone(budget)),
-            stdin: StdinQueue::new(Arc::clone(budget), stdin),
+            store,
+            stdin: StdinQueue::new(Arc::clone(budget), request.has_stdin()),
             stdin_closed_told: false,
             signals: Vec::new(),
             stop: None,
             hurry: false,
             give_up: false,
             discard: false,
+            detached: request.is_kept(),
+            bytes: 0,
             ended: false,
             verdict: None,
+            over: false,
             generation: 0,
             owner: Presence::Gone(Instant::now()),
         };
         let (phase, _) = watch::channel(Phase::Starting);
-        Self { key, terms, phase, shared: Mutex::new(shared), engine: Notify::new() }
+        let (terms, command, accepted) =
+            (request.terms.clone(), request.command(), clock::timestamp());
+        Self {
+            key,
+            terms,
+            command,
+            accepted,
+            phase,
+            shared: Mutex::new(shared),
+            engine: Notify::new(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
@@ -238,16 +265,21 @@ impl Run {
     pub fn orders(&self) -> Orders {
         let mut shared = self.lock();
         let alone_since = match shared.owner {
-            Presence::Here(_) => None,
-            Presence::Gone(since) => Some(since),
+            Presence::Gone(since) if !shared.detached => Some(since),
+            Presence::Here(_) | Presence::Gone(_) => None,
         };
+        let needs = shared.store.needs();
+        // Who does not want the output does not pay for it either.
+        if needs.over && !shared.discard && !shared.ended {
+            shared.stop = shared.stop.or(Some(StopBy::Policy));
+        }
         Orders {
             signals: std::mem::take(&mut shared.signals),
             stop: shared.stop,
             hurry: shared.hurry,
             give_up: shared.give_up,
             alone_since,
-            room: shared.record.room(),
+            needs,
             stdin: shared.stdin.front(),
         }
     }
@@ -255,7 +287,10 @@ impl Run {
     /// For the engine: adds frames to the record.
     pub fn record(&self, frames: Vec<Bytes>) {
         let mut shared = self.lock();
-        frames.into_iter().for_each(|frame| shared.record.push(frame));
+        for frame in frames {
+            shared.bytes += frame.len() as u64;
+            shared.store.push(frame);
+        }
         if shared.discard {
             shared.forget_all();
         }
@@ -271,9 +306,87 @@ impl Run {
     pub fn finish(&self, verdict: Bytes) {
         let mut shared = self.lock();
         shared.ended = true;
-        shared.record.push(verdict);
-        shared.verdict = Some((shared.record.last(), Instant::now()));
+        shared.over = true;
+        if shared.store.finish(verdict) {
+            shared.verdict = Some((shared.store.last(), Instant::now()));
+        }
         shared.wake_owner();
+    }
+
+    /// The answer to a client that looks and does not own.
+    #[must_use]
+    pub fn seen_started(&self) -> Started {
+        let pid = match &*self.phase.borrow() {
+            Phase::Running { pid } => *pid,
+            Phase::Starting | Phase::NotStarted { .. } | Phase::Lost { .. } => 0,
+        };
+        self.started(&self.lock(), pid, true)
+    }
+
+    fn started(&self, shared: &Shared, pid: u32, attached: bool) -> Started {
+        Started {
+            run: self.key.id.to_string(),
+            pid,
+            attached,
+            stdin_offset: shared.stdin.received().offset(),
+            stdin_hash: shared.stdin.received().digest(),
+            stdin_grant: shared.stdin.granted(),
+            hash: HASH_NAME.into(),
+        }
+    }
+
+    /// For the engine: adds to the record on disk what no client sees.
+    pub fn note(&self, frame: &[u8]) {
+        self.lock().store.note(frame);
+    }
+
+    /// Whether its engine has done all that it could.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.lock().over
+    }
+
+    /// The run goes on whether or not anybody looks after it. False if it has ended.
+    pub fn detach(&self) -> bool {
+        let mut shared = self.lock();
+        shared.detached = true;
+        self.engine.notify_one();
+        !shared.ended
+    }
+
+    /// How far the record on disk is; none of a run whose record is in memory.
+    #[must_use]
+    pub fn progress(&self) -> Option<watch::Receiver<Progress>> {
+        match &self.lock().store {
+            Store::Memory(_) => None,
+            Store::Disk(writer) => Some(writer.progress().subscribe()),
+        }
+    }
+
+    /// Bytes of its record so far.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.lock().bytes
+    }
+
+    /// How much of the standard input has come: for the verdict.
+    #[must_use]
+    pub fn stdin_received(&self) -> (u64, Digest) {
+        let shared = self.lock();
+        (shared.stdin.received().offset(), shared.stdin.received().digest())
+    }
+
+    /// Sends the process group a signal. False if the run had ended by itself.
+    pub fn signal(&self, signal: u8) -> bool {
+        let mut shared = self.lock();
+        if shared.ended {
+            return false;
+        }
+        if shared.signals.len() < SIGNALS_LIMIT {
+            shared.signals.push(signal);
+        }
+        self.engine.notify_one();
+        true
     }
 
     /// For the engine: looks at the standard input's queue, and wakes the owner for what came of it.
@@ -287,9 +400,9 @@ impl Run {
 
 impl Shared {
     fn forget_all(&mut self) {
-        let last = self.record.last();
+        let last = self.store.last();
         // The last frame was made, so it can be acknowledged.
-        let _ = self.record.ack(last);
+        let _ = self.store.ack(last);
     }
 
     fn wake_owner(&self) {
@@ -321,16 +434,7 @@ impl Owner {
     /// # Errors
     /// [`TakenOver`].
     pub fn started(&self, pid: u32, attached: bool) -> Result<Started, TakenOver> {
-        let shared = self.lock()?;
-        Ok(Started {
-            run: self.run.key.id.to_string(),
-            pid,
-            attached,
-            stdin_offset: shared.stdin.received().offset(),
-            stdin_hash: shared.stdin.received().digest(),
-            stdin_grant: shared.stdin.granted(),
-            hash: crate::proto::digest::HASH_NAME.into(),
-        })
+        Ok(self.run.started(&*self.lock()?, pid, attached))
     }
 
     /// Place of the record's last frame.
@@ -338,7 +442,7 @@ impl Owner {
     /// # Errors
     /// [`TakenOver`].
     pub fn last(&self) -> Result<u64, TakenOver> {
-        Ok(self.lock()?.record.last())
+        Ok(self.lock()?.store.last())
     }
 
     /// What there is to send after frame `after`, about `bytes` of it.
@@ -347,9 +451,9 @@ impl Owner {
     /// [`TakenOver`].
     pub fn outgoing(&self, after: u64, bytes: usize) -> Result<Outgoing, TakenOver> {
         let mut shared = self.lock()?;
-        let kept = shared.record.first();
+        let kept = shared.store.first();
         let gap = (after + 1 < kept).then_some((after + 1, kept - 1));
-        let (frames, last) = shared.record.after(gap.map_or(after, |(_, to)| to), bytes);
+        let (frames, last) = shared.store.after(gap.map_or(after, |(_, to)| to), bytes);
         let tell_closed = shared.stdin.is_closed() && !shared.stdin_closed_told;
         shared.stdin_closed_told |= tell_closed;
         let ended = shared.verdict.is_some_and(|(seq, _)| last >= seq);
@@ -369,7 +473,7 @@ impl Owner {
     /// [`TakenOver`], or [`AckAhead`] from a client that confirms what was never made.
     pub fn ack(&self, seq: u64) -> Result<Result<bool, AckAhead>, TakenOver> {
         let mut shared = self.lock()?;
-        let acked = shared.record.ack(seq);
+        let acked = shared.store.ack(seq);
         self.run.engine.notify_one();
         Ok(acked.map(|()| shared.verdict.is_some_and(|(verdict, _)| seq >= verdict)))
     }
@@ -417,15 +521,8 @@ impl Owner {
     /// # Errors
     /// [`TakenOver`].
     pub fn signal(&self, signal: u8) -> Result<bool, TakenOver> {
-        let mut shared = self.lock()?;
-        if shared.ended {
-            return Ok(false);
-        }
-        if shared.signals.len() < SIGNALS_LIMIT {
-            shared.signals.push(signal);
-        }
-        self.run.engine.notify_one();
-        Ok(true)
+        drop(self.lock()?);
+        Ok(self.run.signal(signal))
     }
 
     /// The client's `cancel`. False if the run had ended by itself.

@@ -82,6 +82,12 @@ pub enum Full {
     Table,
 }
 
+/// What the table needs to know of a run.
+pub trait Held {
+    /// Whether it is forgotten some time after its end, as what is kept in memory is.
+    fn passes(&self) -> bool;
+}
+
 /// The table of one server.
 #[derive(Debug)]
 pub struct Table<R> {
@@ -97,10 +103,11 @@ struct Inner<R> {
     shares: HashMap<Arc<str>, usize>,
     /// When to forget what is past, soonest first.
     expiry: BTreeSet<(Instant, Key)>,
-    live: usize,
+    /// How many live entries are of the kind that passes.
+    passing: usize,
 }
 
-impl<R> Table<R> {
+impl<R: Held> Table<R> {
     /// An empty table. Of ids first sent before `memory_begins` (time since boot) it knows nothing.
     #[must_use]
     pub fn new(memory_begins: Duration) -> Self {
@@ -108,7 +115,7 @@ impl<R> Table<R> {
             entries: HashMap::new(),
             shares: HashMap::new(),
             expiry: BTreeSet::new(),
-            live: 0,
+            passing: 0,
         };
         Self { inner: Mutex::new(inner), memory_begins }
     }
@@ -138,8 +145,8 @@ impl<R> Table<R> {
             Ok(run) => run,
             Err(code) => return Claim::Refused(code),
         };
+        inner.passing += usize::from(run.passes());
         inner.insert(key.clone(), Entry::Live(Arc::clone(&run)));
-        inner.live += 1;
         Claim::New(run)
     }
 
@@ -181,8 +188,8 @@ impl<R> Table<R> {
 
     fn past(&self, key: &Key, code: Code, keep: Duration) {
         let mut inner = self.lock();
-        if let Some(Entry::Live(_)) = inner.entries.get(key) {
-            inner.live -= 1;
+        if let Some(Entry::Live(run)) = inner.entries.get(key) {
+            inner.passing -= usize::from(run.passes());
             inner.remember(key.clone(), code, keep);
         }
     }
@@ -196,15 +203,40 @@ impl<R> Table<R> {
     /// A run could not be started: its id is free again.
     pub fn release(&self, key: &Key) {
         let mut inner = self.lock();
-        if let Some(Entry::Live(_)) = inner.remove(key) {
-            inner.live -= 1;
+        if let Some(Entry::Live(run)) = inner.remove(key) {
+            inner.passing -= usize::from(run.passes());
         }
     }
 
-    /// How many runs are live.
+    /// A durable run of a server before this one.
+    pub fn keep(&self, key: Key, run: Arc<R>) {
+        self.lock().insert(key, Entry::Live(run));
+    }
+
+    /// How many live runs are of the kind that passes.
     #[must_use]
-    pub fn live_count(&self) -> usize {
-        self.lock().live
+    pub fn passing_count(&self) -> usize {
+        self.lock().passing
+    }
+
+    /// The live runs of an identity whose ids have this part; one whose id it is comes alone.
+    #[must_use]
+    pub fn find(&self, identity: &Arc<str>, part: &str) -> Vec<Arc<R>> {
+        let inner = self.lock();
+        if let Ok(id) = RunId::new(part)
+            && let Some(Entry::Live(run)) =
+                inner.entries.get(&Key { identity: Arc::clone(identity), id })
+        {
+            return vec![Arc::clone(run)];
+        }
+        let mut found = Vec::new();
+        for (key, entry) in &inner.entries {
+            let Entry::Live(run) = entry else { continue };
+            if key.identity == *identity && key.id.as_str().contains(part) {
+                found.push(Arc::clone(run));
+            }
+        }
+        found
     }
 
     /// All live runs.
@@ -222,7 +254,7 @@ impl<R> Table<R> {
     }
 }
 
-impl<R> Inner<R> {
+impl<R: Held> Inner<R> {
     /// Whether there is no room for another id of this identity.
     fn full(&self, identity: &str) -> Option<Full> {
         let share = self.shares.get(identity).copied().unwrap_or_default();

@@ -12,8 +12,8 @@ use super::end::{SessionEnd, last_word, say_and_close};
 use super::lobby::Place;
 use super::outbox::Outbox;
 use super::requests::Requests;
-use super::session::serve as serve_session;
-use crate::conn::{FrameReader, FrameWriter};
+use super::session::{Patience, serve as serve_session};
+use crate::conn::{FrameReader, FrameWriter, SILENCE};
 use crate::handshake::{AGENT, Channel, Login, LoginError, Origin, judge};
 use crate::identity::{Identity, News};
 use crate::proto::code::Code;
@@ -166,10 +166,11 @@ impl LoggedIn {
         let outbox = Arc::new(Outbox::greeting());
         let host = Arc::clone(&shared.host);
         let still_in = still_in(shared, origin, who);
-        let log = Arc::clone(shared);
+        let refusals = Arc::clone(&shared.peers);
         let requests =
-            Requests { host, identity, outbox, still_in, shared: log, is_stale: false, held: None };
-        let end = serve_session(reader, writer, requests, shared.config.idle_timeout).await;
+            Requests { host, identity, outbox, still_in, refusals, is_stale: false, held: None };
+        let patience = Patience { idle: shared.config.idle_timeout, silence: Some(SILENCE) };
+        let end = serve_session(reader, writer, requests, patience).await;
         shared.host.left();
         match end {
             SessionEnd::Closed => debug!(%peer, "{end}"),

@@ -9,8 +9,10 @@ mod lobby;
 mod outbox;
 mod requests;
 mod running;
+mod serving;
 mod session;
 mod start;
+pub mod supervise;
 mod throttle;
 
 use std::io;
@@ -26,9 +28,10 @@ pub use held::HOLD_LIMIT;
 pub use instance::NAME_LIMIT;
 pub use lobby::PLACES;
 pub use outbox::ANSWERS_LIMIT;
-pub use running::{Call, Running, Served};
+pub use requests::LIST_LIMIT;
+pub use running::{Call, Ended, Running};
 pub use session::LONGEST_PAUSE;
-pub use start::{Options, Server, StartError};
+pub use start::{Kept, Options, Server, StartError};
 
 use crate::identity::Authorized;
 use crate::runs::host::Host;
@@ -69,7 +72,7 @@ pub(crate) struct Shared {
     lobby: Arc<Lobby>,
     places: Arc<Semaphore>,
     strangers: Throttle,
-    peers: Throttle,
+    peers: Arc<Throttle>,
 }
 
 async fn accept(listener: Listener, shared: Arc<Shared>) {
@@ -106,7 +109,7 @@ impl Shared {
             authorized,
             lobby: Arc::default(),
             strangers: Throttle::default(),
-            peers: Throttle::default(),
+            peers: Arc::default(),
         }
     }
 

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::end::SessionEnd;
+use super::serving::{Batch, Serving};
 use crate::proto::code::Code;
 use crate::proto::header::ServerHeader;
 use crate::runs::record::encode;
-use crate::runs::run::Owner;
 
 /// Most answers that wait for a client that asks but does not read.
 pub const ANSWERS_LIMIT: usize = 64;
@@ -34,7 +34,7 @@ struct Pending {
 /// The run whose frames are being sent.
 #[derive(Debug, Clone)]
 pub(super) struct Current {
-    pub(super) owner: Arc<Owner>,
+    pub(super) serving: Arc<Serving>,
     /// Place of the last frame that was sent.
     pub(super) sent: u64,
     /// The verdict was sent; its confirmation is waited for.
@@ -66,7 +66,12 @@ impl Outbox {
 
     /// Queues an answer.
     pub(super) fn answer(&self, header: &ServerHeader) -> Result<(), SessionEnd> {
-        let frame = encode(header, b"")?;
+        self.answer_with(header, b"")
+    }
+
+    /// Queues an answer with a body.
+    pub(super) fn answer_with(&self, header: &ServerHeader, body: &[u8]) -> Result<(), SessionEnd> {
+        let frame = encode(header, body)?;
         let mut pending = self.lock();
         if pending.answers.len() >= ANSWERS_LIMIT {
             return Err(SessionEnd::word(
@@ -79,20 +84,32 @@ impl Outbox {
         Ok(())
     }
 
-    /// Sends a run's frames after `after` from now on, behind the answers that wait.
-    pub(super) fn follow(&self, owner: Owner, after: u64) {
-        self.lock().run = Some(Current { owner: Arc::new(owner), sent: after, ended: false });
+    /// Queues frames that are encoded already.
+    pub(super) fn answer_encoded(&self, frame: Bytes) {
+        self.lock().answers.push(frame);
         self.called.notify_one();
     }
 
-    /// The run that is being served.
-    pub(super) fn owner(&self) -> Option<Arc<Owner>> {
-        self.lock().run.as_ref().map(|run| Arc::clone(&run.owner))
+    /// Sends a run's frames after `after` from now on, behind the answers that wait.
+    pub(super) fn follow(&self, serving: Serving, after: u64) {
+        let serving = Arc::new(serving);
+        self.lock().run = Some(Current { serving, sent: after, ended: false });
+        self.called.notify_one();
+    }
+
+    /// The run that is being served, and the last frame that was sent of it.
+    pub(super) fn serving(&self) -> Option<(Arc<Serving>, u64)> {
+        self.lock().run.as_ref().map(|run| (Arc::clone(&run.serving), run.sent))
     }
 
     /// Whether a run is under way whose verdict was not sent yet.
     pub(super) fn is_busy(&self) -> bool {
         self.lock().run.as_ref().is_some_and(|run| !run.ended)
+    }
+
+    /// Whether the verdict of the run was sent.
+    pub(super) fn is_ended(&self) -> bool {
+        self.lock().run.as_ref().is_some_and(|run| run.ended)
     }
 
     /// Lets go of the run.
@@ -108,12 +125,19 @@ impl Outbox {
         (std::mem::take(&mut pending.answers), pending.run.clone(), greeting)
     }
 
-    /// Notes how far the record was sent, if it is still the same run's.
-    pub(super) fn sent(&self, current: &Current, last: u64, ended: bool) {
-        if let Some(run) = &mut self.lock().run
-            && Arc::ptr_eq(&run.owner, &current.owner)
-        {
-            (run.sent, run.ended) = (last, ended);
+    /// Notes how far the record was sent, if it is still the same run's; and what serves it from now on.
+    pub(super) fn sent(&self, current: &Current, batch: &mut Batch) {
+        let mut pending = self.lock();
+        let Some(run) = &mut pending.run else { return };
+        if !Arc::ptr_eq(&run.serving, &current.serving) {
+            return;
+        }
+        (run.sent, run.ended) = (batch.outgoing.last, batch.outgoing.ended);
+        if let Some(instead) = batch.instead.take() {
+            run.serving = Arc::new(*instead);
+        }
+        if batch.over {
+            pending.run = None;
         }
     }
 
@@ -122,7 +146,7 @@ impl Outbox {
         match current {
             Some(run) => tokio::select! {
                 () = self.called.notified() => {}
-                () = run.owner.called() => {}
+                () = run.serving.called() => {}
             },
             None => self.called.notified().await,
         }

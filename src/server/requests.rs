@@ -4,19 +4,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tracing::debug;
+use tracing::{debug, info};
 
-use super::Shared;
 use super::end::SessionEnd;
 use super::held::Held;
 use super::outbox::Outbox;
+use super::serving::{Order, Serving};
+use super::throttle::Throttle;
 use crate::exec::Signal;
 use crate::proto::code::Code;
-use crate::proto::header::{ClientHeader, Refusal, Refused, RunRequest, ServerHeader};
-use crate::runs::host::{Closed, Denied, Host};
+use crate::proto::frame::{self, Decoded, Limits};
+use crate::proto::header::{Attach, ClientHeader, Refusal, Refused, RunRequest, ServerHeader};
+use crate::proto::verdict::StopBy;
+use crate::runs::durable::There;
+use crate::runs::host::{Closed, Denied, Host, Kept, Served};
 use crate::runs::id::RunId;
 use crate::runs::request::Request;
-use crate::runs::run::{Owner, TakenOver};
+use crate::runs::run::Run;
+
+/// Most runs of one list: a client that has more asks for the newest.
+pub const LIST_LIMIT: usize = 10_000;
+/// So many runs are told of in one frame: with commands of 200 bytes they stay below a body's limit.
+const LIST_CHUNK: usize = 500;
 
 /// Whether an identity is still let in: asked anew for each request.
 pub(super) type StillIn = Box<dyn Fn() -> bool + Send + Sync>;
@@ -27,7 +36,8 @@ pub(super) struct Requests {
     pub(super) identity: Arc<str>,
     pub(super) outbox: Arc<Outbox>,
     pub(super) still_in: StillIn,
-    pub(super) shared: Arc<Shared>,
+    /// What keeps lines about refusals to one a second.
+    pub(super) refusals: Arc<Throttle>,
     /// The client was silent for longer than an id is remembered for: a request that was held back
     /// all that time may be a run that is over and forgotten.
     pub(super) is_stale: bool,
@@ -44,25 +54,25 @@ impl Requests {
     ) -> Result<(), SessionEnd> {
         match header {
             ClientHeader::Run(run) => self.run(*run, body).await,
-            ClientHeader::Stdin(piece) => {
-                let taken = self.owned("stdin")?.stdin(piece, &body)?;
-                stdin_taken(taken)
+            piece @ (ClientHeader::Stdin(_) | ClientHeader::StdinEnd(_)) => {
+                let nothing = || SessionEnd::word(Code::BadFrame, "stdin without a run");
+                let (serving, _) = self.outbox.serving().ok_or_else(nothing)?;
+                serving.stdin(piece, &body).await
             }
-            ClientHeader::StdinEnd(piece) => {
-                let taken = self.owned("stdin_end")?.stdin_end(piece)?;
-                stdin_taken(taken)
+            ClientHeader::Ack { seq } => self.ack(seq).await,
+            ClientHeader::Signal { signal, run } => {
+                let order = Order::Signal(signal_number(&signal)?);
+                self.order(order, run).await
             }
-            ClientHeader::Ack { seq } => self.ack(seq),
-            ClientHeader::Signal { signal } => self.signal(&signal),
-            ClientHeader::Cancel if self.held.is_some() => self.let_go(),
-            ClientHeader::Cancel => self.order(Owner::cancel),
+            ClientHeader::Cancel { run: None } if self.held.is_some() => self.let_go(),
+            ClientHeader::Cancel { run } => self.order(Order::Cancel, run).await,
+            ClientHeader::Attach(attach) => self.attach(&attach).await,
+            ClientHeader::List { limit } => self.list(limit),
+            ClientHeader::Remove { run } => self.remove(&run),
             ClientHeader::Close { id, first_sent_ms_ago } => {
                 self.close(&id, Duration::from_millis(first_sent_ms_ago)).await
             }
-            ClientHeader::Detach => {
-                let text = "only a durable run can be left alone, and this server has none";
-                Err(SessionEnd::word(Code::Unsupported, text))
-            }
+            ClientHeader::Detach => self.detach().await,
             ClientHeader::Hello(_) => {
                 Err(SessionEnd::word(Code::BadFrame, "hello was said already"))
             }
@@ -71,10 +81,7 @@ impl Requests {
     }
 
     async fn run(&mut self, header: RunRequest, body: Bytes) -> Result<(), SessionEnd> {
-        if self.is_busy() {
-            return Err(SessionEnd::word(Code::BadFrame, "a run is under way on this connection"));
-        }
-        self.outbox.leave();
+        self.free_for_another()?;
         if self.is_stale {
             let text = "the connection was suspended for too long to start anything on it";
             return Err(SessionEnd::word(Code::PeerSilent, text));
@@ -113,24 +120,28 @@ impl Requests {
 
     async fn start(&mut self, request: Request, is_late: bool) -> Result<(), SessionEnd> {
         match self.host.run(&self.identity, &request).await {
-            Err(Denied::Held) if is_late => {
+            Ok(Served::Later) if is_late => {
                 let text = "the server is being upgraded and waits for other runs to end";
                 self.refuse(Code::ShuttingDown, text.into())
             }
-            Err(Denied::Held) => {
+            Ok(Served::Later) => {
                 self.held = Some(Held::new(request));
                 Ok(())
             }
-            Ok((owner, pid, attached)) => {
+            Ok(Served::Here { owner, pid, attached }) => {
                 debug!(run = %request.id, identity = %self.identity, pid, attached, "run");
                 if request.after > owner.last()? {
-                    // Not `refused`, which would say that nothing was started.
-                    let text = "no such frame was made of this run";
-                    return Err(SessionEnd::word(Code::BadFrame, text));
+                    return Err(no_such_frame());
                 }
                 let started = owner.started(pid, attached)?;
                 self.outbox.answer(&ServerHeader::Started(started))?;
-                self.outbox.follow(owner, request.after);
+                let serving = Serving::here(owner, request.after, &self.host)?;
+                self.outbox.follow(serving, request.after);
+                Ok(())
+            }
+            Ok(Served::There(there)) => {
+                debug!(run = %request.id, identity = %self.identity, "durable run");
+                self.follow_there(there, request.after);
                 Ok(())
             }
             Err(denied) => self.deny(&request.id, denied),
@@ -155,14 +166,16 @@ impl Requests {
                 self.outbox.answer(&ServerHeader::NotStarted(refusal))
             }
             Denied::Lost(code) => self.lost(id, code),
-            // Whoever asks keeps it.
-            Denied::Held => Ok(()),
         }
     }
 
     fn refuse(&self, code: Code, text: String) -> Result<(), SessionEnd> {
         let identity = &self.identity;
-        self.shared.about_peers(|| format!("refused a request of {identity}: {text}"));
+        if let Some(line) =
+            self.refusals.line(|| format!("refused a request of {identity}: {text}"))
+        {
+            info!("{line}");
+        }
         self.outbox.answer(&ServerHeader::Refused(Refused { code, text, key: None }))
     }
 
@@ -171,50 +184,152 @@ impl Requests {
         self.outbox.answer(&ServerHeader::Lost(refusal))
     }
 
-    /// The run of a frame that nobody sends without one.
-    fn owned(&self, frame: &str) -> Result<Arc<Owner>, SessionEnd> {
-        let nothing = || SessionEnd::word(Code::BadFrame, format!("{frame} without a run"));
-        self.outbox.owner().ok_or_else(nothing)
-    }
-
-    /// An order to a run. One that crosses the run's end or its refusal is nobody's fault.
-    fn order(
-        &self,
-        give: impl FnOnce(&Owner) -> Result<bool, TakenOver>,
-    ) -> Result<(), SessionEnd> {
-        let Some(owner) = self.outbox.owner() else { return Ok(()) };
-        if give(&owner)? {
-            return Ok(());
+    /// The answer to `close` is the verdict: its client does not know of `started` there.
+    fn follow_closed(&self, there: There) {
+        let answer = there.answer.clone();
+        let first = frame::decode(&answer, Limits::FULL);
+        if !matches!(first, Ok(Decoded::Frame(frame)) if frame.kind == "started") {
+            self.outbox.answer_encoded(answer);
         }
-        self.outbox.answer(&ServerHeader::AlreadyEnded { run: owner.run().key.id.to_string() })
-    }
-
-    fn ack(&self, seq: u64) -> Result<(), SessionEnd> {
-        let Some(owner) = self.outbox.owner() else { return Ok(()) };
-        match owner.ack(seq)? {
-            Ok(true) => {
-                self.host.confirmed(owner.run());
-                self.outbox.leave();
-                Ok(())
-            }
-            Ok(false) => Ok(()),
-            Err(ahead) => Err(SessionEnd::word(Code::BadFrame, ahead.to_string())),
+        if let Some(serving) = Serving::there(there, &self.host) {
+            self.outbox.follow(serving, 0);
         }
     }
 
-    fn signal(&self, name: &str) -> Result<(), SessionEnd> {
-        let Some(signal) = name.parse::<Signal>().ok().and_then(|s| u8::try_from(s.number()).ok())
-        else {
-            return Err(SessionEnd::word(Code::BadRequest, "there is no such signal"));
+    fn follow_there(&self, there: There, after: u64) {
+        self.outbox.answer_encoded(there.answer.clone());
+        if let Some(serving) = Serving::there(there, &self.host) {
+            self.outbox.follow(serving, after);
+        }
+    }
+
+    /// An order to the run of this connection, or to one that is named. One that crosses the run's end or
+    /// its refusal is nobody's fault.
+    async fn order(&self, order: Order, run: Option<String>) -> Result<(), SessionEnd> {
+        if let Some(part) = run {
+            return self.order_by_name(order, &part).await;
+        }
+        let Some((serving, _)) = self.outbox.serving() else { return Ok(()) };
+        match serving.order(order).await? {
+            Some(answer) => self.outbox.answer(&answer),
+            None => Ok(()),
+        }
+    }
+
+    async fn order_by_name(&self, order: Order, part: &str) -> Result<(), SessionEnd> {
+        let Some(kept) = self.find(part)? else { return Ok(()) };
+        let obeyed = match &*kept {
+            Kept::Here(run) => match order {
+                Order::Signal(signal) => run.signal(signal),
+                Order::Cancel => run.stop(StopBy::Operator),
+            },
+            Kept::There(run) => self.host.order(run, order.header(Some(&run.key.id))).await,
         };
-        self.order(|owner| owner.signal(signal))
+        let run = kept.id().to_string();
+        let answer =
+            if obeyed { ServerHeader::Done { run } } else { ServerHeader::AlreadyEnded { run } };
+        self.outbox.answer(&answer)
     }
 
-    async fn close(&mut self, id: &str, first_sent_ago: Duration) -> Result<(), SessionEnd> {
+    /// The one run that is meant. None if that was refused.
+    fn find(&self, part: &str) -> Result<Option<Arc<Kept>>, SessionEnd> {
+        if !(self.still_in)() {
+            self.refuse(Code::NotAuthorized, "this key is no longer authorized".into())?;
+            return Ok(None);
+        }
+        match self.host.find(&self.identity, part) {
+            Ok(kept) => Ok(Some(kept)),
+            Err((code, text)) => self.refuse(code, text).map(|()| None),
+        }
+    }
+
+    async fn attach(&mut self, attach: &Attach) -> Result<(), SessionEnd> {
+        self.free_for_another()?;
+        let Some(kept) = self.find(&attach.run)? else { return Ok(()) };
+        match &*kept {
+            Kept::Here(run) => self.attach_here(run, attach),
+            Kept::There(run) => match self.host.look(run, attach).await {
+                Ok(there) => {
+                    self.follow_there(there, attach.after);
+                    Ok(())
+                }
+                Err(denied) => self.deny(&run.key.id, denied),
+            },
+        }
+    }
+
+    fn attach_here(&self, run: &Arc<Run>, attach: &Attach) -> Result<(), SessionEnd> {
+        let Some(progress) = run.progress().map(|p| *p.borrow()) else {
+            let text = "the run is not durable: its output is for its own client only".into();
+            return self.refuse(Code::NotDurable, text);
+        };
+        if attach.after > progress.last {
+            return Err(no_such_frame());
+        }
+        self.outbox.answer(&ServerHeader::Started(run.seen_started()))?;
+        let place = (attach.after, attach.from, attach.follow);
+        let serving = Serving::seen(Arc::clone(run), None, place, &self.host)?;
+        self.outbox.follow(serving, attach.after);
+        Ok(())
+    }
+
+    fn list(&self, limit: Option<u64>) -> Result<(), SessionEnd> {
+        if !(self.still_in)() {
+            return self.refuse(Code::NotAuthorized, "this key is no longer authorized".into());
+        }
+        let limit = limit.map_or(LIST_LIMIT, |n| usize::try_from(n).unwrap_or(LIST_LIMIT));
+        let (runs, total) = self.host.list(&self.identity, limit.min(LIST_LIMIT));
+        let mut chunks = runs.chunks(LIST_CHUNK).peekable();
+        loop {
+            let body = serde_json::to_vec(chunks.next().unwrap_or_default())
+                .map_err(|e| SessionEnd::word(Code::BadRequest, e.to_string()))?;
+            let more = chunks.peek().is_some();
+            self.outbox.answer_with(&ServerHeader::Runs { more, total: total as u64 }, &body)?;
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    fn remove(&self, part: &str) -> Result<(), SessionEnd> {
+        let Some(kept) = self.find(part)? else { return Ok(()) };
+        match self.host.remove(&kept) {
+            Ok(()) => self.outbox.answer(&ServerHeader::Done { run: kept.id().to_string() }),
+            Err((code, text)) => self.refuse(code, text),
+        }
+    }
+
+    async fn detach(&self) -> Result<(), SessionEnd> {
+        let Some((serving, _)) = self.outbox.serving() else { return Ok(()) };
+        let Some(answer) = serving.detach().await? else { return Ok(()) };
+        if matches!(answer, ServerHeader::Detached { .. }) {
+            self.outbox.leave();
+        }
+        self.outbox.answer(&answer)
+    }
+
+    async fn ack(&self, seq: u64) -> Result<(), SessionEnd> {
+        let Some((serving, sent)) = self.outbox.serving() else { return Ok(()) };
+        if serving.ack(seq, sent).await? && self.outbox.is_ended() {
+            if let Some(owner) = serving.owner() {
+                self.host.confirmed(owner.run());
+            }
+            self.outbox.leave();
+        }
+        Ok(())
+    }
+
+    /// One request at a time.
+    fn free_for_another(&self) -> Result<(), SessionEnd> {
         if self.is_busy() {
             return Err(SessionEnd::word(Code::BadFrame, "a run is under way on this connection"));
         }
         self.outbox.leave();
+        Ok(())
+    }
+
+    async fn close(&mut self, id: &str, first_sent_ago: Duration) -> Result<(), SessionEnd> {
+        self.free_for_another()?;
         let Ok(id) = RunId::new(id) else {
             return self.refuse(Code::BadRequest, "there is no such id".into());
         };
@@ -226,13 +341,23 @@ impl Requests {
             Closed::Refused(code, text) => self.refuse(code, text),
             Closed::Run(owner) => {
                 owner.discard_output()?;
-                self.outbox.follow(owner, 0);
+                self.outbox.follow(Serving::here(owner, 0, &self.host)?, 0);
+                Ok(())
+            }
+            Closed::There(there) => {
+                self.follow_closed(there);
                 Ok(())
             }
         }
     }
 }
 
-fn stdin_taken(taken: Result<(), crate::runs::stdin::StdinError>) -> Result<(), SessionEnd> {
-    taken.map_err(|e| SessionEnd::word(Code::Corrupt, e.to_string()))
+fn signal_number(name: &str) -> Result<u8, SessionEnd> {
+    let number = name.parse::<Signal>().ok().and_then(|s| u8::try_from(s.number()).ok());
+    number.ok_or_else(|| SessionEnd::word(Code::BadRequest, "there is no such signal"))
+}
+
+/// Not `refused`, which would say that nothing was started.
+fn no_such_frame() -> SessionEnd {
+    SessionEnd::word(Code::BadFrame, "no such frame was made of this run")
 }

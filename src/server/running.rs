@@ -34,7 +34,7 @@ pub enum Call {
 
 /// Why a server has stopped serving.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Served {
+pub enum Ended {
     /// Every run has ended.
     Stopped,
     /// So it has for an upgrade: nobody is being served, and what comes waits in the sockets.
@@ -60,11 +60,11 @@ struct Taking {
 
 impl Running {
     /// Serves until it is called to something else, and returns when every run has ended. After
-    /// [`Served::Drained`] it can be called again, to go on.
+    /// [`Ended::Drained`] it can be called again, to go on.
     ///
     /// # Errors
     /// The system refuses to watch a socket.
-    pub async fn serve(&self, calls: &mut Receiver<Call>) -> io::Result<Served> {
+    pub async fn serve(&self, calls: &mut Receiver<Call>) -> io::Result<Ended> {
         let taking = self.take()?;
         let call = tokio::select! {
             call = calls.recv() => call,
@@ -82,11 +82,11 @@ impl Running {
         }
         taking.end().await;
         if held.is_none() {
-            return Ok(Served::Stopped);
+            return Ok(Ended::Stopped);
         }
         // Whoever is shown to the door before the request was sent would not come back.
         let _ = timeout(FAREWELL, self.shared.lobby.emptied()).await;
-        Ok(Served::Drained)
+        Ok(Ended::Drained)
     }
 
     fn take(&self) -> io::Result<Taking> {

@@ -13,15 +13,23 @@ use super::end::{SessionEnd, last_word};
 use super::held::Held;
 use super::outbox::Outbox;
 use super::requests::Requests;
-use crate::conn::{FrameReader, FrameWriter, HEARTBEAT, SILENCE};
+use super::serving::Batch;
+use crate::conn::{FrameReader, FrameWriter, HEARTBEAT};
 use crate::proto::code::Code;
 use crate::proto::header::{ClientHeader, ServerHeader};
 use crate::runs::run::Outgoing;
 
-/// So much of the record is taken at a time.
-const BATCH: usize = 512 * 1024;
 /// How long a client may be suspended by its terminal.
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 3600);
+
+/// How long a session waits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// For a request, while there is no run.
+    pub(super) idle: Duration,
+    /// For any byte; none: for ever.
+    pub(super) silence: Option<Duration>,
+}
 
 /// Serves one logged-in connection to its end. The welcome waits in `writer`, and is sent with the
 /// answer to a request that came with the login.
@@ -29,7 +37,7 @@ pub(super) async fn serve<R, W>(
     mut reader: FrameReader<R>,
     mut writer: FrameWriter<W>,
     requests: Requests,
-    idle_timeout: Duration,
+    patience: Patience,
 ) -> SessionEnd
 where
     R: AsyncRead + Unpin,
@@ -38,7 +46,7 @@ where
     let outbox = Arc::clone(&requests.outbox);
     let end = tokio::select! {
         biased;
-        end = read_loop(&mut reader, requests, idle_timeout) => end,
+        end = read_loop(&mut reader, requests, patience) => end,
         end = write_loop(&mut writer, &outbox) => end,
     };
     let end = end.err().unwrap_or(SessionEnd::Closed);
@@ -50,16 +58,16 @@ where
 async fn read_loop<R: AsyncRead + Unpin>(
     reader: &mut FrameReader<R>,
     mut requests: Requests,
-    idle_timeout: Duration,
+    patience: Patience,
 ) -> Result<(), SessionEnd> {
-    let mut silence = SILENCE;
+    let mut silence = patience.silence;
     let mut heard = Instant::now();
     let mut busy_until = Instant::now();
     loop {
         if requests.is_busy() {
             busy_until = Instant::now();
         }
-        let next = timeout_at(busy_until + idle_timeout, reader.next(Some(silence)));
+        let next = timeout_at(busy_until + patience.idle, reader.next(silence));
         let next = tokio::select! {
             next = next => next,
             () = Held::wait(requests.held.as_ref(), &requests.host) => {
@@ -71,16 +79,17 @@ async fn read_loop<R: AsyncRead + Unpin>(
             Ok(frame) => frame?,
             Err(_) if requests.is_busy() => continue,
             Err(_) => {
-                let text = format!("nothing was asked for {} s", idle_timeout.as_secs());
+                let text = format!("nothing was asked for {} s", patience.idle.as_secs());
                 return Err(SessionEnd::word(Code::IdleTimeout, text));
             }
         };
         let Some(frame) = frame else { return Ok(()) };
         // Only a client that said `pause` can have been silent for so long.
-        requests.is_stale |= heard.elapsed() > SILENCE;
+        requests.is_stale |= patience.silence.is_some_and(|most| heard.elapsed() > most);
         heard = Instant::now();
         let header = frame.header::<ClientHeader>()?;
-        silence = if header == ClientHeader::Pause { LONGEST_PAUSE } else { SILENCE };
+        let pauses = header == ClientHeader::Pause;
+        silence = patience.silence.map(|most| if pauses { LONGEST_PAUSE } else { most });
         requests.handle(header, frame.body).await?;
     }
 }
@@ -96,13 +105,13 @@ async fn write_loop<W: AsyncWrite + Unpin>(
         for answer in answers {
             writer.queue_encoded(answer).await?;
         }
-        let outgoing = match &current {
-            Some(run) => run.owner.outgoing(run.sent, BATCH)?,
-            None => Outgoing::default(),
+        let mut batch = match &current {
+            Some(run) => run.serving.batch(run.sent).await?,
+            None => Batch::default(),
         };
-        let wrote = queue(writer, &outgoing).await?;
+        let wrote = queue(writer, &batch.outgoing).await? || batch.instead.is_some();
         if let Some(run) = &current {
-            outbox.sent(run, outgoing.last, outgoing.ended);
+            outbox.sent(run, &mut batch);
         }
         if wrote || greeting || answered {
             writer.flush().await?;

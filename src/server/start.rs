@@ -1,6 +1,7 @@
 //! From options to a server that can run: everything that can go wrong at start goes wrong here, in
 //! one line that names the culprit.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fmt, io};
@@ -10,15 +11,18 @@ use tracing::warn;
 
 use super::classic::{self, ClassicAddr, ClassicSettings};
 use super::instance::{self, NAME_LIMIT, Name};
-use super::running::{Call, Running, Served};
+use super::running::{Call, Ended, Running};
 use super::{Config, Shared};
 use crate::exec::{BaseEnv, NotStarted, Scanner};
 use crate::identity::{
     Authorized, Fingerprint, KeyError, News, PublicKey, Source, host_key, local_identity,
 };
+use crate::runs::books::Books;
+use crate::runs::durable::Keeping;
 use crate::runs::host::{Host, Settings};
 use crate::runs::journal::JournalError;
 use crate::runs::recover::{self, Recovered};
+use crate::runs::retention::Retention;
 use crate::sys::fs::{FsError, Lock, StateDir};
 use crate::sys::listen_fds::{Passed, Slots};
 use crate::transport::{
@@ -48,6 +52,23 @@ pub struct Options {
     pub config: Config,
     /// What is decided about runs.
     pub settings: Settings,
+    /// What is decided about durable runs.
+    pub kept: Kept,
+}
+
+/// What an operator decides about durable runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Kept {
+    /// Most bytes of one record; a run that makes more is stopped.
+    pub record_limit: u64,
+    /// What is kept of those that are over.
+    pub retention: Retention,
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Self { record_limit: 1 << 30, retention: Retention::default() }
+    }
 }
 
 /// Why a server cannot start.
@@ -138,6 +159,7 @@ pub struct Server {
     tls: TlsServer,
     host_key: Fingerprint,
     recovered: Recovered,
+    keeping: Keeping,
     /// Held as long as the server lives.
     lock: Lock,
 }
@@ -163,10 +185,25 @@ impl Server {
         let authorized = authorized(&listen, options.authorized_keys, local.public())?;
         // Last: a start that fails before leaves no folder of a name that nothing was run under.
         let (instance, lock) = name.open(&options.state.subdir("instances")?, lock)?;
-        let recovered = recover::open(instance.subdir("journal")?.path(), origin)?;
+        let (journal, runs) = (instance.subdir("journal")?, instance.subdir("runs")?);
+        let recovered = recover::open(journal.path(), runs.path(), origin)?;
+        let program = File::open("/proc/self/exe").map_err(StartError::System)?;
+        let Kept { record_limit, retention } = options.kept;
+        let keeping = Keeping { runs: runs.path().to_owned(), program, record_limit, retention };
         let host_key = key.public().fingerprint();
         let config = options.config;
-        Ok(Self { bound, classic, config, settings, authorized, tls, host_key, recovered, lock })
+        Ok(Self {
+            bound,
+            classic,
+            config,
+            settings,
+            authorized,
+            tls,
+            host_key,
+            recovered,
+            keeping,
+            lock,
+        })
     }
 
     /// The fingerprint of the key that clients over TCP are shown.
@@ -208,11 +245,14 @@ impl Server {
     /// Outside a tokio runtime with I/O.
     pub fn start(self) -> Result<Running, StartError> {
         let scanner = Scanner::new().map_err(StartError::System)?;
-        let Recovered { journal, table, origin, unfinished } = self.recovered;
+        let Recovered { ledger, table, unfinished, durable } = self.recovered;
         let classic_settings = ClassicSettings::new(self.settings.shell.clone(), scanner.clone());
-        let host = Host::new(self.settings, (journal, origin, table), scanner.clone());
+        let books = Books::Server(ledger);
+        let host = Host::new(self.settings, books, table, scanner.clone(), Some(self.keeping));
         let settling = Arc::clone(&host);
-        tokio::spawn(async move { recover::settle(unfinished, &settling, &scanner).await });
+        tokio::spawn(
+            async move { recover::settle((unfinished, durable), &settling, &scanner).await },
+        );
         Ok(Running {
             shared: Arc::new(Shared::new(self.config, host, self.tls, self.authorized)),
             classic_settings,
@@ -226,7 +266,7 @@ impl Server {
     ///
     /// # Errors
     /// [`StartError::System`].
-    pub async fn run(self, mut calls: mpsc::Receiver<Call>) -> Result<Served, StartError> {
+    pub async fn run(self, mut calls: mpsc::Receiver<Call>) -> Result<Ended, StartError> {
         self.start()?.serve(&mut calls).await.map_err(StartError::System)
     }
 }

@@ -46,6 +46,7 @@ fn limits() -> BTreeMap<&'static str, u128> {
         ("SILENCE", time(conn::SILENCE)),
         ("LONGEST_PAUSE", time(server::LONGEST_PAUSE)),
         ("HOLD_LIMIT", time(server::HOLD_LIMIT)),
+        ("LIST_LIMIT", count(server::LIST_LIMIT)),
         ("ANSWERS_LIMIT", count(server::ANSWERS_LIMIT)),
         ("KEEP", time(table::KEEP)),
         ("REMEMBER", time(table::REMEMBER)),

@@ -37,7 +37,6 @@ fn a_frame_that_has_no_place_ends_the_connection_with_a_word() {
         (json!({"type": "ack", "seq": 1.5}), "bad_frame", "invalid type"),
         (json!({"type": "run", "id": 7}), "bad_frame", "invalid type"),
         (json!({"type": "signal", "signal": "NOSUCH"}), "bad_request", "no such signal"),
-        (json!({"type": "detach"}), "unsupported", "durable"),
     ];
     for (header, code, text) in cases {
         let mut raw = Raw::login(&server);

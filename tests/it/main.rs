@@ -16,6 +16,7 @@ mod cli;
 mod cuts;
 mod docs;
 mod drain;
+mod durable;
 mod env;
 mod exact;
 mod flood;

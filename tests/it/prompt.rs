@@ -116,7 +116,7 @@ fn there_is_no_prompt_without_a_server() {
 #[test]
 fn a_prompt_has_no_one_file_for_its_commands() {
     let server = Server::start(&[]);
-    for option in ["--json", "-o /dev/null", "--verdict /dev/null"] {
+    for option in ["--json", "-o /dev/null", "--verdict /dev/null", "-d", "--id x"] {
         let mut terminal = Terminal::open_at(&server, &format!("{option} {}", server.addr));
         terminal.shows("are for one command");
         assert_eq!(terminal.ends(), 2);

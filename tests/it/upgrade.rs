@@ -112,6 +112,57 @@ fn what_is_under_way_ends_whole_and_what_is_new_waits_for_the_program_that_takes
 }
 
 #[test]
+fn a_durable_run_goes_on_through_upgrades_and_its_client_with_it() {
+    let mut server = Server::start(&["--drain-timeout", "1h"]);
+    let (go, effect) = (server.dir().join("go"), server.dir().join("effect"));
+    let text = format!(
+        "echo x >> {}; echo ready; while [ ! -e {} ]; do sleep 0.01; done; seq 1 20000; exit 6",
+        effect.display(),
+        go.display()
+    );
+    let mut child = server.client().arg("--durable").arg(text).spawn();
+    assert_eq!(line_of(&mut child), "ready");
+    for _ in 0..3 {
+        upgrade(&mut server);
+    }
+    std::fs::write(&go, "").unwrap();
+    let ran = finish(child).expect(6);
+    assert_eq!(ran.text().lines().count(), 20000, "{}", ran.stderr);
+    assert_eq!(std::fs::read_to_string(effect).unwrap(), "x\n");
+}
+
+#[test]
+fn durable_runs_that_are_started_while_the_server_is_upgraded_start_once() {
+    let mut server = Server::start(&[]);
+    let effects = server.dir().join("effects");
+    let (over, next) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (state, address) = (server.state().to_owned(), server.addr.clone());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let text = format!("echo {number} >> {}; echo {number}", effects.display());
+                    let args = ["--durable", &address, &text];
+                    let ran = Client::new(&state).args(&args).run().expect(0);
+                    assert_eq!(ran.text(), format!("{number}\n"));
+                }
+            });
+        }
+        for _ in 0..3 {
+            let before = next.load(Ordering::Relaxed);
+            wait_until("runs", || next.load(Ordering::Relaxed) >= before + 4);
+            upgrade(&mut server);
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    let mut done: Vec<usize> =
+        std::fs::read_to_string(effects).unwrap().lines().map(|n| n.parse().unwrap()).collect();
+    done.sort_unstable();
+    assert_eq!(done, (0..next.into_inner()).collect::<Vec<_>>());
+}
+
+#[test]
 fn after_the_drain_timeout_what_is_under_way_is_stopped_and_the_upgrade_goes_on() {
     let mut server = Server::start(&["--drain-timeout", "100ms"]);
     let mut child = server.client().arg("echo ready; exec sleep 600").spawn();

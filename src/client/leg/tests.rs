@@ -32,7 +32,7 @@ impl Output for Gated {
 /// A run of which nothing is known yet, and what lets its output be written.
 fn state() -> (State, mpsc::Sender<()>) {
     let (gate, waiting) = mpsc::channel();
-    let sink = Sink::new(Box::new(Gated(waiting)));
+    let sink = Sink::new(Box::new(Gated(waiting)), false);
     (State::new("one".into(), sink, StdinSender::new(false)), gate)
 }
 
@@ -77,6 +77,7 @@ fn verdict(seq: u64, stdout: &Running) -> ServerHeader {
         stdout: end(stdout),
         stderr: end(&Running::new()),
         both: None,
+        stdin: None,
         started: "2026-01-01T00:00:00.000Z".into(),
         elapsed_ms: 1,
         usage: Usage::default(),
@@ -130,7 +131,7 @@ async fn signals_that_were_not_sent_on_a_lost_link_are_sent_on_the_next_one() {
     let (mut state, _gate) = state();
     hear(&mut state, &started(), b"").await;
     state.control(signal("HUP")).unwrap();
-    assert_eq!(said(&mut state), [ClientHeader::Signal { signal: "HUP".into() }]);
+    assert_eq!(said(&mut state), [ClientHeader::Signal { signal: "HUP".into(), run: None }]);
     state.control(signal("USR1")).unwrap();
     state.control(Control::Pause).unwrap();
     // The link is lost, and the next one is not there yet.
@@ -139,7 +140,8 @@ async fn signals_that_were_not_sent_on_a_lost_link_are_sent_on_the_next_one() {
     state.start_leg();
     assert_eq!(said(&mut state), [], "before the server knows the run again");
     hear(&mut state, &started(), b"").await;
-    let names = ["USR1", "USR2"].map(|name| ClientHeader::Signal { signal: name.into() });
+    let names =
+        ["USR1", "USR2"].map(|name| ClientHeader::Signal { signal: name.into(), run: None });
     assert_eq!(said(&mut state), names);
 }
 

@@ -12,6 +12,9 @@ impl State {
         if self.started {
             return Leg::Broken(format!("the run was refused although it had started: {text}"));
         }
+        if self.looks {
+            return Leg::done(Err(NoWelcome::refusal(code, text)));
+        }
         if self.was_started || self.closing {
             return Leg::done(Err(self.unknown(text, code)));
         }
@@ -34,7 +37,7 @@ impl State {
 
     /// Whether the run is to be stopped, so that its output need not be whole.
     pub(in crate::client) fn is_given_up(&self) -> bool {
-        self.cancelled.is_some() || self.doubted.is_some()
+        !self.looks && (self.cancelled.is_some() || self.doubted.is_some())
     }
 
     /// By this client's own late request, perhaps: then another try takes the run back.

@@ -1,5 +1,11 @@
 use super::*;
 
+impl Held for u8 {
+    fn passes(&self) -> bool {
+        true
+    }
+}
+
 fn key(identity: &str, id: &str) -> Key {
     Key { identity: identity.into(), id: RunId::new(id).unwrap() }
 }
@@ -26,7 +32,7 @@ async fn an_id_is_claimed_once_and_remembered_past_its_end() {
     ));
     tokio::time::advance(Duration::from_millis(1)).await;
     assert!(matches!(table.claim(&key("a", "x"), NOW, || Ok(Arc::new(5))), Claim::New(_)));
-    assert_eq!(table.live_count(), 2);
+    assert_eq!(table.passing_count(), 2);
 }
 
 #[tokio::test(start_paused = true)]

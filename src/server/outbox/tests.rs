@@ -9,7 +9,8 @@ use crate::proto::header::Refusal;
 use crate::runs::credit::Budget;
 use crate::runs::id::RunId;
 use crate::runs::request::Request;
-use crate::runs::run::Run;
+use crate::runs::run::{Owner, Run};
+use crate::runs::store::Store;
 use crate::runs::table::Key;
 
 fn owner() -> Owner {
@@ -18,7 +19,8 @@ fn owner() -> Owner {
         Request::parse(serde_json::from_value(header).unwrap(), Bytes::from_static(b"x\0"))
             .unwrap();
     let key = Key { identity: "local:0".into(), id: RunId::new("x").unwrap() };
-    Arc::new(Run::new(key, request.terms, false, &Arc::new(Budget::new(0)))).take_over()
+    let budget = Arc::new(Budget::new(0));
+    Arc::new(Run::new(key, &request, &budget, Store::memory(&budget))).take_over()
 }
 
 fn poll(waiting: impl Future<Output = ()>) -> Poll<()> {
@@ -33,7 +35,7 @@ fn refusal(text: &str) -> ServerHeader {
 #[test]
 fn letting_go_of_a_run_wakes_the_one_who_waits_for_its_frames() {
     let outbox = Outbox::default();
-    outbox.follow(owner(), 0);
+    outbox.follow(Serving::Owned(owner()), 0);
     let (_, current, _) = outbox.take();
     assert_eq!(poll(outbox.wait(current.as_ref())), Poll::Ready(()), "for the run itself");
     let mut waiting = pin!(outbox.wait(current.as_ref()));

@@ -3,8 +3,10 @@ use tempfile::TempDir;
 use tokio::io::{DuplexStream, ReadHalf, WriteHalf, duplex, split};
 
 use super::*;
+use crate::conn::SILENCE;
 use crate::identity::{Authorized, host_key, local_identity};
 use crate::proto::frame::Limits;
+use crate::runs::books::Books;
 use crate::runs::host::{Host, Settings};
 use crate::runs::recover;
 use crate::server::{Config, Shared};
@@ -21,10 +23,11 @@ struct Peer {
 fn shared(folder: &TempDir) -> Arc<Shared> {
     let state = StateDir::open(&folder.path().canonicalize().unwrap().join("state")).unwrap();
     let journal = state.subdir("journal").unwrap();
-    let found = recover::open(journal.path(), recover::origin().unwrap()).unwrap();
+    let runs = state.subdir("runs").unwrap();
+    let found = recover::open(journal.path(), runs.path(), recover::origin().unwrap()).unwrap();
     let scanner = crate::exec::Scanner::new().unwrap();
-    let parts = (found.journal, found.origin, found.table);
-    let host = Host::new(Settings::default(), parts, scanner);
+    let books = Books::Server(found.ledger);
+    let host = Host::new(Settings::default(), books, found.table, scanner, None);
     let tls = TlsServer::new(&host_key(&state).unwrap()).unwrap();
     let local = local_identity(&state).unwrap();
     let authorized = Arc::new(Authorized::new(Vec::new(), local.public()));
@@ -41,12 +44,13 @@ fn connect() -> Peer {
         identity: "local:0".into(),
         outbox: Arc::new(Outbox::greeting()),
         still_in: Box::new(|| true),
-        shared,
+        refusals: Arc::clone(&shared.peers),
         is_stale: false,
         held: None,
     };
+    let patience = Patience { idle: Duration::from_secs(7200), silence: Some(SILENCE) };
     let (reader, writer) = (FrameReader::new(read, Limits::FULL), FrameWriter::new(write));
-    tokio::spawn(serve(reader, writer, requests, Duration::from_secs(7200)));
+    tokio::spawn(serve(reader, writer, requests, patience));
     let (read, write) = split(ours);
     Peer {
         reader: FrameReader::new(read, Limits::FULL),

@@ -153,8 +153,47 @@ impl Server {
     }
 }
 
+/// The supervisors of durable runs below this folder that live now.
+pub(crate) fn supervisors(state: &Path) -> Vec<u32> {
+    let is_one = |pid: &u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut words = line.split(|b| *b == 0).skip(1);
+        let is_below = |path: &[u8]| path.starts_with(state.as_os_str().as_encoded_bytes());
+        words.next() == Some(b"supervise") && words.next().is_some_and(is_below)
+    };
+    let pids = std::fs::read_dir("/proc").unwrap().flatten();
+    pids.filter_map(|e| e.file_name().to_str()?.parse().ok()).filter(is_one).collect()
+}
+
+/// Stops the durable runs that a test has left.
+fn stop_supervisors(state: &Path) {
+    let deadline = std::time::Instant::now() + PATIENCE / 4;
+    loop {
+        let left = supervisors(state);
+        if left.is_empty() {
+            return;
+        }
+        for pid in left {
+            kill(pid, Signal::CONT);
+            let late = std::time::Instant::now() > deadline;
+            kill(pid, if late { Signal::KILL } else { Signal::TERM });
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
+        self.end();
+        // A server that another one follows hands its folder on.
+        if self.dir.is_some() {
+            stop_supervisors(&self.state);
+        }
+    }
+}
+
+impl Server {
+    fn end(&mut self) {
         if self.child.try_wait().is_ok_and(|status| status.is_some()) {
             return;
         }

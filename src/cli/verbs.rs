@@ -1,0 +1,438 @@
+//! `rexec ps`, `attach`, `logs`, `wait`, `signal`, `stop`, `rm`: what is done with durable runs.
+
+use std::ffi::OsString;
+
+use clap::{Parser, Subcommand};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::output::{Standard, write_all};
+use super::reach::Reach;
+use super::signals::{AskedSoFar, Signals};
+use super::status::{Asked, Status, of_end, of_verdict};
+use crate::client::{Client, Control, Error, RunIo, Runs};
+use crate::proto::listing::{RunInfo, RunState};
+use crate::proto::verdict::Verdict;
+use crate::transport::Endpoint;
+
+/// Digits of a random id that are shown.
+const SHOWN: usize = 8;
+/// Digits of a random id.
+const RANDOM_ID: usize = 32;
+
+/// Look after durable runs.
+#[derive(Debug, Parser)]
+#[command(name = "rexec", max_term_width = 100)]
+struct Line {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// List your runs, the newest last
+    Ps {
+        #[command(flatten)]
+        at: At,
+        /// At most so many, the newest
+        #[arg(long, value_name = "N", default_value_t = 1000)]
+        limit: u64,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a durable run from its start, follow it, and exit as it does; Ctrl-C leaves it running
+    Attach {
+        #[command(flatten)]
+        at: At,
+        #[command(flatten)]
+        run: Run,
+        /// Show from its `start`, or from its `end`: only what is still to come
+        #[arg(long, value_name = "WHERE", default_value = "start")]
+        from: Where,
+        /// Ctrl-C is SIGINT for the run, as when it is run in the foreground
+        #[arg(long)]
+        forward_signals: bool,
+    },
+    /// Show what a durable run has written so far
+    Logs {
+        #[command(flatten)]
+        at: At,
+        #[command(flatten)]
+        run: Run,
+    },
+    /// Wait for the end of durable runs, and exit as they do: of several, as the first that failed
+    Wait {
+        #[command(flatten)]
+        at: At,
+        #[command(flatten)]
+        runs: Several,
+        /// Wait for whichever ends first, and exit as it does
+        #[arg(long, conflicts_with = "all")]
+        any: bool,
+        /// Wait for all; the default
+        #[arg(long)]
+        all: bool,
+    },
+    /// Send a signal to the process group of a run
+    Signal {
+        #[command(flatten)]
+        at: At,
+        #[command(flatten)]
+        run: Run,
+        /// The signal: a name such as HUP, or a number
+        signal: String,
+    },
+    /// Stop a run and everything that it started, and wait for its end
+    Stop {
+        #[command(flatten)]
+        at: At,
+        #[command(flatten)]
+        run: Run,
+    },
+    /// Delete the records of runs that have ended; their ids stay taken
+    Rm {
+        #[command(flatten)]
+        at: At,
+        #[command(flatten)]
+        runs: Several,
+    },
+}
+
+#[derive(Debug, Clone, clap::Args)]
+struct At {
+    /// The server: host:port, [::1]:8080, localhost:8080 or unix:/path/to/socket
+    addr: Endpoint,
+    #[command(flatten)]
+    reach: Reach,
+}
+
+#[derive(Debug, clap::Args)]
+struct Run {
+    /// The run's id, or a unique part of it
+    run: String,
+}
+
+#[derive(Debug, clap::Args)]
+struct Several {
+    /// The runs' ids, or unique parts of them
+    #[arg(required = true, value_name = "RUN")]
+    runs: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Where {
+    /// All of its output.
+    Start,
+    /// What is still to come.
+    End,
+}
+
+/// Whether a first argument is a verb: no address is such a word.
+pub(super) fn is_verb(word: &str) -> bool {
+    definitions().iter().any(|verb| verb.get_name() == word)
+}
+
+/// The verbs, for completions.
+pub(super) fn definitions() -> Vec<clap::Command> {
+    let line = <Line as clap::CommandFactory>::command();
+    line.get_subcommands().cloned().collect()
+}
+
+/// Runs `rexec VERB`; the exit status.
+pub(super) fn main(args: &[OsString]) -> u8 {
+    let line = match Line::try_parse_from(args) {
+        Ok(line) => line,
+        Err(e) => return super::usage("rexec", &e),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            super::complain("rexec", &format!("cannot start: {e}"));
+            return Status::Unreached.code();
+        }
+    };
+    let status = runtime.block_on(line.verb.perform());
+    runtime.shutdown_background();
+    status
+}
+
+impl Verb {
+    fn at(&self) -> &At {
+        match self {
+            Self::Ps { at, .. }
+            | Self::Attach { at, .. }
+            | Self::Logs { at, .. }
+            | Self::Wait { at, .. }
+            | Self::Signal { at, .. }
+            | Self::Stop { at, .. }
+            | Self::Rm { at, .. } => at,
+        }
+    }
+
+    async fn perform(&self) -> u8 {
+        let at = self.at();
+        let client = match at.reach.client(&at.addr) {
+            Ok(client) => client,
+            Err(e) => {
+                at.reach.say(&e.to_string());
+                return Status::Unreached.code();
+            }
+        };
+        match self {
+            Self::Ps { limit, json, .. } => ps(at, client, *limit, *json).await,
+            Self::Attach { run, from, forward_signals, .. } => {
+                attach(at, client, &run.run, *from, *forward_signals).await
+            }
+            Self::Logs { run, .. } => logs(at, client, &run.run).await,
+            Self::Wait { runs, any: true, .. } => wait_any(at, &runs.runs).await,
+            Self::Wait { runs, .. } => wait_all(at, client, &runs.runs).await,
+            Self::Signal { run, signal, .. } => {
+                ordered(at, &run.run, client.signal_once(&run.run, signal).await)
+            }
+            Self::Stop { run, .. } => stop(at, client, &run.run).await,
+            Self::Rm { runs, .. } => remove(at, client, &runs.runs).await,
+        }
+    }
+}
+
+impl Client {
+    async fn signal_once(mut self, run: &str, signal: &str) -> Result<bool, Error> {
+        self.signal(run, signal.strip_prefix("SIG").unwrap_or(signal)).await
+    }
+}
+
+/// Says what went wrong; the exit status.
+fn failed(at: &At, error: Error) -> u8 {
+    let answer = of_end(&Err(error), Asked::Nothing);
+    if let Some(line) = &answer.line {
+        at.reach.say(line.strip_prefix("not started: ").unwrap_or(line));
+    }
+    answer.status.code()
+}
+
+/// Says how a run ended, if the command does not speak for itself; the exit status.
+fn told(at: &At, verdict: &Verdict, asked: Asked) -> u8 {
+    let answer = of_verdict(verdict, asked);
+    if let Some(line) = &answer.line {
+        at.reach.say(line);
+    }
+    answer.status.code()
+}
+
+/// An order that a run which has ended cannot obey.
+fn ordered(at: &At, run: &str, obeyed: Result<bool, Error>) -> u8 {
+    match obeyed {
+        Ok(true) => 0,
+        Ok(false) => {
+            at.reach.say(&format!("run {run} has ended already"));
+            Status::NotStarted.code()
+        }
+        Err(e) => failed(at, e),
+    }
+}
+
+fn print(at: &At, text: &str) -> u8 {
+    match write_all(rustix::stdio::stdout(), text.as_bytes()) {
+        Ok(()) => 0,
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Status::Closed.code(),
+        Err(e) => {
+            at.reach.say(&format!("cannot write standard output: {e}"));
+            Status::Output.code()
+        }
+    }
+}
+
+async fn ps(at: &At, mut client: Client, limit: u64, json: bool) -> u8 {
+    let Runs { newest, total } = match client.runs(limit).await {
+        Ok(runs) => runs,
+        Err(e) => return failed(at, e),
+    };
+    let left_out = total.saturating_sub(newest.len() as u64);
+    if left_out > 0 {
+        at.reach.say(&format!("{left_out} older runs are not shown; --limit shows more"));
+    }
+    if json {
+        let lines: Vec<_> =
+            newest.iter().filter_map(|run| serde_json::to_string(run).ok()).collect();
+        let end = if lines.is_empty() { "" } else { "\n" };
+        return print(at, &(lines.join("\n") + end));
+    }
+    print(at, &table(&newest))
+}
+
+fn table(runs: &[RunInfo]) -> String {
+    let mut text = format!(
+        "{:<8}  {:<12}  {:>7}  {:>9}  {:>9}  {}\n",
+        "RUN", "STATE", "AGE", "OUTPUT", "DISK", "COMMAND"
+    );
+    for run in runs {
+        let command: String =
+            run.command.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let command = if command.trim().is_empty() { "(a script)" } else { command.trim() };
+        text.push_str(&format!(
+            "{:<8}  {:<12}  {:>7}  {:>9}  {:>9}  {}\n",
+            short(&run.run),
+            state(run),
+            age(run.age_s),
+            size(run.bytes),
+            size(run.disk),
+            command
+        ));
+    }
+    text
+}
+
+/// The end of an id that was made of random digits; all of one that somebody chose.
+fn short(id: &str) -> &str {
+    let random = id.len() == RANDOM_ID && id.bytes().all(|b| b.is_ascii_hexdigit());
+    if random { &id[RANDOM_ID - SHOWN..] } else { id }
+}
+
+fn state(run: &RunInfo) -> String {
+    match (run.state, &run.verdict) {
+        (RunState::Running, _) => "running".into(),
+        (RunState::Lost, _) => "lost".into(),
+        (RunState::Ended, None) => "forgotten".into(),
+        (RunState::Ended, Some(verdict)) => {
+            let status = of_verdict(verdict, Asked::Nothing).status;
+            match status {
+                Status::Code(code) => format!("exited {code}"),
+                Status::Signal(signal) => format!("signal {signal}"),
+                other => other.name().to_owned(),
+            }
+        }
+    }
+}
+
+fn age(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m", seconds / 60),
+        3600..86_400 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+fn size(bytes: u64) -> String {
+    let units = ["", "K", "M", "G", "T"];
+    let mut at = 0;
+    let mut whole = bytes;
+    while whole >= 10_240 && at + 1 < units.len() {
+        whole /= 1024;
+        at += 1;
+    }
+    format!("{whole}{}", units[at])
+}
+
+async fn attach(at: &At, mut client: Client, run: &str, from: Where, forward: bool) -> u8 {
+    let asked = AskedSoFar::default();
+    let (order, control) = mpsc::unbounded_channel::<Control>();
+    let mut signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(e) => {
+            at.reach.say(&format!("cannot listen to signals: {e}"));
+            return Status::Unreached.code();
+        }
+    };
+    let io = RunIo { stdin: None, output: Box::new(Standard), control };
+    let left = async {
+        if forward {
+            signals.pass_on(&order, &asked, true).await;
+            return Status::Interrupted;
+        }
+        if signals.at_prompt().await { Status::Interrupted } else { Status::Terminated }
+    };
+    let end = tokio::select! {
+        end = client.attach(run, from == Where::End, io) => end,
+        status = left => {
+            at.reach.say(&format!("run {run} goes on"));
+            return status.code();
+        }
+    };
+    match end {
+        Ok(verdict) => told(at, &verdict, asked.get()),
+        Err(e) => failed(at, e),
+    }
+}
+
+async fn logs(at: &At, mut client: Client, run: &str) -> u8 {
+    let (_ask, control) = mpsc::unbounded_channel();
+    let io = RunIo { stdin: None, output: Box::new(Standard), control };
+    match client.logs(run, io).await {
+        Ok(_) => 0,
+        Err(e) => failed(at, e),
+    }
+}
+
+async fn wait_all(at: &At, mut client: Client, runs: &[String]) -> u8 {
+    let mut first_failure = 0;
+    for run in runs {
+        let status = match client.wait(run).await {
+            Ok(verdict) => ended(at, &verdict, runs.len() > 1),
+            Err(e) => failed(at, e),
+        };
+        if first_failure == 0 {
+            first_failure = status;
+        }
+    }
+    first_failure
+}
+
+async fn wait_any(at: &At, runs: &[String]) -> u8 {
+    let mut waits = JoinSet::new();
+    for run in runs {
+        let (at, run) = (at.clone(), run.clone());
+        waits.spawn(async move {
+            let mut client = at.reach.client(&at.addr).ok()?;
+            Some(client.wait(&run).await)
+        });
+    }
+    match waits.join_next().await {
+        Some(Ok(Some(Ok(verdict)))) => ended(at, &verdict, true),
+        Some(Ok(Some(Err(e)))) => failed(at, e),
+        _ => Status::Unreached.code(),
+    }
+}
+
+/// Tells of an end on stdout, where it must be said whose it is; the exit status.
+fn ended(at: &At, verdict: &Verdict, named: bool) -> u8 {
+    let status = told(at, verdict, Asked::Nothing);
+    if named {
+        let name = of_verdict(verdict, Asked::Nothing).status.name();
+        let printed = print(at, &format!("{} {name} {status}\n", verdict.run));
+        return if status == 0 { printed } else { status };
+    }
+    status
+}
+
+async fn stop(at: &At, mut client: Client, run: &str) -> u8 {
+    match client.stop(run).await {
+        Ok(true) => match client.wait(run).await {
+            Ok(verdict) => {
+                // It was stopped, as this client asked: that is a success here.
+                if verdict.left_running > 0 {
+                    told(at, &verdict, Asked::Nothing);
+                }
+                0
+            }
+            Err(Error::Refused { .. }) => 0,
+            Err(e) => failed(at, e),
+        },
+        other => ordered(at, run, other),
+    }
+}
+
+async fn remove(at: &At, mut client: Client, runs: &[String]) -> u8 {
+    let mut first_failure = 0;
+    for run in runs {
+        let status = match client.remove(run).await {
+            Ok(()) => 0,
+            Err(e) => failed(at, e),
+        };
+        if first_failure == 0 {
+            first_failure = status;
+        }
+    }
+    first_failure
+}

@@ -1,0 +1,217 @@
+//! What a client may do with runs beside running them: start and leave, look, list, signal, stop, remove.
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::connection::{Connection, NoWelcome};
+use super::control::{Input, RunIo};
+use super::driver::Wanted;
+use super::error::Error;
+use super::sink::Output;
+use super::state::Leave;
+use super::{Client, Command};
+use crate::conn::{Frame, SILENCE};
+use crate::proto::frame;
+use crate::proto::header::{Attach, ClientHeader, ServerHeader, ShowFrom, Stream};
+use crate::proto::listing::RunInfo;
+use crate::proto::verdict::Verdict;
+
+/// Runs of one identity.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Runs {
+    /// The newest, the newest last.
+    pub newest: Vec<RunInfo>,
+    /// How many there are.
+    pub total: u64,
+}
+
+/// Takes nothing.
+struct Nothing;
+
+impl Output for Nothing {
+    fn write(&mut self, _: Stream, _: &[u8]) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Client {
+    /// Starts a durable run and leaves it when all of `stdin` was sent; its id.
+    ///
+    /// # Errors
+    /// As [`Client::run`].
+    pub async fn start(
+        &mut self,
+        command: &Command,
+        stdin: Option<Input>,
+    ) -> Result<String, Error> {
+        let (_ask, control) = mpsc::unbounded_channel();
+        let io = RunIo { stdin, output: Box::new(Nothing), control };
+        match self.ask_to_run(command, io, Leave::WhenSent).await {
+            Ok(verdict) => Ok(verdict.run),
+            Err(Error::Detached { run }) => Ok(run),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Shows the record of a durable run from its start, or from now on, and follows it to its end. `run`
+    /// is its id or a unique part of it.
+    ///
+    /// # Errors
+    /// As [`Client::run`]; the run is never stopped for an error here.
+    pub async fn attach(&mut self, run: &str, from_end: bool, io: RunIo) -> Result<Verdict, Error> {
+        let from = if from_end { ShowFrom::End } else { ShowFrom::Start };
+        self.look(run, from, true, io).await
+    }
+
+    /// Shows what there is of a record. The verdict, if the run is over.
+    ///
+    /// # Errors
+    /// As [`Client::attach`].
+    pub async fn logs(&mut self, run: &str, io: RunIo) -> Result<Option<Verdict>, Error> {
+        match self.look(run, ShowFrom::Start, false, io).await {
+            Ok(verdict) => Ok(Some(verdict)),
+            Err(Error::Detached { .. }) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Waits for the end of a durable run.
+    ///
+    /// # Errors
+    /// As [`Client::attach`].
+    pub async fn wait(&mut self, run: &str) -> Result<Verdict, Error> {
+        let (_ask, control) = mpsc::unbounded_channel();
+        let io = RunIo { stdin: None, output: Box::new(Nothing), control };
+        self.look(run, ShowFrom::Verdict, true, io).await
+    }
+
+    async fn look(
+        &mut self,
+        run: &str,
+        from: ShowFrom,
+        follow: bool,
+        io: RunIo,
+    ) -> Result<Verdict, Error> {
+        let attach = Attach { run: run.into(), after: 0, from, follow };
+        self.drive(Wanted::Look(attach), Leave::Stay, io).await
+    }
+
+    /// The runs of this identity, at most `limit` of them.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or refuses.
+    pub async fn runs(&mut self, limit: u64) -> Result<Runs, Error> {
+        let mut newest = Vec::new();
+        let mut frame = self.ask(&ClientHeader::List { limit: Some(limit) }).await?;
+        loop {
+            let ServerHeader::Runs { more, total } = header(&frame)? else {
+                return Err(unexpected());
+            };
+            let runs: Vec<RunInfo> = serde_json::from_slice(&frame.body)
+                .map_err(|e| broken(&format!("its list cannot be read: {e}")))?;
+            newest.extend(runs);
+            if !more {
+                return Ok(Runs { newest, total });
+            }
+            frame = self.answer().await?;
+        }
+    }
+
+    /// Sends the process group of a run a signal, named without `SIG`. False if the run had ended.
+    ///
+    /// # Errors
+    /// As [`Client::runs`].
+    pub async fn signal(&mut self, run: &str, signal: &str) -> Result<bool, Error> {
+        let (signal, run) = (signal.into(), Some(run.into()));
+        self.order(&ClientHeader::Signal { signal, run }).await
+    }
+
+    /// Stops everything that a run has started. False if the run had ended.
+    ///
+    /// # Errors
+    /// As [`Client::runs`].
+    pub async fn stop(&mut self, run: &str) -> Result<bool, Error> {
+        self.order(&ClientHeader::Cancel { run: Some(run.into()) }).await
+    }
+
+    /// Deletes the record of a run that has ended; its id stays taken.
+    ///
+    /// # Errors
+    /// As [`Client::runs`].
+    pub async fn remove(&mut self, run: &str) -> Result<(), Error> {
+        self.order(&ClientHeader::Remove { run: run.into() }).await.map(|_| ())
+    }
+
+    async fn order(&mut self, order: &ClientHeader) -> Result<bool, Error> {
+        let frame = self.ask(order).await?;
+        match header(&frame)? {
+            ServerHeader::Done { .. } => Ok(true),
+            ServerHeader::AlreadyEnded { .. } => Ok(false),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Sends a request and waits for its answer; on a new connection if there is none that lives.
+    async fn ask(&mut self, request: &ClientHeader) -> Result<Frame, Error> {
+        let alive = match &mut self.connection {
+            Some(connection) => connection.is_alive().await,
+            None => false,
+        };
+        if !alive {
+            self.connection = Some(Connection::open(&self.target, &self.target.keys).await?);
+        }
+        let mut encoded = Vec::new();
+        frame::encode(request, b"", &mut encoded).map_err(|e| broken(&e.to_string()))?;
+        let Some(connection) = &mut self.connection else { return Err(broken("it is gone")) };
+        let asked = timeout(self.target.connect_timeout, connection.ask(Bytes::from(encoded)));
+        match asked.await {
+            Ok(Ok(())) => self.answer().await,
+            Ok(Err(NoWelcome::Refused(code, text))) => Err(NoWelcome::refusal(code, text)),
+            Ok(Err(NoWelcome::Broken(why))) => Err(broken(&why)),
+            Err(_) => Err(broken("it did not answer in time")),
+        }
+    }
+
+    async fn answer(&mut self) -> Result<Frame, Error> {
+        let Some(connection) = &mut self.connection else { return Err(broken("it is gone")) };
+        let answered = timeout(SILENCE, async {
+            loop {
+                let frame = connection.reader.next(Some(SILENCE)).await?;
+                let Some(frame) = frame else { return Ok(None) };
+                if !matches!(frame.header()?, ServerHeader::Heartbeat | ServerHeader::Unknown) {
+                    return Ok::<_, crate::conn::ConnError>(Some(frame));
+                }
+            }
+        });
+        let why = match answered.await {
+            Ok(Ok(Some(frame))) => return Ok(frame),
+            Ok(Ok(None)) => "the server closed the connection".into(),
+            Ok(Err(e)) => e.to_string(),
+            Err(_) => "the server did not answer in time".into(),
+        };
+        self.connection = None;
+        Err(broken(&why))
+    }
+}
+
+fn header(frame: &Frame) -> Result<ServerHeader, Error> {
+    match frame.header() {
+        Ok(ServerHeader::Refused(refused)) => Err(NoWelcome::refusal(refused.code, refused.text)),
+        Ok(ServerHeader::Lost(refusal)) => {
+            let (run, text, code) = (refusal.run, refusal.text, Some(refusal.code));
+            Err(Error::Unknown { run, text, code })
+        }
+        Ok(ServerHeader::Error { code, text }) => Err(NoWelcome::refusal(code, text)),
+        Ok(header) => Ok(header),
+        Err(e) => Err(broken(&e.to_string())),
+    }
+}
+
+fn unexpected() -> Error {
+    broken("the server gave another answer than was asked for")
+}
+
+fn broken(why: &str) -> Error {
+    Error::NoAnswer(why.into())
+}

@@ -1,0 +1,155 @@
+//! Where the facts about a run are written down before they are acted on: a server has its journal, a
+//! supervisor the record of its one run.
+
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use tracing::error;
+
+use super::credit::Budget;
+use super::disk::{Folder, Writer};
+use super::host::Denied;
+use super::ledger::Ledger;
+use super::record;
+use super::request::Request;
+use super::run::Run;
+use super::store::Store;
+use super::table::Key;
+use crate::exec::Mark;
+use crate::proto::code::Code;
+use crate::proto::stored::StoredHeader;
+use crate::proto::verdict::{Anchor, Received, Verdict};
+use crate::sys::pause;
+use crate::sys::process::ProcessRef;
+
+/// Who writes down what happens to runs.
+#[derive(Debug)]
+pub enum Books {
+    /// A server, for all of its runs.
+    Server(Ledger),
+    /// A supervisor, for the run that it has claimed.
+    Supervisor {
+        /// The run's folder.
+        folder: Folder,
+        /// What the server has written down for the run's processes.
+        mark: Mark,
+        /// The record, until the run is there.
+        writer: Mutex<Option<Writer>>,
+    },
+}
+
+impl Books {
+    /// Where the next run's record goes; none if there is to be no other run, or it cannot be written. A
+    /// record on disk is claimed here: from then on the command may have been started.
+    pub fn store(&self, budget: &Arc<Budget>) -> Option<Store> {
+        match self {
+            Self::Server(_) => Some(Store::memory(budget)),
+            Self::Supervisor { writer, .. } => {
+                let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+                let claimed = writer.note(&claimed(true)?);
+                claimed.inspect_err(|e| error!("the record cannot be written: {e}")).ok()?;
+                pause::point("claimed");
+                Some(Store::Disk(writer))
+            }
+        }
+    }
+
+    /// The claim, before anything is started. What the run's processes are to carry.
+    ///
+    /// # Errors
+    /// [`Denied`]: nothing may be started.
+    pub fn accept(&self, key: &Key, request: &Request) -> Result<Mark, Denied> {
+        match self {
+            Self::Server(ledger) => {
+                let mark = Mark::new().map_err(|e| {
+                    Denied::NotStarted(Code::OutOfResources, format!("no random numbers: {e}"))
+                })?;
+                ledger.accepted(key, request, mark).map_err(|e| Denied::no_journal(&e))?;
+                Ok(mark)
+            }
+            Self::Supervisor { mark, .. } => Ok(*mark),
+        }
+    }
+
+    /// The main process is there.
+    pub fn running(&self, run: &Run, process: ProcessRef) {
+        match self {
+            Self::Server(ledger) => ledger.running(&run.key, process),
+            Self::Supervisor { .. } => {
+                let pid = process.pid.as_raw_nonzero().get().unsigned_abs();
+                let header = StoredHeader::Running { pid, start_time: process.start_time };
+                // A header of two numbers is within the limits.
+                if let Ok(frame) = record::encode(&header, b"") {
+                    run.note(&frame);
+                }
+            }
+        }
+    }
+
+    /// The run was not started.
+    pub fn not_started(&self, run: &Run, code: Code) {
+        match self {
+            Self::Server(ledger) => ledger.not_started(&run.key, code.name()),
+            Self::Supervisor { .. } => {
+                if let Some(frame) = claimed(false) {
+                    run.note(&frame);
+                }
+            }
+        }
+    }
+
+    /// The run was started and nobody can say how it ended.
+    pub fn lost(&self, key: &Key) {
+        if let Self::Server(ledger) = self {
+            ledger.lost(key, 0);
+        }
+    }
+
+    /// The run has ended.
+    pub fn ended(&self, run: &Run, verdict: &mut Verdict) -> Option<Anchor> {
+        match self {
+            Self::Server(ledger) => ledger.ended(&run.key, verdict),
+            Self::Supervisor { .. } => {
+                let (size, hash) = run.stdin_received();
+                verdict.stdin = Some(Received { size, hash });
+                None
+            }
+        }
+    }
+
+    /// How many runs have no last line.
+    #[must_use]
+    pub fn open_count(&self) -> usize {
+        match self {
+            Self::Server(ledger) => ledger.open_count(),
+            Self::Supervisor { .. } => 1,
+        }
+    }
+
+    /// The journal; a supervisor has none.
+    #[must_use]
+    pub fn ledger(&self) -> Option<&Ledger> {
+        match self {
+            Self::Server(ledger) => Some(ledger),
+            Self::Supervisor { .. } => None,
+        }
+    }
+
+    /// The record of the supervisor's run, to be read.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn record(&self) -> io::Result<Option<File>> {
+        match self {
+            Self::Server(_) => Ok(None),
+            Self::Supervisor { folder, .. } => folder.record(),
+        }
+    }
+}
+
+/// A header of a number and a flag is within the limits.
+fn claimed(start: bool) -> Option<Bytes> {
+    record::encode(&StoredHeader::Claimed { pid: std::process::id(), start }, b"").ok()
+}

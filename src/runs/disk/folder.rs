@@ -1,0 +1,234 @@
+//! The folder of one durable run: who it is, its record, its outcome and its supervisor's socket.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::proto::code::Code;
+use crate::proto::digest::Digest;
+use crate::proto::verdict::Verdict;
+use crate::runs::journal::Origin;
+use crate::runs::request::Terms;
+use crate::runs::table::Key;
+use crate::sys::fs::{Lock, Locked, lock_exclusive};
+
+const META: &str = "meta.json";
+const OUTCOME: &str = "outcome.json";
+const RECORD: &str = "record";
+const SOCKET: &str = "socket";
+const LOG: &str = "log";
+/// Most bytes of `meta.json` and `outcome.json`, which hold a command of
+/// [`TEXT_LIMIT`](crate::runs::journal::TEXT_LIMIT) at most.
+const JSON_LIMIT: u64 = 256 * 1024;
+
+/// What a durable run is. No value of its environment is here, nor its input.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Meta {
+    /// The id.
+    pub run: String,
+    /// Under which identity.
+    pub identity: String,
+    /// What its processes carry in their environment.
+    pub mark: String,
+    /// The command's words, shortened.
+    pub command: String,
+    /// What is compared when the id comes again.
+    pub terms: Terms,
+    /// When it was accepted, RFC 3339.
+    pub accepted: String,
+    /// Where and when it was accepted.
+    pub origin: Origin,
+}
+
+/// How a durable run ended, as the journal has it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Outcome {
+    /// With a verdict.
+    Ended {
+        /// How, with its place in the journal.
+        verdict: Box<Verdict>,
+        /// Bytes of the record before the verdict.
+        length: u64,
+    },
+    /// Nobody knows how.
+    Lost {
+        /// Why.
+        code: Code,
+        /// Processes of it that could not be stopped.
+        left_running: u32,
+        /// Bytes of the record that are whole.
+        length: u64,
+        /// Place of the last whole frame.
+        last: u64,
+    },
+}
+
+/// Who may write a record.
+#[derive(Debug)]
+pub enum Claim {
+    /// Nobody has written it: it is ours as long as the file is open.
+    Ours(Lock),
+    /// Somebody writes it.
+    Taken,
+}
+
+/// The folder of one durable run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// The folder of a run below `runs`. Its name is made from a digest: an identity may hold any
+    /// character, and is longer than a name may be.
+    #[must_use]
+    pub fn of(runs: &Path, key: &Key) -> Self {
+        let digest = Digest::of(format!("{}\0{}", key.identity, key.id).as_bytes()).to_string();
+        Self(runs.join(&digest[..32]))
+    }
+
+    /// A folder that was found.
+    #[must_use]
+    pub fn found(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Makes the folder. It is whole when this returns, or it is as good as not there.
+    ///
+    /// # Errors
+    /// What the system says, for example that the disk is full; nothing is left behind.
+    pub fn create(&self, meta: &Meta) -> io::Result<()> {
+        DirBuilder::new().mode(0o700).create(&self.0)?;
+        self.write(META, meta).inspect_err(|_| self.remove())
+    }
+
+    /// Removes the folder and all that is in it. What cannot be removed is found at the next start.
+    pub fn remove(&self) {
+        if let Err(error) = fs::remove_dir_all(&self.0)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!("cannot remove {}: {error}", self.0.display());
+        }
+    }
+
+    /// Removes the record and keeps the rest: the id stays taken.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn remove_record(&self) -> io::Result<()> {
+        match fs::remove_file(self.0.join(RECORD)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
+    }
+
+    /// What the run is; none if the folder was not finished.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn meta(&self) -> io::Result<Option<Meta>> {
+        self.read(META)
+    }
+
+    /// How it ended; none if the journal does not have it yet.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn outcome(&self) -> io::Result<Option<Outcome>> {
+        self.read(OUTCOME)
+    }
+
+    /// Notes how the run ended.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn set_outcome(&self, outcome: &Outcome) -> io::Result<()> {
+        self.write(OUTCOME, outcome)
+    }
+
+    /// The record, to be written: locked for as long as it is open.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn claim(&self) -> io::Result<Claim> {
+        let open = OpenOptions::new().read(true).write(true).create(true).mode(0o600).clone();
+        match lock_exclusive(open.open(self.0.join(RECORD))?) {
+            Ok(lock) => Ok(Claim::Ours(lock)),
+            Err(Locked::Held) => Ok(Claim::Taken),
+            Err(Locked::Io(e)) => Err(e),
+        }
+    }
+
+    /// The record, to be read; none if it is no longer kept.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn record(&self) -> io::Result<Option<File>> {
+        match File::open(self.0.join(RECORD)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            opened => opened.map(Some),
+        }
+    }
+
+    /// Bytes of the record, as far as it is kept.
+    #[must_use]
+    pub fn disk(&self) -> u64 {
+        fs::metadata(self.0.join(RECORD)).map_or(0, |m| m.len())
+    }
+
+    /// A file for what the supervisor has to complain of.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn log(&self) -> io::Result<File> {
+        OpenOptions::new().append(true).create(true).mode(0o600).open(self.0.join(LOG))
+    }
+
+    /// Calls `with` with a path of the socket that is short enough for an address (108 bytes, unix(7)):
+    /// through a descriptor of this folder.
+    ///
+    /// # Errors
+    /// What the system, or `with`, says.
+    pub fn with_socket<T>(&self, with: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+        let folder: OwnedFd = File::open(&self.0)?.into();
+        with(Path::new(&format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd())))
+    }
+
+    /// Removes the socket.
+    pub fn remove_socket(&self) {
+        // A socket that nobody listens on says the same.
+        let _ = fs::remove_file(self.0.join(SOCKET));
+    }
+
+    fn write(&self, name: &str, value: &impl Serialize) -> io::Result<()> {
+        let unfinished = self.0.join(format!("{name}.new"));
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&unfinished)?;
+        file.write_all(&serde_json::to_vec(value)?)?;
+        fs::rename(&unfinished, self.0.join(name))
+    }
+
+    fn read<T: for<'a> Deserialize<'a>>(&self, name: &str) -> io::Result<Option<T>> {
+        use io::Read as _;
+        let file = match File::open(self.0.join(name)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        let mut bytes = Vec::new();
+        file.take(JSON_LIMIT).read_to_end(&mut bytes)?;
+        Ok(Some(serde_json::from_slice(&bytes)?))
+    }
+}

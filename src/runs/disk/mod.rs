@@ -1,0 +1,10 @@
+//! Durable runs on disk: one folder for each, with its record as frames.
+
+pub mod folder;
+pub mod scan;
+pub mod view;
+pub mod writer;
+
+pub use folder::{Folder, Meta, Outcome};
+pub use view::View;
+pub use writer::{Progress, Writer};

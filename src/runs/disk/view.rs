@@ -1,0 +1,304 @@
+//! Reading a record for one connection, from any place, while it is written or afterwards.
+//!
+//! A view slows nobody down: it reads the file, and sends no more than a window beyond what its client
+//! has confirmed.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use serde::Deserialize;
+use tokio::sync::{Notify, watch};
+
+use super::writer::Progress;
+use crate::proto::frame::{self, BODY_LIMIT, Decoded, HEADER_LIMIT, Limits};
+use crate::proto::header::ShowFrom;
+use crate::runs::credit::OUTPUT;
+use crate::runs::record::{AckAhead, FRAME_COST};
+
+const LONGEST_FRAME: usize = frame::PREFIX + HEADER_LIMIT + BODY_LIMIT;
+
+/// One connection's look at a record. Debug shows no output.
+pub struct View {
+    file: Arc<File>,
+    progress: watch::Receiver<Progress>,
+    /// The verdict as it is to be sent; none: as the record has it.
+    verdict: Option<Bytes>,
+    place: Mutex<Place>,
+    confirmed: Notify,
+}
+
+struct Place {
+    offset: u64,
+    /// Frames up to this one were sent, or are not wanted.
+    sent: u64,
+    /// Where a client joined late: it is told of the gap first.
+    gap: Option<(u64, u64)>,
+    only_verdict: bool,
+    over: bool,
+    unconfirmed: VecDeque<(u64, usize)>,
+    in_flight: usize,
+}
+
+/// What is there for a view's client.
+#[derive(Default)]
+pub struct Seen {
+    /// Frames, in order.
+    pub frames: Vec<Bytes>,
+    /// Place of the last of them, or of what came before.
+    pub last: u64,
+    /// Frames that are left out before them.
+    pub gap: Option<(u64, u64)>,
+    /// Whether the verdict is among them.
+    pub ended: bool,
+}
+
+impl std::fmt::Debug for View {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "View(at {}, frame {})", self.lock().offset, self.lock().sent)
+    }
+}
+
+#[derive(Deserialize)]
+struct Placed {
+    seq: Option<u64>,
+}
+
+impl View {
+    /// A look at the record in `file`, whose writer tells of its progress, behind frame `after`.
+    #[must_use]
+    pub fn new(
+        file: File,
+        progress: watch::Receiver<Progress>,
+        (after, from): (u64, ShowFrom),
+    ) -> Self {
+        let now = *progress.borrow();
+        let mut place = Place {
+            offset: 0,
+            sent: after,
+            gap: None,
+            only_verdict: from == ShowFrom::Verdict,
+            over: false,
+            unconfirmed: VecDeque::new(),
+            in_flight: 0,
+        };
+        let shown = now.last - u64::from(now.ended);
+        if from == ShowFrom::End && shown > after {
+            place.jump(now.length, shown);
+        }
+        let (file, place) = (Arc::new(file), Mutex::new(place));
+        Self { file, progress, verdict: None, place, confirmed: Notify::new() }
+    }
+
+    /// A look at the record of a run that is over: the verdict is this frame, not the record's.
+    #[must_use]
+    pub fn of_ended(
+        file: File,
+        (length, last): (u64, u64),
+        verdict: Bytes,
+        place: (u64, ShowFrom),
+    ) -> Self {
+        // The last value stays readable when the sender is gone.
+        let (_, progress) = watch::channel(Progress { length, last, ended: true });
+        Self { verdict: Some(verdict), ..Self::new(file, progress, place) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Place> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether everything that there is was sent.
+    #[must_use]
+    pub fn is_at_end(&self) -> bool {
+        let place = self.lock();
+        place.over || (!self.progress.borrow().ended && self.is_behind(&place).is_none())
+    }
+
+    /// Waits until there may be more.
+    pub async fn changed(&self) {
+        let mut progress = self.progress.clone();
+        progress.mark_unchanged();
+        let (blocked, waiting) = {
+            let place = self.lock();
+            let behind = self.is_behind(&place).is_some() || self.is_verdict_due(&place);
+            (behind && !place.has_room(), !behind)
+        };
+        match (blocked, waiting) {
+            (true, _) => self.confirmed.notified().await,
+            (false, true) => {
+                tokio::select! {
+                    changed = progress.changed() => if changed.is_err() {
+                        // Its writer is gone: nothing more will come.
+                        std::future::pending::<()>().await;
+                    },
+                    () = self.confirmed.notified() => {}
+                }
+            }
+            (false, false) => {}
+        }
+    }
+
+    /// How many bytes there are beyond what was read.
+    fn is_behind(&self, place: &Place) -> Option<u64> {
+        let left = self.progress.borrow().length.saturating_sub(place.offset);
+        (left > 0 && !place.only_verdict).then_some(left)
+    }
+
+    fn is_verdict_due(&self, place: &Place) -> bool {
+        self.progress.borrow().ended && !place.over
+    }
+
+    /// About `bytes` of what comes next, as far as the client's window has room.
+    ///
+    /// # Errors
+    /// What the system says, or `InvalidData` if the record is damaged.
+    pub async fn next(&self, bytes: usize) -> io::Result<Seen> {
+        loop {
+            let (offset, left) = {
+                let place = self.lock();
+                if !place.has_room() || place.over {
+                    return Ok(Seen { last: place.sent, ..Seen::default() });
+                }
+                (place.offset, self.is_behind(&place))
+            };
+            let Some(left) = left else { return self.verdict().await };
+            let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(bytes);
+            let chunk = read(&self.file, offset, wanted, left).await?;
+            let seen = self.take(chunk)?;
+            if !seen.frames.is_empty() {
+                return Ok(seen);
+            }
+        }
+    }
+
+    /// The whole frames at the start of `chunk` that the client does not have.
+    fn take(&self, mut chunk: Bytes) -> io::Result<Seen> {
+        let mut place = self.lock();
+        let gap = place.gap.take();
+        let mut frames = Vec::new();
+        while !chunk.is_empty() {
+            let (len, seq) = match frame::decode(&chunk, Limits::FULL) {
+                Ok(Decoded::Frame(found)) => {
+                    let placed: Placed = serde_json::from_slice(found.header)?;
+                    (found.len(), placed.seq)
+                }
+                Ok(Decoded::Incomplete { .. }) => break,
+                Err(e) => return Err(damaged(&e)),
+            };
+            let whole = chunk.split_to(len);
+            place.offset += len as u64;
+            if let Some(seq) = seq.filter(|seq| *seq > place.sent) {
+                place.send(seq, len);
+                frames.push(whole);
+            }
+        }
+        Ok(Seen { frames, last: place.sent, gap, ended: false })
+    }
+
+    async fn verdict(&self) -> io::Result<Seen> {
+        let Progress { length, last, ended } = *self.progress.borrow();
+        if !ended {
+            let mut place = self.lock();
+            return Ok(Seen { last: place.sent, gap: place.gap.take(), ..Seen::default() });
+        }
+        let frame = match &self.verdict {
+            Some(frame) => frame.clone(),
+            None => {
+                let chunk = read(&self.file, length, HEADER_LIMIT, u64::MAX).await?;
+                match frame::decode(&chunk, Limits::FULL) {
+                    Ok(Decoded::Frame(found)) => chunk.slice(..found.len()),
+                    Ok(Decoded::Incomplete { .. }) => return Err(damaged(&"the verdict is cut")),
+                    Err(e) => return Err(damaged(&e)),
+                }
+            }
+        };
+        let mut place = self.lock();
+        if place.sent + 1 < last {
+            place.jump(length, last - 1);
+        }
+        let gap = place.gap.take();
+        place.over = true;
+        if place.sent >= last {
+            // The client had it already, and asks again because its confirmation was lost.
+            place.sent = last - 1;
+        }
+        place.send(last, frame.len());
+        Ok(Seen { frames: vec![frame], last, gap, ended: true })
+    }
+
+    /// The client has written every frame up to `seq`. True if the verdict is among them.
+    ///
+    /// # Errors
+    /// [`AckAhead`] if no such frame was sent.
+    pub fn ack(&self, seq: u64) -> Result<bool, AckAhead> {
+        let mut place = self.lock();
+        if seq > place.sent {
+            return Err(AckAhead { acked: seq, last: place.sent });
+        }
+        while let Some((sent, cost)) = place.unconfirmed.front().copied()
+            && sent <= seq
+        {
+            place.in_flight -= cost;
+            place.unconfirmed.pop_front();
+        }
+        self.confirmed.notify_one();
+        Ok(place.over && seq == place.sent)
+    }
+}
+
+impl Place {
+    fn has_room(&self) -> bool {
+        self.in_flight < OUTPUT.largest / 2
+    }
+
+    fn send(&mut self, seq: u64, len: usize) {
+        self.sent = seq;
+        self.unconfirmed.push_back((seq, len + FRAME_COST));
+        self.in_flight += len + FRAME_COST;
+    }
+
+    fn jump(&mut self, offset: u64, to: u64) {
+        let from = self.gap.map_or(self.sent + 1, |(from, _)| from);
+        (self.offset, self.sent, self.gap) = (offset, to, Some((from, to)));
+    }
+}
+
+fn damaged(why: &dyn std::fmt::Display) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("the record is damaged: {why}"))
+}
+
+/// Reads about `wanted` bytes, and at least one whole frame if there is one in `left` bytes.
+async fn read(file: &Arc<File>, offset: u64, wanted: usize, left: u64) -> io::Result<Bytes> {
+    let file = Arc::clone(file);
+    let most = usize::try_from(left).unwrap_or(usize::MAX).min(LONGEST_FRAME);
+    let read = tokio::task::spawn_blocking(move || {
+        let chunk = read_at(&file, offset, wanted)?;
+        match frame::decode(&chunk, Limits::FULL) {
+            Ok(Decoded::Incomplete { .. }) if chunk.len() < most => read_at(&file, offset, most),
+            _ => Ok(chunk),
+        }
+    });
+    let chunk = read.await.map_err(io::Error::other)??;
+    if chunk.is_empty() {
+        return Err(damaged(&"it is shorter than it was"));
+    }
+    Ok(chunk)
+}
+
+fn read_at(file: &File, offset: u64, wanted: usize) -> io::Result<Bytes> {
+    let mut chunk = BytesMut::zeroed(wanted);
+    let mut got = 0;
+    while got < wanted {
+        match file.read_at(&mut chunk[got..], offset + got as u64) {
+            Ok(0) => break,
+            Ok(count) => got += count,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    chunk.truncate(got);
+    Ok(chunk.freeze())
+}

@@ -1,0 +1,231 @@
+//! Writing a record: every frame goes to the file at once, and only whole frames are told of.
+//!
+//! A full disk is back-pressure: what does not fit waits here, nothing more is read, and the command
+//! waits at its pipes. Space for the end of the record is set aside first, so that the verdict fits.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+
+use bytes::Bytes;
+use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
+use rustix::io::Errno;
+use tokio::sync::watch;
+
+use crate::sys::fs::Lock;
+
+/// So much of the disk stays free for the journal, beyond what records take.
+pub const JOURNAL_RESERVE: u64 = 64 * 1024 * 1024;
+/// Set aside beyond the last frame, for the frames of the end.
+const END_RESERVE: u64 = 64 * 1024;
+/// The disk is asked for so much at a time, and for an eighth of the record if that is more.
+const STEP: u64 = 256 * 1024;
+const LONGEST_STEP: u64 = 16 * 1024 * 1024;
+
+/// How far a record is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes of whole frames in the file, the verdict's not counted.
+    pub length: u64,
+    /// Place of the last frame that clients see; 0 if there is none.
+    pub last: u64,
+    /// The verdict stands behind these bytes.
+    pub ended: bool,
+}
+
+/// A record that is being written. Debug shows no output: it may hold secrets.
+pub struct Writer {
+    file: Lock,
+    /// The disk has been asked for space up to here.
+    asked: u64,
+    limit: u64,
+    /// Frames that the file does not have, with their places; of the first one so many bytes are there.
+    waiting: VecDeque<Bytes>,
+    begun: usize,
+    failed: bool,
+    progress: watch::Sender<Progress>,
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let progress = *self.progress.borrow();
+        write!(f, "Writer({progress:?}, {} frames wait)", self.waiting.len())
+    }
+}
+
+impl Writer {
+    /// Begins a record in an empty file, which may grow to `limit` bytes.
+    #[must_use]
+    pub fn new(file: Lock, limit: u64) -> Self {
+        let (progress, _) = watch::channel(Progress::default());
+        Self { file, asked: 0, limit, waiting: VecDeque::new(), begun: 0, failed: false, progress }
+    }
+
+    /// Tells of each frame that is written.
+    #[must_use]
+    pub fn progress(&self) -> &watch::Sender<Progress> {
+        &self.progress
+    }
+
+    /// Adds a frame that no client sees.
+    ///
+    /// # Errors
+    /// What the system says; no part of the frame counts then.
+    pub fn note(&mut self, frame: &[u8]) -> io::Result<()> {
+        let Progress { length, .. } = *self.progress.borrow();
+        self.ask(length, frame.len() as u64)?;
+        self.file.file().write_all_at(frame, length)?;
+        self.progress.send_modify(|p| p.length += frame.len() as u64);
+        Ok(())
+    }
+
+    /// Adds the next frame that clients see, now or when there is space.
+    pub fn push(&mut self, frame: Bytes) {
+        self.waiting.push_back(frame);
+        self.catch_up();
+    }
+
+    /// How many bytes may be added: none while frames wait, and none beyond the limit.
+    pub fn room(&mut self) -> usize {
+        self.catch_up();
+        if self.is_waiting() || self.failed {
+            return 0;
+        }
+        let left = self.limit.saturating_sub(self.progress.borrow().length);
+        usize::try_from(left).unwrap_or(usize::MAX)
+    }
+
+    /// Whether frames wait for space.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Whether nothing more may be added: the limit is reached, or the file cannot be written.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.failed || self.progress.borrow().length >= self.limit
+    }
+
+    /// Place of the last frame, written or not.
+    #[must_use]
+    pub fn last(&self) -> u64 {
+        self.progress.borrow().last + self.waiting.len() as u64
+    }
+
+    /// Adds the verdict. It has space of its own, and comes behind what waited; what still has no space
+    /// then is missing, and the verdict's counts show it.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn finish(&mut self, verdict: &[u8]) -> io::Result<()> {
+        self.catch_up();
+        let Progress { length, .. } = *self.progress.borrow();
+        self.file.file().write_all_at(verdict, length)?;
+        // What was asked for and not used is given back; what the last wait has begun is cut off.
+        self.file.file().set_len(length + verdict.len() as u64)?;
+        self.waiting.clear();
+        self.progress.send_modify(|p| {
+            p.last += 1;
+            p.ended = true;
+        });
+        Ok(())
+    }
+
+    fn catch_up(&mut self) {
+        while let Some(frame) = self.waiting.front().cloned() {
+            match self.write(&frame) {
+                Ok(()) => {
+                    self.waiting.pop_front();
+                    self.begun = 0;
+                    self.progress.send_modify(|p| {
+                        p.length += frame.len() as u64;
+                        p.last += 1;
+                    });
+                }
+                Err(e) if is_full(&e) => return,
+                Err(e) => {
+                    if !std::mem::replace(&mut self.failed, true) {
+                        tracing::error!("the record cannot be written: {e}");
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, frame: &[u8]) -> io::Result<()> {
+        let Progress { length, .. } = *self.progress.borrow();
+        self.ask(length, frame.len() as u64)?;
+        while self.begun < frame.len() {
+            let at = length + self.begun as u64;
+            match self.file.file().write_at(&frame[self.begun..], at) {
+                Ok(0) => return Err(Errno::NOSPC.into()),
+                Ok(count) => self.begun += count,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes sure that `bytes` at `length`, and the end behind them, have space.
+    fn ask(&mut self, length: u64, bytes: u64) -> io::Result<()> {
+        let needed = length + bytes + END_RESERVE;
+        if needed <= self.asked {
+            return Ok(());
+        }
+        let step = (length / 8).clamp(STEP, LONGEST_STEP).max(needed - self.asked);
+        let disk = fstatvfs(self.file.file())?;
+        if disk.f_bavail.saturating_mul(disk.f_frsize) < JOURNAL_RESERVE.saturating_add(step) {
+            return Err(Errno::NOSPC.into());
+        }
+        let flags = FallocateFlags::KEEP_SIZE;
+        match fallocate(self.file.file(), flags, self.asked, step) {
+            // A file system that sets nothing aside is asked for its free space only.
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.asked += step,
+            Err(e) => return Err(e.into()),
+        }
+        Ok(())
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::NOSPC | Errno::DQUOT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::fs::lock_exclusive;
+
+    fn writer(limit: u64) -> (Writer, std::fs::File) {
+        let file = tempfile::tempfile().unwrap();
+        let reader = file.try_clone().unwrap();
+        (Writer::new(lock_exclusive(file).unwrap(), limit), reader)
+    }
+
+    #[test]
+    fn frames_are_told_of_when_they_are_whole() {
+        let (mut writer, file) = writer(1 << 20);
+        writer.note(b"claimed").unwrap();
+        writer.push(Bytes::from_static(b"one"));
+        writer.push(Bytes::from_static(b"two"));
+        assert_eq!(*writer.progress().borrow(), Progress { length: 13, last: 2, ended: false });
+        writer.finish(b"verdict").unwrap();
+        assert_eq!(*writer.progress().borrow(), Progress { length: 13, last: 3, ended: true });
+        let mut text = vec![0; 20];
+        file.read_exact_at(&mut text, 0).unwrap();
+        assert_eq!(text, b"claimedonetwoverdict");
+        assert_eq!(file.metadata().unwrap().len(), 20);
+    }
+
+    #[test]
+    fn a_record_at_its_limit_has_no_room() {
+        let (mut writer, _file) = writer(10);
+        assert_eq!((writer.room(), writer.is_over()), (10, false));
+        writer.push(Bytes::from_static(b"0123456789"));
+        assert_eq!((writer.room(), writer.is_over()), (0, true));
+    }
+}

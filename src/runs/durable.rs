@@ -1,0 +1,246 @@
+//! A durable run as its server sees it: launched, found again, and answered for when it is over.
+//!
+//! The supervisor owns the command and the record; the server has the journal. A run's end is written
+//! down by the server as soon as it hears of it, over a link that waits for nothing but the verdict.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use super::clock::{self, millis};
+use super::disk::{Folder, Meta, Outcome, View};
+use super::journal::Origin;
+use super::link::Link;
+use super::record::encode;
+use super::request::Request;
+use super::table::Key;
+use crate::exec::Mark;
+use crate::proto::code::Code;
+use crate::proto::digest::{Digest, HASH_NAME};
+use crate::proto::frame::FrameError;
+use crate::proto::header::{Refusal, ServerHeader, ShowFrom, Started};
+use crate::proto::verdict::{Received, Verdict};
+
+/// Where a server keeps its durable runs, and with what.
+#[derive(Debug)]
+pub struct Keeping {
+    /// The folder of their folders.
+    pub runs: PathBuf,
+    /// This program, as it was when the server started.
+    pub program: File,
+    /// Most bytes of one record.
+    pub record_limit: u64,
+    /// What is kept of those that are over.
+    pub retention: super::retention::Retention,
+}
+
+/// One durable run.
+#[derive(Debug)]
+pub struct Durable {
+    /// Its id under its identity.
+    pub key: Key,
+    /// Where it is kept.
+    pub folder: Folder,
+    /// What it is.
+    pub meta: Meta,
+    state: watch::Sender<State>,
+    /// Held while its end is written down, so that it is written once.
+    pub(super) settling: Mutex<()>,
+    /// The journal has its end already, from a server that did not come to note it in the folder.
+    pub(super) is_journaled: bool,
+}
+
+/// How far a durable run is.
+#[derive(Debug, Clone)]
+pub enum State {
+    /// Whether it starts is not known yet.
+    Starting,
+    /// Nothing was started, and the id is free again.
+    NotStarted {
+        /// Why.
+        code: Code,
+        /// One line for people.
+        text: String,
+    },
+    /// Its supervisor lives, as far as is known.
+    Live {
+        /// The main process; 0 if a server before this one started it.
+        pid: u32,
+    },
+    /// It is over.
+    Over(Arc<Outcome>),
+    /// It is over and its record is no longer kept.
+    Forgotten,
+}
+
+/// What serves a client of a durable run.
+#[derive(Debug)]
+pub struct There {
+    /// The run.
+    pub run: Arc<Durable>,
+    /// The first answer.
+    pub answer: Bytes,
+    /// Where the rest comes from.
+    pub source: Source,
+}
+
+/// Where the frames of a durable run come from.
+pub enum Source {
+    /// Its supervisor.
+    Link(Arc<Link>),
+    /// The record that the supervisor left.
+    Record(Box<View>),
+    /// Nowhere: the first answer is the last.
+    Nothing,
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Link(_) => "Link",
+            Self::Record(_) => "Record",
+            Self::Nothing => "Nothing",
+        })
+    }
+}
+
+impl Durable {
+    /// A run that was just claimed.
+    #[must_use]
+    pub fn new(key: &Key, request: &Request, keeping: &Keeping) -> Self {
+        let meta = Meta {
+            run: key.id.to_string(),
+            identity: key.identity.to_string(),
+            mark: String::new(),
+            command: request.command(),
+            terms: request.terms.clone(),
+            accepted: clock::timestamp(),
+            origin: Origin::default(),
+        };
+        let folder = Folder::of(&keeping.runs, key);
+        Self::found(key.clone(), folder, meta, State::Starting, false)
+    }
+
+    /// A run of a server before this one.
+    #[must_use]
+    pub fn found(key: Key, folder: Folder, meta: Meta, state: State, is_journaled: bool) -> Self {
+        let (state, _) = watch::channel(state);
+        Self { key, folder, meta, state, settling: Mutex::default(), is_journaled }
+    }
+
+    /// What is written into its folder before its supervisor starts.
+    #[must_use]
+    pub fn full_meta(&self, mark: Mark, origin: &Origin) -> Meta {
+        let origin = Origin { boottime_ms: millis(clock::boottime()), ..origin.clone() };
+        Meta { mark: mark.to_string(), origin, ..self.meta.clone() }
+    }
+
+    /// How far it is.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    /// Tells everybody who waits how far it is.
+    pub fn set_state(&self, state: State) {
+        self.state.send_replace(state);
+    }
+
+    /// Waits until it is known whether it has started.
+    pub async fn known(&self) -> State {
+        let mut state = self.state.subscribe();
+        // The sender lives in `self`, so that waiting cannot fail.
+        let known = state.wait_for(|s| !matches!(s, State::Starting)).await;
+        known.map_or(State::Starting, |s| s.clone())
+    }
+
+    /// Waits until it is over.
+    pub async fn over(&self) {
+        let mut state = self.state.subscribe();
+        let _ = state.wait_for(|s| matches!(s, State::Over(_) | State::Forgotten)).await;
+    }
+
+    /// What a client is told of a run that is over, from the record that is left.
+    ///
+    /// # Errors
+    /// What the system says of the record.
+    pub fn left(
+        &self,
+        outcome: &Outcome,
+        place: (u64, ShowFrom),
+    ) -> io::Result<Option<(Started, Box<View>)>> {
+        let Some(file) = self.folder.record()? else { return Ok(None) };
+        let (length, last, frame) = match outcome {
+            Outcome::Ended { verdict, length } => (*length, verdict.seq, verdict_frame(verdict)),
+            Outcome::Lost { code, length, last, .. } => {
+                (*length, last + 1, lost_frame(&self.key, *code))
+            }
+        };
+        let frame = frame.map_err(|e| io::Error::other(e.to_string()))?;
+        let view = View::of_ended(file, (length, last), frame, place);
+        Ok(Some((self.started(0, stdin_of(outcome)), Box::new(view))))
+    }
+
+    /// The answer to a request of a run that was there before.
+    fn started(&self, pid: u32, stdin: Received) -> Started {
+        Started {
+            run: self.key.id.to_string(),
+            pid,
+            attached: true,
+            stdin_offset: stdin.size,
+            stdin_hash: stdin.hash,
+            stdin_grant: stdin.size,
+            hash: HASH_NAME.into(),
+        }
+    }
+
+    /// The mark of its processes.
+    #[must_use]
+    pub fn mark(&self) -> Option<Mark> {
+        let mark = self.folder.meta().ok().flatten().map(|meta| meta.mark);
+        Mark::from_hex(mark.as_ref().unwrap_or(&self.meta.mark).as_bytes())
+    }
+}
+
+fn stdin_of(outcome: &Outcome) -> Received {
+    let nothing = Received { size: 0, hash: Digest::of(b"") };
+    match outcome {
+        Outcome::Ended { verdict, .. } => verdict.stdin.unwrap_or(nothing),
+        Outcome::Lost { .. } => nothing,
+    }
+}
+
+/// A verdict as it is sent.
+///
+/// # Errors
+/// [`FrameError`] if it is over the limits.
+pub fn verdict_frame(verdict: &Verdict) -> Result<Bytes, FrameError> {
+    encode(&ServerHeader::Verdict(Box::new(verdict.clone())), b"")
+}
+
+/// The final answer about a run of which nobody knows how it ended.
+///
+/// # Errors
+/// [`FrameError`] if it is over the limits.
+pub fn lost_frame(key: &Key, code: Code) -> Result<Bytes, FrameError> {
+    let (run, text) = (key.id.to_string(), code.meaning().into());
+    encode(&ServerHeader::Lost(Refusal { run, code, text }), b"")
+}
+
+impl Keeping {
+    /// The folder of all runs.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.runs
+    }
+}
+
+/// Locks what is only ever held for a moment.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

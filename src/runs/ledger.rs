@@ -1,0 +1,171 @@
+//! What a server writes into its journal of each run, and in which order.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tracing::{error, warn};
+
+use super::clock::{self, millis};
+use super::journal::{Accepted, Event, Journal, JournalError, Origin};
+use super::request::Request;
+use super::table::Key;
+use crate::exec::Mark;
+use crate::proto::verdict::{Anchor, Verdict};
+use crate::sys::process::ProcessRef;
+
+/// The journal with what its next segment must begin with.
+#[derive(Debug)]
+pub struct Ledger {
+    journal: Arc<Journal>,
+    origin: Origin,
+    /// What a reader of the next segment must know of the runs that are under way. Locked before the
+    /// journal, so that a run's first and last line and its place here change together.
+    open: Mutex<HashMap<Key, Accepted>>,
+    /// The last line that is known to be on the disk.
+    synced: tokio::sync::Mutex<u64>,
+}
+
+impl Ledger {
+    /// A ledger over an open journal.
+    #[must_use]
+    pub fn new(journal: Journal, origin: Origin) -> Self {
+        Self {
+            journal: Arc::new(journal),
+            origin,
+            open: Mutex::default(),
+            synced: tokio::sync::Mutex::new(0),
+        }
+    }
+
+    /// Where this server is.
+    #[must_use]
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Calls `work` while no line is being written.
+    pub fn while_nothing_is_written<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.journal.while_nothing_is_written(work)
+    }
+
+    /// A claim: from here on the run may be started.
+    ///
+    /// # Errors
+    /// It cannot be written: nothing may be started.
+    pub fn accepted(&self, key: &Key, request: &Request, mark: Mark) -> Result<(), JournalError> {
+        let accepted = Accepted {
+            run: key.id.to_string(),
+            identity: key.identity.to_string(),
+            boottime_ms: millis(clock::boottime()),
+            mark: mark.to_string(),
+            command: request.command(),
+            digest: request.terms.command_digest(),
+            durable: request.is_durable(),
+        };
+        let mut open = self.open();
+        self.rotate_if_full(&open);
+        self.journal.add(&Event::Accepted(accepted.clone()))?;
+        open.insert(key.clone(), accepted);
+        Ok(())
+    }
+
+    /// Returns when the line at `seq` is on the disk. Many who wait at once share one fdatasync(2).
+    ///
+    /// # Errors
+    /// The disk does not take it.
+    pub async fn synced(&self, seq: u64) -> std::io::Result<()> {
+        let mut synced = self.synced.lock().await;
+        if *synced >= seq {
+            return Ok(());
+        }
+        let journal = Arc::clone(&self.journal);
+        let sync = tokio::task::spawn_blocking(move || journal.sync());
+        *synced = sync.await.map_err(std::io::Error::other)??;
+        Ok(())
+    }
+
+    /// The place of the last line.
+    #[must_use]
+    pub fn last_seq(&self) -> u64 {
+        self.journal.last_seq()
+    }
+
+    /// A run of an earlier server goes on.
+    pub fn resumed(&self, key: &Key, accepted: Accepted) {
+        self.open().insert(key.clone(), accepted);
+    }
+
+    /// The main process is there. If this line cannot be written that is logged: the run's mark stands in
+    /// its claim.
+    pub fn running(&self, key: &Key, process: ProcessRef) {
+        self.note(&Event::Running {
+            run: key.id.to_string(),
+            identity: key.identity.to_string(),
+            pid: process.pid.as_raw_nonzero().get().unsigned_abs(),
+            start_time: process.start_time,
+        });
+    }
+
+    /// A run's last line: how it ended.
+    pub fn ended(&self, key: &Key, verdict: &Verdict) -> Option<Anchor> {
+        let identity = key.identity.to_string();
+        self.note_last(key, &Event::Ended { identity, verdict: Box::new(verdict.clone()) })
+    }
+
+    /// A run's last line: it was not started, and its id is free again.
+    pub fn not_started(&self, key: &Key, code: &str) {
+        let (run, identity) = (key.id.to_string(), key.identity.to_string());
+        self.note_last(key, &Event::NotStarted { run, identity, code: code.into() });
+    }
+
+    /// A run's last line: nobody knows how it ended.
+    pub fn lost(&self, key: &Key, left_running: u32) {
+        let (run, identity) = (key.id.to_string(), key.identity.to_string());
+        self.note_last(key, &Event::Lost { run, identity, left_running });
+    }
+
+    /// An id was given up before it was used.
+    pub fn buried(&self, key: &Key) {
+        let (run, identity) = (key.id.to_string(), key.identity.to_string());
+        self.note(&Event::Buried { run, identity });
+    }
+
+    /// How many runs have no last line.
+    #[must_use]
+    pub fn open_count(&self) -> usize {
+        self.open().len()
+    }
+
+    fn note_last(&self, key: &Key, event: &Event) -> Option<Anchor> {
+        let mut open = self.open();
+        open.remove(key);
+        self.note(event)
+    }
+
+    /// Adds a line about something that has happened already: if it cannot be written, that is
+    /// logged, and the run goes on.
+    fn note(&self, event: &Event) -> Option<Anchor> {
+        self.journal.add(event).inspect_err(|e| error!("{e}")).ok()
+    }
+
+    /// `open` stays locked until the line that follows is written, or it would be missing in the carried
+    /// lines of the next segment.
+    fn rotate_if_full(&self, open: &HashMap<Key, Accepted>) {
+        if self.journal.is_full() {
+            let opened = Event::Opened(Origin {
+                boottime_ms: millis(clock::boottime()),
+                ..self.origin.clone()
+            });
+            let carried: Vec<_> = std::iter::once(opened)
+                .chain(open.values().cloned().map(Event::Accepted))
+                .collect();
+            if let Err(e) = self.journal.rotate(&carried) {
+                warn!("the journal goes on in its old segment: {e}");
+            }
+        }
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<Key, Accepted>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

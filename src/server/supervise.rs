@@ -1,0 +1,200 @@
+//! The supervisor of one durable run: it owns the command and the record, and outlives the server.
+//!
+//! Its standard input is the link to the server that started it, on which the setup comes first. Others
+//! find it by the socket in the run's folder. It goes when the verdict is written and nobody needs it.
+
+use std::io;
+use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, split};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tracing::warn;
+
+use super::outbox::Outbox;
+use super::requests::Requests;
+use super::session::{Patience, serve as serve_session};
+use super::throttle::Throttle;
+use crate::conn::{Frame, FrameReader, FrameWriter};
+use crate::exec::{Mark, Scanner, adopt, pipes_released};
+use crate::handshake::AGENT;
+use crate::proto::frame::Limits;
+use crate::proto::header::{ClientHeader, ServerHeader, Welcome};
+use crate::proto::verdict::StopBy;
+use crate::runs::books::Books;
+use crate::runs::disk::folder::Claim;
+use crate::runs::disk::{Folder, Writer};
+use crate::runs::host::{Host, Settings};
+use crate::runs::launch::Setup;
+use crate::runs::table::Table;
+use crate::sys::fs::is_own_or_root;
+use crate::sys::{pause, process};
+
+/// After the verdict those who are connected have so long to take it; then they read the record.
+const FAREWELL: Duration = Duration::from_secs(60);
+/// Between two failures to accept a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// No session of a supervisor ends for want of a request.
+const IDLE: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// What all sessions share.
+struct Supervisor {
+    host: Arc<Host>,
+    identity: Arc<str>,
+    refusals: Arc<Throttle>,
+}
+
+/// Supervises the run in `folder`, as the server on the standard input says.
+///
+/// # Errors
+/// One line: nothing was started, or the record cannot be written.
+pub fn main(folder: &Path) -> Result<(), String> {
+    process::prepare().map_err(|e| e.to_string())?;
+    // Nothing that ends the server's session or its terminal ends this process.
+    rustix::process::setsid().map_err(|e| format!("cannot leave the session: {e}"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| format!("cannot start: {e}"))?;
+    let supervised = runtime.block_on(supervise(Folder::found(folder.to_owned())));
+    runtime.shutdown_background();
+    supervised.map_err(|e| e.to_string())
+}
+
+async fn supervise(folder: Folder) -> io::Result<()> {
+    let link = StdStream::from(rustix::stdio::stdin().try_clone_to_owned()?);
+    link.set_nonblocking(true)?;
+    // The copy is enough: nothing that is started here is to hold the link.
+    let null = std::fs::File::open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    let (read, write) = split(UnixStream::from_std(link)?);
+    let mut reader = FrameReader::new(read, Limits::FULL);
+    let first = reader.next(None).await.map_err(io::Error::other)?;
+    let first = first.ok_or_else(|| io::Error::other("the server has gone"))?;
+    let supervisor = Arc::new(Supervisor::claim(folder.clone(), &first)?);
+    pause::point("locked");
+    let listener = listen(&folder)?;
+    tokio::spawn(async {
+        if let Err(e) = adopt().await {
+            warn!("cannot reap what the run leaves behind: {e}");
+        }
+    });
+    let mut sessions = JoinSet::new();
+    let owner = Arc::clone(&supervisor);
+    sessions.spawn(async move { owner.serve(reader, FrameWriter::new(write)).await });
+    supervisor.serve_until_over(&listener, &mut sessions).await?;
+    drop(listener);
+    folder.remove_socket();
+    pause::point("recorded");
+    // Who does not take the verdict in time finds it in the record.
+    let all = async { while sessions.join_next().await.is_some() {} };
+    let _ = timeout(FAREWELL, all).await;
+    pipes_released().await;
+    Ok(())
+}
+
+impl Supervisor {
+    /// Locks the record, which nobody may have written yet.
+    fn claim(folder: Folder, setup: &Frame) -> io::Result<Self> {
+        let Setup { identity, mark, record_limit } = setup.header().map_err(io::Error::other)?;
+        let mark = Mark::from_hex(mark.as_bytes());
+        let mark = mark.ok_or_else(|| io::Error::other("the setup has no mark"))?;
+        let record = match folder.claim()? {
+            Claim::Ours(record) if record.file().metadata()?.len() == 0 => record,
+            Claim::Ours(_) | Claim::Taken => {
+                return Err(io::Error::other("the run was claimed by another"));
+            }
+        };
+        let writer = Writer::new(record, record_limit);
+        let shell = std::os::unix::ffi::OsStrExt::from_bytes(&setup.body);
+        let shell = Path::new::<std::ffi::OsStr>(shell).to_owned();
+        let settings = Settings { shell, max_runs: 1, ..Settings::default() };
+        let books = Books::Supervisor { folder, mark, writer: Some(writer).into() };
+        let host = Host::new(settings, books, Table::new(Duration::ZERO), Scanner::new()?, None);
+        Ok(Self { host, identity: identity.into(), refusals: Arc::default() })
+    }
+
+    /// Serves who comes until the run is over, or was not started.
+    async fn serve_until_over(
+        self: &Arc<Self>,
+        listener: &UnixListener,
+        sessions: &mut JoinSet<()>,
+    ) -> io::Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        // Without a terminal nobody means this process by these.
+        let _hangup = signal(SignalKind::hangup())?;
+        let _interrupt = signal(SignalKind::interrupt())?;
+        let over = self.host.one_is_over();
+        tokio::pin!(over);
+        loop {
+            tokio::select! {
+                () = &mut over => return Ok(()),
+                _ = terminate.recv() => self.host.stop_all(StopBy::Shutdown, false),
+                Some(_) = sessions.join_next() => {
+                    if self.host.is_empty() {
+                        return Ok(());
+                    }
+                }
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => self.welcome(stream, sessions),
+                    Err(e) => {
+                        warn!("cannot accept a connection: {e}");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn welcome(self: &Arc<Self>, stream: UnixStream, sessions: &mut JoinSet<()>) {
+        // Only processes that this account may see its run's output have a way to the folder; this holds
+        // if somebody has changed its mode.
+        if !stream.peer_cred().is_ok_and(|peer| is_own_or_root(peer.uid())) {
+            return;
+        }
+        let (read, write) = split(stream);
+        let (this, reader) = (Arc::clone(self), FrameReader::new(read, Limits::FULL));
+        sessions.spawn(async move { this.serve(reader, FrameWriter::new(write)).await });
+    }
+
+    async fn serve<R, W>(&self, mut reader: FrameReader<R>, mut writer: FrameWriter<W>)
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        let hello = match reader.next(None).await {
+            Ok(Some(frame)) => frame.header(),
+            _ => return,
+        };
+        let Ok(ClientHeader::Hello(_)) = hello else { return };
+        let welcome = Welcome { server: AGENT.into(), identity: self.identity.to_string() };
+        if writer.queue(&ServerHeader::Welcome(welcome), b"").is_err() {
+            return;
+        }
+        let requests = Requests {
+            host: Arc::clone(&self.host),
+            identity: Arc::clone(&self.identity),
+            outbox: Arc::new(Outbox::greeting()),
+            still_in: Box::new(|| true),
+            refusals: Arc::clone(&self.refusals),
+            is_stale: false,
+            held: None,
+        };
+        // A server that is stopped, or very busy, has not gone.
+        let patience = Patience { idle: IDLE, silence: None };
+        serve_session(reader, writer, requests, patience).await;
+        self.host.left();
+    }
+}
+
+fn listen(folder: &Folder) -> io::Result<UnixListener> {
+    // One that a dead supervisor left cannot be in the way: its record would have been claimed.
+    let listener = folder.with_socket(|path| StdListener::bind(path))?;
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
+}

@@ -1,0 +1,165 @@
+//! Durable runs: left, found again, and kept whatever becomes of the server.
+
+use std::path::PathBuf;
+
+use rustix::process::Signal;
+
+use super::support::{Client, Ran, Server, finish, kill, supervisors, wait_until};
+
+/// `rexec VERB ADDR ARGS...`.
+pub(crate) fn verb(server: &Server, verb: &str, args: &[&str]) -> Ran {
+    Client::new(server.state()).arg(verb).arg(&server.addr).args(args).run()
+}
+
+/// Starts a durable run and leaves it; its id.
+pub(crate) fn leave(server: &Server, command: &str) -> String {
+    let ran = Client::new(server.state()).args(&["-d", &server.addr, command]).run();
+    let id = String::from_utf8(ran.expect(0).stdout).unwrap();
+    id.strip_suffix('\n').unwrap().to_owned()
+}
+
+/// A file of the test's, and a shell command that waits until it is there.
+pub(crate) fn gate(server: &Server, name: &str) -> (PathBuf, String) {
+    let path = server.dir().join(name);
+    let wait = format!("while ! test -e {}; do sleep 0.01; done", path.display());
+    (path, wait)
+}
+
+#[test]
+fn a_run_that_was_left_is_found_again_by_a_part_of_its_id() {
+    let server = Server::start(&[]);
+    let (gate, wait) = gate(&server, "gate");
+    let id = leave(&server, &format!("echo one; echo two >&2; {wait}; echo three; exit 7"));
+    assert_eq!(id.len(), 32);
+    wait_until("the first lines", || verb(&server, "logs", &[&id]).stdout == b"one\n");
+    let part = &id[24..];
+    let logs = verb(&server, "logs", &[part]).expect(0);
+    assert_eq!((&*logs.stdout, &*logs.stderr), (&b"one\n"[..], "two\n"));
+    let viewers: Vec<_> = (0..3)
+        .map(|_| Client::new(server.state()).args(&["attach", &server.addr, part]).spawn())
+        .collect();
+    std::fs::write(gate, "").unwrap();
+    for viewer in viewers {
+        let ran = finish(viewer).expect(7);
+        assert_eq!((&*ran.stdout, &*ran.stderr), (&b"one\nthree\n"[..], "two\n"));
+    }
+    verb(&server, "wait", &[part]).expect(7);
+    let late = verb(&server, "attach", &[part]).expect(7);
+    assert_eq!((&*late.stdout, &*late.stderr), (&b"one\nthree\n"[..], "two\n"));
+}
+
+#[test]
+fn the_same_id_runs_once_however_often_it_is_asked_for() {
+    let mut server = Server::start(&[]);
+    let effect = server.dir().join("effect");
+    let command = format!("echo once >> {}; cat; echo done >&2; exit 3", effect.display());
+    let ask = |server: &Server| {
+        let client = Client::new(server.state()).args(&["--id", "job-1", &server.addr, &command]);
+        client.run_with(b"the input")
+    };
+    for round in 0..3 {
+        if round == 2 {
+            server.restart();
+        }
+        let ran = ask(&server).expect(3);
+        assert_eq!((&*ran.stdout, &*ran.stderr), (&b"the input"[..], "done\n"));
+    }
+    assert_eq!(std::fs::read_to_string(effect).unwrap(), "once\n");
+    let other = Client::new(server.state()).args(&["--id", "job-1", &server.addr, "true"]).run();
+    assert!(other.expect(250).stderr.contains("command"), "names what differs");
+    let ended = server.journal().iter().filter(|line| line["type"] == "ended").count();
+    assert_eq!(ended, 1);
+}
+
+#[test]
+fn a_run_outlives_its_server_and_its_client_goes_on_with_it() {
+    let mut server = Server::start(&[]);
+    let (gate, wait) = gate(&server, "gate");
+    let effect = server.dir().join("effect");
+    let command = format!(
+        "echo began | tee -a {}; seq 1 1000; {wait}; seq 1001 2000; exit 9",
+        effect.display()
+    );
+    let client = Client::new(server.state()).args(&["--durable", &server.addr, &command]).spawn();
+    wait_until("the effect", || effect.exists());
+    server.restart();
+    std::fs::write(gate, "").unwrap();
+    let ran = finish(client).expect(9);
+    let mut expected = "began\n".to_owned();
+    (1..=2000).for_each(|n| expected.push_str(&format!("{n}\n")));
+    assert_eq!(String::from_utf8(ran.stdout).unwrap(), expected);
+    assert_eq!(std::fs::read_to_string(effect).unwrap(), "began\n");
+}
+
+#[test]
+fn a_run_whose_supervisor_was_killed_is_lost_and_its_tree_stopped() {
+    let server = Server::start(&[]);
+    let pid = server.dir().join("pid");
+    let id = leave(
+        &server,
+        &format!("echo shown; setsid sleep 600 & echo $! > {}; wait", pid.display()),
+    );
+    wait_until("its child", || {
+        std::fs::read_to_string(&pid).is_ok_and(|text| text.ends_with('\n'))
+    });
+    let [supervisor] = supervisors(server.state())[..] else { panic!("no supervisor") };
+    kill(supervisor, Signal::KILL);
+    let ran = verb(&server, "attach", &[&id]).expect(253);
+    assert_eq!(ran.stdout, b"shown\n");
+    assert!(ran.stderr.contains("kept the durable run was ended"), "{}", ran.stderr);
+    let child = std::fs::read_to_string(pid).unwrap();
+    wait_until("the end of its tree", || {
+        !PathBuf::from(format!("/proc/{}", child.trim())).exists()
+    });
+    assert!(String::from_utf8_lossy(&verb(&server, "ps", &[]).stdout).contains("  lost  "));
+}
+
+#[test]
+fn signals_stops_and_removals_go_by_the_id() {
+    let server = Server::start(&[]);
+    let id =
+        leave(&server, "trap 'echo heard; exit 5' USR1; echo ready; while :; do sleep 0.01; done");
+    wait_until("its trap", || verb(&server, "logs", &[&id]).stdout == b"ready\n");
+    let refused = verb(&server, "rm", &[&id]);
+    assert!(refused.expect(254).stderr.contains("still_running"));
+    verb(&server, "signal", &[&id, "USR1"]).expect(0);
+    assert_eq!(verb(&server, "attach", &[&id]).expect(5).stdout, b"ready\nheard\n");
+    verb(&server, "signal", &[&id, "USR1"]).expect(254);
+    let other = leave(&server, "sleep 600");
+    verb(&server, "stop", &[&other]).expect(0);
+    assert!(verb(&server, "wait", &[&other]).expect(251).stderr.contains("operator"));
+    verb(&server, "rm", &[&id, &other]).expect(0);
+    let gone = verb(&server, "attach", &[&id]);
+    assert!(gone.expect(253).stderr.contains("no longer kept"));
+    let unknown = verb(&server, "attach", &["nothing-like-it"]);
+    assert!(unknown.expect(254).stderr.contains("no_such_run"));
+}
+
+#[test]
+fn a_run_that_cannot_be_started_leaves_nothing_and_its_id_is_free() {
+    let server = Server::start(&[]);
+    let ran = Client::new(server.state())
+        .args(&["--id", "x", &server.addr, "--", "/no/such/program"])
+        .run();
+    assert!(ran.expect(254).stderr.contains("program_not_found"));
+    let runs = server.state().join("instances/test/runs");
+    assert_eq!(std::fs::read_dir(runs).unwrap().count(), 0);
+    let again = Client::new(server.state()).args(&["--id", "x", &server.addr, "echo", "now"]).run();
+    assert_eq!(again.expect(0).stdout, b"now\n");
+}
+
+/// Whoever holds the output keeps the supervisor, which takes no more links by then.
+#[test]
+fn a_restarted_server_knows_the_end_of_a_run_whose_supervisor_lives_on() {
+    let mut server = Server::start(&[]);
+    let (gate, wait) = gate(&server, "gate");
+    let id = leave(&server, &format!("({wait}) & echo held"));
+    verb(&server, "wait", &[&id]).expect(0);
+    assert_eq!(supervisors(server.state()).len(), 1);
+    let outcome = std::fs::read_dir(server.state().join("instances/test/runs")).unwrap().next();
+    std::fs::remove_file(outcome.unwrap().unwrap().path().join("outcome.json")).unwrap();
+    server.restart();
+    assert_eq!(verb(&server, "attach", &[&id]).expect(0).stdout, b"held\n");
+    std::fs::write(gate, "").unwrap();
+    wait_until("the end of its supervisor", || supervisors(server.state()).is_empty());
+}
