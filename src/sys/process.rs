@@ -367,7 +367,7 @@ pub(super) fn nobody_starts() -> RwLockWriteGuard<'static, ()> {
 /// As [`Command::spawn`].
 pub fn spawn(command: &mut Command) -> io::Result<Pid> {
     let _starting = STARTING.read().unwrap_or_else(PoisonError::into_inner);
-    let child = command.spawn()?;
+    let child = signals::let_in(|| command.spawn())?;
     let pid = Pid::from_child(&child);
     known().insert(pid.as_raw_nonzero().get());
     Ok(pid)

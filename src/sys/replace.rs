@@ -12,7 +12,7 @@ use std::ptr;
 use rustix::io::{FdFlags, fcntl_setfd};
 
 use super::listen_fds::FIRST;
-use super::process;
+use super::{process, signals};
 
 /// Replaces this process by `program`, with the same id, environment and open standard streams, and
 /// with `handed` open from [`FIRST`] up and told of in `LISTEN_FDS`, `LISTEN_PID` and `LISTEN_FDNAMES`
@@ -31,6 +31,7 @@ pub fn replace(
         return io::ErrorKind::InvalidInput.into();
     }
     let _nobody_starts = process::nobody_starts();
+    signals::give_back();
     let result = inheritable(handed, FdFlags::empty())
         .and_then(|()| execve(program, args, environment(handed)));
     // They were close-on-exec before, and setting that does not fail.

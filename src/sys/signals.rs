@@ -4,21 +4,32 @@
 //! `signalfd(2)`, or until the program that this process becomes reads it. So a signal that comes
 //! while the server replaces itself is heard, by the one before or by the one after.
 //!
-//! std's `Command` starts every child with an empty mask, so runs do not inherit this.
+//! A child inherits the mask of the thread that starts it, and std has no way to give it another one short
+//! of forking. So the thread lets held signals in while it starts a child ([`let_in`]), and a handler
+//! notes what comes then.
 #![expect(unsafe_code, reason = "sigaction, pthread_sigmask and signalfd have no safe wrapper")]
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::process::Signal;
 use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
 
 use super::process::watch;
 
 /// Bytes of one `struct signalfd_siginfo`.
 const INFO_LEN: usize = size_of::<libc::signalfd_siginfo>();
+
+/// The signals that are held: one bit for each number.
+static HELD: AtomicU64 = AtomicU64::new(0);
+/// What came while a child was started.
+static NOTED: AtomicU64 = AtomicU64::new(0);
+/// Wakes whoever hears signals when something was noted.
+static CALLED: Notify = Notify::const_new();
 
 /// Whether a signal is ignored by this process, as its starter wanted it (`sigaction(2)`).
 #[must_use]
@@ -35,12 +46,12 @@ pub fn is_ignored(signal: i32) -> bool {
 /// Unblocks every signal but SIGHUP, which stays blocked if it is: the server that became this one holds
 /// it, and it would kill a server that does not listen to it yet.
 pub(super) fn unblock_all_but_held() -> io::Result<()> {
-    let mut now = set_of(&[]);
+    let mut now = set_of([]);
     // SAFETY: a null new mask only asks; `now` is writable.
     checked(unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, ptr::null(), &raw mut now) })?;
     // SAFETY: `now` is a mask that the call has filled.
     let held = unsafe { libc::sigismember(&raw const now, libc::SIGHUP) } == 1;
-    let mask = set_of(if held { &[Signal::HUP] } else { &[] });
+    let mask = set_of(held.then_some(Signal::HUP));
     // SAFETY: `mask` is filled, and the old one is not asked for.
     checked(unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const mask, ptr::null_mut()) })
 }
@@ -49,14 +60,69 @@ pub(super) fn unblock_all_but_held() -> io::Result<()> {
 /// there is one thread: one that does not hold them would take them.
 ///
 /// # Errors
-/// None that can happen (`pthread_sigmask(3)`).
+/// None that can happen (`pthread_sigmask(3)`, `sigaction(2)`).
 pub fn hold(signals: &[Signal]) -> io::Result<()> {
-    let mask = set_of(signals);
+    let mask = set_of(signals.iter().copied());
     // SAFETY: `mask` is filled, and the old one is not asked for.
-    checked(unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const mask, ptr::null_mut()) })
+    checked(unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const mask, ptr::null_mut()) })?;
+    for signal in signals {
+        let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+        // SAFETY: zeroed is a valid sigaction. `note` does nothing that a handler may not do
+        // (signal-safety(7)): it adds a bit to an atomic.
+        let failed = unsafe {
+            (*action.as_mut_ptr()).sa_sigaction = note as *const () as libc::sighandler_t;
+            (*action.as_mut_ptr()).sa_flags = libc::SA_RESTART;
+            libc::sigaction(signal.as_raw(), action.as_ptr(), ptr::null_mut())
+        };
+        if failed != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        HELD.fetch_or(bit(signal.as_raw()), Ordering::Relaxed);
+    }
+    Ok(())
 }
 
-fn set_of(signals: &[Signal]) -> libc::sigset_t {
+extern "C" fn note(signal: libc::c_int) {
+    NOTED.fetch_or(bit(signal), Ordering::Relaxed);
+}
+
+fn bit(signal: i32) -> u64 {
+    1 << (signal - 1)
+}
+
+/// The signals of these bits.
+fn signals_of(bits: u64) -> impl Iterator<Item = Signal> {
+    (1..=64).filter(move |signal| bits & bit(*signal) != 0).filter_map(Signal::from_named_raw)
+}
+
+/// Calls `start`, which starts a child, without a signal held in this thread: the child inherits that.
+pub(super) fn let_in<T>(start: impl FnOnce() -> T) -> T {
+    let held = HELD.load(Ordering::Relaxed);
+    if held == 0 {
+        return start();
+    }
+    let mask = set_of(signals_of(held));
+    // SAFETY: `mask` is filled, and the old one is not asked for; each of these signals has a handler.
+    unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const mask, ptr::null_mut()) };
+    let started = start();
+    // SAFETY: as above.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const mask, ptr::null_mut()) };
+    if NOTED.load(Ordering::Relaxed) != 0 {
+        CALLED.notify_one();
+    }
+    started
+}
+
+/// Gives back to the kernel what was noted and not heard yet, for the program that this process becomes.
+/// To be called while no child is being started.
+pub(super) fn give_back() {
+    for signal in signals_of(NOTED.swap(0, Ordering::Relaxed)) {
+        // It is held, so it waits. A signal to oneself does not fail.
+        let _ = rustix::process::kill_process(rustix::process::getpid(), signal);
+    }
+}
+
+fn set_of(signals: impl IntoIterator<Item = Signal>) -> libc::sigset_t {
     let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
     // SAFETY: `set` is writable; sigemptyset fills it before anything is added or read.
     unsafe {
@@ -87,7 +153,7 @@ impl Signals {
     /// # Panics
     /// Outside of a Tokio runtime with I/O enabled.
     pub fn new(signals: &[Signal]) -> io::Result<Self> {
-        let mask = set_of(signals);
+        let mask = set_of(signals.iter().copied());
         // SAFETY: `mask` is filled; -1 asks for a new descriptor.
         let fd =
             unsafe { libc::signalfd(-1, &raw const mask, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
@@ -104,7 +170,14 @@ impl Signals {
     /// The system's.
     pub async fn next(&self) -> io::Result<Signal> {
         loop {
-            let mut ready = self.fd.readable().await?;
+            if let Some(signal) = signals_of(NOTED.load(Ordering::Relaxed)).next() {
+                NOTED.fetch_and(!bit(signal.as_raw()), Ordering::Relaxed);
+                return Ok(signal);
+            }
+            let mut ready = tokio::select! {
+                ready = self.fd.readable() => ready?,
+                () = CALLED.notified() => continue,
+            };
             let mut info = [0; INFO_LEN];
             match ready.try_io(|fd| Ok(rustix::io::read(fd, &mut info)?)) {
                 Ok(Ok(_)) => {}

@@ -345,6 +345,45 @@ fn upgrades_that_follow_each_other_at_once_lose_nothing() {
     assert!(is_alive(server.pid()));
 }
 
+/// A shell may let signals in again by itself; a program does not.
+#[test]
+fn runs_have_no_signal_blocked_before_and_after_an_upgrade() {
+    let mut server = Server::start(&[]);
+    for _ in 0..2 {
+        for durable in [&[][..], &["--durable"]] {
+            let mut client = Client::new(server.state()).args(durable).arg(&server.addr);
+            client = client.args(&["--", "grep", "-E", "SigBlk|SigIgn", "/proc/self/status"]);
+            let text = client.run().expect(0).text();
+            let sets: Vec<&str> =
+                text.lines().filter_map(|l| l.split_whitespace().nth(1)).collect();
+            assert_eq!(sets[0], "0000000000000000", "{text}");
+            // glibc's posix_spawn ignores its two internal signals, 32 and 33, in every child.
+            let ignored = u64::from_str_radix(sets[1], 16).unwrap() & !(0b11 << 31);
+            assert_eq!(ignored, 0, "{text}");
+        }
+        upgrade(&mut server);
+    }
+}
+
+/// While a child is started its thread lets signals in.
+#[test]
+fn no_signal_is_lost_among_many_starts() {
+    let mut server = Server::start(&[]);
+    let runs = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while server.run(&["--", "true"]).status == 0 {
+                    runs.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        wait_until("runs", || runs.load(Ordering::Relaxed) > 20);
+        server.signal(Signal::TERM);
+    });
+    assert_eq!(server.wait(), 0);
+}
+
 /// sd_notify(3), and `Type=notify-reload` of systemd.service(5).
 #[test]
 fn systemd_is_told_of_an_upgrade_and_of_one_that_failed() {
