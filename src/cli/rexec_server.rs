@@ -9,9 +9,9 @@ use tracing::{info, warn};
 
 use super::calls::{self, HEARD, Hangup};
 use super::output::write_all;
-use super::server_args::{Args, LogFormat, definition, sections};
+use super::server_args::{Args, Command, LogFormat, Program, definition, sections};
 use super::upgrade::{Upgrade, tell_reloaded};
-use super::{complain, print_definition};
+use super::{complain, journal, print_definition};
 use crate::exec;
 use crate::runs::host::Settings;
 use crate::runs::launch::SUPERVISE;
@@ -36,10 +36,17 @@ pub fn main(args: &[OsString]) -> u8 {
     {
         return supervise(folder);
     }
-    let options = match Args::read(args) {
-        Ok(options) => options,
+    let program = match Program::read(args) {
+        Ok(program) => program,
         Err(e) => return super::usage("rexec-server", &e),
     };
+    match program.command {
+        Some(Command::Journal(command)) => journal::main(command),
+        None => serve_as(args, program.serve),
+    }
+}
+
+fn serve_as(args: &[OsString], options: Args) -> u8 {
     if let Some(status) =
         print_definition(definition(), &sections(), options.completions, options.man)
     {
@@ -161,14 +168,14 @@ fn options(args: Args, inherited: Vec<Passed>) -> Result<Options, String> {
             max_runs: args.max_runs,
             memory_budget: args.memory_budget,
         },
-        kept: Kept {
+        kept: Some(Kept {
             record_limit: args.record_limit,
             retention: Retention {
                 age: args.keep_for,
                 count: args.keep_count,
                 bytes: args.keep_bytes,
             },
-        },
+        }),
     })
 }
 

@@ -221,8 +221,12 @@ impl Host {
     }
 
     fn make(&self, key: &Key, request: &Request) -> Result<Kept, Code> {
-        if let (true, Some(keeping)) = (request.is_durable(), &self.keeping) {
-            return Ok(Kept::There(Arc::new(Durable::new(key, request, keeping))));
+        match (request.is_durable(), &self.keeping, &self.books) {
+            (true, Some(keeping), _) => {
+                return Ok(Kept::There(Arc::new(Durable::new(key, request, keeping))));
+            }
+            (true, None, Books::Server(_)) => return Err(Code::Unsupported),
+            _ => {}
         }
         let store = self.books.store(&self.budget).ok_or(Code::ShuttingDown)?;
         let run = Run::new(key.clone(), request, &self.budget, store);
@@ -239,6 +243,7 @@ impl Host {
     fn why_not(&self, code: Code) -> String {
         match code {
             Code::ShuttingDown => "the server is shutting down".into(),
+            Code::Unsupported => "this server keeps no durable runs".into(),
             _ => format!("the server has {} runs already", self.settings.max_runs),
         }
     }

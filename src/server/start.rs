@@ -9,8 +9,9 @@ use std::{fmt, io};
 use tokio::sync::mpsc;
 use tracing::warn;
 
+use super::addresses::Addresses;
 use super::classic::{self, ClassicAddr, ClassicSettings};
-use super::instance::{self, NAME_LIMIT, Name};
+use super::instance::{self, INSTANCES, JOURNAL, NAME_LIMIT, Name};
 use super::running::{Call, Ended, Running};
 use super::{Config, Shared};
 use crate::exec::{BaseEnv, NotStarted, Scanner};
@@ -25,10 +26,7 @@ use crate::runs::recover::{self, Recovered};
 use crate::runs::retention::Retention;
 use crate::sys::fs::{FsError, Lock, StateDir};
 use crate::sys::listen_fds::{Passed, Slots};
-use crate::transport::{
-    BindError, Bound, Endpoint, InheritError, Inherited, ListenAddr, TlsServer, claim_or_bind,
-    claim_rest,
-};
+use crate::transport::{BindError, Bound, Endpoint, InheritError, ListenAddr, TlsServer};
 
 /// What an operator decides about a server.
 #[derive(Debug)]
@@ -52,8 +50,9 @@ pub struct Options {
     pub config: Config,
     /// What is decided about runs.
     pub settings: Settings,
-    /// What is decided about durable runs.
-    pub kept: Kept,
+    /// What is decided about durable runs; none: there are none. Their supervisors are this very program,
+    /// started with the arguments of [`SUPERVISE`](crate::runs::launch::SUPERVISE), so only `rexec-server` has them.
+    pub kept: Option<Kept>,
 }
 
 /// What an operator decides about durable runs.
@@ -159,7 +158,7 @@ pub struct Server {
     tls: TlsServer,
     host_key: Fingerprint,
     recovered: Recovered,
-    keeping: Keeping,
+    keeping: Option<Keeping>,
     /// Held as long as the server lives.
     lock: Lock,
 }
@@ -184,12 +183,10 @@ impl Server {
         // An address that is none is told before what it would need.
         let authorized = authorized(&listen, options.authorized_keys, local.public())?;
         // Last: a start that fails before leaves no folder of a name that nothing was run under.
-        let (instance, lock) = name.open(&options.state.subdir("instances")?, lock)?;
-        let (journal, runs) = (instance.subdir("journal")?, instance.subdir("runs")?);
+        let (instance, lock) = name.open(&options.state.subdir(INSTANCES)?, lock)?;
+        let (journal, runs) = (instance.subdir(JOURNAL)?, instance.subdir("runs")?);
         let recovered = recover::open(journal.path(), runs.path(), origin)?;
-        let program = File::open("/proc/self/exe").map_err(StartError::System)?;
-        let Kept { record_limit, retention } = options.kept;
-        let keeping = Keeping { runs: runs.path().to_owned(), program, record_limit, retention };
+        let keeping = options.kept.map(|kept| keeping(&runs, kept)).transpose()?;
         let host_key = key.public().fingerprint();
         let config = options.config;
         Ok(Self {
@@ -248,7 +245,7 @@ impl Server {
         let Recovered { ledger, table, unfinished, durable } = self.recovered;
         let classic_settings = ClassicSettings::new(self.settings.shell.clone(), scanner.clone());
         let books = Books::Server(ledger);
-        let host = Host::new(self.settings, books, table, scanner.clone(), Some(self.keeping));
+        let host = Host::new(self.settings, books, table, scanner.clone(), self.keeping);
         let settling = Arc::clone(&host);
         tokio::spawn(
             async move { recover::settle((unfinished, durable), &settling, &scanner).await },
@@ -271,51 +268,10 @@ impl Server {
     }
 }
 
-/// Everything that is listened on.
-struct Addresses {
-    bound: Vec<Bound>,
-    classic: Vec<(classic::Kind, Bound)>,
-    /// Of `bound`: what was asked for, or what was handed over.
-    listen: Vec<ListenAddr>,
-}
-
-impl Addresses {
-    fn open(
-        passed: Vec<Passed>,
-        mut listen: Vec<ListenAddr>,
-        classic: &[ClassicAddr],
-    ) -> Result<Self, StartError> {
-        let wanted = listen.iter().chain(classic.iter().map(|classic| &classic.address));
-        let mut inherited = Inherited::new(passed, wanted)?;
-        let mut bound = Vec::new();
-        for address in &listen {
-            bound.extend(claim_or_bind(address, &mut inherited)?);
-        }
-        let classic = bind_classic(classic, &mut inherited)?;
-        if listen.is_empty() {
-            bound = claim_rest(inherited)?;
-            listen = bound.iter().map(|bound| ListenAddr(bound.address().clone())).collect();
-        } else {
-            inherited.all_claimed()?;
-        }
-        Ok(Self { bound, classic, listen })
-    }
-}
-
-fn bind_classic(
-    addresses: &[ClassicAddr],
-    inherited: &mut Inherited,
-) -> Result<Vec<(classic::Kind, Bound)>, StartError> {
-    let mut all = Vec::new();
-    for address in addresses {
-        address.check()?;
-        all.extend(
-            claim_or_bind(&address.address, inherited)?
-                .into_iter()
-                .map(|bound| (address.kind, bound)),
-        );
-    }
-    Ok(all)
+fn keeping(runs: &StateDir, kept: Kept) -> Result<Keeping, StartError> {
+    let program = File::open("/proc/self/exe").map_err(StartError::System)?;
+    let Kept { record_limit, retention } = kept;
+    Ok(Keeping { runs: runs.path().to_owned(), program, record_limit, retention })
 }
 
 /// A server that others can reach and that would let nobody in is a mistake.
