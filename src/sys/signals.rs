@@ -5,7 +5,7 @@
 //! while the server replaces itself is heard, by the one before or by the one after.
 //!
 //! A child inherits the mask of the thread that starts it, and std has no way to give it another one short
-//! of forking. So the thread lets held signals in while it starts a child ([`let_in`]), and a handler
+//! of forking. So the thread lets held signals in while it starts a child (`let_in`), and a handler
 //! notes what comes then.
 #![expect(unsafe_code, reason = "sigaction, pthread_sigmask and signalfd have no safe wrapper")]
 

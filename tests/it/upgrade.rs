@@ -14,11 +14,17 @@ use super::support::{Client, PATIENCE, Server, is_alive, kill, wait_until};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_rexec-server");
 
+/// Copies a file in another process: what this one has open to write, children that other tests start at
+/// this moment have too, and it could not be executed (ETXTBSY).
+fn copy_to(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg(from).arg(to).status().unwrap().success());
+}
+
 /// A server whose program is a copy, which a test may replace.
 fn from_copy(args: &[&str]) -> (Server, tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let copy = dir.path().join("rexec-server");
-    std::fs::copy(PROGRAM, &copy).unwrap();
+    copy_to(Path::new(PROGRAM), &copy);
     let server = Server::with(args, |command| {
         let mut other = Command::new(&copy);
         other.args(command.get_args());
@@ -211,7 +217,7 @@ fn ctrl_c_takes_a_waiting_run_back() {
 fn the_program_that_was_put_in_its_place_takes_over() {
     let (mut server, dir, copy) = from_copy(&[]);
     let next = dir.path().join("next");
-    std::fs::copy(PROGRAM, &next).unwrap();
+    copy_to(Path::new(PROGRAM), &next);
     let inode = next.metadata().unwrap().ino();
     let exe = format!("/proc/{}/exe", server.pid());
     assert_ne!(std::fs::metadata(&exe).unwrap().ino(), inode);
@@ -237,8 +243,10 @@ fn a_program_that_is_missing_broken_or_does_not_know_the_arguments_does_not_take
     for (text, complaint) in bad {
         std::fs::remove_file(&copy).unwrap();
         if !text.is_empty() {
-            std::fs::write(&copy, text).unwrap();
-            std::fs::set_permissions(&copy, PermissionsExt::from_mode(0o755)).unwrap();
+            let source = copy.with_extension("source");
+            std::fs::write(&source, text).unwrap();
+            std::fs::set_permissions(&source, PermissionsExt::from_mode(0o755)).unwrap();
+            copy_to(&source, &copy);
         }
         server.signal(Signal::HUP);
         wait_for_log(&server, complaint);
@@ -373,7 +381,7 @@ fn no_signal_is_lost_among_many_starts() {
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
-                while server.run(&["--", "true"]).status == 0 {
+                while server.run(&["--reconnect-timeout", "1s", "--", "true"]).status == 0 {
                     runs.fetch_add(1, Ordering::Relaxed);
                 }
             });
@@ -399,7 +407,7 @@ fn systemd_is_told_of_an_upgrade_and_of_one_that_failed() {
     let (copy, server);
     {
         let program = dir.path().join("rexec-server");
-        std::fs::copy(PROGRAM, &program).unwrap();
+        copy_to(Path::new(PROGRAM), &program);
         server = Server::with(&[], |command| {
             let mut other = Command::new(&program);
             other.args(command.get_args()).env("NOTIFY_SOCKET", &path);
