@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 
 use rustix::process::Signal;
+use tokio::runtime::Builder;
 use tracing::{info, warn};
 
 use super::calls::{self, HEARD, Hangup};
@@ -47,9 +48,7 @@ pub fn main(args: &[OsString]) -> u8 {
 }
 
 fn serve_as(args: &[OsString], options: Args) -> u8 {
-    if let Some(status) =
-        print_definition(definition(), &sections(), options.completions, options.man)
-    {
+    if let Some(status) = print_definition(definition, sections, options.completions, options.man) {
         return status;
     }
     // Besides the sockets, the lock of the instance is handed over.
@@ -106,11 +105,8 @@ fn prepare_and_serve(
     drop(slots);
     // Before there are other threads, and not earlier: a start that hangs can be ended.
     signals::hold(&HEARD).map_err(|e| format!("cannot hold signals: {e}"))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(workers())
-        .enable_all()
-        .build()
-        .map_err(|e| format!("cannot start threads: {e}"))?;
+    let runtime =
+        runtime().enable_all().build().map_err(|e| format!("cannot start threads: {e}"))?;
     let served = runtime.block_on(serve(server, upgrade, hangup));
     runtime.shutdown_background();
     served
@@ -134,10 +130,16 @@ fn tell_of_surroundings(args: &Args, inherited: &Inherited) {
     }
 }
 
-/// Half of the processors: the commands need the others, and a wake-up that stays on its thread is
-/// what makes a short run short.
-fn workers() -> usize {
-    std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
+/// A thread for every second processor: the commands need the others, and a wake-up that stays on its
+/// thread is what makes a short run short. A single one needs no scheduler that shares work out.
+fn runtime() -> Builder {
+    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
+    if threads == 1 {
+        return Builder::new_current_thread();
+    }
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(threads);
+    builder
 }
 
 fn start_log(args: &Args) {

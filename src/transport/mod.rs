@@ -21,7 +21,7 @@ pub use listen::{
     Accepted, BindError, Bound, HandshakeError, Listener, Peer, ServerStream, bind, claim_or_bind,
     claim_rest,
 };
-pub use stream::Stream;
+pub use stream::{Cork, Stream};
 pub use tls::{ALPN, BUFFER_LIMIT, Channel, EXPORTER_LABEL, TlsFault, TlsServer};
 pub use trust::{HostKeyError, HostTrust};
 pub use verifier::HostKeyCheck;
