@@ -60,11 +60,16 @@ impl Requests {
                 serving.stdin(piece, &body).await
             }
             ClientHeader::Ack { seq } => self.ack(seq).await,
+            // What has not begun handles no signal: any of them is its end.
+            ClientHeader::Cancel { run: None } | ClientHeader::Signal { run: None, .. }
+                if self.held.is_some() =>
+            {
+                self.let_go()
+            }
             ClientHeader::Signal { signal, run } => {
                 let order = Order::Signal(signal_number(&signal)?);
                 self.order(order, run).await
             }
-            ClientHeader::Cancel { run: None } if self.held.is_some() => self.let_go(),
             ClientHeader::Cancel { run } => self.order(Order::Cancel, run).await,
             ClientHeader::Attach(attach) => self.attach(&attach).await,
             ClientHeader::List { limit } => self.list(limit),
