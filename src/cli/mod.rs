@@ -1,6 +1,7 @@
 //! The two programs: command lines, and the one place that talks to people.
 
 mod batch;
+mod calls;
 mod client_args;
 mod config;
 mod journal;
@@ -16,6 +17,7 @@ pub mod rexec_server;
 mod server_args;
 mod signals;
 pub mod status;
+mod upgrade;
 mod verbs;
 mod verdict_file;
 

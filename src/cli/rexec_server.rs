@@ -4,21 +4,25 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::Path;
 
+use rustix::process::Signal;
 use tokio::runtime::Builder;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
 use tracing::{info, warn};
 
+use super::calls::{self, HEARD, Hangup};
 use super::output::write_all;
 use super::server_args::{Args, Command, LogFormat, Program, definition, sections};
+use super::upgrade::{Upgrade, tell_reloaded};
 use super::{complain, journal, print_definition};
 use crate::exec;
 use crate::runs::host::Settings;
 use crate::runs::launch::SUPERVISE;
 use crate::runs::retention::Retention;
-use crate::server::{Config, Kept, Options, Server};
+use crate::server::{Config, Ended, Kept, Options, Server};
 use crate::sys::fs::open_state_dir;
-use crate::sys::process::{self, Terminal};
+use crate::sys::listen_fds::{self, Passed, Slots};
+use crate::sys::process::{self, Inherited, Terminal};
+use crate::sys::signals::{self, Terminals};
+use crate::sys::surroundings::EndsWith;
 
 /// Exit status of a server that could not start.
 const FAILED: u8 = 1;
@@ -39,21 +43,31 @@ pub fn main(args: &[OsString]) -> u8 {
     };
     match program.command {
         Some(Command::Journal(command)) => journal::main(command),
-        None => serve_as(program.serve),
+        None => serve_as(args, program.serve),
     }
 }
 
-fn serve_as(args: Args) -> u8 {
-    if let Some(status) = print_definition(definition, sections, args.completions, args.man) {
+fn serve_as(args: &[OsString], options: Args) -> u8 {
+    if let Some(status) = print_definition(definition, sections, options.completions, options.man) {
         return status;
     }
-    match prepare_and_serve(args) {
-        Ok(()) => 0,
-        Err(line) => {
-            complain("rexec-server", &line);
-            FAILED
-        }
+    // Besides the sockets, the lock of the instance is handed over.
+    let (passed, slots) = match listen_fds::take(options.sockets() + 1) {
+        Ok(taken) => taken,
+        Err(e) => return failed(&e.to_string()),
+    };
+    if let Err(e) = options.check_addresses(passed.len()) {
+        return super::usage("rexec-server", &e);
     }
+    match prepare_and_serve(args, options, passed, slots) {
+        Ok(()) => 0,
+        Err(line) => failed(&line),
+    }
+}
+
+fn failed(line: &str) -> u8 {
+    complain("rexec-server", line);
+    FAILED
 }
 
 /// The supervisor of one durable run, which a server starts.
@@ -69,9 +83,39 @@ fn supervise(folder: &OsStr) -> u8 {
     }
 }
 
-fn prepare_and_serve(args: Args) -> Result<(), String> {
+fn prepare_and_serve(
+    words: &[OsString],
+    args: Args,
+    passed: Vec<Passed>,
+    mut slots: Slots,
+) -> Result<(), String> {
+    let hangup = match signals::is_ignored(Signal::HUP.as_raw()) {
+        true => Hangup::Ignored,
+        false => Hangup::Heard(Terminals::now()),
+    };
     let inherited = process::prepare().map_err(|e| e.to_string())?;
     start_log(&args);
+    let upgrade =
+        Upgrade::new(words).map_err(|e| format!("/proc does not tell what this is: {e}"))?;
+    tell_of_surroundings(&args, &inherited);
+    let mut server = Server::prepare(options(args, passed)?).map_err(|e| e.to_string())?;
+    if !server.place(&mut slots).map_err(|e| e.to_string())? {
+        info!("there are too many addresses to hand over: restart this server to upgrade it");
+    }
+    drop(slots);
+    // Before there are other threads, and not earlier: a start that hangs can be ended.
+    signals::hold(&HEARD).map_err(|e| format!("cannot hold signals: {e}"))?;
+    let runtime =
+        runtime().enable_all().build().map_err(|e| format!("cannot start threads: {e}"))?;
+    let served = runtime.block_on(serve(server, upgrade, hangup));
+    runtime.shutdown_background();
+    served
+}
+
+fn tell_of_surroundings(args: &Args, inherited: &Inherited) {
+    if let Some(what) = EndsWith::of_this_process() {
+        warn!("{what}");
+    }
     if inherited.terminal == Terminal::Kept {
         info!(
             "this process leads its session and keeps its terminal; commands may read from /dev/tty"
@@ -84,12 +128,6 @@ fn prepare_and_serve(args: Args) -> Result<(), String> {
              together; when they run out, connections wait"
         );
     }
-    let server = Server::prepare(options(args)?).map_err(|e| e.to_string())?;
-    let runtime =
-        runtime().enable_all().build().map_err(|e| format!("cannot start threads: {e}"))?;
-    let served = runtime.block_on(serve(server));
-    runtime.shutdown_background();
-    served
 }
 
 /// A thread for every second processor: the commands need the others, and a wake-up that stays on its
@@ -114,10 +152,11 @@ fn start_log(args: &Args) {
     }
 }
 
-fn options(args: Args) -> Result<Options, String> {
+fn options(args: Args, inherited: Vec<Passed>) -> Result<Options, String> {
     Ok(Options {
         state: open_state_dir().map_err(|e| e.to_string())?,
         listen: args.listen,
+        inherited,
         name: args.name,
         authorized_keys: args.authorized_keys,
         classic: args.classic,
@@ -142,11 +181,23 @@ fn options(args: Args) -> Result<Options, String> {
     })
 }
 
-async fn serve(server: Server) -> Result<(), String> {
-    let shutdown = shutdown_signals().map_err(|e| format!("cannot listen to signals: {e}"))?;
+async fn serve(server: Server, upgrade: Upgrade, hangup: Hangup) -> Result<(), String> {
+    let mut calls = calls::listen(upgrade.clone(), hangup)
+        .map_err(|e| format!("cannot listen to signals: {e}"))?;
     tokio::spawn(adopt());
     announce(&server);
-    server.run(shutdown).await.map_err(|e| e.to_string())
+    let running = server.start().map_err(|e| e.to_string())?;
+    loop {
+        let served = running.serve(&mut calls).await;
+        match served.map_err(|e| format!("cannot serve: {e}"))? {
+            Ended::Stopped => return Ok(()),
+            Ended::Drained => {
+                let why = running.hand_over(|handed| upgrade.replace(handed));
+                warn!("no upgrade, going on: {why}");
+                tell_reloaded();
+            }
+        }
+    }
 }
 
 /// Says on stdout where clients may come, and tells systemd.
@@ -159,8 +210,7 @@ fn announce(server: &Server) {
         let _ = write_all(rustix::stdio::stdout(), line.as_bytes());
         info!("listening {place}");
     }
-    // Without systemd there is nobody to tell.
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    tell_reloaded();
 }
 
 /// Reaps what runs leave behind; without it their zombies would stay as long as the server.
@@ -168,22 +218,4 @@ async fn adopt() {
     if let Err(e) = exec::adopt().await {
         warn!("cannot reap what runs leave behind: {e}");
     }
-}
-
-/// One message for each SIGTERM or SIGINT.
-fn shutdown_signals() -> io::Result<mpsc::Receiver<()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let (sender, receiver) = mpsc::channel(2);
-    tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            // More than two say nothing new.
-            let _ = sender.try_send(());
-        }
-    });
-    Ok(receiver)
 }

@@ -11,7 +11,10 @@ use super::client_args::{duration, some_time};
 use super::journal;
 use super::man::Section;
 use crate::server::classic::ClassicAddr;
-use crate::transport::ListenAddr;
+use crate::transport::{Endpoint, Host, ListenAddr};
+
+/// A server whose `--listen NAME:PORT` has more addresses than this is restarted to upgrade it.
+const NAME_SOCKETS: usize = 8;
 
 /// Run commands for those who may, and tell them the truth about each.
 #[derive(Debug, Parser)]
@@ -45,8 +48,8 @@ pub(super) enum Command {
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Listen here: host:port (port 0: any free one), [::1]:8080, localhost:8080 (both families) or
-    /// unix:/path/to/socket; repeatable
-    #[arg(long, value_name = "ADDR", required_unless_present_any = ["completions", "man", "classic"])]
+    /// unix:/path/to/socket; repeatable. Not needed where sockets are handed over (LISTEN_FDS)
+    #[arg(long, value_name = "ADDR")]
     pub(super) listen: Vec<ListenAddr>,
 
     /// The name under which this server keeps its journal; by default made from the first --listen
@@ -83,7 +86,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = some_time)]
     pub(super) idle_timeout: Duration,
 
-    /// On SIGTERM, give runs so long to end by themselves; a second SIGTERM stops them at once
+    /// On SIGTERM or SIGHUP, give runs so long to end by themselves; a second SIGTERM stops them at once
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub(super) drain_timeout: Duration,
 
@@ -133,6 +136,14 @@ const NOTES: &str = "\
 The server prints `listening on ADDR` on stdout for each address when it is ready, and tells systemd \
 (sd_notify). Its log goes to stderr.
 
+Sockets that a service manager hands over (LISTEN_FDS, see sd_listen_fds(3)) are used in the place of new ones for \
+the same --listen addresses; without --listen they are what is listened on.
+
+SIGTERM: no new runs, --drain-timeout for those under way, then the end. SIGHUP: an upgrade in place. New runs wait, \
+those under way have --drain-timeout, then the server becomes the program that its path names now, with the same \
+arguments, process id and sockets; no connection is refused meanwhile. If that program does not start, the server goes \
+on. After nohup, SIGHUP is ignored; if the server's terminal was closed, it is as SIGTERM.
+
 With no configuration it serves programs of its own account on this machine. For other machines give \
 --authorized-keys; on another address than loopback it does not start without.";
 
@@ -162,6 +173,28 @@ pub(super) fn definition() -> clap::Command {
 impl Program {
     pub(super) fn read(args: &[OsString]) -> Result<Self, clap::Error> {
         Self::try_parse_from(args)
+    }
+}
+
+impl Args {
+    /// Fails where there is nothing to listen on.
+    pub(super) fn check_addresses(&self, handed_over: usize) -> Result<(), clap::Error> {
+        if handed_over > 0 || !self.listen.is_empty() || !self.classic.is_empty() {
+            return Ok(());
+        }
+        let text = "nothing to listen on: give --listen ADDR, such as --listen 127.0.0.1:8080";
+        Err(definition().error(clap::error::ErrorKind::MissingRequiredArgument, text))
+    }
+
+    /// How many sockets the addresses need, as far as that is known without asking a resolver.
+    pub(super) fn sockets(&self) -> usize {
+        let addresses = self.listen.iter().chain(self.classic.iter().map(|c| &c.address));
+        let needed = |address: &ListenAddr| match &address.0 {
+            Endpoint::Tcp { host: Host::Localhost, .. } => 2,
+            Endpoint::Tcp { host: Host::Name(_), .. } => NAME_SOCKETS,
+            Endpoint::Tcp { .. } | Endpoint::Unix(_) => 1,
+        };
+        addresses.map(needed).sum()
     }
 }
 

@@ -138,6 +138,11 @@ impl State {
         if self.started {
             return self.ask(control);
         }
+        if control == Control::Cancel && !self.looks {
+            // A server that is being upgraded keeps requests waiting, and gives this one back. One that
+            // has not begun the run yet passes over it, so it is said again then.
+            self.send(&frame_of(&control, None))?;
+        }
         self.pending.push(control);
         Ok(())
     }

@@ -4,11 +4,13 @@
 //! `started`; and at the end journal `ended`, then show the verdict.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError};
+use tokio::sync::{
+    Notify, OwnedRwLockWriteGuard, OwnedSemaphorePermit, RwLock, Semaphore, TryAcquireError,
+};
 use tokio::time::Instant;
 use tracing::error;
 
@@ -27,6 +29,10 @@ use crate::proto::code::Code;
 use crate::proto::header::ServerHeader;
 use crate::proto::verdict::{StopBy, Verdict};
 use crate::sys::pause;
+
+/// So long an upgrade waits for a supervisor that is being started to answer: it is found again by
+/// whoever takes over.
+const START_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a server's operator decided about runs.
 #[derive(Debug, Clone)]
@@ -59,6 +65,10 @@ pub struct Host {
     /// Runs under way that end with this process.
     here: AtomicUsize,
     idle: Notify,
+    /// Read while a run is being started; written while nothing new may be.
+    gate: Arc<RwLock<()>>,
+    /// Nothing new may be started while it is there.
+    held: Mutex<Option<OwnedRwLockWriteGuard<()>>>,
     /// Where durable runs are kept; none in a supervisor.
     pub(super) keeping: Option<Keeping>,
 }
@@ -92,6 +102,8 @@ pub enum Served {
     },
     /// By a supervisor, or by the record that it left.
     There(There),
+    /// Not yet: the id is free. To be asked again when the host admits new runs.
+    Later,
 }
 
 /// The answer to a request that is not served.
@@ -148,6 +160,8 @@ impl Host {
             scanner,
             here: AtomicUsize::new(0),
             idle: Notify::new(),
+            gate: Arc::default(),
+            held: Mutex::default(),
             keeping,
         })
     }
@@ -162,8 +176,10 @@ impl Host {
         request: &Request,
     ) -> Result<Served, Denied> {
         let key = Key { identity: Arc::clone(identity), id: request.id.clone() };
+        let pass = self.gate.try_read().ok();
         let mut place = None;
         let make = || {
+            pass.as_ref().ok_or(Code::ShuttingDown)?;
             place = Some(self.place()?);
             self.make(&key, request).map(Arc::new)
         };
@@ -175,20 +191,31 @@ impl Host {
                     Ok(Served::Here { owner, pid, attached: false })
                 }
                 (Kept::There(durable), Some(place)) => {
-                    self.launch(durable, request, place).await.map(Served::There)
+                    let launched = self.launch(durable, request, place);
+                    let mut launched = std::pin::pin!(launched);
+                    let in_time = tokio::time::timeout(START_PATIENCE, &mut launched).await;
+                    drop(pass);
+                    match in_time {
+                        Ok(launched) => launched.map(Served::There),
+                        Err(_) => launched.await.map(Served::There),
+                    }
                 }
                 // `make` takes a place before it makes anything.
                 (_, None) => Err(Denied::Lost(Code::OutOfResources)),
             },
-            Claim::Existing(kept) => match &*kept {
-                Kept::Here(run) => attach(run, request).await,
-                Kept::There(durable) => self.go_on(durable, request).await.map(Served::There),
-            },
+            Claim::Existing(kept) => {
+                drop(pass);
+                match &*kept {
+                    Kept::Here(run) => attach(run, request).await,
+                    Kept::There(durable) => self.go_on(durable, request).await.map(Served::There),
+                }
+            }
             Claim::Past(Code::Buried) => {
                 Err(Denied::Refused(Code::Buried, "this id was given up".into()))
             }
             Claim::Past(code) => Err(Denied::Lost(code)),
             Claim::Full(full) => Err(Denied::Refused(Code::TooManyRuns, full.to_string())),
+            Claim::Refused(_) if pass.is_none() => Ok(Served::Later),
             Claim::Refused(code) => Err(Denied::Refused(code, self.why_not(code))),
         }
     }
@@ -378,6 +405,32 @@ impl Host {
     /// Starts nothing more.
     pub fn close_to_new(&self) {
         self.places.close();
+        self.admit();
+    }
+
+    /// Starts nothing until [`Self::admit`]; what is asked for is answered [`Served::Later`]. Returns when
+    /// nothing is being started any more. Dropped before, it holds nothing.
+    pub async fn hold(&self) {
+        let held = Arc::clone(&self.gate).write_owned().await;
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(held);
+    }
+
+    /// Starts runs again.
+    pub fn admit(&self) {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Waits while new runs are held.
+    pub async fn admits(&self) {
+        drop(self.gate.read().await);
+    }
+
+    /// Calls `work` while no line of the journal is being written.
+    pub fn while_nothing_is_written<T>(&self, work: impl FnOnce() -> T) -> T {
+        match self.books.ledger() {
+            Some(ledger) => ledger.while_nothing_is_written(work),
+            None => work(),
+        }
     }
 
     /// Stops every run that ends with this process; at once means without time for its processes to finish.

@@ -43,6 +43,11 @@ impl Ledger {
         &self.origin
     }
 
+    /// Calls `work` while no line is being written.
+    pub fn while_nothing_is_written<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.journal.while_nothing_is_written(work)
+    }
+
     /// A claim: from here on the run may be started.
     ///
     /// # Errors

@@ -167,7 +167,8 @@ impl LoggedIn {
         let host = Arc::clone(&shared.host);
         let still_in = still_in(shared, origin, who);
         let refusals = Arc::clone(&shared.peers);
-        let requests = Requests { host, identity, outbox, still_in, refusals, is_stale: false };
+        let requests =
+            Requests { host, identity, outbox, still_in, refusals, is_stale: false, held: None };
         let patience = Patience { idle: shared.config.idle_timeout, silence: Some(SILENCE) };
         let end = serve_session(reader, writer, requests, patience).await;
         shared.host.left();

@@ -1,11 +1,15 @@
 //! The name under which a server keeps its journal, and the folder of that name.
 
+use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::{fmt, fs, io};
 
 use super::classic::ClassicAddr;
+use super::running::LOCK_NAME;
 use super::start::StartError;
 use crate::sys::fs::{Lock, Locked, StateDir, lock_exclusive};
+use crate::sys::listen_fds::Passed;
 use crate::transport::{Endpoint, ListenAddr};
 
 /// Most bytes of an instance's name.
@@ -121,11 +125,19 @@ impl Name {
         }
     }
 
-    /// The folder, and the lock that keeps it this server's. If the name stands for any port and others
+    /// The folder, and the lock that keeps it this server's: the one that was handed over by the server that
+    /// became this one, if it is under this name. If the name stands for any port and others
     /// have it, the first of `NAME~2`, `NAME~3`, ... that nobody has: the next start under it goes on with
     /// its journal, so that what a crash left running is stopped. Every name that is passed over is
     /// a living server's, so this ends.
-    pub(super) fn open(&self, instances: &StateDir) -> Result<(StateDir, Lock), StartError> {
+    pub(super) fn open(
+        &self,
+        instances: &StateDir,
+        handed: Option<File>,
+    ) -> Result<(StateDir, Lock), StartError> {
+        if let Some(opened) = handed.and_then(|lock| self.again(instances, lock)) {
+            return Ok(opened);
+        }
         let mut opened = open(instances, &self.text);
         let mut number = 2_u64;
         while self.any_port && matches!(opened, Err(StartError::NameTaken(_))) {
@@ -134,6 +146,35 @@ impl Name {
         }
         opened
     }
+
+    /// The folder that the server before this one had, with its lock, which nobody else can have had
+    /// meanwhile. None if it was another instance's.
+    fn again(&self, instances: &StateDir, lock: File) -> Option<(StateDir, Lock)> {
+        let name = folder_of(&lock)?;
+        let is_ours = name == self.text
+            || self.any_port && name.strip_prefix(&self.text).is_some_and(|n| n.starts_with('~'));
+        let instance = instances.subdir(&name).ok().filter(|_| is_ours)?;
+        let (there, here) = (instance.open_append("lock").ok()?.metadata(), lock.metadata());
+        let id = |meta: std::fs::Metadata| (meta.dev(), meta.ino());
+        if there.ok().map(id)? != here.ok().map(id)? {
+            return None;
+        }
+        Some((instance, lock_exclusive(lock).ok()?))
+    }
+}
+
+/// The lock of an instance among what was handed over, and the rest.
+pub(super) fn split(passed: Vec<Passed>) -> (Option<File>, Vec<Passed>) {
+    let (mut lock, sockets): (Vec<_>, _) =
+        passed.into_iter().partition(|passed| passed.name == LOCK_NAME);
+    (lock.pop().map(|passed| File::from(passed.fd)), sockets)
+}
+
+/// The name of the folder in which an open file is.
+fn folder_of(file: &File) -> Option<String> {
+    use std::os::fd::AsRawFd as _;
+    let path: PathBuf = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
+    Some(path.parent()?.file_name()?.to_str()?.to_owned())
 }
 
 fn open(instances: &StateDir, name: &str) -> Result<(StateDir, Lock), StartError> {

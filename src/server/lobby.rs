@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 /// Most connections that have not logged in.
 pub const PLACES: usize = 256;
@@ -13,6 +13,7 @@ pub const PLACES: usize = 256;
 #[derive(Debug, Default)]
 pub(super) struct Lobby {
     waiting: Mutex<Waiting>,
+    left: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -43,6 +44,17 @@ impl Lobby {
         Place { lobby: Arc::clone(self), number, shown_out }
     }
 
+    /// Waits until nobody is in it.
+    pub(super) async fn emptied(&self) {
+        loop {
+            let left = self.left.notified();
+            if self.lock().places.is_empty() {
+                return;
+            }
+            left.await;
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -63,6 +75,8 @@ impl Drop for Place {
         if let Ok(at) = waiting.places.binary_search_by_key(&self.number, |(number, _)| *number) {
             waiting.places.remove(at);
         }
+        drop(waiting);
+        self.lobby.left.notify_waiters();
     }
 }
 
@@ -89,5 +103,19 @@ mod tests {
         }
         assert!(first.shown_out.try_recv() == Err(oneshot::error::TryRecvError::Empty));
         assert_eq!(lobby.lock().places.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn it_is_empty_once_the_last_one_has_left() {
+        use std::future::poll_fn;
+        use std::task::Poll;
+        let lobby = Arc::new(Lobby::default());
+        lobby.emptied().await;
+        let place = lobby.enter();
+        let mut emptied = std::pin::pin!(lobby.emptied());
+        let at_first = poll_fn(|cx| Poll::Ready(emptied.as_mut().poll(cx))).await;
+        assert!(at_first.is_pending());
+        drop(place);
+        emptied.await;
     }
 }

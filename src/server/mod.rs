@@ -1,12 +1,15 @@
 //! The server: connections in, runs out.
 
+mod addresses;
 pub mod classic;
 mod connection;
 mod end;
+mod held;
 mod instance;
 mod lobby;
 mod outbox;
 mod requests;
+mod running;
 mod serving;
 mod session;
 mod start;
@@ -17,20 +20,21 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc};
-use tokio::time::{sleep, timeout};
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 pub use connection::LOGIN_TIMEOUT;
+pub use held::HOLD_LIMIT;
 pub use instance::{FindError, NAME_LIMIT, find_journal};
 pub use lobby::PLACES;
 pub use outbox::ANSWERS_LIMIT;
 pub use requests::LIST_LIMIT;
+pub use running::{Call, Ended, Running};
 pub use session::LONGEST_PAUSE;
 pub use start::{Kept, Options, Server, StartError};
 
 use crate::identity::Authorized;
-use crate::proto::verdict::StopBy;
 use crate::runs::host::Host;
 use crate::transport::{Listener, TlsServer};
 use lobby::Lobby;
@@ -38,8 +42,6 @@ use throttle::Throttle;
 
 /// How long to wait before accepting again when the system has no descriptor for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// How long clients get to confirm their verdicts before the server goes.
-const FAREWELL: Duration = Duration::from_secs(2);
 
 /// What an operator decides about connections.
 #[derive(Debug, Clone, Copy)]
@@ -72,63 +74,6 @@ pub(crate) struct Shared {
     places: Arc<Semaphore>,
     strangers: Throttle,
     peers: Arc<Throttle>,
-}
-
-/// Serves `listeners` until it is told to stop, and returns when every run has ended.
-///
-/// The first message on `shutdown` closes the server to new runs and gives those that are under way
-/// the drain time-out; the next one stops them at once.
-pub async fn run(
-    listeners: Vec<Listener>,
-    config: Config,
-    host: Arc<Host>,
-    tls: TlsServer,
-    authorized: Arc<Authorized>,
-    mut shutdown: mpsc::Receiver<()>,
-) {
-    let shared = Arc::new(Shared::new(config, Arc::clone(&host), tls, authorized));
-    // Clients whose link breaks during the shutdown still find their runs.
-    let accepting: Vec<_> = listeners
-        .into_iter()
-        .map(|listener| tokio::spawn(accept(listener, Arc::clone(&shared))))
-        .collect();
-    tokio::select! {
-        _ = shutdown.recv() => {}
-        () = host.sweep() => {}
-    }
-    drain(&host, config.drain_timeout, &mut shutdown).await;
-    for task in accepting {
-        task.abort();
-        // Its listener is closed then, and the file of a unix socket removed. It ends by the abort only.
-        let _ = task.await;
-    }
-}
-
-async fn drain(host: &Host, drain_timeout: Duration, shutdown: &mut mpsc::Receiver<()>) {
-    // Without systemd there is nobody to tell.
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    info!("shutting down: no new runs, {} s for those under way", drain_timeout.as_secs());
-    host.close_to_new();
-    let at_once = tokio::select! {
-        () = host.all_ended() => false,
-        () = sleep(drain_timeout) => false,
-        _ = shutdown.recv() => true,
-    };
-    host.stop_all(StopBy::Shutdown, at_once);
-    tokio::select! {
-        () = host.all_ended() => {}
-        _ = shutdown.recv() => {
-            host.stop_all(StopBy::Shutdown, true);
-            host.all_ended().await;
-        }
-    }
-    let confirmed = tokio::select! {
-        confirmed = timeout(FAREWELL, host.all_confirmed(FAREWELL)) => confirmed.is_ok(),
-        _ = shutdown.recv() => false,
-    };
-    if !confirmed {
-        warn!("some verdicts were not confirmed by their clients; the journal has them");
-    }
 }
 
 async fn accept(listener: Listener, shared: Arc<Shared>) {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tracing::{debug, info};
 
 use super::end::SessionEnd;
+use super::held::Held;
 use super::outbox::Outbox;
 use super::serving::{Order, Serving};
 use super::throttle::Throttle;
@@ -40,6 +41,8 @@ pub(super) struct Requests {
     /// The client was silent for longer than an id is remembered for: a request that was held back
     /// all that time may be a run that is over and forgotten.
     pub(super) is_stale: bool,
+    /// A request that waits for the end of an upgrade.
+    pub(super) held: Option<Held>,
 }
 
 impl Requests {
@@ -57,6 +60,12 @@ impl Requests {
                 serving.stdin(piece, &body).await
             }
             ClientHeader::Ack { seq } => self.ack(seq).await,
+            // What has not begun handles no signal: any of them is its end.
+            ClientHeader::Cancel { run: None } | ClientHeader::Signal { run: None, .. }
+                if self.held.is_some() =>
+            {
+                self.let_go()
+            }
             ClientHeader::Signal { signal, run } => {
                 let order = Order::Signal(signal_number(&signal)?);
                 self.order(order, run).await
@@ -89,7 +98,41 @@ impl Requests {
             Ok(request) => request,
             Err(bad) => return self.refuse(bad.code, bad.text),
         };
+        self.start(request, false).await
+    }
+
+    /// Asks again for what was held.
+    pub(super) async fn go_on(&mut self) -> Result<(), SessionEnd> {
+        let Some(held) = self.held.take() else { return Ok(()) };
+        let is_late = held.is_late();
+        self.start(held.request, is_late).await
+    }
+
+    /// Whether a run is under way, or asked for.
+    pub(super) fn is_busy(&self) -> bool {
+        self.held.is_some() || self.outbox.is_busy()
+    }
+
+    /// The client does not want what was held any more, or is not there.
+    fn let_go(&mut self) -> Result<(), SessionEnd> {
+        match self.held.take() {
+            Some(_) => {
+                self.refuse(Code::ShuttingDown, "the run was given up before it began".into())
+            }
+            None => Ok(()),
+        }
+    }
+
+    async fn start(&mut self, request: Request, is_late: bool) -> Result<(), SessionEnd> {
         match self.host.run(&self.identity, &request).await {
+            Ok(Served::Later) if is_late => {
+                let text = "the server is being upgraded and waits for other runs to end";
+                self.refuse(Code::ShuttingDown, text.into())
+            }
+            Ok(Served::Later) => {
+                self.held = Some(Held::new(request));
+                Ok(())
+            }
             Ok(Served::Here { owner, pid, attached }) => {
                 debug!(run = %request.id, identity = %self.identity, pid, attached, "run");
                 if request.after > owner.last()? {
@@ -283,7 +326,7 @@ impl Requests {
 
     /// One request at a time.
     fn free_for_another(&self) -> Result<(), SessionEnd> {
-        if self.outbox.is_busy() {
+        if self.is_busy() {
             return Err(SessionEnd::word(Code::BadFrame, "a run is under way on this connection"));
         }
         self.outbox.leave();

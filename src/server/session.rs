@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout_at};
 
 use super::end::{SessionEnd, last_word};
+use super::held::Held;
 use super::outbox::Outbox;
 use super::requests::Requests;
 use super::serving::Batch;
@@ -63,12 +64,20 @@ async fn read_loop<R: AsyncRead + Unpin>(
     let mut heard = Instant::now();
     let mut busy_until = Instant::now();
     loop {
-        if requests.outbox.is_busy() {
+        if requests.is_busy() {
             busy_until = Instant::now();
         }
-        let frame = match timeout_at(busy_until + patience.idle, reader.next(silence)).await {
+        let next = timeout_at(busy_until + patience.idle, reader.next(silence));
+        let next = tokio::select! {
+            next = next => next,
+            () = Held::wait(requests.held.as_ref(), &requests.host) => {
+                requests.go_on().await?;
+                continue;
+            }
+        };
+        let frame = match next {
             Ok(frame) => frame?,
-            Err(_) if requests.outbox.is_busy() => continue,
+            Err(_) if requests.is_busy() => continue,
             Err(_) => {
                 let text = format!("nothing was asked for {} s", patience.idle.as_secs());
                 return Err(SessionEnd::word(Code::IdleTimeout, text));

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fmt, io};
 
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::sync::mpsc;
 use tracing::warn;
 
-use super::Config;
+use super::addresses::Addresses;
 use super::classic::{self, ClassicAddr, ClassicSettings};
-use super::instance::{INSTANCES, JOURNAL, NAME_LIMIT, Name};
+use super::instance::{self, INSTANCES, JOURNAL, NAME_LIMIT, Name};
+use super::running::{Call, Ended, Running};
+use super::{Config, Shared};
 use crate::exec::{BaseEnv, NotStarted, Scanner};
 use crate::identity::{
     Authorized, Fingerprint, KeyError, News, PublicKey, Source, host_key, local_identity,
@@ -24,15 +25,20 @@ use crate::runs::journal::JournalError;
 use crate::runs::recover::{self, Recovered};
 use crate::runs::retention::Retention;
 use crate::sys::fs::{FsError, Lock, StateDir};
-use crate::transport::{BindError, Bound, Endpoint, ListenAddr, TlsServer, bind};
+use crate::sys::listen_fds::{Passed, Slots};
+use crate::transport::{BindError, Bound, Endpoint, InheritError, ListenAddr, TlsServer};
 
 /// What an operator decides about a server.
 #[derive(Debug)]
 pub struct Options {
     /// Where keys and journals are.
     pub state: StateDir,
-    /// Where to listen; at least one address.
+    /// Where to listen. None: on every socket that was handed over, of which there is at least one then,
+    /// or on none besides `classic`.
     pub listen: Vec<ListenAddr>,
+    /// What was handed over at the start of the program: sockets, and by a server that is being upgraded
+    /// the lock of its instance.
+    pub inherited: Vec<Passed>,
     /// The name of the instance; none: made from the first address, and another one for each server where
     /// that has port 0.
     pub name: Option<String>,
@@ -79,6 +85,9 @@ pub enum StartError {
     /// An address.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// A socket that was handed over.
+    #[error(transparent)]
+    Inherit(#[from] InheritError),
     /// The tutorial's clients cannot be served there, or by this account.
     #[error(transparent)]
     Classic(#[from] classic::StartError),
@@ -151,11 +160,11 @@ pub struct Server {
     recovered: Recovered,
     keeping: Option<Keeping>,
     /// Held as long as the server lives.
-    _lock: Lock,
+    lock: Lock,
 }
 
 impl Server {
-    /// Opens and binds everything. To be called while the process has one thread: for a unix socket the
+    /// Opens and binds everything, or takes what was handed over. To be called while the process has one thread: for a unix socket the
     /// process's umask is changed for a moment.
     ///
     /// # Errors
@@ -166,17 +175,15 @@ impl Server {
         let key = host_key(&options.state)?;
         let local = local_identity(&options.state)?;
         let tls = TlsServer::new(&key)?;
-        let name = Name::new(options.name, &options.listen, &options.classic)?;
         let origin = recover::origin().map_err(StartError::Origin)?;
-        let mut bound = Vec::new();
-        for address in &options.listen {
-            bound.extend(bind(address)?);
-        }
-        let classic = bind_classic(&options.classic)?;
+        let (lock, sockets) = instance::split(options.inherited);
+        let Addresses { bound, classic, listen } =
+            Addresses::open(sockets, options.listen, &options.classic)?;
+        let name = Name::new(options.name, &listen, &options.classic)?;
         // An address that is none is told before what it would need.
-        let authorized = authorized(&options.listen, options.authorized_keys, local.public())?;
+        let authorized = authorized(&listen, options.authorized_keys, local.public())?;
         // Last: a start that fails before leaves no folder of a name that nothing was run under.
-        let (instance, lock) = name.open(&options.state.subdir(INSTANCES)?)?;
+        let (instance, lock) = name.open(&options.state.subdir(INSTANCES)?, lock)?;
         let (journal, runs) = (instance.subdir(JOURNAL)?, instance.subdir("runs")?);
         let recovered = recover::open(journal.path(), runs.path(), origin)?;
         let keeping = options.kept.map(|kept| keeping(&runs, kept)).transpose()?;
@@ -192,7 +199,7 @@ impl Server {
             host_key,
             recovered,
             keeping,
-            _lock: lock,
+            lock,
         })
     }
 
@@ -212,28 +219,52 @@ impl Server {
         self.classic.iter().map(|(kind, bound)| (*kind, bound.address()))
     }
 
-    /// Serves until it is told to stop: see [`super::run`].
+    /// Puts every socket where it can be handed over. False if there are more than places: then
+    /// [`Running::hand_over`] will fail.
     ///
     /// # Errors
     /// [`StartError::System`].
-    pub async fn run(self, shutdown: mpsc::Receiver<()>) -> Result<(), StartError> {
+    pub fn place(&mut self, slots: &mut Slots) -> Result<bool, StartError> {
+        let mut placed = self.lock.place(slots).map_err(StartError::System)?;
+        let classic = self.classic.iter_mut().map(|(_, bound)| bound);
+        for bound in self.bound.iter_mut().chain(classic) {
+            placed &= slots.place(bound.socket_mut()).map_err(StartError::System)?;
+        }
+        Ok(placed)
+    }
+
+    /// Begins to know of the runs that a server before it left.
+    ///
+    /// # Errors
+    /// [`StartError::System`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O.
+    pub fn start(self) -> Result<Running, StartError> {
         let scanner = Scanner::new().map_err(StartError::System)?;
         let Recovered { ledger, table, unfinished, durable } = self.recovered;
-        let classic = ClassicSettings::new(self.settings.shell.clone(), scanner.clone());
+        let classic_settings = ClassicSettings::new(self.settings.shell.clone(), scanner.clone());
         let books = Books::Server(ledger);
         let host = Host::new(self.settings, books, table, scanner.clone(), self.keeping);
-        let mut listeners = Vec::new();
-        for bound in self.bound {
-            listeners.push(bound.register().map_err(StartError::System)?);
-        }
-        let (shutdown, classics) = serve_classic(self.classic, &classic, shutdown)?;
         let settling = Arc::clone(&host);
         tokio::spawn(
             async move { recover::settle((unfinished, durable), &settling, &scanner).await },
         );
-        super::run(listeners, self.config, host, self.tls, self.authorized, shutdown).await;
-        classics.join_all().await;
-        Ok(())
+        Ok(Running {
+            shared: Arc::new(Shared::new(self.config, host, self.tls, self.authorized)),
+            classic_settings,
+            classic: self.classic,
+            bound: self.bound,
+            lock: self.lock,
+        })
+    }
+
+    /// Serves until it is told to stop, and returns when every run has ended.
+    ///
+    /// # Errors
+    /// [`StartError::System`].
+    pub async fn run(self, mut calls: mpsc::Receiver<Call>) -> Result<Ended, StartError> {
+        self.start()?.serve(&mut calls).await.map_err(StartError::System)
     }
 }
 
@@ -241,44 +272,6 @@ fn keeping(runs: &StateDir, kept: Kept) -> Result<Keeping, StartError> {
     let program = File::open("/proc/self/exe").map_err(StartError::System)?;
     let Kept { record_limit, retention } = kept;
     Ok(Keeping { runs: runs.path().to_owned(), program, record_limit, retention })
-}
-
-fn bind_classic(addresses: &[ClassicAddr]) -> Result<Vec<(classic::Kind, Bound)>, StartError> {
-    let mut all = Vec::new();
-    for address in addresses {
-        address.check()?;
-        all.extend(bind(&address.address)?.into_iter().map(|bound| (address.kind, bound)));
-    }
-    Ok(all)
-}
-
-/// Serves the tutorial's clients until the first call to shut down, which is handed on.
-fn serve_classic(
-    bound: Vec<(classic::Kind, Bound)>,
-    settings: &ClassicSettings,
-    mut shutdown: mpsc::Receiver<()>,
-) -> Result<(mpsc::Receiver<()>, JoinSet<()>), StartError> {
-    let (stop, _) = watch::channel(false);
-    let mut classics = JoinSet::new();
-    for (kind, bound) in bound {
-        let listener = bound.register().map_err(StartError::System)?;
-        for line in classic::warning_lines(kind, listener.address()) {
-            warn!("{line}");
-        }
-        let mut stopped = stop.subscribe();
-        // A sender that is gone means that the server is.
-        let stopped = async move { drop(stopped.wait_for(|stopped| *stopped).await) };
-        classics.spawn(classic::serve(listener, kind, settings.clone(), stopped));
-    }
-    let (forward, forwarded) = mpsc::channel(2);
-    tokio::spawn(async move {
-        while shutdown.recv().await.is_some() {
-            stop.send_replace(true);
-            // More than two say nothing new.
-            let _ = forward.try_send(());
-        }
-    });
-    Ok((forwarded, classics))
 }
 
 /// A server that others can reach and that would let nobody in is a mistake.

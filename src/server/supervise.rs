@@ -191,6 +191,7 @@ impl Supervisor {
             still_in: Box::new(|| true),
             refusals: Arc::clone(&self.refusals),
             is_stale: false,
+            held: None,
         };
         // A server that is stopped, or very busy, has not gone.
         let patience = Patience { idle: IDLE, silence: None };

@@ -14,6 +14,8 @@ use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
+use super::listen_fds::Slots;
+
 mod state;
 #[cfg(test)]
 mod tests;
@@ -395,6 +397,17 @@ impl Lock {
     #[must_use]
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Puts it where it can be handed over to the program that this process becomes.
+    ///
+    /// # Errors
+    /// As [`Slots::place`].
+    pub fn place(&mut self, slots: &mut Slots) -> io::Result<bool> {
+        let mut fd = OwnedFd::from(self.file.try_clone()?);
+        let placed = slots.place(&mut fd)?;
+        self.file = fd.into();
+        Ok(placed)
     }
 }
 

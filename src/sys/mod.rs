@@ -2,6 +2,9 @@
 
 pub mod clock;
 pub mod fs;
+pub mod listen_fds;
 pub mod pause;
 pub mod process;
+pub mod replace;
 pub mod signals;
+pub mod surroundings;

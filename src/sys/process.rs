@@ -16,7 +16,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 use std::{fs, ptr};
 
@@ -27,6 +27,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::clock::boottime;
+use super::signals;
 
 /// First descriptor that is not standard input, output or error.
 const FIRST_EXTRA_FD: u32 = 3;
@@ -76,7 +77,7 @@ pub struct Inherited {
 }
 
 /// Puts right, once, what every run inherits: no signal ignored or blocked (a script's `server &`
-/// leaves SIGINT and SIGQUIT ignored), no descriptor from 3 up, no controlling terminal. Passed
+/// leaves SIGINT and SIGQUIT ignored; SIGHUP stays blocked, see [`signals`]), no descriptor from 3 up, no controlling terminal. Passed
 /// sockets (`LISTEN_FDS`) stay open here. This process becomes the parent of what runs leave behind
 /// (`PR_SET_CHILD_SUBREAPER`), so that [`orphans`] sees it; call [`reap_strangers`] upon SIGCHLD.
 ///
@@ -112,13 +113,7 @@ fn default_signals() -> io::Result<()> {
     }
     // SAFETY: SIG_IGN runs none of our code.
     cvt(unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) } == libc::SIG_ERR)?;
-    let mut none = MaybeUninit::<libc::sigset_t>::zeroed();
-    // SAFETY: `none` is writable; sigemptyset fills it before it is read.
-    let failed = unsafe {
-        libc::sigemptyset(none.as_mut_ptr());
-        libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut())
-    };
-    if failed == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(failed)) }
+    signals::unblock_all_but_held()
 }
 
 fn cvt(failed: bool) -> io::Result<()> {
@@ -337,7 +332,12 @@ pub struct Account {
 /// The account of the effective uid; none if it has no entry, as in many containers.
 #[must_use]
 pub fn account() -> Option<Account> {
-    let uid = rustix::process::geteuid().as_raw();
+    account_of(rustix::process::geteuid().as_raw())
+}
+
+/// The account of this uid; none if it has no entry.
+#[must_use]
+pub fn account_of(uid: u32) -> Option<Account> {
     let mut entry = MaybeUninit::<libc::passwd>::zeroed();
     let mut strings = vec![0; PASSWD_BUFFER];
     let mut found = ptr::null_mut();
@@ -376,6 +376,11 @@ fn known() -> MutexGuard<'static, BTreeSet<i32>> {
     KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// While it is held no child is being started.
+pub(super) fn nobody_starts() -> RwLockWriteGuard<'static, ()> {
+    STARTING.write().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Starts a child that stays a zombie until [`reap`]. Every child of a process that calls
 /// [`reap_strangers`] has to be started here.
 ///
@@ -383,7 +388,7 @@ fn known() -> MutexGuard<'static, BTreeSet<i32>> {
 /// As [`Command::spawn`].
 pub fn spawn(command: &mut Command) -> io::Result<Pid> {
     let _starting = STARTING.read().unwrap_or_else(PoisonError::into_inner);
-    let child = command.spawn()?;
+    let child = signals::let_in(|| command.spawn())?;
     let pid = Pid::from_child(&child);
     known().insert(pid.as_raw_nonzero().get());
     Ok(pid)
@@ -478,7 +483,7 @@ pub fn disown(pid: Pid) {
 /// # Errors
 /// `/proc` cannot be read.
 pub fn reap_strangers() -> io::Result<usize> {
-    let _nobody_starts = STARTING.write().unwrap_or_else(PoisonError::into_inner);
+    let _nobody_starts = nobody_starts();
     let peek = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     match rustix::process::waitid(WaitId::All, peek) {
         Ok(None) | Err(rustix::io::Errno::CHILD) => return Ok(0),

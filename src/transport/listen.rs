@@ -2,8 +2,11 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use super::inherited::{Address, Inherited, Name, Socket as InheritedSocket};
 use super::socket_file::SocketFile;
 use super::stream::tune;
 use super::{Channel, Endpoint, Host, ListenAddr, Stream, TlsFault, TlsServer};
@@ -69,13 +72,16 @@ impl BindError {
 #[derive(Debug)]
 pub struct Bound {
     address: Endpoint,
+    // The file goes before the socket: as long as it is there, it answers.
+    file: Option<Arc<SocketFile>>,
     socket: BoundSocket,
+    name: Name,
 }
 
 #[derive(Debug)]
 enum BoundSocket {
-    Tcp(std::net::TcpListener),
-    Unix(SocketFile, std::os::unix::net::UnixListener),
+    Tcp(OwnedFd),
+    Unix(OwnedFd),
 }
 
 /// Listens on an address: on both families for `localhost`, on every address of a name. To be called
@@ -84,29 +90,65 @@ enum BoundSocket {
 /// # Errors
 /// [`BindError`]; then nothing is listened on.
 pub fn bind(address: &ListenAddr) -> Result<Vec<Bound>, BindError> {
+    claim_or_bind(address, &mut Inherited::default())
+}
+
+/// The same, with the sockets that were handed over where there are some for this address.
+///
+/// # Errors
+/// [`BindError`]; then nothing is listened on.
+pub fn claim_or_bind(
+    address: &ListenAddr,
+    inherited: &mut Inherited,
+) -> Result<Vec<Bound>, BindError> {
     let endpoint = &address.0;
     match endpoint {
         Endpoint::Unix(path) => {
-            let (file, socket) = SocketFile::bind(endpoint, path)?;
-            let socket = BoundSocket::Unix(file, socket);
-            Ok(vec![Bound { address: endpoint.clone(), socket }])
+            let absolute = std::path::absolute(path).map_err(|e| BindError::new(endpoint, e))?;
+            if let Some(socket) = inherited.take_unix(&absolute) {
+                return Ok(vec![Bound::inherited(socket, endpoint.clone())?]);
+            }
+            let (file, socket) = SocketFile::bind(endpoint, &absolute)?;
+            let (name, file) = (Name::Own(Some(file.id())), Some(Arc::new(file)));
+            let socket = BoundSocket::Unix(socket.into());
+            Ok(vec![Bound { address: endpoint.clone(), socket, file, name }])
         }
         Endpoint::Tcp { host: Host::Ip(ip), port } => {
-            Ok(vec![bind_tcp(endpoint, SocketAddr::new(*ip, *port))?])
+            Ok(vec![bind_tcp(endpoint, SocketAddr::new(*ip, *port), inherited)?])
         }
-        Endpoint::Tcp { host: Host::Localhost, port } => bind_localhost(endpoint, *port),
+        Endpoint::Tcp { host: Host::Localhost, port } => bind_localhost(endpoint, *port, inherited),
         Endpoint::Tcp { host: Host::Name(name), port } => {
             let resolve = |source| BindError::Resolve { endpoint: endpoint.clone(), source };
             let mut addresses: Vec<_> =
                 (name.as_str(), *port).to_socket_addrs().map_err(resolve)?.collect();
             addresses.sort_unstable();
             addresses.dedup();
-            addresses.into_iter().map(|a| bind_tcp(endpoint, a)).collect()
+            addresses.into_iter().map(|a| bind_tcp(endpoint, a, inherited)).collect()
         }
     }
 }
 
-fn bind_tcp(endpoint: &Endpoint, address: SocketAddr) -> Result<Bound, BindError> {
+/// Listens on everything that was handed over and not claimed.
+///
+/// # Errors
+/// [`BindError`].
+pub fn claim_rest(inherited: Inherited) -> Result<Vec<Bound>, BindError> {
+    let claim = |socket: InheritedSocket| {
+        let endpoint = socket.address.endpoint();
+        Bound::inherited(socket, endpoint)
+    };
+    inherited.rest().into_iter().map(claim).collect()
+}
+
+fn bind_tcp(
+    endpoint: &Endpoint,
+    address: SocketAddr,
+    inherited: &mut Inherited,
+) -> Result<Bound, BindError> {
+    if let Some(socket) = inherited.take_tcp(address) {
+        let endpoint = socket.address.endpoint();
+        return Bound::inherited(socket, endpoint);
+    }
     let bind = || {
         // std sets SO_REUSEADDR: a restart does not wait for old connections to time out.
         let socket = std::net::TcpListener::bind(address)?;
@@ -114,19 +156,24 @@ fn bind_tcp(endpoint: &Endpoint, address: SocketAddr) -> Result<Bound, BindError
         socket.set_nonblocking(true)?;
         let address = socket.local_addr()?;
         let address = Endpoint::Tcp { host: Host::Ip(address.ip()), port: address.port() };
-        Ok(Bound { address, socket: BoundSocket::Tcp(socket) })
+        let socket = BoundSocket::Tcp(socket.into());
+        Ok(Bound { address, socket, file: None, name: Name::Own(None) })
     };
     bind().map_err(|e| BindError::new(endpoint, e))
 }
 
 /// The same port on 127.0.0.1 and, on machines that have it, ::1.
-fn bind_localhost(endpoint: &Endpoint, port: u16) -> Result<Vec<Bound>, BindError> {
+fn bind_localhost(
+    endpoint: &Endpoint,
+    port: u16,
+    inherited: &mut Inherited,
+) -> Result<Vec<Bound>, BindError> {
     let mut tries = if port == 0 { FREE_PORT_TRIES } else { 1 };
     loop {
         tries -= 1;
-        let v4 = bind_tcp(endpoint, (Ipv4Addr::LOCALHOST, port).into())?;
+        let v4 = bind_tcp(endpoint, (Ipv4Addr::LOCALHOST, port).into(), inherited)?;
         let Endpoint::Tcp { port, .. } = v4.address else { return Ok(vec![v4]) };
-        match bind_tcp(endpoint, (Ipv6Addr::LOCALHOST, port).into()) {
+        match bind_tcp(endpoint, (Ipv6Addr::LOCALHOST, port).into(), inherited) {
             Ok(v6) => return Ok(vec![v4, v6]),
             Err(BindError::NotHere(_)) => return Ok(vec![v4]),
             Err(BindError::Io { source, .. }) if no_such_family(&source) => return Ok(vec![v4]),
@@ -141,45 +188,74 @@ fn no_such_family(error: &io::Error) -> bool {
 }
 
 impl Bound {
+    fn inherited(socket: InheritedSocket, endpoint: Endpoint) -> Result<Self, BindError> {
+        let nonblocking = rustix::io::ioctl_fionbio(&socket.fd, true);
+        nonblocking.map_err(|e| BindError::new(&endpoint, e.into()))?;
+        let InheritedSocket { fd, name, address } = socket;
+        let (socket, file) = match (address, &name) {
+            (Address::Tcp(_), _) => (BoundSocket::Tcp(fd), None),
+            (Address::Unix(path), Name::Own(Some(id))) => {
+                (BoundSocket::Unix(fd), Some(Arc::new(SocketFile::again(path, *id))))
+            }
+            (Address::Unix(_), _) => (BoundSocket::Unix(fd), None),
+        };
+        Ok(Self { address: endpoint, socket, file, name })
+    }
+
     /// Where it listens: with the port that the system chose.
     #[must_use]
     pub fn address(&self) -> &Endpoint {
         &self.address
     }
 
-    /// Has the current runtime wait for connections.
+    /// The socket, to be placed where it can be handed over.
+    pub fn socket_mut(&mut self) -> &mut OwnedFd {
+        match &mut self.socket {
+            BoundSocket::Tcp(socket) | BoundSocket::Unix(socket) => socket,
+        }
+    }
+
+    /// The socket, and the name under which it is to be handed over.
+    #[must_use]
+    pub fn handed(&self) -> (BorrowedFd<'_>, String) {
+        let (BoundSocket::Tcp(socket) | BoundSocket::Unix(socket)) = &self.socket;
+        (socket.as_fd(), self.name.to_string())
+    }
+
+    /// Has the current runtime wait for connections. They also wait here when nobody does, as long as
+    /// this is kept.
     ///
     /// # Errors
     /// The system refuses to watch the socket.
     ///
     /// # Panics
     /// Outside a tokio runtime with I/O.
-    pub fn register(self) -> io::Result<Listener> {
-        let socket = match self.socket {
-            BoundSocket::Tcp(socket) => Socket::Tcp(tokio::net::TcpListener::from_std(socket)?),
-            BoundSocket::Unix(file, socket) => {
-                Socket::Unix(file, tokio::net::UnixListener::from_std(socket)?)
+    pub fn register(&self) -> io::Result<Listener> {
+        let socket = match &self.socket {
+            BoundSocket::Tcp(socket) => {
+                Socket::Tcp(tokio::net::TcpListener::from_std(socket.try_clone()?.into())?)
+            }
+            BoundSocket::Unix(socket) => {
+                Socket::Unix(tokio::net::UnixListener::from_std(socket.try_clone()?.into())?)
             }
         };
-        Ok(Listener { address: self.address, socket })
+        Ok(Listener { address: self.address.clone(), _file: self.file.clone(), socket })
     }
 }
 
-/// A socket that hands out connections. The file of a unix socket is removed on drop.
+/// A socket that hands out connections. The file of a unix socket is removed with the last of these and
+/// of its [`Bound`], unless a service manager has made it.
 #[derive(Debug)]
 pub struct Listener {
     address: Endpoint,
+    _file: Option<Arc<SocketFile>>,
     socket: Socket,
 }
 
 #[derive(Debug)]
 enum Socket {
     Tcp(tokio::net::TcpListener),
-    // The file goes before the socket: as long as it is there, it answers.
-    Unix(
-        #[expect(dead_code, reason = "removes the file on drop")] SocketFile,
-        tokio::net::UnixListener,
-    ),
+    Unix(tokio::net::UnixListener),
 }
 
 impl Listener {
@@ -202,7 +278,7 @@ impl Listener {
                 tune(&stream);
                 Ok(Accepted::Tcp(stream, from))
             }
-            Socket::Unix(_, socket) => Ok(Accepted::Unix(socket.accept().await?.0)),
+            Socket::Unix(socket) => Ok(Accepted::Unix(socket.accept().await?.0)),
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod dial;
 mod endpoint;
+mod inherited;
 mod listen;
 mod socket_file;
 mod stream;
@@ -15,7 +16,11 @@ mod verifier;
 
 pub use dial::{ClientStream, DialError, Tried, connect};
 pub use endpoint::{Endpoint, EndpointError, Host, ListenAddr};
-pub use listen::{Accepted, BindError, Bound, HandshakeError, Listener, Peer, ServerStream, bind};
+pub use inherited::{InheritError, Inherited};
+pub use listen::{
+    Accepted, BindError, Bound, HandshakeError, Listener, Peer, ServerStream, bind, claim_or_bind,
+    claim_rest,
+};
 pub use stream::{Cork, Stream};
 pub use tls::{ALPN, BUFFER_LIMIT, Channel, EXPORTER_LABEL, TlsFault, TlsServer};
 pub use trust::{HostKeyError, HostTrust};

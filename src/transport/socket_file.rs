@@ -32,24 +32,33 @@ pub(super) struct SocketFile {
 }
 
 impl SocketFile {
-    /// Binds `path` and listens, in the place of a dead server's socket if there is one.
+    /// The file of a socket that was handed over, if it still is the one that was made.
+    pub(super) fn again(path: PathBuf, dev_ino: (u64, u64)) -> Self {
+        Self { path, dev_ino }
+    }
+
+    /// Its device and inode.
+    pub(super) fn id(&self) -> (u64, u64) {
+        self.dev_ino
+    }
+
+    /// Binds `path`, which is absolute, and listens, in the place of a dead server's socket if there is one.
     pub(super) fn bind(
         endpoint: &Endpoint,
         path: &Path,
     ) -> Result<(Self, UnixListener), BindError> {
         let io = |e: io::Error| BindError::new(endpoint, e);
-        let path = std::path::absolute(path).map_err(io)?;
         let folder = path.parent().unwrap_or(Path::new("/"));
         // A socket that is bound but does not listen yet looks dead: one start at a time.
         let _lock = lock_folder(folder).map_err(io)?;
-        let listener = match bind_private(&path) {
+        let listener = match bind_private(path) {
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
-                remove_dead(endpoint, &path)?;
-                bind_private(&path).map_err(io)?
+                remove_dead(endpoint, path)?;
+                bind_private(path).map_err(io)?
             }
             other => other.map_err(io)?,
         };
-        let file = Self::made(path).map_err(io)?;
+        let file = Self::made(path.to_owned()).map_err(io)?;
         rustix::net::listen(&listener, BACKLOG).map_err(|e| io(e.into()))?;
         listener.set_nonblocking(true).map_err(io)?;
         Ok((file, listener))

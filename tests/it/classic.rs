@@ -1,9 +1,9 @@
 //! The tutorial's clients against the real server, which does not serve them as root.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Lines};
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use super::support::PATIENCE;
 
@@ -29,6 +29,7 @@ for command in sys.argv[2:]:
 /// A server of another account, ended on drop.
 struct Nobodys {
     child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
     classic: String,
     _dir: tempfile::TempDir,
 }
@@ -48,12 +49,16 @@ impl Nobodys {
             command.uid(uid);
         }
         let mut child = command.spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let classic = lines
-            .map(Result::unwrap)
-            .find_map(|l| l.strip_prefix("listening json on ").map(str::to_owned));
-        Self { child, classic: classic.unwrap(), _dir: dir }
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let classic = announced(&mut lines);
+        Self { child, lines, classic, _dir: dir }
     }
+}
+
+/// The next address for the tutorial's clients.
+fn announced(lines: &mut Lines<BufReader<ChildStdout>>) -> String {
+    let address = |line: String| line.strip_prefix("listening json on ").map(str::to_owned);
+    lines.map(Result::unwrap).find_map(address).unwrap()
 }
 
 impl Drop for Nobodys {
@@ -87,6 +92,15 @@ fn the_tutorials_client_runs_many_commands_on_one_connection() {
         &["echo one", "  ls /nowhere 2>/dev/null; echo two ", "echo bad >&2"],
     );
     assert_eq!((ok, text.as_str()), (true, "one\ntwo\nbad\n"));
+}
+
+#[test]
+fn an_upgrade_keeps_their_listener() {
+    let mut server = Nobodys::start();
+    super::support::kill(server.child.id(), rustix::process::Signal::HUP);
+    assert_eq!(announced(&mut server.lines), server.classic);
+    let (ok, text) = tutorial(&server, Some(NOBODY), &["echo one"]);
+    assert_eq!((ok, text.as_str()), (true, "one\n"));
 }
 
 #[test]

@@ -45,6 +45,7 @@ fn limits() -> BTreeMap<&'static str, u128> {
         ("HEARTBEAT", time(conn::HEARTBEAT)),
         ("SILENCE", time(conn::SILENCE)),
         ("LONGEST_PAUSE", time(server::LONGEST_PAUSE)),
+        ("HOLD_LIMIT", time(server::HOLD_LIMIT)),
         ("LIST_LIMIT", count(server::LIST_LIMIT)),
         ("ANSWERS_LIMIT", count(server::ANSWERS_LIMIT)),
         ("KEEP", time(table::KEEP)),

@@ -9,6 +9,7 @@
 
 mod support;
 
+mod activation;
 mod auth;
 mod batch;
 mod classic;
@@ -47,3 +48,4 @@ mod start_up;
 mod state;
 mod stop;
 mod strangers;
+mod upgrade;

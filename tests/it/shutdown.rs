@@ -101,6 +101,7 @@ fn as_pid_1_it_reaps_strangers_and_ends_at_sigterm() {
         server.run(&["readlink /proc/1/exe"]).expect(0).text().trim(),
         env!("CARGO_BIN_EXE_rexec-server")
     );
+    assert!(server.log().contains("first process of its container"), "{}", server.log());
     // A child of its own session and without the run's mark: nobody's but init's.
     let text = "env -i setsid -f sleep 0.01; exec >/dev/null 2>&1; true";
     for _ in 0..5 {

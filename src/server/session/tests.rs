@@ -46,6 +46,7 @@ fn connect() -> Peer {
         still_in: Box::new(|| true),
         refusals: Arc::clone(&shared.peers),
         is_stale: false,
+        held: None,
     };
     let patience = Patience { idle: Duration::from_secs(7200), silence: Some(SILENCE) };
     let (reader, writer) = (FrameReader::new(read, Limits::FULL), FrameWriter::new(write));

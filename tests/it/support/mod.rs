@@ -1,6 +1,7 @@
 //! What the tests stand on: servers on free ports in folders of their own, clients, a relay that can
 //! cut, and waiting for what is to become true.
 
+pub(crate) mod activate;
 pub(crate) mod cutter;
 pub(crate) mod fake;
 pub(crate) mod fleet;
