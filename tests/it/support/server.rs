@@ -68,7 +68,8 @@ impl Server {
 
     /// Starts another one beside this one, with the same state folder and so the same keys.
     pub(crate) fn beside(&self, name: &str, args: &[&str]) -> Self {
-        let socket = format!("unix:{}", self.state.with_extension(format!("{name}.sock")).display());
+        let socket =
+            format!("unix:{}", self.state.with_extension(format!("{name}.sock")).display());
         Self::named(name, &self.state, ["127.0.0.1:0", &socket], args, |_| ())
     }
 
