@@ -172,11 +172,7 @@ fn options(args: Args, inherited: Vec<Passed>) -> Result<Options, String> {
         },
         kept: Some(Kept {
             record_limit: args.record_limit,
-            retention: Retention {
-                age: args.keep_for,
-                count: args.keep_count,
-                bytes: args.keep_bytes,
-            },
+            retention: Retention::default(),
         }),
     })
 }

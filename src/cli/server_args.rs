@@ -94,18 +94,6 @@ pub(super) struct Args {
     #[arg(long, value_name = "BYTES", default_value = "1G", value_parser = bytes)]
     pub(super) record_limit: u64,
 
-    /// Keep records of durable runs for so long after their end; their ids are remembered for as long
-    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = duration)]
-    pub(super) keep_for: Duration,
-
-    /// Keep at most so many records of durable runs that have ended
-    #[arg(long, value_name = "N", default_value_t = 10_000)]
-    pub(super) keep_count: usize,
-
-    /// Keep at most so many bytes of them
-    #[arg(long, value_name = "BYTES", default_value = "16G", value_parser = bytes)]
-    pub(super) keep_bytes: u64,
-
     /// How log lines look on stderr
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub(super) log_format: LogFormat,
