@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, getsid};
+use rexec::sys::process;
+use rustix::process::{Pid, Signal};
 
 use crate::Fallible;
 use crate::random::Random;
@@ -106,6 +107,5 @@ fn one(world: &World, random: &mut Random, harm: Harm) -> Fallible<usize> {
 }
 
 fn leads_session(pid: u32) -> bool {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    pid.is_some_and(|pid| getsid(Some(pid)).is_ok_and(|session| session == pid))
+    i32::try_from(pid).ok().and_then(Pid::from_raw).is_some_and(process::leads_session)
 }

@@ -4,7 +4,7 @@
 
 #![expect(
     unsafe_code,
-    reason = "sigaction, close_range, wait4, waitid with rusage, getpwuid_r, TIOCNOTTY, getpgid of any pid and tokio's registration of a descriptor have no safe form"
+    reason = "sigaction, close_range, wait4, waitid with rusage, getpwuid_r, TIOCNOTTY, getpgid and getsid of any pid and tokio's registration of a descriptor have no safe form"
 )]
 
 use std::collections::BTreeSet;
@@ -148,7 +148,7 @@ fn close_on_exec_each() -> io::Result<()> {
 
 fn give_up_terminal() -> Terminal {
     let Ok(tty) = fs::File::open("/dev/tty") else { return Terminal::None };
-    if rustix::process::getsid(None).is_ok_and(|sid| sid == rustix::process::getpid()) {
+    if leads_session(rustix::process::getpid()) {
         return Terminal::Kept;
     }
     // SAFETY: TIOCNOTTY takes no argument.
@@ -227,6 +227,15 @@ pub fn group_of(pid: Pid) -> Option<Pid> {
         group if group > 0 => Pid::from_raw(group),
         _ => None,
     }
+}
+
+/// Whether a process leads its session, setsid(2). (rustix takes the 0 for a pid that the kernel says
+/// for a session of another pid namespace and for a process that is just ending.)
+#[must_use]
+pub fn leads_session(pid: Pid) -> bool {
+    let pid = pid.as_raw_nonzero().get();
+    // SAFETY: takes and gives integers.
+    unsafe { libc::getsid(pid) == pid }
 }
 
 /// Registers a pidfd with the runtime; it becomes readable when its process ends.
