@@ -94,9 +94,9 @@ fn unsafe_code_is_in_sys_only() {
     }
 }
 
-fn said_by(program: &str, argument: &str) -> String {
-    let output = std::process::Command::new(program).arg(argument).output().unwrap();
-    assert!(output.status.success(), "{program} {argument}");
+fn said_by(program: &str, arguments: &[&str]) -> String {
+    let output = std::process::Command::new(program).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{program} {arguments:?}");
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -115,11 +115,18 @@ fn options(help: &str) -> Vec<String> {
 fn every_option_is_in_the_help_the_manual_page_and_the_readme() {
     let readme =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let programs = [(env!("CARGO_BIN_EXE_rexec"), 30), (env!("CARGO_BIN_EXE_rexec-server"), 16)];
-    for (program, least) in programs {
-        let options = options(&said_by(program, "--help"));
+    let (client, server) = (env!("CARGO_BIN_EXE_rexec"), env!("CARGO_BIN_EXE_rexec-server"));
+    let commands: [(&str, &[&str], usize); 4] = [
+        (client, &[], 30),
+        (server, &[], 16),
+        (server, &["journal", "show"], 7),
+        (server, &["journal", "verify"], 5),
+    ];
+    for (program, command, least) in commands {
+        let options = options(&said_by(program, &[command, &["--help"]].concat()));
         assert!(options.len() >= least, "{options:?}");
-        let manual = said_by(program, "--man").replace("\\-", "-");
+        let manual = said_by(program, &["--man"]).replace("\\-", "-");
+        assert!(manual.contains(&command.join(" ")), "{command:?} is not in the manual page");
         for option in options {
             assert!(manual.contains(&option), "{option} is not in the manual page of {program}");
             let named = [format!("`{option}`"), format!("`{option} ")];

@@ -1,8 +1,10 @@
 //! The two programs: command lines, and the one place that talks to people.
 
 mod client_args;
+mod journal;
 mod man;
 mod output;
+mod past;
 mod prompt;
 mod reach;
 mod report;
@@ -82,11 +84,16 @@ fn print_definition(
 fn print(program: &str, text: &str) -> u8 {
     match output::write_all(rustix::stdio::stdout(), text.as_bytes()) {
         Ok(()) => 0,
-        // A pager that was left has read enough.
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => status::Status::Closed.code(),
-        Err(e) => {
-            complain(program, &format!("cannot write to standard output: {e}"));
-            status::Status::Output.code()
-        }
+        Err(e) => unprinted(program, &e),
     }
+}
+
+/// Says that standard output does not take what was asked for; the exit status.
+fn unprinted(program: &str, error: &std::io::Error) -> u8 {
+    // A pager that was left has read enough.
+    if error.kind() == std::io::ErrorKind::BrokenPipe {
+        return status::Status::Closed.code();
+    }
+    complain(program, &format!("cannot write to standard output: {error}"));
+    status::Status::Output.code()
 }

@@ -9,8 +9,8 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::output::write_all;
-use super::server_args::{Args, LogFormat, definition, sections};
-use super::{complain, print_definition};
+use super::server_args::{Args, Command, LogFormat, Program, definition, sections};
+use super::{complain, journal, print_definition};
 use crate::exec;
 use crate::runs::host::Settings;
 use crate::runs::launch::SUPERVISE;
@@ -32,10 +32,17 @@ pub fn main(args: &[OsString]) -> u8 {
     {
         return supervise(folder);
     }
-    let args = match Args::read(args) {
-        Ok(args) => args,
+    let program = match Program::read(args) {
+        Ok(program) => program,
         Err(e) => return super::usage("rexec-server", &e),
     };
+    match program.command {
+        Some(Command::Journal(command)) => journal::main(command),
+        None => serve_as(program.serve),
+    }
+}
+
+fn serve_as(args: Args) -> u8 {
     if let Some(status) = print_definition(definition(), &sections(), args.completions, args.man) {
         return status;
     }

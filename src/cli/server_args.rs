@@ -4,17 +4,45 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{CommandFactory as _, Parser, ValueEnum};
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use super::client_args::{duration, some_time};
+use super::journal;
 use super::man::Section;
 use crate::server::classic::ClassicAddr;
 use crate::transport::ListenAddr;
 
 /// Run commands for those who may, and tell them the truth about each.
 #[derive(Debug, Parser)]
-#[command(name = "rexec-server", version, max_term_width = 100, after_help = after_help())]
+#[command(
+    name = "rexec-server",
+    version,
+    max_term_width = 100,
+    after_help = after_help(),
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    disable_help_subcommand = true
+)]
+pub(super) struct Program {
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub(super) command: Option<Command>,
+
+    /// What is decided about a server.
+    #[command(flatten)]
+    pub(super) serve: Args,
+}
+
+/// What the program does besides serving.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    #[command(subcommand)]
+    Journal(journal::Command),
+}
+
+/// What is decided about a server.
+#[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Listen here: host:port (port 0: any free one), [::1]:8080, localhost:8080 (both families) or
     /// unix:/path/to/socket; repeatable
@@ -110,7 +138,8 @@ With no configuration it serves programs of its own account on this machine. For
 
 const EXAMPLES: &str =
     "  rexec-server --listen 127.0.0.1:8080     in one terminal; it says when it is ready
-  rexec 127.0.0.1:8080 \"ls -l\"                in another one";
+  rexec 127.0.0.1:8080 \"ls -l\"                in another one
+  rexec-server journal show                what was run, by whom, and how it ended";
 
 fn after_help() -> String {
     format!("{NOTES}\n\nExample:\n{EXAMPLES}")
@@ -119,7 +148,7 @@ fn after_help() -> String {
 /// What the manual page has besides the options.
 pub(super) fn sections() -> Vec<Section> {
     vec![
-        ("NOTES", NOTES.into()),
+        ("NOTES", format!("{NOTES}\n\n{}", journal::ANCHORS)),
         ("EXAMPLES", EXAMPLES.into()),
         ("SEE ALSO", "rexec(1), sshd(8)".into()),
     ]
@@ -127,10 +156,10 @@ pub(super) fn sections() -> Vec<Section> {
 
 /// The definition, for completions and the manual page.
 pub(super) fn definition() -> clap::Command {
-    Args::command()
+    Program::command()
 }
 
-impl Args {
+impl Program {
     pub(super) fn read(args: &[OsString]) -> Result<Self, clap::Error> {
         Self::try_parse_from(args)
     }

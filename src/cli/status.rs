@@ -185,7 +185,7 @@ fn left_running(verdict: &Verdict) -> String {
     }
 }
 
-fn signal_name(signal: u8) -> String {
+pub(super) fn signal_name(signal: u8) -> String {
     match Signal::from_number(signal.into()) {
         Some(named) => format!("{signal} ({named})"),
         None => signal.to_string(),

@@ -5,16 +5,21 @@
 //! server wrote is whole, and only a machine that goes down can tear the last line.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 
+use self::read::{Chain, Found, Segment, io_error, path_of, segments};
 use super::clock;
 use crate::proto::digest::Digest;
 use crate::proto::verdict::{Anchor, Verdict};
+
+pub mod history;
+pub mod read;
+pub mod verify;
 
 /// A segment that has grown to so many bytes is followed by the next one.
 pub const SEGMENT_LIMIT: u64 = 64 * 1024 * 1024;
@@ -22,7 +27,6 @@ pub const SEGMENT_LIMIT: u64 = 64 * 1024 * 1024;
 pub const LINE_LIMIT: usize = 1 << 20;
 /// So much of a command's text goes into the journal; its digest covers all of it.
 pub const TEXT_LIMIT: usize = 4096;
-const SUFFIX: &str = ".jsonl";
 
 /// One line, without the chain.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -194,15 +198,15 @@ impl Journal {
     /// [`JournalError`]: a file cannot be read or written, or the newest segment's chain is broken.
     pub fn open(folder: &Path, each: impl FnMut(Line)) -> Result<(Self, u64), JournalError> {
         let segment = newest_segment(folder)?.unwrap_or(1);
-        let path = segment_path(folder, segment);
+        let path = path_of(folder, segment);
         let file =
             open_segment(&path).map_err(|error| JournalError::Io { path: path.clone(), error })?;
         let read = read_segment(&path, each)?;
-        let torn = read.length - read.whole;
         file.set_len(read.whole).map_err(|error| JournalError::Io { path, error })?;
-        let tail =
-            Tail { file, segment, length: read.whole, seq: read.seq, last: read.last, torn: false };
-        Ok((Self { folder: folder.to_owned(), tail: Mutex::new(tail) }, torn))
+        let seq = read.chain.head.map_or(0, |head| head.seq);
+        let last = read.chain.head.map(|head| head.hash);
+        let tail = Tail { file, segment, length: read.whole, seq, last, torn: false };
+        Ok((Self { folder: folder.to_owned(), tail: Mutex::new(tail) }, read.torn))
     }
 
     /// Adds a line. It is in the system's hands when this returns: a killed server keeps it.
@@ -211,10 +215,8 @@ impl Journal {
     /// [`JournalError::Io`], for example on a full disk; no part of the line is then left behind.
     pub fn add(&self, event: &Event) -> Result<Anchor, JournalError> {
         let mut tail = self.tail.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        tail.write(event).map_err(|error| JournalError::Io {
-            path: segment_path(&self.folder, tail.segment),
-            error,
-        })
+        tail.write(event)
+            .map_err(|error| JournalError::Io { path: path_of(&self.folder, tail.segment), error })
     }
 
     /// The place of the last line.
@@ -252,7 +254,7 @@ impl Journal {
         if tail.length < SEGMENT_LIMIT {
             return Ok(());
         }
-        let path = segment_path(&self.folder, tail.segment + 1);
+        let path = path_of(&self.folder, tail.segment + 1);
         *tail = next(&tail, &path, carried).map_err(|error| JournalError::Io { path, error })?;
         Ok(())
     }
@@ -307,39 +309,32 @@ fn next(tail: &Tail, path: &Path, carried: &[Event]) -> io::Result<Tail> {
 
 /// What was found in a segment.
 struct SegmentRead {
-    length: u64,
     whole: u64,
-    seq: u64,
-    last: Option<Digest>,
+    torn: u64,
+    chain: Chain,
 }
 
 fn read_segment(path: &Path, mut each: impl FnMut(Line)) -> Result<SegmentRead, JournalError> {
-    let io_error = |error| JournalError::Io { path: path.to_owned(), error };
-    let mut reader = BufReader::new(File::open(path).map_err(io_error)?);
-    let mut read = SegmentRead { length: 0, whole: 0, seq: 0, last: None };
-    let mut bytes = Vec::new();
-    for number in 1.. {
-        bytes.clear();
-        let got = reader
-            .by_ref()
-            .take(LINE_LIMIT as u64 + 1)
-            .read_until(b'\n', &mut bytes)
-            .map_err(io_error)?;
-        read.length += got as u64;
-        let broken =
-            |what: String| JournalError::Broken { path: path.to_owned(), line: number, what };
-        if got > LINE_LIMIT {
-            return Err(broken(format!("it has more than {LINE_LIMIT} bytes")));
-        }
-        let Some((b'\n', text)) = bytes.split_last() else { break };
-        let line: Line = serde_json::from_slice(text).map_err(|e| broken(e.to_string()))?;
-        if number > 1 && (line.seq != read.seq + 1 || line.prev != read.last) {
+    let mut segment = Segment::open(path)?;
+    let mut read = SegmentRead { whole: 0, torn: 0, chain: Chain::default() };
+    while let Some(found) = segment.advance()? {
+        let number = segment.place().line;
+        let broken = |what| JournalError::Broken { path: path.to_owned(), line: number, what };
+        let (line, hash) = match found {
+            Found::Line(line, hash) => (line, hash),
+            Found::Bad(what) => return Err(broken(what)),
+            Found::Torn(bytes) => {
+                read.torn = bytes;
+                break;
+            }
+        };
+        if number > 1 && !read.chain.goes_on_with(&line) {
             return Err(broken("it does not follow the line before".into()));
         }
-        (read.whole, read.seq, read.last) = (read.length, line.seq, Some(Digest::of(text)));
-        each(line);
+        read.whole += segment.text().len() as u64 + 1;
+        read.chain.take(&line, hash);
+        each(*line);
     }
-    read.length = fs::metadata(path).map_err(io_error)?.len();
     Ok(read)
 }
 
@@ -347,21 +342,13 @@ fn open_segment(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o600).open(path)
 }
 
-fn segment_path(folder: &Path, segment: u64) -> PathBuf {
-    folder.join(format!("{segment:06}{SUFFIX}"))
-}
-
 /// The newest segment that has a line: a server may have been killed when it had just made the next.
 fn newest_segment(folder: &Path) -> Result<Option<u64>, JournalError> {
-    let io_error = |error| JournalError::Io { path: folder.to_owned(), error };
     let mut newest = None;
-    for entry in fs::read_dir(folder).map_err(io_error)? {
-        let entry = entry.map_err(io_error)?;
-        let name = entry.file_name();
-        let number =
-            name.to_str().and_then(|n| n.strip_suffix(SUFFIX)).and_then(|n| n.parse().ok());
-        if entry.metadata().map_err(io_error)?.len() > 0 {
-            newest = newest.max(number);
+    for number in segments(folder)? {
+        let path = path_of(folder, number);
+        if fs::metadata(&path).map_err(|e| io_error(&path, e))?.len() > 0 {
+            newest = newest.max(Some(number));
         }
     }
     Ok(newest)

@@ -1,5 +1,8 @@
 //! The name under which a server keeps its journal, and the folder of that name.
 
+use std::path::{Path, PathBuf};
+use std::{fmt, fs, io};
+
 use super::classic::ClassicAddr;
 use super::start::StartError;
 use crate::sys::fs::{Lock, Locked, StateDir, lock_exclusive};
@@ -7,6 +10,83 @@ use crate::transport::{Endpoint, ListenAddr};
 
 /// Most bytes of an instance's name.
 pub const NAME_LIMIT: usize = 128;
+/// The folder in the state folder that has a folder for each instance.
+pub(super) const INSTANCES: &str = "instances";
+/// The folder of the journal in an instance's.
+pub(super) const JOURNAL: &str = "journal";
+/// Most names that an error lists.
+const LISTED: usize = 16;
+
+/// Why it is not clear which journal is meant.
+#[derive(Debug, thiserror::Error)]
+pub enum FindError {
+    /// There is none.
+    #[error("no server has kept a journal in {}; --folder DIR reads one that lies elsewhere", .0.display())]
+    None(PathBuf),
+    /// There are several.
+    #[error("several servers have kept a journal; give --name with one of: {0}")]
+    Several(Names),
+    /// None has this name.
+    #[error("no server has kept a journal under the name {0:?}; there are: {1}")]
+    Unknown(String, Names),
+    /// The folder of the instances cannot be read.
+    #[error("cannot read {}: {error}", path.display())]
+    Io {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+/// Names of instances, with commas between them.
+#[derive(Debug)]
+pub struct Names(Vec<String>);
+
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0[..self.0.len().min(LISTED)].join(", "))?;
+        match self.0.len().saturating_sub(LISTED) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
+
+/// The folder of an instance's journal in the state folder `state`; without a name, of the only one that
+/// has a journal. Nothing is made.
+///
+/// # Errors
+/// [`FindError`].
+pub fn find_journal(state: &Path, name: Option<&str>) -> Result<PathBuf, FindError> {
+    let instances = state.join(INSTANCES);
+    let mut names = instances_in(&instances)
+        .map_err(|error| FindError::Io { path: instances.clone(), error })?;
+    names.sort_unstable();
+    let name = match (name, &*names) {
+        (_, []) => return Err(FindError::None(instances)),
+        (Some(name), names) if names.iter().any(|n| n == name) => name,
+        (Some(name), _) => return Err(FindError::Unknown(name.to_owned(), Names(names))),
+        (None, [name]) => name,
+        (None, _) => return Err(FindError::Several(Names(names))),
+    };
+    Ok(instances.join(name).join(JOURNAL))
+}
+
+/// The names of the instances that have a journal.
+fn instances_in(folder: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(folder) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name().into_string();
+        names.extend(name.ok().filter(|_| entry.path().join(JOURNAL).is_dir()));
+    }
+    Ok(names)
+}
 
 /// An instance's name, fit for a folder's.
 #[derive(Debug)]

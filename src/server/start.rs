@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::Config;
 use super::classic::{self, ClassicAddr, ClassicSettings};
-use super::instance::{NAME_LIMIT, Name};
+use super::instance::{INSTANCES, JOURNAL, NAME_LIMIT, Name};
 use crate::exec::{BaseEnv, NotStarted, Scanner};
 use crate::identity::{
     Authorized, Fingerprint, KeyError, News, PublicKey, Source, host_key, local_identity,
@@ -175,8 +175,8 @@ impl Server {
         // An address that is none is told before what it would need.
         let authorized = authorized(&options.listen, options.authorized_keys, local.public())?;
         // Last: a start that fails before leaves no folder of a name that nothing was run under.
-        let (instance, lock) = name.open(&options.state.subdir("instances")?)?;
-        let (journal, runs) = (instance.subdir("journal")?, instance.subdir("runs")?);
+        let (instance, lock) = name.open(&options.state.subdir(INSTANCES)?)?;
+        let (journal, runs) = (instance.subdir(JOURNAL)?, instance.subdir("runs")?);
         let recovered = recover::open(journal.path(), runs.path(), origin)?;
         let program = File::open("/proc/self/exe").map_err(StartError::System)?;
         let Kept { record_limit, retention } = options.kept;

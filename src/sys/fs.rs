@@ -19,7 +19,7 @@ mod state;
 mod tests;
 mod walk;
 
-pub use state::{StateDir, home_dir, open_state_dir};
+pub use state::{StateDir, home_dir, open_state_dir, state_dir_path};
 
 /// Permission bits that let others, or the group, read, write or execute.
 const ANY_OTHER: u32 = 0o077;

@@ -54,6 +54,26 @@ fn completions_and_manual_pages_know_every_flag() {
 }
 
 #[test]
+fn completions_and_the_manual_page_know_the_subcommands() {
+    let man = ran(PROGRAMS[1], &["--man"]).expect(0).text().replace("\\-", "-");
+    let synopsis = man.split(".SH SYNOPSIS\n").nth(1).unwrap().split(".SH").next().unwrap();
+    let commands = man.split(".SH COMMANDS\n").nth(1).unwrap().split("\n.SH ").next().unwrap();
+    for (command, option) in [("show", "--since"), ("verify", "--anchor")] {
+        let name = format!("rexec-server journal {command}");
+        assert!(synopsis.contains(&name) && synopsis.contains(option), "{synopsis}");
+        assert!(commands.contains(&format!(".SS \"{name}\"\n")) && commands.contains(option));
+        for shell in ["bash", "zsh", "fish"] {
+            let script = ran(PROGRAMS[1], &["--completions", shell]).expect(0).text();
+            let option = if shell == "fish" { &option[2..] } else { option };
+            assert!(
+                script.contains(command) && script.contains(option),
+                "{shell}: {command} {option}"
+            );
+        }
+    }
+}
+
+#[test]
 fn wrong_usage_is_2_and_says_what_was_wrong() {
     let cases: [(&[&str], &str); 12] = [
         (&[], "ADDR"),

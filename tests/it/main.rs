@@ -20,6 +20,8 @@ mod env;
 mod exact;
 mod flood;
 mod journal;
+mod journal_show;
+mod journal_verify;
 mod killed;
 mod late;
 mod liar;

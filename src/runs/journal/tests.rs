@@ -1,3 +1,6 @@
+use super::history::{History, Outcome};
+use super::read::Reader;
+use super::verify::verify;
 use super::*;
 
 fn buried(run: &str) -> Event {
@@ -32,7 +35,7 @@ fn a_torn_tail_is_cut_off_at_every_byte() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) = Journal::open(dir.path(), |_| ()).unwrap();
     journal.add(&buried("a")).unwrap();
-    let path = segment_path(dir.path(), 1);
+    let path = path_of(dir.path(), 1);
     let whole = fs::read(&path).unwrap();
     for cut in 1..whole.len() {
         let mut torn = whole.clone();
@@ -51,7 +54,7 @@ fn a_changed_line_is_found() {
     for run in ["a", "b", "c"] {
         journal.add(&buried(run)).unwrap();
     }
-    let path = segment_path(dir.path(), 1);
+    let path = path_of(dir.path(), 1);
     let text = fs::read_to_string(&path).unwrap().replace(r#""run":"b""#, r#""run":"x""#);
     fs::write(&path, text).unwrap();
     let error = Journal::open(dir.path(), |_| ()).unwrap_err();
@@ -77,7 +80,7 @@ fn a_segment_without_a_line_is_passed_over() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) = Journal::open(dir.path(), |_| ()).unwrap();
     let first = journal.add(&buried("a")).unwrap();
-    fs::write(segment_path(dir.path(), 2), "").unwrap();
+    fs::write(path_of(dir.path(), 2), "").unwrap();
     let (journal, _) = Journal::open(dir.path(), |_| ()).unwrap();
     assert_eq!(journal.add(&buried("b")).unwrap().seq, 2);
     journal.tail.lock().unwrap().length = SEGMENT_LIMIT;
@@ -89,7 +92,7 @@ fn a_segment_without_a_line_is_passed_over() {
 #[test]
 fn a_line_one_past_the_limit_is_no_torn_tail() {
     let dir = tempfile::tempdir().unwrap();
-    let path = segment_path(dir.path(), 1);
+    let path = path_of(dir.path(), 1);
     for (length, torn) in [(LINE_LIMIT, true), (LINE_LIMIT + 1, false)] {
         fs::write(&path, vec![b'x'; length]).unwrap();
         let opened = Journal::open(dir.path(), |_| ());
@@ -103,7 +106,7 @@ fn a_full_disk_leaves_no_part_of_a_line() {
     let dir = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink("/dev/full", dir.path().join("000001.jsonl")).unwrap();
     let tail = Tail {
-        file: open_segment(&segment_path(dir.path(), 1)).unwrap(),
+        file: open_segment(&path_of(dir.path(), 1)).unwrap(),
         segment: 1,
         length: 0,
         seq: 0,
@@ -114,4 +117,107 @@ fn a_full_disk_leaves_no_part_of_a_line() {
     let error = journal.add(&buried("a")).unwrap_err().to_string();
     assert!(error.contains("No space left"), "{error}");
     assert_eq!(journal.tail.lock().unwrap().seq, 0);
+}
+
+fn accepted(run: &str, mark: &str) -> Event {
+    let json = serde_json::json!({
+        "type": "accepted", "run": run, "identity": "local:0", "boottime_ms": 1, "mark": mark,
+        "command": format!("echo {run}"), "digest": Digest::of(b"")
+    });
+    serde_json::from_value(json).unwrap()
+}
+
+fn outcomes(folder: &Path) -> Vec<(String, Outcome)> {
+    let (mut reader, mut history, mut all) =
+        (Reader::open(folder).unwrap(), History::default(), Vec::new());
+    while let Some((_, found)) = reader.advance().unwrap() {
+        let Found::Line(line, _) = found else { panic!("{found:?}") };
+        all.extend(history.take(*line));
+    }
+    all.extend(history.rest());
+    all.into_iter().map(|past| (past.command.unwrap_or_default(), past.outcome)).collect()
+}
+
+#[test]
+fn carried_lines_are_the_runs_that_are_known_and_another_mark_is_another_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(dir.path(), |_| ()).unwrap();
+    let (a, b) = (accepted("a", "1"), accepted("b", "2"));
+    journal.add(&a).unwrap();
+    journal.add(&b).unwrap();
+    journal.tail.lock().unwrap().length = SEGMENT_LIMIT;
+    journal.rotate(&[a, b]).unwrap();
+    let open = |run: &str| (format!("echo {run}"), Outcome::Accepted);
+    assert_eq!(outcomes(dir.path()), [open("a"), open("b")]);
+    let (run, identity) = ("b".into(), "local:0".into());
+    journal.add(&Event::Lost { run, identity, left_running: 2 }).unwrap();
+    journal.add(&accepted("a", "3")).unwrap();
+    let lost = ("echo b".into(), Outcome::Lost { left_running: 2 });
+    assert_eq!(outcomes(dir.path()), [lost, open("a"), open("a")]);
+    let report = verify(dir.path(), &[]).unwrap();
+    assert_eq!((report.lines, report.fault), (6, None));
+}
+
+#[test]
+fn zeros_of_any_length_at_the_end_are_a_torn_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(dir.path(), |_| ()).unwrap();
+    journal.add(&buried("a")).unwrap();
+    let path = path_of(dir.path(), 1);
+    let whole = fs::read(&path).unwrap();
+    for zeros in [1, LINE_LIMIT, LINE_LIMIT + 1, 3 * LINE_LIMIT] {
+        fs::write(&path, [&whole[..], &vec![0; zeros]].concat()).unwrap();
+        let (_, cut) = Journal::open(dir.path(), |_| ()).unwrap();
+        assert_eq!((cut, fs::read(&path).unwrap() == whole), (zeros as u64, true));
+    }
+    fs::write(&path, [&whole[..], &vec![0; LINE_LIMIT + 1], b"x"].concat()).unwrap();
+    assert!(Journal::open(dir.path(), |_| ()).is_err(), "something was written there");
+}
+
+#[test]
+fn a_number_that_no_line_can_have_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(dir.path(), |_| ()).unwrap();
+    journal.add(&buried("a")).unwrap();
+    let path = path_of(dir.path(), 1);
+    let text = fs::read_to_string(&path).unwrap();
+    for (seq, fits) in [((1_u64 << 53) - 1, true), (1 << 53, false), (u64::MAX, false)] {
+        fs::write(&path, text.replace("\"seq\":1,", &format!("\"seq\":{seq},"))).unwrap();
+        assert_eq!(Journal::open(dir.path(), |_| ()).is_ok(), fits, "{seq}");
+    }
+}
+
+#[test]
+fn files_that_are_no_segments_are_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["1.jsonl", "000001.json", "000001.jsonl.bak", "+00001.jsonl", ".jsonl", "x.jsonl"]
+    {
+        fs::write(dir.path().join(name), "no line").unwrap();
+    }
+    for number in [2, 1_000_000] {
+        fs::write(path_of(dir.path(), number), "").unwrap();
+    }
+    let mut numbers = segments(dir.path()).unwrap();
+    numbers.sort_unstable();
+    assert_eq!(numbers, [2, 1_000_000]);
+    let (journal, _) = Journal::open(dir.path(), |_| panic!("no line")).unwrap();
+    assert_eq!(journal.add(&buried("a")).unwrap().seq, 1);
+}
+
+/// A reader may see a part of the line that a server is just writing, and its rest a moment later.
+#[test]
+fn the_rest_of_a_line_that_was_seen_unfinished_is_not_taken_for_a_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(dir.path(), |_| ()).unwrap();
+    journal.add(&buried("a")).unwrap();
+    journal.add(&buried("b")).unwrap();
+    let path = path_of(dir.path(), 1);
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() - 5]).unwrap();
+    let mut reader = Reader::open(dir.path()).unwrap();
+    let mut found = || reader.advance().unwrap().map(|(_, found)| found);
+    assert!(matches!(found(), Some(Found::Line(..))));
+    assert!(matches!(found(), Some(Found::Torn(_))));
+    fs::write(&path, &whole).unwrap();
+    assert_eq!(found(), None);
 }

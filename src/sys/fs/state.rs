@@ -27,7 +27,15 @@ pub struct StateDir {
 /// # Errors
 /// Which folder on the way is not safe and what to do, or that there is no home.
 pub fn open_state_dir() -> Result<StateDir, FsError> {
-    StateDir::open(&state_path(|name| std::env::var_os(name), account_home)?)
+    StateDir::open(&state_dir_path()?)
+}
+
+/// Where [`open_state_dir`] looks, for who only wants to read there: nothing is made or judged.
+///
+/// # Errors
+/// There is no home, or a variable that names the folder is no absolute path.
+pub fn state_dir_path() -> Result<PathBuf, FsError> {
+    state_path(|name| std::env::var_os(name), account_home)
 }
 
 /// The user's home: `HOME`, and where that is unset or empty (a service, a container) what passwd(5)
