@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tracing::error;
 
 use super::books::Books;
+use super::clock::When;
 use super::credit::Budget;
 use super::durable::{Durable, Keeping, There};
 use super::engine::{Engine, Terms};
@@ -21,7 +22,7 @@ use super::journal::JournalError;
 use super::record::encode;
 use super::request::{Request, Terms as RequestTerms};
 use super::run::{Owner, Phase, Run};
-use super::table::{Burial, Claim, Held, KEEP, Key, Table};
+use super::table::{Burial, Claim, Held, Key, Table};
 use crate::exec::{self, BaseEnv, Scanner, SpawnError};
 use crate::proto::code::Code;
 use crate::proto::header::ServerHeader;
@@ -59,6 +60,8 @@ pub struct Host {
     /// Runs under way that end with this process.
     here: AtomicUsize,
     idle: Notify,
+    /// A durable run is over.
+    pub(super) one_more: Notify,
     /// Where durable runs are kept; none in a supervisor.
     pub(super) keeping: Option<Keeping>,
 }
@@ -70,6 +73,17 @@ pub enum Kept {
     Here(Arc<Run>),
     /// Its supervisor drives it, or did.
     There(Arc<Durable>),
+    /// It was durable, it is over, and its record is no longer kept.
+    Gone(Gone),
+}
+
+/// What is known of a run whose record is gone.
+#[derive(Debug)]
+pub struct Gone {
+    /// Its id under its identity.
+    pub key: Key,
+    /// When it ended.
+    pub ended: When,
 }
 
 impl Held for Kept {
@@ -148,6 +162,7 @@ impl Host {
             scanner,
             here: AtomicUsize::new(0),
             idle: Notify::new(),
+            one_more: Notify::new(),
             keeping,
         })
     }
@@ -177,12 +192,13 @@ impl Host {
                 (Kept::There(durable), Some(place)) => {
                     self.launch(durable, request, place).await.map(Served::There)
                 }
-                // `make` takes a place before it makes anything.
-                (_, None) => Err(Denied::Lost(Code::OutOfResources)),
+                // `make` takes a place before it makes anything, and makes nothing that is gone.
+                (Kept::Gone(_), _) | (_, None) => Err(Denied::Lost(Code::OutOfResources)),
             },
             Claim::Existing(kept) => match &*kept {
                 Kept::Here(run) => attach(run, request).await,
                 Kept::There(durable) => self.go_on(durable, request).await.map(Served::There),
+                Kept::Gone(_) => Err(Denied::Lost(Code::Forgotten)),
             },
             Claim::Past(Code::Buried) => {
                 Err(Denied::Refused(Code::Buried, "this id was given up".into()))
@@ -314,10 +330,10 @@ impl Host {
     }
 
     /// Every run of this process.
-    fn runs_here(&self) -> Vec<Arc<Run>> {
+    pub(super) fn runs_here(&self) -> Vec<Arc<Run>> {
         let here = |kept: &Arc<Kept>| match &**kept {
             Kept::Here(run) => Some(Arc::clone(run)),
-            Kept::There(_) => None,
+            Kept::There(_) | Kept::Gone(_) => None,
         };
         self.table.all_live().iter().filter_map(here).collect()
     }
@@ -330,6 +346,7 @@ impl Host {
             Burial::Existing(kept) => match &*kept {
                 Kept::Here(run) => close_here(run).await,
                 Kept::There(durable) => self.close_there(durable).await,
+                Kept::Gone(_) => Closed::Lost(Code::Forgotten),
             },
             Burial::Past(Code::Buried) => Closed::NeverStarted,
             Burial::Buried => {
@@ -349,21 +366,6 @@ impl Host {
             self.table.confirm(&run.key);
         }
         self.idle.notify_waiters();
-    }
-
-    /// Forgets the records of runs that ended and whose clients did not come back for so long as the
-    /// documentation says. Runs for as long as it is polled.
-    pub async fn sweep(&self) {
-        let mut tick = tokio::time::interval(KEEP / 20);
-        loop {
-            tick.tick().await;
-            let now = Instant::now();
-            for run in self.runs_here() {
-                if run.abandoned_since().is_some_and(|since| since + KEEP <= now) {
-                    self.table.end(&run.key, Code::Forgotten);
-                }
-            }
-        }
     }
 
     /// Starts nothing more.

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::{error, info, warn};
 
+use super::clock::Moment;
 use super::disk::folder::Claim;
 use super::disk::scan::{Scan, scan};
 use super::disk::{Outcome, Writer};
@@ -112,10 +113,10 @@ impl Host {
                 self.resolve(run).await;
                 match run.state() {
                     State::NotStarted { code, text } => Err(Denied::NotStarted(code, text)),
-                    State::Starting | State::Live { .. } | State::Forgotten => {
+                    State::Starting | State::Live { .. } => {
                         Err(Denied::Lost(Code::SupervisorLost))
                     }
-                    State::Over(outcome) => match &*outcome {
+                    State::Over(outcome) | State::Forgotten(outcome) => match &*outcome {
                         Outcome::Lost { code, .. } => Err(Denied::Lost(*code)),
                         Outcome::Ended { .. } => Err(Denied::Lost(Code::SupervisorLost)),
                     },
@@ -244,14 +245,19 @@ impl Host {
         length: u64,
     ) -> Arc<Outcome> {
         let _one = lock(&run.settling);
-        if let State::Over(outcome) = run.state() {
+        if let State::Over(outcome) | State::Forgotten(outcome) = run.state() {
             return outcome;
         }
         if !run.is_journaled {
             verdict.journal = self.books.ledger().and_then(|l| l.ended(&run.key, &verdict));
         }
         pause::point("journaled");
-        self.over(run, Outcome::Ended { verdict: Box::new(verdict), length })
+        let noted = self.moment();
+        self.over(run, Outcome::Ended { verdict: Box::new(verdict), length, noted })
+    }
+
+    fn moment(&self) -> Moment {
+        Moment::now(self.books.ledger().map_or("", |ledger| &ledger.origin().boot))
     }
 
     fn over(&self, run: &Durable, outcome: Outcome) -> Arc<Outcome> {
@@ -261,6 +267,7 @@ impl Host {
         }
         let outcome = Arc::new(outcome);
         run.set_state(State::Over(Arc::clone(&outcome)));
+        self.one_more.notify_one();
         self.left();
         outcome
     }
@@ -278,6 +285,8 @@ impl Host {
                 }
                 Claim::Ours(record) => {
                     let found = scan(record.file())?;
+                    // What was set aside for the rest is given back.
+                    record.file().set_len(record.file().metadata()?.len())?;
                     if found.claimed.is_none() {
                         // Who comes late finds the record claimed, and starts nothing.
                         let pid = std::process::id();
@@ -338,15 +347,16 @@ impl Host {
             _ => 0,
         };
         let _one = lock(&run.settling);
-        if matches!(run.state(), State::Over(_)) {
+        if matches!(run.state(), State::Over(_) | State::Forgotten(_)) {
             return;
         }
         warn!(run = %run.key.id, left_running, torn = found.torn, "lost: its supervisor is gone");
         if let (Some(ledger), false) = (self.books.ledger(), run.is_journaled) {
             ledger.lost(&run.key, left_running);
         }
-        let (length, last) = (found.length, found.last);
-        self.over(run, Outcome::Lost { code: Code::SupervisorLost, left_running, length, last });
+        let (length, last, noted) = (found.length, found.last, self.moment());
+        let code = Code::SupervisorLost;
+        self.over(run, Outcome::Lost { code, left_running, length, last, noted });
     }
 
     /// Pids mean the same processes only within one boot and one pid namespace of one machine.
@@ -404,7 +414,7 @@ impl Host {
             match run.known().await {
                 State::NotStarted { code, text } => return Err(Denied::NotStarted(code, text)),
                 State::Over(outcome) => return self.left_of(run, &outcome, place),
-                State::Forgotten => return Err(Denied::Lost(Code::Forgotten)),
+                State::Forgotten(_) => return Err(Denied::Lost(Code::Forgotten)),
                 State::Starting | State::Live { .. } => {}
             }
             if let Ok(link) = Link::connect(&run.folder)
@@ -457,7 +467,7 @@ impl Host {
     pub fn durables(&self) -> Vec<Arc<Durable>> {
         let there = |kept: &Arc<Kept>| match &**kept {
             Kept::There(run) => Some(Arc::clone(run)),
-            Kept::Here(_) => None,
+            Kept::Here(_) | Kept::Gone(_) => None,
         };
         self.table.all_live().iter().filter_map(there).collect()
     }

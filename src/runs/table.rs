@@ -200,7 +200,7 @@ impl<R: Held> Table<R> {
         self.lock().remember(key, code, KEEP);
     }
 
-    /// A run could not be started: its id is free again.
+    /// A run could not be started, or is over and forgotten: its id is free again.
     pub fn release(&self, key: &Key) {
         let mut inner = self.lock();
         if let Some(Entry::Live(run)) = inner.remove(key) {
@@ -208,7 +208,8 @@ impl<R: Held> Table<R> {
         }
     }
 
-    /// A durable run of a server before this one.
+    /// A durable run of a server before this one, or what is left of one of this server: its id is taken
+    /// whatever the limits.
     pub fn keep(&self, key: Key, run: Arc<R>) {
         self.lock().insert(key, Entry::Live(run));
     }

@@ -12,8 +12,9 @@ use super::serving::{Order, Serving};
 use super::throttle::Throttle;
 use crate::exec::Signal;
 use crate::proto::code::Code;
-use crate::proto::frame::{self, Decoded, Limits};
+use crate::proto::frame::{self, BODY_LIMIT, Decoded, Limits};
 use crate::proto::header::{Attach, ClientHeader, Refusal, Refused, RunRequest, ServerHeader};
+use crate::proto::listing::RunInfo;
 use crate::proto::verdict::StopBy;
 use crate::runs::durable::There;
 use crate::runs::host::{Closed, Denied, Host, Kept, Served};
@@ -23,8 +24,9 @@ use crate::runs::run::Run;
 
 /// Most runs of one list: a client that has more asks for the newest.
 pub const LIST_LIMIT: usize = 10_000;
-/// So many runs are told of in one frame: with commands of 200 bytes they stay below a body's limit.
-const LIST_CHUNK: usize = 500;
+/// One frame tells of as many runs as fit into so many bytes of JSON. Ten thousand of the longest, with a command
+/// of 200 control characters, are then in less frames than may wait for a client.
+const LIST_CHUNK: usize = BODY_LIMIT;
 
 /// Whether an identity is still let in: asked anew for each request.
 pub(super) type StillIn = Box<dyn Fn() -> bool + Send + Sync>;
@@ -63,8 +65,8 @@ impl Requests {
             }
             ClientHeader::Cancel { run } => self.order(Order::Cancel, run).await,
             ClientHeader::Attach(attach) => self.attach(&attach).await,
-            ClientHeader::List { limit } => self.list(limit),
-            ClientHeader::Remove { run } => self.remove(&run),
+            ClientHeader::List { limit } => self.list(limit).await,
+            ClientHeader::Remove { run } => self.remove(&run).await,
             ClientHeader::Close { id, first_sent_ms_ago } => {
                 self.close(&id, Duration::from_millis(first_sent_ms_ago)).await
             }
@@ -186,6 +188,7 @@ impl Requests {
                 Order::Cancel => run.stop(StopBy::Operator),
             },
             Kept::There(run) => self.host.order(run, order.header(Some(&run.key.id))).await,
+            Kept::Gone(_) => false,
         };
         let run = kept.id().to_string();
         let answer =
@@ -217,6 +220,7 @@ impl Requests {
                 }
                 Err(denied) => self.deny(&run.key.id, denied),
             },
+            Kept::Gone(gone) => self.lost(&gone.key.id, Code::Forgotten),
         }
     }
 
@@ -235,28 +239,26 @@ impl Requests {
         Ok(())
     }
 
-    fn list(&self, limit: Option<u64>) -> Result<(), SessionEnd> {
+    async fn list(&self, limit: Option<u64>) -> Result<(), SessionEnd> {
         if !(self.still_in)() {
             return self.refuse(Code::NotAuthorized, "this key is no longer authorized".into());
         }
         let limit = limit.map_or(LIST_LIMIT, |n| usize::try_from(n).unwrap_or(LIST_LIMIT));
-        let (runs, total) = self.host.list(&self.identity, limit.min(LIST_LIMIT));
-        let mut chunks = runs.chunks(LIST_CHUNK).peekable();
-        loop {
-            let body = serde_json::to_vec(chunks.next().unwrap_or_default())
-                .map_err(|e| SessionEnd::word(Code::BadRequest, e.to_string()))?;
+        let (host, identity) = (Arc::clone(&self.host), Arc::clone(&self.identity));
+        let (runs, total) = on_disk(move || host.list(&identity, limit.min(LIST_LIMIT))).await?;
+        let mut chunks = listing_chunks(&runs)?.into_iter().peekable();
+        while let Some(body) = chunks.next() {
             let more = chunks.peek().is_some();
             self.outbox.answer_with(&ServerHeader::Runs { more, total: total as u64 }, &body)?;
-            if !more {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 
-    fn remove(&self, part: &str) -> Result<(), SessionEnd> {
+    async fn remove(&self, part: &str) -> Result<(), SessionEnd> {
         let Some(kept) = self.find(part)? else { return Ok(()) };
-        match self.host.remove(&kept) {
-            Ok(()) => self.outbox.answer(&ServerHeader::Done { run: kept.id().to_string() }),
+        let (host, run) = (Arc::clone(&self.host), kept.id().to_string());
+        match on_disk(move || host.remove(&kept)).await? {
+            Ok(()) => self.outbox.answer(&ServerHeader::Done { run }),
             Err((code, text)) => self.refuse(code, text),
         }
     }
@@ -312,6 +314,35 @@ impl Requests {
             }
         }
     }
+}
+
+/// Does what may have to wait for the disk.
+async fn on_disk<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, SessionEnd> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|e| SessionEnd::word(Code::OutOfResources, e.to_string()))
+}
+
+/// The runs as arrays of JSON of at most [`LIST_CHUNK`] bytes, at least one.
+fn listing_chunks(runs: &[RunInfo]) -> Result<Vec<Vec<u8>>, SessionEnd> {
+    let mut chunks = Vec::new();
+    let mut chunk = vec![b'['];
+    for run in runs {
+        let text = serde_json::to_vec(run)
+            .map_err(|e| SessionEnd::word(Code::BadRequest, e.to_string()))?;
+        if chunk.len() + text.len() + 2 > LIST_CHUNK {
+            chunk.push(b']');
+            chunks.push(std::mem::replace(&mut chunk, vec![b'[']));
+        }
+        if chunk.len() > 1 {
+            chunk.push(b',');
+        }
+        chunk.extend(text);
+    }
+    chunk.push(b']');
+    chunks.push(chunk);
+    Ok(chunks)
 }
 
 fn signal_number(name: &str) -> Result<u8, SessionEnd> {
