@@ -1,6 +1,7 @@
 //! The two programs: command lines, and the one place that talks to people.
 
 mod client_args;
+mod gc;
 mod journal;
 mod man;
 mod output;

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use super::output::write_all;
 use super::server_args::{Args, Command, LogFormat, Program, definition, sections};
-use super::{complain, journal, print_definition};
+use super::{complain, gc, journal, print_definition};
 use crate::exec;
 use crate::runs::host::Settings;
 use crate::runs::launch::SUPERVISE;
@@ -38,6 +38,7 @@ pub fn main(args: &[OsString]) -> u8 {
     };
     match program.command {
         Some(Command::Journal(command)) => journal::main(command),
+        Some(Command::Gc(args)) => gc::main(&args),
         None => serve_as(program.serve),
     }
 }

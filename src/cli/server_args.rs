@@ -8,8 +8,8 @@ use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use super::client_args::{duration, some_time};
-use super::journal;
 use super::man::Section;
+use super::{gc, journal};
 use crate::server::classic::ClassicAddr;
 use crate::transport::ListenAddr;
 
@@ -39,6 +39,7 @@ pub(super) struct Program {
 pub(super) enum Command {
     #[command(subcommand)]
     Journal(journal::Command),
+    Gc(gc::Args),
 }
 
 /// What is decided about a server.
@@ -173,7 +174,7 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 }
 
 /// A count of bytes: `65536`, `64K`, `256M`, `1G`.
-fn bytes(text: &str) -> Result<u64, String> {
+pub(super) fn bytes(text: &str) -> Result<u64, String> {
     let (digits, shift) = match text.as_bytes().last() {
         Some(b'K' | b'k') => (&text[..text.len() - 1], 10),
         Some(b'M' | b'm') => (&text[..text.len() - 1], 20),

@@ -176,7 +176,9 @@ impl Durable {
     ) -> io::Result<Option<(Started, Box<View>)>> {
         let Some(file) = self.folder.record()? else { return Ok(None) };
         let (length, last, frame) = match outcome {
-            Outcome::Ended { verdict, length, .. } => (*length, verdict.seq, verdict_frame(verdict)),
+            Outcome::Ended { verdict, length, .. } => {
+                (*length, verdict.seq, verdict_frame(verdict))
+            }
             Outcome::Lost { code, length, last, .. } => {
                 (*length, last + 1, lost_frame(&self.key, *code))
             }

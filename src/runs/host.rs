@@ -177,10 +177,16 @@ impl Host {
         request: &Request,
     ) -> Result<Served, Denied> {
         let key = Key { identity: Arc::clone(identity), id: request.id.clone() };
-        let mut place = None;
+        let (mut place, mut why_not) = (None, String::new());
         let make = || {
-            place = Some(self.place()?);
-            self.make(&key, request).map(Arc::new)
+            let made = self.place().and_then(|free| {
+                place = Some(free);
+                self.make(&key, request).map(Arc::new)
+            });
+            made.map_err(|(code, text)| {
+                why_not = text;
+                code
+            })
         };
         let claim = self.table.claim(&key, request.first_sent_ago, make);
         match claim {
@@ -205,31 +211,32 @@ impl Host {
             }
             Claim::Past(code) => Err(Denied::Lost(code)),
             Claim::Full(full) => Err(Denied::Refused(Code::TooManyRuns, full.to_string())),
-            Claim::Refused(code) => Err(Denied::Refused(code, self.why_not(code))),
+            Claim::Refused(Code::OutOfResources) => {
+                Err(Denied::NotStarted(Code::OutOfResources, why_not))
+            }
+            Claim::Refused(code) => Err(Denied::Refused(code, why_not)),
         }
     }
 
-    fn make(&self, key: &Key, request: &Request) -> Result<Kept, Code> {
+    fn make(&self, key: &Key, request: &Request) -> Result<Kept, (Code, String)> {
         if let (true, Some(keeping)) = (request.is_durable(), &self.keeping) {
             return Ok(Kept::There(Arc::new(Durable::new(key, request, keeping))));
         }
-        let store = self.books.store(&self.budget).ok_or(Code::ShuttingDown)?;
+        let store = self.books.store(&self.budget)?;
         let run = Run::new(key.clone(), request, &self.budget, store);
         Ok(Kept::Here(Arc::new(run)))
     }
 
-    fn place(&self) -> Result<OwnedSemaphorePermit, Code> {
+    fn place(&self) -> Result<OwnedSemaphorePermit, (Code, String)> {
         Arc::clone(&self.places).try_acquire_owned().map_err(|e| match e {
-            TryAcquireError::Closed => Code::ShuttingDown,
-            TryAcquireError::NoPermits => Code::TooManyRuns,
+            TryAcquireError::Closed => {
+                (Code::ShuttingDown, "the server is shutting down".to_owned())
+            }
+            TryAcquireError::NoPermits => {
+                let most = self.settings.max_runs;
+                (Code::TooManyRuns, format!("the server has {most} runs already"))
+            }
         })
-    }
-
-    fn why_not(&self, code: Code) -> String {
-        match code {
-            Code::ShuttingDown => "the server is shutting down".into(),
-            _ => format!("the server has {} runs already", self.settings.max_runs),
-        }
     }
 
     fn start(

@@ -113,9 +113,7 @@ impl Host {
                 self.resolve(run).await;
                 match run.state() {
                     State::NotStarted { code, text } => Err(Denied::NotStarted(code, text)),
-                    State::Starting | State::Live { .. } => {
-                        Err(Denied::Lost(Code::SupervisorLost))
-                    }
+                    State::Starting | State::Live { .. } => Err(Denied::Lost(Code::SupervisorLost)),
                     State::Over(outcome) | State::Forgotten(outcome) => match &*outcome {
                         Outcome::Lost { code, .. } => Err(Denied::Lost(*code)),
                         Outcome::Ended { .. } => Err(Denied::Lost(Code::SupervisorLost)),

@@ -64,7 +64,9 @@ impl Host {
     /// It goes on, or has no record on disk, or that cannot be deleted.
     pub fn remove(&self, kept: &Kept) -> Result<(), (Code, String)> {
         let run = match kept {
-            Kept::Here(_) => return Err((Code::NotDurable, "the run has no record on disk".into())),
+            Kept::Here(_) => {
+                return Err((Code::NotDurable, "the run has no record on disk".into()));
+            }
             Kept::Gone(_) => return Ok(()),
             Kept::There(run) => run,
         };

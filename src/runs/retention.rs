@@ -4,12 +4,19 @@
 //! whose run ended first before the others. What says that the run was there stays until
 //! [`Retention::memory`] is over, so that its id is not used again.
 
+use std::fs::File;
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::clock::{Now, When};
+use super::disk::folder::{read_json, write_json};
 use super::table::KEEP;
+
+/// The file in an instance's folder that says what its server keeps.
+const KEPT: &str = "retention.json";
 
 /// How much is kept. The oldest goes first; what goes on is never touched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +58,25 @@ pub struct Going<T> {
 }
 
 impl Retention {
+    /// Notes in an instance's folder what its server keeps.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn save(&self, instance: &Path) -> io::Result<()> {
+        write_json(instance, KEPT, self)
+    }
+
+    /// What the last server of an instance kept; the default if it did not say.
+    ///
+    /// # Errors
+    /// What the system says, or that the file is something else.
+    pub fn saved(instance: &Path) -> io::Result<Self> {
+        match File::open(instance.join(KEPT)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            opened => read_json(&opened?),
+        }
+    }
+
     /// How long after a run's end its id is taken. Whoever asked for it for the first time while its record
     /// was kept may ask again for [`KEEP`], and is not to start it anew.
     #[must_use]

@@ -72,12 +72,14 @@ pub enum Burial<R> {
 pub enum Full {
     /// The identity has its share.
     #[error(
-        "this identity has {IDENTITY_IDS_LIMIT} run ids that are still remembered, which is the limit; try again in a minute"
+        "this identity has {IDENTITY_IDS_LIMIT} run ids that are still remembered, which is the limit; try again in a \
+         minute, or have the server remember durable runs for a shorter time (--keep-for)"
     )]
     Identity,
     /// All identities together have all that there are.
     #[error(
-        "the server still remembers {IDS_LIMIT} run ids, which is the limit; try again in a minute"
+        "the server still remembers {IDS_LIMIT} run ids, which is the limit; try again in a minute, or have it \
+         remember durable runs for a shorter time (--keep-for)"
     )]
     Table,
 }

@@ -22,7 +22,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 pub use connection::LOGIN_TIMEOUT;
-pub use instance::{FindError, NAME_LIMIT, find_journal};
+pub use instance::{FindError, NAME_LIMIT, RUNS, find_instance, find_journal};
 pub use lobby::PLACES;
 pub use outbox::ANSWERS_LIMIT;
 pub use requests::LIST_LIMIT;

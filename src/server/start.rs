@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::Config;
 use super::classic::{self, ClassicAddr, ClassicSettings};
-use super::instance::{INSTANCES, JOURNAL, NAME_LIMIT, Name};
+use super::instance::{INSTANCES, JOURNAL, NAME_LIMIT, Name, RUNS};
 use crate::exec::{BaseEnv, NotStarted, Scanner};
 use crate::identity::{
     Authorized, Fingerprint, KeyError, News, PublicKey, Source, host_key, local_identity,
@@ -176,10 +176,13 @@ impl Server {
         let authorized = authorized(&options.listen, options.authorized_keys, local.public())?;
         // Last: a start that fails before leaves no folder of a name that nothing was run under.
         let (instance, lock) = name.open(&options.state.subdir(INSTANCES)?)?;
-        let (journal, runs) = (instance.subdir(JOURNAL)?, instance.subdir("runs")?);
+        let (journal, runs) = (instance.subdir(JOURNAL)?, instance.subdir(RUNS)?);
         let recovered = recover::open(journal.path(), runs.path(), origin)?;
         let program = File::open("/proc/self/exe").map_err(StartError::System)?;
         let Kept { record_limit, retention } = options.kept;
+        if let Err(e) = retention.save(instance.path()) {
+            warn!("what is kept cannot be written down for `rexec-server gc`: {e}");
+        }
         let keeping = Keeping { runs: runs.path().to_owned(), program, record_limit, retention };
         let host_key = key.public().fingerprint();
         let config = options.config;

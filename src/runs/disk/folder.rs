@@ -252,12 +252,8 @@ impl Folder {
 /// What the system says; what was there before is untouched.
 pub fn write_json(folder: &Path, name: &str, value: &impl Serialize) -> io::Result<()> {
     let unfinished = folder.join(format!("{name}.new"));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&unfinished)?;
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
     file.write_all(&serde_json::to_vec(value)?)?;
     fs::rename(&unfinished, folder.join(name))
 }

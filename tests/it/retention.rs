@@ -1,0 +1,1 @@
+//! What is kept of durable runs that are over.
