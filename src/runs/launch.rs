@@ -443,7 +443,7 @@ impl Host {
     fn left_of(
         &self,
         run: &Arc<Durable>,
-        outcome: &Outcome,
+        outcome: &Arc<Outcome>,
         place: (u64, ShowFrom),
     ) -> Result<There, Denied> {
         match run.left(outcome, place) {
@@ -452,7 +452,10 @@ impl Host {
                     .map_err(|e| Denied::Refused(Code::BadRequest, e.to_string()))?;
                 Ok(There { run: Arc::clone(run), answer, source: Source::Record(view) })
             }
-            Ok(None) => Err(Denied::Lost(Code::Forgotten)),
+            Ok(None) => {
+                self.gone(run, outcome);
+                Err(Denied::Lost(Code::Forgotten))
+            }
             Err(e) => {
                 error!(run = %run.key.id, "cannot read its record: {e}");
                 Err(Denied::Lost(Code::OutOfResources))

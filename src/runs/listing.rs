@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::disk::Outcome;
+use super::disk::{Outcome, Size};
 use super::durable::{Durable, State};
 use super::host::{Host, Kept};
 use super::id::RunId;
@@ -88,14 +88,18 @@ impl Host {
 /// A run that is listed.
 enum Listed<'a> {
     Here(&'a Run),
-    There(&'a Durable),
+    There(&'a Durable, Size),
 }
 
 impl<'a> Listed<'a> {
     fn of(kept: &'a Kept) -> Option<Self> {
         match kept {
             Kept::Here(run) => Some(Self::Here(run)),
-            Kept::There(run) => Some(Self::There(run)),
+            Kept::There(run) => match (run.folder.disk().unwrap_or(None), run.state()) {
+                // Somebody has removed it, and its server has not seen that yet.
+                (None, State::Over(_) | State::Forgotten(_)) => None,
+                (size, _) => Some(Self::There(run, size.unwrap_or_default())),
+            },
             Kept::Gone(_) => None,
         }
     }
@@ -103,7 +107,7 @@ impl<'a> Listed<'a> {
     fn accepted(&self) -> &'a str {
         match self {
             Self::Here(run) => &run.accepted,
-            Self::There(run) => &run.meta.accepted,
+            Self::There(run, _) => &run.meta.accepted,
         }
     }
 
@@ -113,12 +117,12 @@ impl<'a> Listed<'a> {
                 bytes: run.bytes(),
                 ..info(&run.key, &run.command, &run.accepted, RunState::Running)
             },
-            Self::There(run) => info_there(run),
+            Self::There(run, size) => info_there(run, *size),
         }
     }
 }
 
-fn info_there(run: &Durable) -> RunInfo {
+fn info_there(run: &Durable, record: Size) -> RunInfo {
     let (state, verdict) = match run.state() {
         State::Over(outcome) | State::Forgotten(outcome) => match &*outcome {
             Outcome::Ended { verdict, .. } => (RunState::Ended, Some(verdict.clone())),
@@ -128,7 +132,6 @@ fn info_there(run: &Durable) -> RunInfo {
             (RunState::Running, None)
         }
     };
-    let record = run.folder.disk().unwrap_or(None).unwrap_or_default();
     RunInfo {
         durable: true,
         bytes: verdict.as_deref().map_or(record.length, written),

@@ -198,7 +198,8 @@ impl Host {
         Ok(())
     }
 
-    fn gone(&self, run: &Durable, outcome: &Arc<Outcome>) {
+    /// Its record is no longer there: only its id is kept in mind.
+    pub(super) fn gone(&self, run: &Durable, outcome: &Arc<Outcome>) {
         let boot = self.books.ledger().map_or("", |ledger| &ledger.origin().boot);
         let gone = Gone { key: run.key.clone(), ended: outcome.noted().seen_from(boot) };
         self.table.keep(run.key.clone(), Arc::new(Kept::Gone(gone)));

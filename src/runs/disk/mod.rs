@@ -6,7 +6,7 @@ pub mod scan;
 pub mod view;
 pub mod writer;
 
-pub use folder::{Folder, Meta, Outcome};
+pub use folder::{Folder, Meta, Outcome, Size};
 pub use over::Over;
 pub use view::View;
 pub use writer::{Progress, Writer};
