@@ -272,7 +272,7 @@ impl Host {
 
     /// Finds out what became of a run whose supervisor does not answer. False if it lives.
     pub(super) async fn resolve(self: &Arc<Self>, run: &Arc<Durable>) -> bool {
-        let folder = run.folder.clone();
+        let (folder, is_this_boot) = (run.folder.clone(), self.is_this_boot(run));
         let looked = tokio::task::spawn_blocking(move || {
             Ok(match folder.claim()? {
                 // One that has written its verdict takes no more links, and may live on for those who hold
@@ -285,7 +285,7 @@ impl Host {
                     let found = scan(record.file())?;
                     // What was set aside for the rest is given back.
                     record.file().set_len(record.file().metadata()?.len())?;
-                    if found.claimed.is_none() {
+                    if found.claimed.is_none() && is_this_boot {
                         // Who comes late finds the record claimed, and starts nothing.
                         let pid = std::process::id();
                         let header = StoredHeader::Claimed { pid, start: false };
@@ -310,8 +310,9 @@ impl Host {
     }
 
     async fn resolved(self: &Arc<Self>, run: &Arc<Durable>, found: Scan) {
-        match (found.claimed, found.verdict) {
-            (None | Some(false), _) => {
+        let claimed = found.claimed.unwrap_or(!self.is_this_boot(run));
+        match (claimed, found.verdict) {
+            (false, _) => {
                 info!(run = %run.key.id, "never started: its supervisor did not come to it");
                 if let Some(ledger) = self.books.ledger() {
                     ledger.not_started(&run.key, Code::SupervisorLost.name());
@@ -321,10 +322,10 @@ impl Host {
                 let text = "its supervisor was ended before it started anything".into();
                 run.set_state(State::NotStarted { code: Code::StartFailed, text });
             }
-            (Some(true), Some(verdict)) => {
+            (true, Some(verdict)) => {
                 self.note_ended(run, *verdict, found.length);
             }
-            (Some(true), None) => self.lost(run, &Scan { verdict: None, ..found }).await,
+            (true, None) => self.lost(run, &Scan { verdict: None, ..found }).await,
         }
     }
 
@@ -355,6 +356,13 @@ impl Host {
         let (length, last, noted) = (found.length, found.last, self.moment());
         let code = Code::SupervisorLost;
         self.over(run, Outcome::Lost { code, left_running, length, last, noted });
+    }
+
+    /// A record that a machine which went down has lost, or lost the beginning of, says nothing.
+    fn is_this_boot(&self, run: &Durable) -> bool {
+        let meta = run.folder.meta().ok().flatten();
+        let (Some(meta), Some(ledger)) = (meta, self.books.ledger()) else { return false };
+        meta.origin.boot == ledger.origin().boot
     }
 
     /// Pids mean the same processes only within one boot and one pid namespace of one machine.

@@ -236,6 +236,25 @@ fn an_outcome_that_is_not_on_the_disk_is_put_there_before_its_record_goes() {
 }
 
 #[test]
+fn a_run_whose_record_was_lost_in_a_reboot_is_not_taken_for_one_that_never_started() {
+    let mut server = Server::start(&[]);
+    let effect = server.dir().join("effect");
+    keep(&server, "job", &format!("echo x >> {}", effect.display())).expect(0);
+    server.crash();
+    let folder = folders(&server).remove(0);
+    std::fs::remove_file(folder.join("outcome.json")).unwrap();
+    std::fs::write(folder.join("record"), "").unwrap();
+    let mut meta = json_in(&folder.join("meta.json"));
+    meta["origin"]["boot"] = "another".into();
+    std::fs::write(folder.join("meta.json"), meta.to_string()).unwrap();
+    server.restart();
+    verb(&server, "attach", &["job"]).expect(253);
+    keep(&server, "job", &format!("echo x >> {}", effect.display())).expect(253);
+    assert_eq!(std::fs::read_to_string(effect).unwrap(), "x\n");
+    assert!(server.journal().iter().all(|line| line["type"] != "not_started"));
+}
+
+#[test]
 fn a_record_past_its_limit_stops_the_run_and_is_whole_up_to_there() {
     let server = Server::start(&["--record-limit", "100K"]);
     let verdict = server.dir().join("verdict");

@@ -53,14 +53,11 @@ impl<'a> Over<'a> {
         Ok(if_there(stat)?.map(|stat| u64::try_from(stat.st_blocks).unwrap_or(0) * BLOCK))
     }
 
-    /// Removes the record. What says that the run was there stays, and is on the disk before: without it
-    /// the next server would take the run for one that never started.
+    /// Removes the record. What says that the run was there stays.
     ///
     /// # Errors
     /// What the system says.
     pub fn remove_record(&self) -> io::Result<()> {
-        self.outcome.sync_all()?;
-        self.dir.sync_all()?;
         self.unlink(RECORD)?;
         self.unlink(LOG)
     }
