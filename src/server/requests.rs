@@ -354,3 +354,53 @@ fn signal_number(name: &str) -> Result<u8, SessionEnd> {
 fn no_such_frame() -> SessionEnd {
     SessionEnd::word(Code::BadFrame, "no such frame was made of this run")
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::proto::digest::Digest;
+    use crate::proto::listing::RunState;
+    use crate::runs::clock::timestamp;
+    use crate::runs::id::ID_LIMIT;
+    use crate::server::ANSWERS_LIMIT;
+
+    /// A run of which everything that is listed is as long as it may be.
+    fn longest() -> RunInfo {
+        let (size, hash) = (u64::MAX, Digest::of(b""));
+        let end = json!({"size": size, "hash": hash, "end": "held"});
+        let verdict = json!({
+            "seq": size, "run": "x".repeat(ID_LIMIT), "end": {"signaled": {"signal": 64, "core_dumped": false}},
+            "stopped": {"by": "client_lost", "after_ms": size}, "stdout": end, "stderr": end,
+            "started": timestamp(), "elapsed_ms": size, "usage": {"user_ms": size, "system_ms": size},
+            "containment": "cgroup", "left_running": u32::MAX, "stdin": {"size": size, "hash": hash},
+            "journal": {"seq": size, "hash": hash},
+        });
+        RunInfo {
+            run: "x".repeat(ID_LIMIT),
+            state: RunState::Running,
+            durable: true,
+            command: "\u{1}".repeat(200),
+            accepted: timestamp(),
+            age_s: size,
+            bytes: size,
+            disk: size,
+            verdict: serde_json::from_value(verdict).unwrap(),
+        }
+    }
+
+    #[test]
+    fn the_longest_list_of_the_longest_runs_fits_into_frames_that_may_wait() {
+        let runs = vec![longest(); LIST_LIMIT];
+        let chunks = listing_chunks(&runs).unwrap();
+        assert!(chunks.iter().all(|chunk| chunk.len() <= BODY_LIMIT));
+        assert!(chunks.len() <= ANSWERS_LIMIT / 2, "{}", chunks.len());
+        let told: usize = chunks
+            .iter()
+            .map(|chunk| serde_json::from_slice::<Vec<RunInfo>>(chunk).unwrap().len())
+            .sum();
+        assert_eq!(told, LIST_LIMIT);
+        assert_eq!(listing_chunks(&[]).unwrap(), [b"[]"]);
+    }
+}
