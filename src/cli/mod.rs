@@ -20,6 +20,7 @@ mod verdict_file;
 use std::io::IsTerminal as _;
 
 use clap_complete::Shell;
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
 /// Most characters of a line on stderr.
 const LINE_LIMIT: usize = 4096;
@@ -61,22 +62,31 @@ pub(crate) fn usage(program: &str, error: &clap::Error) -> u8 {
     print(program, &if plain { text.to_string() } else { text.ansi().to_string() })
 }
 
-/// Prints completions or the manual page, if one of them was asked for.
+/// What a client runs in. Not `build`, which has the scheduler of many threads linked too, and loads what
+/// that needs at each start: the library of floating-point functions.
+fn runtime() -> std::io::Result<LocalRuntime> {
+    Builder::new_current_thread().enable_all().build_local(LocalOptions::default())
+}
+
+/// Prints completions or the manual page, if one of them was asked for. The definition is not made
+/// otherwise: it takes a short command's client more time than its command line does.
 fn print_definition(
-    mut definition: clap::Command,
-    sections: &[man::Section],
+    definition: impl FnOnce() -> clap::Command,
+    sections: fn() -> Vec<man::Section>,
     shell: Option<Shell>,
     man: bool,
 ) -> Option<u8> {
+    if shell.is_none() && !man {
+        return None;
+    }
+    let mut definition = definition();
     let name = definition.get_name().to_owned();
     let text = if let Some(shell) = shell {
         let mut text = Vec::new();
         clap_complete::generate(shell, &mut definition, &name, &mut text);
         String::from_utf8_lossy(&text).into_owned()
-    } else if man {
-        man::page(definition, sections)
     } else {
-        return None;
+        man::page(definition, &sections())
     };
     Some(print(&name, &text))
 }

@@ -28,11 +28,11 @@ pub fn main(args: &[OsString]) -> u8 {
         Ok(args) => args,
         Err(e) => return super::usage("rexec", &e),
     };
-    let definition = if args.completions.is_some() { with_verbs() } else { definition() };
-    if let Some(status) = print_definition(definition, &sections(), args.completions, args.man) {
+    let definition = || if args.completions.is_some() { with_verbs() } else { definition() };
+    if let Some(status) = print_definition(definition, sections, args.completions, args.man) {
         return status;
     }
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match super::runtime() {
         Ok(runtime) => runtime,
         Err(e) => {
             complain("rexec", &format!("cannot start: {e}"));

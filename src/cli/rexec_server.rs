@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::Path;
 
+use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -44,7 +45,7 @@ pub fn main(args: &[OsString]) -> u8 {
 }
 
 fn serve_as(args: Args) -> u8 {
-    if let Some(status) = print_definition(definition(), &sections(), args.completions, args.man) {
+    if let Some(status) = print_definition(definition, sections, args.completions, args.man) {
         return status;
     }
     match prepare_and_serve(args) {
@@ -85,20 +86,23 @@ fn prepare_and_serve(args: Args) -> Result<(), String> {
         );
     }
     let server = Server::prepare(options(args)?).map_err(|e| e.to_string())?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(workers())
-        .enable_all()
-        .build()
-        .map_err(|e| format!("cannot start threads: {e}"))?;
+    let runtime =
+        runtime().enable_all().build().map_err(|e| format!("cannot start threads: {e}"))?;
     let served = runtime.block_on(serve(server));
     runtime.shutdown_background();
     served
 }
 
-/// Half of the processors: the commands need the others, and a wake-up that stays on its thread is
-/// what makes a short run short.
-fn workers() -> usize {
-    std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
+/// A thread for every second processor: the commands need the others, and a wake-up that stays on its
+/// thread is what makes a short run short. A single one needs no scheduler that shares work out.
+fn runtime() -> Builder {
+    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
+    if threads == 1 {
+        return Builder::new_current_thread();
+    }
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(threads);
+    builder
 }
 
 fn start_log(args: &Args) {
@@ -128,14 +132,14 @@ fn options(args: Args) -> Result<Options, String> {
             max_runs: args.max_runs,
             memory_budget: args.memory_budget,
         },
-        kept: Kept {
+        kept: Some(Kept {
             record_limit: args.record_limit,
             retention: Retention {
                 age: args.keep_for,
                 count: args.keep_count,
                 bytes: args.keep_bytes,
             },
-        },
+        }),
     })
 }
 

@@ -128,9 +128,11 @@ enum Where {
     End,
 }
 
-/// Whether a first argument is a verb: no address is such a word.
+/// Whether a first argument is a verb: no address is such a word. The definitions are not made for an
+/// address or an option: that takes longer than all else before a run's connection.
 pub(super) fn is_verb(word: &str) -> bool {
-    definitions().iter().any(|verb| verb.get_name() == word)
+    let is_word = word.bytes().all(|b| b.is_ascii_lowercase());
+    is_word && definitions().iter().any(|verb| verb.get_name() == word)
 }
 
 /// The verbs, for completions.
@@ -145,7 +147,7 @@ pub(super) fn main(args: &[OsString]) -> u8 {
         Ok(line) => line,
         Err(e) => return super::usage("rexec", &e),
     };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match super::runtime() {
         Ok(runtime) => runtime,
         Err(e) => {
             super::complain("rexec", &format!("cannot start: {e}"));

@@ -14,7 +14,7 @@ use crate::identity::Key;
 use crate::proto::code::Code;
 use crate::proto::frame::Limits;
 use crate::proto::header::Welcome;
-use crate::transport::{self, DialError, Endpoint, HostKeyCheck, Stream};
+use crate::transport::{self, Cork, DialError, Endpoint, HostKeyCheck, Stream};
 
 /// Where to go and as whom.
 #[derive(Clone)]
@@ -36,6 +36,8 @@ pub const LONGEST_CONNECT: Duration = Duration::from_secs(365 * 24 * 3600);
 pub(super) struct Connection {
     pub(super) reader: FrameReader<ReadHalf<Stream>>,
     pub(super) writer: FrameWriter<WriteHalf<Stream>>,
+    /// Out once a request was sent.
+    pub(super) cork: Cork,
     channel: Option<Channel>,
     keys: Vec<Arc<Key>>,
     /// The key that was proved last.
@@ -63,6 +65,7 @@ impl Connection {
         Ok(Self {
             reader: FrameReader::new(read, Limits::FULL),
             writer: FrameWriter::new(write),
+            cork: dialled.cork,
             channel,
             keys: keys.to_vec(),
             index: 0,
@@ -121,7 +124,9 @@ impl Connection {
 
     async fn send(&mut self, frames: Bytes) -> Result<(), ConnError> {
         self.writer.queue_encoded(frames).await?;
-        self.writer.flush().await
+        self.writer.flush().await?;
+        self.cork.pull_out();
+        Ok(())
     }
 
     /// The key that was proved with the last request; none on a unix socket.
@@ -193,6 +198,7 @@ mod tests {
         let connection = Connection {
             reader: FrameReader::new(read, Limits::FULL),
             writer: FrameWriter::new(write),
+            cork: Cork::default(),
             channel: None,
             keys: Vec::new(),
             index: 0,

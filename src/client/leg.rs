@@ -56,7 +56,7 @@ impl<'a> Shared<'a> {
         input: &mut Option<Input>,
         control: &mut mpsc::UnboundedReceiver<Control>,
     ) -> Leg {
-        let Connection { reader, writer, .. } = connection;
+        let Connection { reader, writer, cork, .. } = connection;
         let leg = tokio::select! {
             biased;
             leg = self.read(reader) => leg,
@@ -67,6 +67,8 @@ impl<'a> Shared<'a> {
             leg = self.enforce() => leg,
         };
         if matches!(leg, Leg::Final(_)) {
+            // The confirmation goes with the next request, or with the end of the connection.
+            cork.put_in();
             self.flush(writer).await;
         }
         leg

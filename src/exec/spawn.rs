@@ -20,6 +20,7 @@ use super::not_started::{NotStarted, SpawnError};
 use super::program::{check_cwd, find};
 use super::spec::{BaseEnv, Mark, Program, Spec, TEXT_LIMIT};
 use super::wait::Child;
+use crate::sys::clock::boottime;
 use crate::sys::process;
 
 /// A run that was started: its main process and this side's ends of its pipes.
@@ -54,11 +55,12 @@ pub fn spawn(spec: &Spec, base: &BaseEnv, run: &str, mark: Mark) -> Result<Spawn
     command.arg0(words.first().map_or(program.as_os_str(), OsString::as_os_str));
     command.args(words.iter().skip(1)).env_clear().envs(&env).process_group(0).current_dir(&cwd);
     command.stdin(pipes.child_stdin).stdout(pipes.child_stdout).stderr(pipes.child_stderr);
+    let since = boottime();
     let pid = process::spawn(&mut command).map_err(|e| NotStarted::from_exec(e, &program))?;
     // Closes our copies of the child's ends: they would keep end-of-file from being seen, and the
     // descriptors set free are those that following the child needs.
     drop(command);
-    let child = Child::follow(pid, mark).map_err(SpawnError::Unfollowed)?;
+    let child = Child::follow(pid, since, mark).map_err(SpawnError::Unfollowed)?;
     Ok(Spawned { child, stdin: pipes.stdin, stdout: pipes.stdout, stderr: pipes.stderr })
 }
 

@@ -46,19 +46,19 @@ pub struct Child {
 }
 
 impl Child {
-    /// Takes over a child that was just started; kills its group if that fails.
-    pub(super) fn follow(pid: Pid, mark: Mark) -> io::Result<Self> {
-        Self::try_follow(pid, mark).inspect_err(|_| {
+    /// Takes over a child that was started after `since` (time since boot); kills its group if that fails.
+    pub(super) fn follow(pid: Pid, since: Duration, mark: Mark) -> io::Result<Self> {
+        Self::try_follow(pid, since, mark).inspect_err(|_| {
             // It is ours and not reaped, so the group is its own; it may be empty by now.
             let _ = kill_process_group(pid, Signal::KILL.raw());
             process::disown(pid);
         })
     }
 
-    fn try_follow(pid: Pid, mark: Mark) -> io::Result<Self> {
+    fn try_follow(pid: Pid, since: Duration, mark: Mark) -> io::Result<Self> {
         // Not reaped, so the pid cannot be another's.
         let pidfd = process::watch(pidfd_open(pid, PidfdFlags::empty())?)?;
-        Ok(Self { process: ProcessRef::of(pid)?, mark, pidfd: Some(pidfd) })
+        Ok(Self { process: ProcessRef::of_child(pid, since)?, mark, pidfd: Some(pidfd) })
     }
 
     /// The main process; its pid is also the process group's id.

@@ -219,8 +219,14 @@ impl Host {
     }
 
     fn make(&self, key: &Key, request: &Request) -> Result<Kept, (Code, String)> {
-        if let (true, Some(keeping)) = (request.is_durable(), &self.keeping) {
-            return Ok(Kept::There(Arc::new(Durable::new(key, request, keeping))));
+        match (request.is_durable(), &self.keeping, &self.books) {
+            (true, Some(keeping), _) => {
+                return Ok(Kept::There(Arc::new(Durable::new(key, request, keeping))));
+            }
+            (true, None, Books::Server(_)) => {
+                return Err((Code::Unsupported, "this server keeps no durable runs".into()));
+            }
+            _ => {}
         }
         let store = self.books.store(&self.budget)?;
         let run = Run::new(key.clone(), request, &self.budget, store);

@@ -44,8 +44,9 @@ pub struct Options {
     pub config: Config,
     /// What is decided about runs.
     pub settings: Settings,
-    /// What is decided about durable runs.
-    pub kept: Kept,
+    /// What is decided about durable runs; none: there are none. Their supervisors are this very program,
+    /// started with the arguments of [`SUPERVISE`](crate::runs::launch::SUPERVISE), so only `rexec-server` has them.
+    pub kept: Option<Kept>,
 }
 
 /// What an operator decides about durable runs.
@@ -148,7 +149,7 @@ pub struct Server {
     tls: TlsServer,
     host_key: Fingerprint,
     recovered: Recovered,
-    keeping: Keeping,
+    keeping: Option<Keeping>,
     /// Held as long as the server lives.
     _lock: Lock,
 }
@@ -178,12 +179,7 @@ impl Server {
         let (instance, lock) = name.open(&options.state.subdir(INSTANCES)?)?;
         let (journal, runs) = (instance.subdir(JOURNAL)?, instance.subdir(RUNS)?);
         let recovered = recover::open(journal.path(), runs.path(), origin)?;
-        let program = File::open("/proc/self/exe").map_err(StartError::System)?;
-        let Kept { record_limit, retention } = options.kept;
-        if let Err(e) = retention.save(instance.path()) {
-            warn!("what is kept cannot be written down for `rexec-server gc`: {e}");
-        }
-        let keeping = Keeping { runs: runs.path().to_owned(), program, record_limit, retention };
+        let keeping = options.kept.map(|kept| keeping(&instance, &runs, kept)).transpose()?;
         let host_key = key.public().fingerprint();
         let config = options.config;
         Ok(Self {
@@ -225,7 +221,7 @@ impl Server {
         let Recovered { ledger, table, unfinished, durable } = self.recovered;
         let classic = ClassicSettings::new(self.settings.shell.clone(), scanner.clone());
         let books = Books::Server(ledger);
-        let host = Host::new(self.settings, books, table, scanner.clone(), Some(self.keeping));
+        let host = Host::new(self.settings, books, table, scanner.clone(), self.keeping);
         let mut listeners = Vec::new();
         for bound in self.bound {
             listeners.push(bound.register().map_err(StartError::System)?);
@@ -239,6 +235,15 @@ impl Server {
         classics.join_all().await;
         Ok(())
     }
+}
+
+fn keeping(instance: &StateDir, runs: &StateDir, kept: Kept) -> Result<Keeping, StartError> {
+    let program = File::open("/proc/self/exe").map_err(StartError::System)?;
+    let Kept { record_limit, retention } = kept;
+    if let Err(e) = retention.save(instance.path()) {
+        warn!("what is kept cannot be written down for `rexec-server gc`: {e}");
+    }
+    Ok(Keeping { runs: runs.path().to_owned(), program, record_limit, retention })
 }
 
 fn bind_classic(addresses: &[ClassicAddr]) -> Result<Vec<(classic::Kind, Bound)>, StartError> {

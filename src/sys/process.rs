@@ -26,12 +26,15 @@ use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, WaitOptions};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::clock::boottime;
+
 /// First descriptor that is not standard input, output or error.
 const FIRST_EXTRA_FD: u32 = 3;
 /// Highest signal number of Linux (signal(7): `SIGRTMAX`).
 const SIGNAL_MAX: i32 = 64;
 /// `/proc/PID/stat` is 52 numbers and a name of 16 bytes.
 const STAT_LIMIT: usize = 2048;
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
 /// Bytes for the strings of one passwd entry; an entry that needs more is treated as absent.
 const PASSWD_BUFFER: usize = 16_384;
 
@@ -176,6 +179,17 @@ impl ProcessRef {
         Ok(Self { pid, start_time: start_time(pid)? })
     }
 
+    /// A child that was started after `since` ([`boottime`]) and is not reaped. `/proc` is asked only if the
+    /// clock has ticked since then: its answer waits for the end of the child's execve(2) (the kernel's
+    /// `exec_update_lock`).
+    ///
+    /// # Errors
+    /// As [`Self::of`].
+    pub fn of_child(pid: Pid, since: Duration) -> io::Result<Self> {
+        let (from, to) = (ticks(since), ticks(boottime()));
+        if from == to { Ok(Self { pid, start_time: from }) } else { Self::of(pid) }
+    }
+
     /// A pidfd of exactly this process; none if it is gone. The start time is compared after
     /// opening: a pid that has the right one then cannot have been recycled before.
     ///
@@ -193,6 +207,12 @@ impl ProcessRef {
             Err(e) => Err(e),
         }
     }
+}
+
+/// Whole clock ticks, as `/proc` counts time.
+fn ticks(time: Duration) -> u64 {
+    let tick = NANOS_PER_SECOND / rustix::param::clock_ticks_per_second().max(1);
+    u64::try_from(time.as_nanos() / u128::from(tick)).unwrap_or(u64::MAX)
 }
 
 /// Whether reading below `/proc/PID` failed because the process is no more.

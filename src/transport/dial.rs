@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
 
-use super::stream::tune;
+use super::stream::{Cork, tune};
 use super::tls::{self, ClientFault};
 use super::{Channel, Endpoint, Host, HostKeyCheck, HostKeyError, Stream, TlsFault};
 use crate::sys::fs::is_own_or_root;
@@ -118,6 +118,8 @@ pub struct ClientStream {
     pub stream: Stream,
     /// What TLS agreed on; none over a unix socket.
     pub channel: Option<Channel>,
+    /// Keeps its last bytes back: those of the handshake until it is pulled out.
+    pub cork: Cork,
 }
 
 /// Reaches a server until `deadline`: every address of its name in turn, each with its share of the time
@@ -146,11 +148,22 @@ pub async fn connect(
         .await
         .map_err(|tried| DialError::Unreachable { endpoint: endpoint.clone(), tried })?;
     tune(&socket);
-    let (stream, channel) = timeout_at(deadline, tls::client(socket, endpoint, check))
+    let mut cork = Cork::of(&socket);
+    let mut handshake = std::pin::pin!(tls::client(socket, endpoint, check));
+    let handshake = async {
+        // What is sent before the first wait is to be answered. The rest may leave with the request.
+        tokio::select! {
+            biased;
+            done = &mut handshake => return done,
+            () = std::future::ready(()) => cork.put_in(),
+        }
+        handshake.await
+    };
+    let (stream, channel) = timeout_at(deadline, handshake)
         .await
         .map_err(|_| late("setting up TLS"))?
         .map_err(|fault| explain(endpoint, fault))?;
-    Ok(ClientStream { stream, channel: Some(channel) })
+    Ok(ClientStream { stream, channel: Some(channel), cork })
 }
 
 fn explain(endpoint: &Endpoint, fault: ClientFault) -> DialError {
@@ -171,7 +184,7 @@ async fn connect_unix(path: &Path) -> Result<ClientStream, DialError> {
     if !is_own_or_root(uid) {
         return Err(DialError::WrongUser { path: path.to_owned(), uid });
     }
-    Ok(ClientStream { stream: socket.into(), channel: None })
+    Ok(ClientStream { stream: socket.into(), channel: None, cork: Cork::default() })
 }
 
 async fn resolve(host: &Host, port: u16) -> io::Result<Vec<SocketAddr>> {

@@ -16,7 +16,7 @@ mod verifier;
 pub use dial::{ClientStream, DialError, Tried, connect};
 pub use endpoint::{Endpoint, EndpointError, Host, ListenAddr};
 pub use listen::{Accepted, BindError, Bound, HandshakeError, Listener, Peer, ServerStream, bind};
-pub use stream::Stream;
+pub use stream::{Cork, Stream};
 pub use tls::{ALPN, BUFFER_LIMIT, Channel, EXPORTER_LABEL, TlsFault, TlsServer};
 pub use trust::{HostKeyError, HostTrust};
 pub use verifier::HostKeyCheck;

@@ -62,7 +62,7 @@ impl Disk {
     }
 
     fn free(&self) -> u64 {
-        let disk = rustix::fs::statvfs(&self.folder()).unwrap();
+        let disk = rustix::fs::statvfs(self.folder()).unwrap();
         disk.f_bavail * disk.f_frsize
     }
 

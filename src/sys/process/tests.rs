@@ -153,3 +153,18 @@ fn the_account_is_the_one_of_this_uid() {
     assert_eq!(account.name.as_bytes(), passwd.stdout.trim_ascii());
     assert!(account.home.is_absolute());
 }
+
+#[test]
+fn the_start_of_a_child_is_known_without_proc() {
+    // In hundredths of a second some of these children are started before a tick, and one after it.
+    for _ in 0..20 {
+        let since = boottime();
+        let mut child = Command::new("/bin/sleep").arg("600").spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        let told = ProcessRef::of_child(pid, since).unwrap();
+        assert_eq!(told, ProcessRef::of(pid).unwrap());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert_eq!(ticks(Duration::from_millis(1239)), 123);
+}
