@@ -150,7 +150,9 @@ fn a_run_that_waits_for_a_full_disk_can_be_stopped_and_its_verdict_is_kept() {
     let client = Client::new(server.state()).args(&["-d", "--timeout", "4s", &server.addr, "yes"]);
     let id = client.run().expect(0).text();
     disk.wait_until_full();
-    verb(&server, "wait", &[id.trim()]).expect(124);
+    let mut waiting = Client::new(server.state()).args(&["wait", &server.addr, id.trim()]).spawn();
+    wait_until("the deadline", || waiting.try_wait().unwrap().is_some());
+    finish(waiting).expect(124);
     only_whole_lines(&verb(&server, "attach", &[id.trim()]).expect(124).stdout);
     verb(&server, "rm", &[id.trim()]).expect(0);
 
@@ -160,6 +162,7 @@ fn a_run_that_waits_for_a_full_disk_can_be_stopped_and_its_verdict_is_kept() {
     disk.wait_until_full();
     let asked = Instant::now();
     kill(client.id(), Signal::TERM);
+    wait_until("its end", || client.try_wait().unwrap().is_some());
     assert_eq!(client.wait().unwrap().code(), Some(143));
     assert!(asked.elapsed() < soon, "{:?}", asked.elapsed());
     only_whole_lines(&std::fs::read(disk.dir.path().join("output")).unwrap());
