@@ -116,12 +116,13 @@ fn every_option_is_in_the_help_the_manual_page_and_the_readme() {
     let readme =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
     let (client, server) = (env!("CARGO_BIN_EXE_rexec"), env!("CARGO_BIN_EXE_rexec-server"));
-    let commands: [(&str, &[&str], usize); 5] = [
+    let commands: [(&str, &[&str], usize); 6] = [
         (client, &[], 30),
         (client, &["batch"], 30),
         (server, &[], 16),
         (server, &["journal", "show"], 7),
         (server, &["journal", "verify"], 5),
+        (server, &["gc"], 6),
     ];
     for (program, command, least) in commands {
         let options = options(&said_by(program, &[command, &["--help"]].concat()));

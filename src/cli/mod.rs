@@ -4,6 +4,7 @@ mod batch;
 mod calls;
 mod client_args;
 mod config;
+mod gc;
 mod journal;
 mod man;
 mod output;

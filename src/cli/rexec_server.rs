@@ -12,7 +12,7 @@ use super::calls::{self, HEARD, Hangup};
 use super::output::write_all;
 use super::server_args::{Args, Command, LogFormat, Program, definition, sections};
 use super::upgrade::{Upgrade, tell_reloaded};
-use super::{complain, journal, print_definition};
+use super::{complain, gc, journal, print_definition};
 use crate::exec;
 use crate::runs::host::Settings;
 use crate::runs::launch::SUPERVISE;
@@ -43,6 +43,7 @@ pub fn main(args: &[OsString]) -> u8 {
     };
     match program.command {
         Some(Command::Journal(command)) => journal::main(command),
+        Some(Command::Gc(args)) => gc::main(&args),
         None => serve_as(args, program.serve),
     }
 }
@@ -170,7 +171,14 @@ fn options(args: Args, inherited: Vec<Passed>) -> Result<Options, String> {
             max_runs: args.max_runs,
             memory_budget: args.memory_budget,
         },
-        kept: Some(Kept { record_limit: args.record_limit, retention: Retention::default() }),
+        kept: Some(Kept {
+            record_limit: args.record_limit,
+            retention: Retention {
+                age: args.keep_for,
+                count: args.keep_count,
+                bytes: args.keep_bytes,
+            },
+        }),
     })
 }
 

@@ -8,8 +8,8 @@ use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use super::client_args::{duration, some_time};
-use super::journal;
 use super::man::Section;
+use super::{gc, journal};
 use crate::server::classic::ClassicAddr;
 use crate::transport::{Endpoint, Host, ListenAddr};
 
@@ -42,6 +42,7 @@ pub(super) struct Program {
 pub(super) enum Command {
     #[command(subcommand)]
     Journal(journal::Command),
+    Gc(gc::Args),
 }
 
 /// What is decided about a server.
@@ -90,9 +91,22 @@ pub(super) struct Args {
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub(super) drain_timeout: Duration,
 
-    /// Stop a durable run whose record has grown to so much
+    /// Stop a durable run whose record grows beyond so much
     #[arg(long, value_name = "BYTES", default_value = "1G", value_parser = bytes)]
     pub(super) record_limit: u64,
+
+    /// Keep records of durable runs for so long after their end; their ids are taken for as long, and 10
+    /// minutes more
+    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = duration)]
+    pub(super) keep_for: Duration,
+
+    /// Keep at most so many records of durable runs that have ended; those that ended first go first
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub(super) keep_count: usize,
+
+    /// Keep records of at most so many bytes of disk; those that ended first go first
+    #[arg(long, value_name = "BYTES", default_value = "16G", value_parser = bytes)]
+    pub(super) keep_bytes: u64,
 
     /// How log lines look on stderr
     #[arg(long, value_name = "FORMAT", default_value = "text")]
@@ -138,7 +152,8 @@ With no configuration it serves programs of its own account on this machine. For
 const EXAMPLES: &str =
     "  rexec-server --listen 127.0.0.1:8080     in one terminal; it says when it is ready
   rexec 127.0.0.1:8080 \"ls -l\"                in another one
-  rexec-server journal show                what was run, by whom, and how it ended";
+  rexec-server journal show                what was run, by whom, and how it ended
+  rexec-server gc --dry-run                what would be removed of durable runs that are over";
 
 fn after_help() -> String {
     format!("{NOTES}\n\nExample:\n{EXAMPLES}")
@@ -194,7 +209,7 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 }
 
 /// A count of bytes: `65536`, `64K`, `256M`, `1G`.
-fn bytes(text: &str) -> Result<u64, String> {
+pub(super) fn bytes(text: &str) -> Result<u64, String> {
     let (digits, shift) = match text.as_bytes().last() {
         Some(b'K' | b'k') => (&text[..text.len() - 1], 10),
         Some(b'M' | b'm') => (&text[..text.len() - 1], 20),

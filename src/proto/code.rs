@@ -94,8 +94,8 @@ codes! {
     TextTooLong = "text_too_long", "pass it on stdin: rexec ADDR < SCRIPT";
     /// An environment setting cannot be made.
     BadEnvironment = "bad_environment", "correct --env";
-    /// The server's machine is out of processes, memory or descriptors.
-    OutOfResources = "out_of_resources", "wait, or raise the limits of the server's account";
+    /// The server's machine is out of processes, memory, descriptors or disk.
+    OutOfResources = "out_of_resources", "wait, free space, or raise the limits of the server's account";
     /// The command could not be started for another reason.
     StartFailed = "start_failed", "see the reason that the server gave";
     /// The server was restarted while the run was under way.

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use tracing::error;
 
 use super::credit::Budget;
-use super::disk::{Folder, Writer};
+use super::disk::Folder;
+use super::disk::writer::{JOURNAL_RESERVE, Writer, is_full};
 use super::host::Denied;
 use super::ledger::Ledger;
 use super::record;
@@ -41,19 +42,23 @@ pub enum Books {
 }
 
 impl Books {
-    /// Where the next run's record goes; none if there is to be no other run, or it cannot be written. A
-    /// record on disk is claimed here: from then on the command may have been started.
-    pub fn store(&self, budget: &Arc<Budget>) -> Option<Store> {
-        match self {
-            Self::Server(_) => Some(Store::memory(budget)),
-            Self::Supervisor { writer, .. } => {
-                let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-                let claimed = writer.note(&claimed(true)?);
-                claimed.inspect_err(|e| error!("the record cannot be written: {e}")).ok()?;
-                pause::point("claimed");
-                Some(Store::Disk(writer))
-            }
-        }
+    /// Where the next run's record goes. A record on disk is claimed here: from then on the command may
+    /// have been started.
+    ///
+    /// # Errors
+    /// Why there is to be no other run: a supervisor has one, and its record must be writable.
+    pub fn store(&self, budget: &Arc<Budget>) -> Result<Store, (Code, String)> {
+        let Self::Supervisor { writer, .. } = self else { return Ok(Store::memory(budget)) };
+        let writer = writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (Some(mut writer), Some(claimed)) = (writer, claimed(true)) else {
+            return Err((Code::ShuttingDown, "a supervisor has one run".into()));
+        };
+        writer.note(&claimed).map_err(|e| {
+            error!("the record cannot be written: {e}");
+            (Code::OutOfResources, format!("its record cannot be written: {}", why_not(&e)))
+        })?;
+        pause::point("claimed");
+        Ok(Store::Disk(writer))
     }
 
     /// The claim, before anything is started. What the run's processes are to carry.
@@ -146,6 +151,14 @@ impl Books {
             Self::Server(_) => Ok(None),
             Self::Supervisor { folder, .. } => folder.record(),
         }
+    }
+}
+
+fn why_not(error: &io::Error) -> String {
+    if is_full(error) {
+        format!("the disk is full ({} MiB of it stay free for the journal)", JOURNAL_RESERVE >> 20)
+    } else {
+        error.to_string()
     }
 }
 

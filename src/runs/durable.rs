@@ -75,7 +75,7 @@ pub enum State {
     /// It is over.
     Over(Arc<Outcome>),
     /// It is over and its record is no longer kept.
-    Forgotten,
+    Forgotten(Arc<Outcome>),
 }
 
 /// What serves a client of a durable run.
@@ -162,7 +162,7 @@ impl Durable {
     /// Waits until it is over.
     pub async fn over(&self) {
         let mut state = self.state.subscribe();
-        let _ = state.wait_for(|s| matches!(s, State::Over(_) | State::Forgotten)).await;
+        let _ = state.wait_for(|s| matches!(s, State::Over(_) | State::Forgotten(_))).await;
     }
 
     /// What a client is told of a run that is over, from the record that is left.
@@ -176,7 +176,9 @@ impl Durable {
     ) -> io::Result<Option<(Started, Box<View>)>> {
         let Some(file) = self.folder.record()? else { return Ok(None) };
         let (length, last, frame) = match outcome {
-            Outcome::Ended { verdict, length } => (*length, verdict.seq, verdict_frame(verdict)),
+            Outcome::Ended { verdict, length, .. } => {
+                (*length, verdict.seq, verdict_frame(verdict))
+            }
             Outcome::Lost { code, length, last, .. } => {
                 (*length, last + 1, lost_frame(&self.key, *code))
             }

@@ -21,7 +21,7 @@ use crate::proto::header::Stream;
 use crate::proto::verdict::{End, StopBy, Stopped, StreamEndKind, Usage, Verdict};
 
 /// Most bytes of one piece of output.
-const PIECE: usize = 256 * 1024;
+pub(super) const PIECE: usize = 256 * 1024;
 /// Most bytes of the first piece.
 const FIRST_PIECE: usize = 16 * 1024;
 const _: () = assert!(PIECE <= BODY_LIMIT);
@@ -278,7 +278,9 @@ impl Course {
             Stop::NotAsked | Stop::Done(..) => {}
         }
         let now = Instant::now();
-        if orders.give_up && self.stop == Stop::NotAsked {
+        // Nor does a full disk make room for what a stopped run has left.
+        let stuck = orders.needs.waits && self.stop != Stop::NotAsked;
+        if stuck || (orders.give_up && self.stop == Stop::NotAsked) {
             self.cut_at.get_or_insert(now + CUT_AFTER);
         }
         self.output_over |= orders.needs.over;

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tracing::error;
 
 use super::books::Books;
+use super::clock::When;
 use super::credit::Budget;
 use super::durable::{Durable, Keeping, There};
 use super::engine::{Engine, Terms};
@@ -23,7 +24,7 @@ use super::journal::JournalError;
 use super::record::encode;
 use super::request::{Request, Terms as RequestTerms};
 use super::run::{Owner, Phase, Run};
-use super::table::{Burial, Claim, Held, KEEP, Key, Table};
+use super::table::{Burial, Claim, Held, Key, Table};
 use crate::exec::{self, BaseEnv, Scanner, SpawnError};
 use crate::proto::code::Code;
 use crate::proto::header::ServerHeader;
@@ -69,6 +70,8 @@ pub struct Host {
     gate: Arc<RwLock<()>>,
     /// Nothing new may be started while it is there.
     held: Mutex<Option<OwnedRwLockWriteGuard<()>>>,
+    /// A durable run is over.
+    pub(super) one_more: Notify,
     /// Where durable runs are kept; none in a supervisor.
     pub(super) keeping: Option<Keeping>,
 }
@@ -80,6 +83,17 @@ pub enum Kept {
     Here(Arc<Run>),
     /// Its supervisor drives it, or did.
     There(Arc<Durable>),
+    /// It was durable, it is over, and its record is no longer kept.
+    Gone(Gone),
+}
+
+/// What is known of a run whose record is gone.
+#[derive(Debug)]
+pub struct Gone {
+    /// Its id under its identity.
+    pub key: Key,
+    /// When it ended.
+    pub ended: When,
 }
 
 impl Held for Kept {
@@ -162,6 +176,7 @@ impl Host {
             idle: Notify::new(),
             gate: Arc::default(),
             held: Mutex::default(),
+            one_more: Notify::new(),
             keeping,
         })
     }
@@ -177,11 +192,17 @@ impl Host {
     ) -> Result<Served, Denied> {
         let key = Key { identity: Arc::clone(identity), id: request.id.clone() };
         let pass = self.gate.try_read().ok();
-        let mut place = None;
+        let (mut place, mut why_not) = (None, String::new());
         let make = || {
             pass.as_ref().ok_or(Code::ShuttingDown)?;
-            place = Some(self.place()?);
-            self.make(&key, request).map(Arc::new)
+            let made = self.place().and_then(|free| {
+                place = Some(free);
+                self.make(&key, request).map(Arc::new)
+            });
+            made.map_err(|(code, text)| {
+                why_not = text;
+                code
+            })
         };
         let claim = self.table.claim(&key, request.first_sent_ago, make);
         match claim {
@@ -200,14 +221,15 @@ impl Host {
                         Err(_) => launched.await.map(Served::There),
                     }
                 }
-                // `make` takes a place before it makes anything.
-                (_, None) => Err(Denied::Lost(Code::OutOfResources)),
+                // `make` takes a place before it makes anything, and makes nothing that is gone.
+                (Kept::Gone(_), _) | (_, None) => Err(Denied::Lost(Code::OutOfResources)),
             },
             Claim::Existing(kept) => {
                 drop(pass);
                 match &*kept {
                     Kept::Here(run) => attach(run, request).await,
                     Kept::There(durable) => self.go_on(durable, request).await.map(Served::There),
+                    Kept::Gone(_) => Err(Denied::Lost(Code::Forgotten)),
                 }
             }
             Claim::Past(Code::Buried) => {
@@ -216,36 +238,38 @@ impl Host {
             Claim::Past(code) => Err(Denied::Lost(code)),
             Claim::Full(full) => Err(Denied::Refused(Code::TooManyRuns, full.to_string())),
             Claim::Refused(_) if pass.is_none() => Ok(Served::Later),
-            Claim::Refused(code) => Err(Denied::Refused(code, self.why_not(code))),
+            Claim::Refused(Code::OutOfResources) => {
+                Err(Denied::NotStarted(Code::OutOfResources, why_not))
+            }
+            Claim::Refused(code) => Err(Denied::Refused(code, why_not)),
         }
     }
 
-    fn make(&self, key: &Key, request: &Request) -> Result<Kept, Code> {
+    fn make(&self, key: &Key, request: &Request) -> Result<Kept, (Code, String)> {
         match (request.is_durable(), &self.keeping, &self.books) {
             (true, Some(keeping), _) => {
                 return Ok(Kept::There(Arc::new(Durable::new(key, request, keeping))));
             }
-            (true, None, Books::Server(_)) => return Err(Code::Unsupported),
+            (true, None, Books::Server(_)) => {
+                return Err((Code::Unsupported, "this server keeps no durable runs".into()));
+            }
             _ => {}
         }
-        let store = self.books.store(&self.budget).ok_or(Code::ShuttingDown)?;
+        let store = self.books.store(&self.budget)?;
         let run = Run::new(key.clone(), request, &self.budget, store);
         Ok(Kept::Here(Arc::new(run)))
     }
 
-    fn place(&self) -> Result<OwnedSemaphorePermit, Code> {
+    fn place(&self) -> Result<OwnedSemaphorePermit, (Code, String)> {
         Arc::clone(&self.places).try_acquire_owned().map_err(|e| match e {
-            TryAcquireError::Closed => Code::ShuttingDown,
-            TryAcquireError::NoPermits => Code::TooManyRuns,
+            TryAcquireError::Closed => {
+                (Code::ShuttingDown, "the server is shutting down".to_owned())
+            }
+            TryAcquireError::NoPermits => {
+                let most = self.settings.max_runs;
+                (Code::TooManyRuns, format!("the server has {most} runs already"))
+            }
         })
-    }
-
-    fn why_not(&self, code: Code) -> String {
-        match code {
-            Code::ShuttingDown => "the server is shutting down".into(),
-            Code::Unsupported => "this server keeps no durable runs".into(),
-            _ => format!("the server has {} runs already", self.settings.max_runs),
-        }
     }
 
     fn start(
@@ -349,10 +373,10 @@ impl Host {
     }
 
     /// Every run of this process.
-    fn runs_here(&self) -> Vec<Arc<Run>> {
+    pub(super) fn runs_here(&self) -> Vec<Arc<Run>> {
         let here = |kept: &Arc<Kept>| match &**kept {
             Kept::Here(run) => Some(Arc::clone(run)),
-            Kept::There(_) => None,
+            Kept::There(_) | Kept::Gone(_) => None,
         };
         self.table.all_live().iter().filter_map(here).collect()
     }
@@ -365,6 +389,7 @@ impl Host {
             Burial::Existing(kept) => match &*kept {
                 Kept::Here(run) => close_here(run).await,
                 Kept::There(durable) => self.close_there(durable).await,
+                Kept::Gone(_) => Closed::Lost(Code::Forgotten),
             },
             Burial::Past(Code::Buried) => Closed::NeverStarted,
             Burial::Buried => {
@@ -385,21 +410,6 @@ impl Host {
             self.table.confirm(&run.key);
         }
         self.idle.notify_waiters();
-    }
-
-    /// Forgets the records of runs that ended and whose clients did not come back for so long as the
-    /// documentation says. Runs for as long as it is polled.
-    pub async fn sweep(&self) {
-        let mut tick = tokio::time::interval(KEEP / 20);
-        loop {
-            tick.tick().await;
-            let now = Instant::now();
-            for run in self.runs_here() {
-                if run.abandoned_since().is_some_and(|since| since + KEEP <= now) {
-                    self.table.end(&run.key, Code::Forgotten);
-                }
-            }
-        }
     }
 
     /// Starts nothing more.

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::{error, info, warn};
 
-use super::clock;
+use super::clock::{self, Moment};
 use super::disk::folder::Claim;
 use super::disk::scan::{Scan, scan};
 use super::disk::{Meta, Outcome, Writer};
@@ -246,14 +246,19 @@ impl Host {
         length: u64,
     ) -> Arc<Outcome> {
         let _one = lock(&run.settling);
-        if let State::Over(outcome) = run.state() {
+        if let State::Over(outcome) | State::Forgotten(outcome) = run.state() {
             return outcome;
         }
         if !run.is_journaled {
             verdict.journal = self.books.ledger().and_then(|l| l.ended(&run.key, &verdict));
         }
         pause::point("journaled");
-        self.over(run, Outcome::Ended { verdict: Box::new(verdict), length })
+        let noted = self.moment();
+        self.over(run, Outcome::Ended { verdict: Box::new(verdict), length, noted })
+    }
+
+    fn moment(&self) -> Moment {
+        Moment::now(self.books.ledger().map_or("", |ledger| &ledger.origin().boot))
     }
 
     fn over(&self, run: &Durable, outcome: Outcome) -> Arc<Outcome> {
@@ -266,13 +271,14 @@ impl Host {
         pause::point("noted");
         let outcome = Arc::new(outcome);
         run.set_state(State::Over(Arc::clone(&outcome)));
+        self.one_more.notify_one();
         self.left();
         outcome
     }
 
     /// Finds out what became of a run whose supervisor does not answer. False if it lives.
     pub(super) async fn resolve(self: &Arc<Self>, run: &Arc<Durable>) -> bool {
-        let folder = run.folder.clone();
+        let (folder, is_this_boot) = (run.folder.clone(), self.is_this_boot(run));
         let looked = tokio::task::spawn_blocking(move || {
             Ok(match folder.claim()? {
                 // One that has written its verdict takes no more links, and may live on for those who hold
@@ -283,7 +289,9 @@ impl Host {
                 }
                 Claim::Ours(record) => {
                     let found = scan(record.file())?;
-                    if found.claimed.is_none() {
+                    // What was set aside for the rest is given back.
+                    record.file().set_len(record.file().metadata()?.len())?;
+                    if found.claimed.is_none() && is_this_boot {
                         // Who comes late finds the record claimed, and starts nothing.
                         let pid = std::process::id();
                         let header = StoredHeader::Claimed { pid, start: false };
@@ -308,8 +316,9 @@ impl Host {
     }
 
     async fn resolved(self: &Arc<Self>, run: &Arc<Durable>, found: Scan) {
-        match (found.claimed, found.verdict) {
-            (None | Some(false), _) => {
+        let claimed = found.claimed.unwrap_or(!self.is_this_boot(run));
+        match (claimed, found.verdict) {
+            (false, _) => {
                 info!(run = %run.key.id, "never started: its supervisor did not come to it");
                 if let Some(ledger) = self.books.ledger() {
                     ledger.not_started(&run.key, Code::SupervisorLost.name());
@@ -323,10 +332,10 @@ impl Host {
                 let text = "its supervisor was ended before it started anything".into();
                 run.set_state(State::NotStarted { code: Code::StartFailed, text });
             }
-            (Some(true), Some(verdict)) => {
+            (true, Some(verdict)) => {
                 self.note_ended(run, *verdict, found.length);
             }
-            (Some(true), None) => self.lost(run, &Scan { verdict: None, ..found }).await,
+            (true, None) => self.lost(run, &Scan { verdict: None, ..found }).await,
         }
     }
 
@@ -347,15 +356,23 @@ impl Host {
             _ => 0,
         };
         let _one = lock(&run.settling);
-        if matches!(run.state(), State::Over(_)) {
+        if matches!(run.state(), State::Over(_) | State::Forgotten(_)) {
             return;
         }
         warn!(run = %run.key.id, left_running, torn = found.torn, "lost: its supervisor is gone");
         if let (Some(ledger), false) = (self.books.ledger(), run.is_journaled) {
             ledger.lost(&run.key, left_running);
         }
-        let (length, last) = (found.length, found.last);
-        self.over(run, Outcome::Lost { code: Code::SupervisorLost, left_running, length, last });
+        let (length, last, noted) = (found.length, found.last, self.moment());
+        let code = Code::SupervisorLost;
+        self.over(run, Outcome::Lost { code, left_running, length, last, noted });
+    }
+
+    /// A record that a machine which went down has lost, or lost the beginning of, says nothing.
+    fn is_this_boot(&self, run: &Durable) -> bool {
+        let meta = run.folder.meta().ok().flatten();
+        let (Some(meta), Some(ledger)) = (meta, self.books.ledger()) else { return false };
+        meta.origin.boot == ledger.origin().boot
     }
 
     /// Pids mean the same processes only within one boot and one pid namespace of one machine.
@@ -413,7 +430,7 @@ impl Host {
             match run.known().await {
                 State::NotStarted { code, text } => return Err(Denied::NotStarted(code, text)),
                 State::Over(outcome) => return self.left_of(run, &outcome, place),
-                State::Forgotten => return Err(Denied::Lost(Code::Forgotten)),
+                State::Forgotten(_) => return Err(Denied::Lost(Code::Forgotten)),
                 State::Starting | State::Live { .. } => {}
             }
             if let Ok(link) = Link::connect(&run.folder)
@@ -444,7 +461,7 @@ impl Host {
     fn left_of(
         &self,
         run: &Arc<Durable>,
-        outcome: &Outcome,
+        outcome: &Arc<Outcome>,
         place: (u64, ShowFrom),
     ) -> Result<There, Denied> {
         match run.left(outcome, place) {
@@ -453,7 +470,10 @@ impl Host {
                     .map_err(|e| Denied::Refused(Code::BadRequest, e.to_string()))?;
                 Ok(There { run: Arc::clone(run), answer, source: Source::Record(view) })
             }
-            Ok(None) => Err(Denied::Lost(Code::Forgotten)),
+            Ok(None) => {
+                self.gone(run, outcome);
+                Err(Denied::Lost(Code::Forgotten))
+            }
             Err(e) => {
                 error!(run = %run.key.id, "cannot read its record: {e}");
                 Err(Denied::Lost(Code::OutOfResources))
@@ -466,7 +486,7 @@ impl Host {
     pub fn durables(&self) -> Vec<Arc<Durable>> {
         let there = |kept: &Arc<Kept>| match &**kept {
             Kept::There(run) => Some(Arc::clone(run)),
-            Kept::Here(_) => None,
+            Kept::Here(_) | Kept::Gone(_) => None,
         };
         self.table.all_live().iter().filter_map(there).collect()
     }

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::disk::Outcome;
+use super::disk::{Outcome, Size};
 use super::durable::{Durable, State};
 use super::host::{Host, Kept};
 use super::id::RunId;
 use super::record::encode;
+use super::run::Run;
+use super::table::Key;
 use crate::proto::code::Code;
 use crate::proto::header::{ClientHeader, ServerHeader};
 use crate::proto::listing::{RunInfo, RunState};
+use crate::proto::verdict::Verdict;
 
 /// So many characters of a command are listed.
 const COMMAND_SHOWN: usize = 200;
@@ -22,6 +25,7 @@ impl Kept {
         match self {
             Self::Here(run) => &run.key.id,
             Self::There(run) => &run.key.id,
+            Self::Gone(gone) => &gone.key.id,
         }
     }
 }
@@ -42,29 +46,34 @@ impl Host {
         }
     }
 
-    /// The newest runs of an identity, at most `limit`, the newest last; and how many there are.
+    /// The newest runs of an identity whose records are kept, at most `limit`, the newest last; and how many
+    /// there are. Looks at the disk.
     #[must_use]
     pub fn list(&self, identity: &Arc<str>, limit: usize) -> (Vec<RunInfo>, usize) {
-        let mut all = self.table.find(identity, "");
+        let found = self.table.find(identity, "");
+        let mut all: Vec<_> = found.iter().filter_map(|kept| Listed::of(kept)).collect();
         let total = all.len();
-        all.sort_by_cached_key(|kept| kept.accepted().to_owned());
+        all.sort_by_key(Listed::accepted);
         let newest = all.split_off(total.saturating_sub(limit));
-        (newest.iter().map(|kept| info(kept)).collect(), total)
+        (newest.iter().map(Listed::info).collect(), total)
     }
 
-    /// Deletes the record of a run that is over.
+    /// Deletes the record of a run that is over. Looks at the disk.
     ///
     /// # Errors
     /// It goes on, or has no record on disk, or that cannot be deleted.
     pub fn remove(&self, kept: &Kept) -> Result<(), (Code, String)> {
-        let Kept::There(run) = kept else {
-            return Err((Code::NotDurable, "the run has no record on disk".into()));
+        let run = match kept {
+            Kept::Here(_) => {
+                return Err((Code::NotDurable, "the run has no record on disk".into()));
+            }
+            Kept::Gone(_) => return Ok(()),
+            Kept::There(run) => run,
         };
-        if !matches!(run.state(), State::Over(_)) {
+        if !matches!(run.state(), State::Over(_) | State::Forgotten(_)) {
             return Err((Code::StillRunning, "the run goes on".into()));
         }
-        run.folder
-            .remove_record()
+        self.forget(run)
             .map_err(|e| (Code::OutOfResources, format!("cannot delete the record: {e}")))
     }
 
@@ -76,57 +85,80 @@ impl Host {
     }
 }
 
-impl Kept {
-    fn accepted(&self) -> &str {
+/// A run that is listed.
+enum Listed<'a> {
+    Here(&'a Run),
+    There(&'a Durable, Size),
+}
+
+impl<'a> Listed<'a> {
+    fn of(kept: &'a Kept) -> Option<Self> {
+        match kept {
+            Kept::Here(run) => Some(Self::Here(run)),
+            Kept::There(run) => match (run.folder.disk().unwrap_or(None), run.state()) {
+                // Somebody has removed it, and its server has not seen that yet.
+                (None, State::Over(_) | State::Forgotten(_)) => None,
+                (size, _) => Some(Self::There(run, size.unwrap_or_default())),
+            },
+            Kept::Gone(_) => None,
+        }
+    }
+
+    fn accepted(&self) -> &'a str {
         match self {
             Self::Here(run) => &run.accepted,
-            Self::There(run) => &run.meta.accepted,
+            Self::There(run, _) => &run.meta.accepted,
+        }
+    }
+
+    fn info(&self) -> RunInfo {
+        match self {
+            Self::Here(run) => {
+                let verdict = run.verdict();
+                let state = if verdict.is_some() { RunState::Ended } else { RunState::Running };
+                let bytes = run.bytes();
+                RunInfo { bytes, verdict, ..info(&run.key, &run.command, &run.accepted, state) }
+            }
+            Self::There(run, size) => info_there(run, *size),
         }
     }
 }
 
-fn info(kept: &Kept) -> RunInfo {
-    let (durable, command, state, bytes, disk, verdict) = match kept {
-        Kept::Here(run) => {
-            let verdict = run.verdict();
-            let state = if verdict.is_some() { RunState::Ended } else { RunState::Running };
-            (false, &run.command, state, run.bytes(), 0, verdict)
-        }
-        Kept::There(run) => {
-            let disk = run.folder.disk();
-            let (state, verdict) = match run.state() {
-                State::Over(outcome) => match &*outcome {
-                    Outcome::Ended { verdict, .. } => (RunState::Ended, Some(verdict.clone())),
-                    Outcome::Lost { .. } => (RunState::Lost, None),
-                },
-                State::Starting | State::NotStarted { .. } | State::Live { .. } => {
-                    (RunState::Running, None)
-                }
-                State::Forgotten => (RunState::Ended, None),
-            };
-            let written = |v: &crate::proto::verdict::Verdict| {
-                [v.stdout, v.stderr, v.both].into_iter().flatten().map(|end| end.size).sum()
-            };
-            (
-                true,
-                &run.meta.command,
-                state,
-                verdict.as_deref().map_or(disk, written),
-                disk,
-                verdict,
-            )
+fn info_there(run: &Durable, record: Size) -> RunInfo {
+    let (state, verdict) = match run.state() {
+        State::Over(outcome) | State::Forgotten(outcome) => match &*outcome {
+            Outcome::Ended { verdict, .. } => (RunState::Ended, Some(verdict.clone())),
+            Outcome::Lost { .. } => (RunState::Lost, None),
+        },
+        State::Starting | State::NotStarted { .. } | State::Live { .. } => {
+            (RunState::Running, None)
         }
     };
     RunInfo {
-        run: kept.id().to_string(),
-        state,
-        durable,
-        command: command.chars().take(COMMAND_SHOWN).collect(),
-        accepted: kept.accepted().to_owned(),
-        age_s: age(kept.accepted()),
-        bytes,
-        disk,
+        durable: true,
+        bytes: verdict.as_deref().map_or(record.length, written),
+        disk: record.disk,
         verdict,
+        ..info(&run.key, &run.meta.command, &run.meta.accepted, state)
+    }
+}
+
+fn written(verdict: &Verdict) -> u64 {
+    let ends = [verdict.stdout, verdict.stderr, verdict.both];
+    ends.into_iter().flatten().map(|end| end.size).sum()
+}
+
+fn info(key: &Key, command: &str, accepted: &str, state: RunState) -> RunInfo {
+    RunInfo {
+        run: key.id.to_string(),
+        state,
+        durable: false,
+        command: command.chars().take(COMMAND_SHOWN).collect(),
+        accepted: accepted.to_owned(),
+        age_s: age(accepted),
+        bytes: 0,
+        disk: 0,
+        verdict: None,
     }
 }
 

@@ -20,5 +20,6 @@ pub mod retention;
 pub mod run;
 pub mod stdin;
 pub mod store;
+pub mod sweep;
 pub mod table;
 mod wire;

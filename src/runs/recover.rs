@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use super::clock::{self, millis};
 use super::disk::Folder;
 use super::durable::{Durable, State};
-use super::host::{Host, Kept};
+use super::host::{Gone, Host, Kept};
 use super::id::RunId;
 use super::journal::{Accepted, Event, Journal, JournalError, Line, Origin};
 use super::ledger::Ledger;
@@ -128,7 +128,7 @@ fn keep_durable(
         if matches!(run.state(), State::Live { .. }) {
             going_on.push(Arc::clone(&run));
         }
-        table.keep(run.key.clone(), Arc::new(Kept::There(run)));
+        table.keep(run.key.clone(), Arc::new(kept(run, &ledger.origin().boot)));
         found.insert(key);
     }
     past.give_up_unborn(runs, ledger);
@@ -161,6 +161,16 @@ fn found_run(folder: Folder, past: &Past) -> Option<Arc<Durable>> {
         None => State::Live { pid: 0 },
     };
     Some(Arc::new(Durable::found(key, folder, meta, state, is_journaled)))
+}
+
+/// Of a run whose record is no longer there, only the id is kept in mind.
+fn kept(run: Arc<Durable>, boot: &str) -> Kept {
+    match run.state() {
+        State::Over(outcome) if matches!(run.folder.disk(), Ok(None)) => {
+            Kept::Gone(Gone { key: run.key.clone(), ended: outcome.noted().seen_from(boot) })
+        }
+        _ => Kept::There(run),
+    }
 }
 
 fn inherit(table: &Table<Kept>, identity: &str, run: &str, code: Code) {

@@ -1,9 +1,25 @@
 //! What is kept of durable runs that are over, and for how long.
+//!
+//! A record goes when it is too old, or when there are too many or they are too large together, the one
+//! whose run ended first before the others. What says that the run was there stays until
+//! [`Retention::memory`] is over, so that its id is not used again.
 
+use std::fs::File;
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+use super::clock::{Now, When};
+use super::disk::folder::{read_json, write_json};
+use super::table::KEEP;
+
+/// The file in an instance's folder that says what its server keeps.
+const KEPT: &str = "retention.json";
+
 /// How much is kept. The oldest goes first; what goes on is never touched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retention {
     /// A record is kept for so long after its end, and its id is remembered for so long.
     pub age: Duration,
@@ -16,5 +32,141 @@ pub struct Retention {
 impl Default for Retention {
     fn default() -> Self {
         Self { age: Duration::from_secs(7 * 24 * 3600), count: 10_000, bytes: 16 << 30 }
+    }
+}
+
+/// A run that is over.
+#[derive(Debug, Clone, Copy)]
+pub struct Past<T> {
+    /// Which.
+    pub run: T,
+    /// When its end was written down.
+    pub ended: When,
+    /// Bytes that its record takes; none if it is gone already.
+    pub record: Option<u64>,
+}
+
+/// What is to go of a run that is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Going<T> {
+    /// Which.
+    pub run: T,
+    /// Bytes that its record takes; none if it is gone already.
+    pub record: Option<u64>,
+    /// Everything else goes too, and its id is free again.
+    pub id: bool,
+}
+
+impl Retention {
+    /// Notes in an instance's folder what its server keeps.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn save(&self, instance: &Path) -> io::Result<()> {
+        write_json(instance, KEPT, self)
+    }
+
+    /// What the last server of an instance kept; the default if it did not say.
+    ///
+    /// # Errors
+    /// What the system says, or that the file is something else.
+    pub fn saved(instance: &Path) -> io::Result<Self> {
+        match File::open(instance.join(KEPT)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            opened => read_json(&opened?),
+        }
+    }
+
+    /// How long after a run's end its id is taken. Whoever asked for it for the first time while its record
+    /// was kept may ask again for [`KEEP`], and is not to start it anew.
+    #[must_use]
+    pub fn memory(&self) -> Duration {
+        self.age.saturating_add(KEEP)
+    }
+
+    /// What is to go of these, the oldest first.
+    #[must_use]
+    pub fn plan<T>(&self, mut past: Vec<Past<T>>, now: Now) -> Vec<Going<T>> {
+        past.sort_by_key(|one| one.ended);
+        let (mut going, mut kept) = (Vec::new(), Vec::new());
+        for Past { run, ended, record } in past {
+            let age = ended.age(now);
+            let id = age >= self.memory();
+            if id || (record.is_some() && age >= self.age) {
+                going.push(Going { run, record, id });
+            } else if let Some(bytes) = record {
+                kept.push((run, bytes));
+            }
+        }
+        let mut bytes: u64 = kept.iter().fold(0, |sum, (_, bytes)| sum.saturating_add(*bytes));
+        let mut count = kept.len();
+        for (run, size) in kept {
+            if count <= self.count && bytes <= self.bytes {
+                break;
+            }
+            count -= 1;
+            bytes = bytes.saturating_sub(size);
+            going.push(Going { run, record: Some(size), id: false });
+        }
+        going
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+    const ALL: Retention = Retention { age: Duration::MAX, count: usize::MAX, bytes: u64::MAX };
+
+    /// Runs that ended so many hours after the boot, with records of so many bytes.
+    fn plan(retention: &Retention, ended: &[(u32, Option<u64>)], now: u32) -> Vec<Going<u32>> {
+        let past = ended.iter().map(|(hours, record)| Past {
+            run: *hours,
+            ended: When::ThisBoot(HOUR * *hours),
+            record: *record,
+        });
+        let now = Now { boottime: HOUR * now, time: SystemTime::UNIX_EPOCH };
+        retention.plan(past.collect(), now)
+    }
+
+    #[test]
+    fn one_past_each_limit_goes_and_the_one_that_ended_first() {
+        let three = [(3, Some(10)), (1, Some(30)), (2, Some(20))];
+        let gone = |retention: Retention, now| {
+            let going = plan(&retention, &three, now).into_iter();
+            going.map(|one| (one.run, one.record.unwrap_or(0))).collect::<Vec<_>>()
+        };
+        assert_eq!(gone(ALL, 1000), []);
+        assert_eq!(gone(Retention { count: 3, ..ALL }, 4), []);
+        assert_eq!(gone(Retention { count: 2, ..ALL }, 4), [(1, 30)]);
+        assert_eq!(gone(Retention { bytes: 60, ..ALL }, 4), []);
+        assert_eq!(gone(Retention { bytes: 59, ..ALL }, 4), [(1, 30)]);
+        assert_eq!(gone(Retention { bytes: 29, ..ALL }, 4), [(1, 30), (2, 20)]);
+        assert_eq!(gone(Retention { age: HOUR * 2, ..ALL }, 2), []);
+        assert_eq!(gone(Retention { age: HOUR * 2, ..ALL }, 3), [(1, 30)]);
+        let both = Retention { age: HOUR * 2, count: 1, ..ALL };
+        assert_eq!(gone(both, 3), [(1, 30), (2, 20)], "what went by age does not count");
+        assert_eq!(gone(Retention { count: 0, ..ALL }, 4), [(1, 30), (2, 20), (3, 10)]);
+    }
+
+    #[test]
+    fn an_id_is_taken_for_longer_than_its_record_may_be_asked_for() {
+        let retention = Retention { age: HOUR, ..ALL };
+        let past = |record| vec![Past { run: (), ended: When::ThisBoot(HOUR), record }];
+        let now = |since| Now { boottime: HOUR + since, time: SystemTime::UNIX_EPOCH };
+        let late = now(retention.memory());
+        let just_before = now(retention.memory().saturating_sub(Duration::from_millis(1)));
+        assert_eq!(retention.plan(past(None), just_before), []);
+        let record = Some(1);
+        for (past, now, record, id) in [
+            (past(record), just_before, record, false),
+            (past(None), late, None, true),
+            (past(record), late, record, true),
+        ] {
+            assert_eq!(retention.plan(past, now), [Going { run: (), record, id }]);
+        }
     }
 }

@@ -72,12 +72,14 @@ pub enum Burial<R> {
 pub enum Full {
     /// The identity has its share.
     #[error(
-        "this identity has {IDENTITY_IDS_LIMIT} run ids that are still remembered, which is the limit; try again in a minute"
+        "this identity has {IDENTITY_IDS_LIMIT} run ids that are still remembered, which is the limit; try again in a \
+         minute, or have the server remember durable runs for a shorter time (--keep-for)"
     )]
     Identity,
     /// All identities together have all that there are.
     #[error(
-        "the server still remembers {IDS_LIMIT} run ids, which is the limit; try again in a minute"
+        "the server still remembers {IDS_LIMIT} run ids, which is the limit; try again in a minute, or have it \
+         remember durable runs for a shorter time (--keep-for)"
     )]
     Table,
 }
@@ -200,7 +202,7 @@ impl<R: Held> Table<R> {
         self.lock().remember(key, code, KEEP);
     }
 
-    /// A run could not be started: its id is free again.
+    /// A run could not be started, or is over and forgotten: its id is free again.
     pub fn release(&self, key: &Key) {
         let mut inner = self.lock();
         if let Some(Entry::Live(run)) = inner.remove(key) {
@@ -208,7 +210,8 @@ impl<R: Held> Table<R> {
         }
     }
 
-    /// A durable run of a server before this one.
+    /// A durable run of a server before this one, or what is left of one of this server: its id is taken
+    /// whatever the limits.
     pub fn keep(&self, key: Key, run: Arc<R>) {
         self.lock().insert(key, Entry::Live(run));
     }

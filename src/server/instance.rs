@@ -18,6 +18,8 @@ pub const NAME_LIMIT: usize = 128;
 pub(super) const INSTANCES: &str = "instances";
 /// The folder of the journal in an instance's.
 pub(super) const JOURNAL: &str = "journal";
+/// The folder of the durable runs in an instance's.
+pub const RUNS: &str = "runs";
 /// Most names that an error lists.
 const LISTED: usize = 16;
 
@@ -63,6 +65,15 @@ impl fmt::Display for Names {
 /// # Errors
 /// [`FindError`].
 pub fn find_journal(state: &Path, name: Option<&str>) -> Result<PathBuf, FindError> {
+    Ok(find_instance(state, name)?.join(JOURNAL))
+}
+
+/// The folder of an instance in the state folder `state`; without a name, of the only one that there is.
+/// Nothing is made.
+///
+/// # Errors
+/// [`FindError`].
+pub fn find_instance(state: &Path, name: Option<&str>) -> Result<PathBuf, FindError> {
     let instances = state.join(INSTANCES);
     let mut names = instances_in(&instances)
         .map_err(|error| FindError::Io { path: instances.clone(), error })?;
@@ -74,7 +85,7 @@ pub fn find_journal(state: &Path, name: Option<&str>) -> Result<PathBuf, FindErr
         (None, [name]) => name,
         (None, _) => return Err(FindError::Several(Names(names))),
     };
-    Ok(instances.join(name).join(JOURNAL))
+    Ok(instances.join(name))
 }
 
 /// The names of the instances that have a journal.

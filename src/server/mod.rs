@@ -26,7 +26,7 @@ use tracing::{info, warn};
 
 pub use connection::LOGIN_TIMEOUT;
 pub use held::HOLD_LIMIT;
-pub use instance::{FindError, NAME_LIMIT, find_journal};
+pub use instance::{FindError, NAME_LIMIT, RUNS, find_instance, find_journal};
 pub use lobby::PLACES;
 pub use outbox::ANSWERS_LIMIT;
 pub use requests::LIST_LIMIT;

@@ -13,8 +13,9 @@ use super::serving::{Order, Serving};
 use super::throttle::Throttle;
 use crate::exec::Signal;
 use crate::proto::code::Code;
-use crate::proto::frame::{self, Decoded, Limits};
+use crate::proto::frame::{self, BODY_LIMIT, Decoded, Limits};
 use crate::proto::header::{Attach, ClientHeader, Refusal, Refused, RunRequest, ServerHeader};
+use crate::proto::listing::RunInfo;
 use crate::proto::verdict::StopBy;
 use crate::runs::durable::There;
 use crate::runs::host::{Closed, Denied, Host, Kept, Served};
@@ -24,8 +25,9 @@ use crate::runs::run::Run;
 
 /// Most runs of one list: a client that has more asks for the newest.
 pub const LIST_LIMIT: usize = 10_000;
-/// So many runs are told of in one frame: with commands of 200 bytes they stay below a body's limit.
-const LIST_CHUNK: usize = 500;
+/// One frame tells of as many runs as fit into so many bytes of JSON. Ten thousand of the longest, with a command
+/// of 200 control characters, are then in less frames than may wait for a client.
+const LIST_CHUNK: usize = BODY_LIMIT;
 
 /// Whether an identity is still let in: asked anew for each request.
 pub(super) type StillIn = Box<dyn Fn() -> bool + Send + Sync>;
@@ -72,8 +74,8 @@ impl Requests {
             }
             ClientHeader::Cancel { run } => self.order(Order::Cancel, run).await,
             ClientHeader::Attach(attach) => self.attach(&attach).await,
-            ClientHeader::List { limit } => self.list(limit),
-            ClientHeader::Remove { run } => self.remove(&run),
+            ClientHeader::List { limit } => self.list(limit).await,
+            ClientHeader::Remove { run } => self.remove(&run).await,
             ClientHeader::Close { id, first_sent_ms_ago } => {
                 self.close(&id, Duration::from_millis(first_sent_ms_ago)).await
             }
@@ -229,6 +231,7 @@ impl Requests {
                 Order::Cancel => run.stop(StopBy::Operator),
             },
             Kept::There(run) => self.host.order(run, order.header(Some(&run.key.id))).await,
+            Kept::Gone(_) => false,
         };
         let run = kept.id().to_string();
         let answer =
@@ -260,6 +263,7 @@ impl Requests {
                 }
                 Err(denied) => self.deny(&run.key.id, denied),
             },
+            Kept::Gone(gone) => self.lost(&gone.key.id, Code::Forgotten),
         }
     }
 
@@ -278,28 +282,26 @@ impl Requests {
         Ok(())
     }
 
-    fn list(&self, limit: Option<u64>) -> Result<(), SessionEnd> {
+    async fn list(&self, limit: Option<u64>) -> Result<(), SessionEnd> {
         if !(self.still_in)() {
             return self.refuse(Code::NotAuthorized, "this key is no longer authorized".into());
         }
         let limit = limit.map_or(LIST_LIMIT, |n| usize::try_from(n).unwrap_or(LIST_LIMIT));
-        let (runs, total) = self.host.list(&self.identity, limit.min(LIST_LIMIT));
-        let mut chunks = runs.chunks(LIST_CHUNK).peekable();
-        loop {
-            let body = serde_json::to_vec(chunks.next().unwrap_or_default())
-                .map_err(|e| SessionEnd::word(Code::BadRequest, e.to_string()))?;
+        let (host, identity) = (Arc::clone(&self.host), Arc::clone(&self.identity));
+        let (runs, total) = on_disk(move || host.list(&identity, limit.min(LIST_LIMIT))).await?;
+        let mut chunks = listing_chunks(&runs)?.into_iter().peekable();
+        while let Some(body) = chunks.next() {
             let more = chunks.peek().is_some();
             self.outbox.answer_with(&ServerHeader::Runs { more, total: total as u64 }, &body)?;
-            if !more {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 
-    fn remove(&self, part: &str) -> Result<(), SessionEnd> {
+    async fn remove(&self, part: &str) -> Result<(), SessionEnd> {
         let Some(kept) = self.find(part)? else { return Ok(()) };
-        match self.host.remove(&kept) {
-            Ok(()) => self.outbox.answer(&ServerHeader::Done { run: kept.id().to_string() }),
+        let (host, run) = (Arc::clone(&self.host), kept.id().to_string());
+        match on_disk(move || host.remove(&kept)).await? {
+            Ok(()) => self.outbox.answer(&ServerHeader::Done { run }),
             Err((code, text)) => self.refuse(code, text),
         }
     }
@@ -357,6 +359,35 @@ impl Requests {
     }
 }
 
+/// Does what may have to wait for the disk.
+async fn on_disk<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, SessionEnd> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|e| SessionEnd::word(Code::OutOfResources, e.to_string()))
+}
+
+/// The runs as arrays of JSON of at most [`LIST_CHUNK`] bytes, at least one.
+fn listing_chunks(runs: &[RunInfo]) -> Result<Vec<Vec<u8>>, SessionEnd> {
+    let mut chunks = Vec::new();
+    let mut chunk = vec![b'['];
+    for run in runs {
+        let text = serde_json::to_vec(run)
+            .map_err(|e| SessionEnd::word(Code::BadRequest, e.to_string()))?;
+        if chunk.len() + text.len() + 2 > LIST_CHUNK {
+            chunk.push(b']');
+            chunks.push(std::mem::replace(&mut chunk, vec![b'[']));
+        }
+        if chunk.len() > 1 {
+            chunk.push(b',');
+        }
+        chunk.extend(text);
+    }
+    chunk.push(b']');
+    chunks.push(chunk);
+    Ok(chunks)
+}
+
 fn signal_number(name: &str) -> Result<u8, SessionEnd> {
     let number = name.parse::<Signal>().ok().and_then(|s| u8::try_from(s.number()).ok());
     number.ok_or_else(|| SessionEnd::word(Code::BadRequest, "there is no such signal"))
@@ -365,4 +396,54 @@ fn signal_number(name: &str) -> Result<u8, SessionEnd> {
 /// Not `refused`, which would say that nothing was started.
 fn no_such_frame() -> SessionEnd {
     SessionEnd::word(Code::BadFrame, "no such frame was made of this run")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::proto::digest::Digest;
+    use crate::proto::listing::RunState;
+    use crate::runs::clock::timestamp;
+    use crate::runs::id::ID_LIMIT;
+    use crate::server::ANSWERS_LIMIT;
+
+    /// A run of which everything that is listed is as long as it may be.
+    fn longest() -> RunInfo {
+        let (size, hash) = (u64::MAX, Digest::of(b""));
+        let end = json!({"size": size, "hash": hash, "end": "held"});
+        let verdict = json!({
+            "seq": size, "run": "x".repeat(ID_LIMIT), "end": {"signaled": {"signal": 64, "core_dumped": false}},
+            "stopped": {"by": "client_lost", "after_ms": size}, "stdout": end, "stderr": end,
+            "started": timestamp(), "elapsed_ms": size, "usage": {"user_ms": size, "system_ms": size},
+            "containment": "cgroup", "left_running": u32::MAX, "stdin": {"size": size, "hash": hash},
+            "journal": {"seq": size, "hash": hash},
+        });
+        RunInfo {
+            run: "x".repeat(ID_LIMIT),
+            state: RunState::Running,
+            durable: true,
+            command: "\u{1}".repeat(200),
+            accepted: timestamp(),
+            age_s: size,
+            bytes: size,
+            disk: size,
+            verdict: serde_json::from_value(verdict).unwrap(),
+        }
+    }
+
+    #[test]
+    fn the_longest_list_of_the_longest_runs_fits_into_frames_that_may_wait() {
+        let runs = vec![longest(); LIST_LIMIT];
+        let chunks = listing_chunks(&runs).unwrap();
+        assert!(chunks.iter().all(|chunk| chunk.len() <= BODY_LIMIT));
+        assert!(chunks.len() <= ANSWERS_LIMIT / 2, "{}", chunks.len());
+        let told: usize = chunks
+            .iter()
+            .map(|chunk| serde_json::from_slice::<Vec<RunInfo>>(chunk).unwrap().len())
+            .sum();
+        assert_eq!(told, LIST_LIMIT);
+        assert_eq!(listing_chunks(&[]).unwrap(), [b"[]"]);
+    }
 }

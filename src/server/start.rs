@@ -11,7 +11,7 @@ use tracing::warn;
 
 use super::addresses::Addresses;
 use super::classic::{self, ClassicAddr, ClassicSettings};
-use super::instance::{self, INSTANCES, JOURNAL, NAME_LIMIT, Name};
+use super::instance::{self, INSTANCES, JOURNAL, NAME_LIMIT, Name, RUNS};
 use super::running::{Call, Ended, Running};
 use super::{Config, Shared};
 use crate::exec::{BaseEnv, NotStarted, Scanner};
@@ -184,9 +184,9 @@ impl Server {
         let authorized = authorized(&listen, options.authorized_keys, local.public())?;
         // Last: a start that fails before leaves no folder of a name that nothing was run under.
         let (instance, lock) = name.open(&options.state.subdir(INSTANCES)?, lock)?;
-        let (journal, runs) = (instance.subdir(JOURNAL)?, instance.subdir("runs")?);
+        let (journal, runs) = (instance.subdir(JOURNAL)?, instance.subdir(RUNS)?);
         let recovered = recover::open(journal.path(), runs.path(), origin)?;
-        let keeping = options.kept.map(|kept| keeping(&runs, kept)).transpose()?;
+        let keeping = options.kept.map(|kept| keeping(&instance, &runs, kept)).transpose()?;
         let host_key = key.public().fingerprint();
         let config = options.config;
         Ok(Self {
@@ -268,9 +268,12 @@ impl Server {
     }
 }
 
-fn keeping(runs: &StateDir, kept: Kept) -> Result<Keeping, StartError> {
+fn keeping(instance: &StateDir, runs: &StateDir, kept: Kept) -> Result<Keeping, StartError> {
     let program = File::open("/proc/self/exe").map_err(StartError::System)?;
     let Kept { record_limit, retention } = kept;
+    if let Err(e) = retention.save(instance.path()) {
+        warn!("what is kept cannot be written down for `rexec-server gc`: {e}");
+    }
     Ok(Keeping { runs: runs.path().to_owned(), program, record_limit, retention })
 }
 

@@ -58,8 +58,11 @@ fn completions_and_the_manual_page_know_the_subcommands() {
     let man = ran(PROGRAMS[1], &["--man"]).expect(0).text().replace("\\-", "-");
     let synopsis = man.split(".SH SYNOPSIS\n").nth(1).unwrap().split(".SH").next().unwrap();
     let commands = man.split(".SH COMMANDS\n").nth(1).unwrap().split("\n.SH ").next().unwrap();
-    for (command, option) in [("show", "--since"), ("verify", "--anchor")] {
-        let name = format!("rexec-server journal {command}");
+    for (name, option) in
+        [("journal show", "--since"), ("journal verify", "--anchor"), ("gc", "--dry-run")]
+    {
+        let command = name.rsplit(' ').next().unwrap();
+        let name = format!("rexec-server {name}");
         assert!(synopsis.contains(&name) && synopsis.contains(option), "{synopsis}");
         assert!(commands.contains(&format!(".SS \"{name}\"\n")) && commands.contains(option));
         for shell in ["bash", "zsh", "fish"] {

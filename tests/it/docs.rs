@@ -10,7 +10,7 @@ use rexec::proto::code::Code;
 use rexec::proto::digest::Digest;
 use rexec::proto::frame::{Decoded, Limits, decode};
 use rexec::proto::header::{ClientHeader, RunRequest, ServerHeader};
-use rexec::runs::{credit, id, record, request, table};
+use rexec::runs::{credit, disk, id, record, request, table};
 use rexec::{conn, exec, handshake, identity, server};
 use serde_json::Value;
 
@@ -48,6 +48,7 @@ fn limits() -> BTreeMap<&'static str, u128> {
         ("HOLD_LIMIT", time(server::HOLD_LIMIT)),
         ("LIST_LIMIT", count(server::LIST_LIMIT)),
         ("ANSWERS_LIMIT", count(server::ANSWERS_LIMIT)),
+        ("JOURNAL_RESERVE", disk::writer::JOURNAL_RESERVE.into()),
         ("KEEP", time(table::KEEP)),
         ("REMEMBER", time(table::REMEMBER)),
         ("IDS_LIMIT", count(table::IDS_LIMIT)),

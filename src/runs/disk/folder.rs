@@ -1,9 +1,9 @@
 //! The folder of one durable run: who it is, its record, its outcome and its supervisor's socket.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -11,16 +11,19 @@ use serde::{Deserialize, Serialize};
 use crate::proto::code::Code;
 use crate::proto::digest::Digest;
 use crate::proto::verdict::Verdict;
+use crate::runs::clock::Moment;
 use crate::runs::journal::Origin;
 use crate::runs::request::Terms;
 use crate::runs::table::Key;
 use crate::sys::fs::{Lock, Locked, lock_exclusive};
 
-const META: &str = "meta.json";
-const OUTCOME: &str = "outcome.json";
-const RECORD: &str = "record";
+pub(super) const META: &str = "meta.json";
+pub(super) const OUTCOME: &str = "outcome.json";
+pub(super) const RECORD: &str = "record";
 const SOCKET: &str = "socket";
-const LOG: &str = "log";
+pub(super) const LOG: &str = "log";
+/// The unit in which stat(2) counts blocks.
+pub(super) const BLOCK: u64 = 512;
 /// Most bytes of `meta.json` and `outcome.json`, which hold a command of
 /// [`TEXT_LIMIT`](crate::runs::journal::TEXT_LIMIT) at most.
 const JSON_LIMIT: u64 = 256 * 1024;
@@ -54,6 +57,8 @@ pub enum Outcome {
         verdict: Box<Verdict>,
         /// Bytes of the record before the verdict.
         length: u64,
+        /// When this was written down.
+        noted: Moment,
     },
     /// Nobody knows how.
     Lost {
@@ -65,7 +70,28 @@ pub enum Outcome {
         length: u64,
         /// Place of the last whole frame.
         last: u64,
+        /// When this was written down.
+        noted: Moment,
     },
+}
+
+impl Outcome {
+    /// When it was written down: the end of the run, as far as its server knows.
+    #[must_use]
+    pub fn noted(&self) -> &Moment {
+        match self {
+            Self::Ended { noted, .. } | Self::Lost { noted, .. } => noted,
+        }
+    }
+}
+
+/// How large a record is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Its bytes.
+    pub length: u64,
+    /// Bytes of disk that it takes, with what was set aside for it.
+    pub disk: u64,
 }
 
 /// Who may write a record.
@@ -127,17 +153,6 @@ impl Folder {
         }
     }
 
-    /// Removes the record and keeps the rest: the id stays taken.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn remove_record(&self) -> io::Result<()> {
-        match fs::remove_file(self.0.join(RECORD)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => Ok(()),
-        }
-    }
-
     /// What the run is; none if the folder was not finished.
     ///
     /// # Errors
@@ -146,12 +161,17 @@ impl Folder {
         self.read(META)
     }
 
-    /// How it ended; none if the journal does not have it yet.
+    /// How it ended; none if the journal does not have it yet. What a machine that went down has left of it
+    /// is none either, as long as the record is there to tell.
     ///
     /// # Errors
     /// What the system says.
     pub fn outcome(&self) -> io::Result<Option<Outcome>> {
-        self.read(OUTCOME)
+        let torn = [io::ErrorKind::InvalidData, io::ErrorKind::UnexpectedEof];
+        match self.read(OUTCOME) {
+            Err(e) if torn.contains(&e.kind()) && self.record()?.is_some() => Ok(None),
+            read => read,
+        }
     }
 
     /// Notes how the run ended.
@@ -186,10 +206,15 @@ impl Folder {
         }
     }
 
-    /// Bytes of the record, as far as it is kept.
-    #[must_use]
-    pub fn disk(&self) -> u64 {
-        fs::metadata(self.0.join(RECORD)).map_or(0, |m| m.len())
+    /// How large the record is; none if it is not kept.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn disk(&self) -> io::Result<Option<Size>> {
+        match fs::metadata(self.0.join(RECORD)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            found => found.map(|m| Some(Size { length: m.len(), disk: m.blocks() * BLOCK })),
+        }
     }
 
     /// A file for what the supervisor has to complain of.
@@ -217,25 +242,35 @@ impl Folder {
     }
 
     fn write(&self, name: &str, value: &impl Serialize) -> io::Result<()> {
-        let unfinished = self.0.join(format!("{name}.new"));
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&unfinished)?;
-        file.write_all(&serde_json::to_vec(value)?)?;
-        fs::rename(&unfinished, self.0.join(name))
+        write_json(&self.0, name, value)
     }
 
     fn read<T: for<'a> Deserialize<'a>>(&self, name: &str) -> io::Result<Option<T>> {
-        use io::Read as _;
-        let file = match File::open(self.0.join(name)) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            opened => opened?,
-        };
-        let mut bytes = Vec::new();
-        file.take(JSON_LIMIT).read_to_end(&mut bytes)?;
-        Ok(Some(serde_json::from_slice(&bytes)?))
+        match File::open(self.0.join(name)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            opened => read_json(&opened?).map(Some),
+        }
     }
+}
+
+/// Puts a value into a file that is whole whenever it is there.
+///
+/// # Errors
+/// What the system says; what was there before is untouched.
+pub fn write_json(folder: &Path, name: &str, value: &impl Serialize) -> io::Result<()> {
+    let unfinished = folder.join(format!("{name}.new"));
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+    file.write_all(&serde_json::to_vec(value)?)?;
+    fs::rename(&unfinished, folder.join(name))
+}
+
+/// A value that [`write_json`] has written.
+///
+/// # Errors
+/// What the system says, or `InvalidData` or `UnexpectedEof` if it is something else.
+pub fn read_json<T: for<'a> Deserialize<'a>>(file: &File) -> io::Result<T> {
+    let mut bytes = Vec::new();
+    file.take(JSON_LIMIT).read_to_end(&mut bytes)?;
+    Ok(serde_json::from_slice(&bytes)?)
 }

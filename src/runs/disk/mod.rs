@@ -1,10 +1,12 @@
 //! Durable runs on disk: one folder for each, with its record as frames.
 
 pub mod folder;
+pub mod over;
 pub mod scan;
 pub mod view;
 pub mod writer;
 
-pub use folder::{Folder, Meta, Outcome};
+pub use folder::{Folder, Meta, Outcome, Size};
+pub use over::Over;
 pub use view::View;
 pub use writer::{Progress, Writer};

@@ -1,7 +1,8 @@
 //! Writing a record: every frame goes to the file at once, and only whole frames are told of.
 //!
-//! A full disk is back-pressure: what does not fit waits here, nothing more is read, and the command
-//! waits at its pipes. Space for the end of the record is set aside first, so that the verdict fits.
+//! A full disk is back-pressure: no more is read than there is space for, and the command waits at its pipes.
+//! Space is set aside before, also for the end of the record, so that the verdict fits. Where a file system
+//! sets nothing aside, what does not fit waits here.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -13,6 +14,7 @@ use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
 use rustix::io::Errno;
 use tokio::sync::watch;
 
+use crate::runs::engine::PIECE;
 use crate::sys::fs::Lock;
 use crate::sys::pause;
 
@@ -20,6 +22,10 @@ use crate::sys::pause;
 pub const JOURNAL_RESERVE: u64 = 64 * 1024 * 1024;
 /// Set aside beyond the last frame, for the frames of the end.
 const END_RESERVE: u64 = 64 * 1024;
+/// The frames that one piece of output makes have so much beside its bytes, with room to spare.
+const FRAMES: u64 = 4096;
+/// On a full disk less than this is not worth a frame.
+const SMALLEST: usize = 4096;
 /// The disk is asked for so much at a time, and for an eighth of the record if that is more.
 const STEP: u64 = 256 * 1024;
 const LONGEST_STEP: u64 = 16 * 1024 * 1024;
@@ -41,9 +47,13 @@ pub struct Writer {
     /// The disk has been asked for space up to here.
     asked: u64,
     limit: u64,
+    /// Where the record reached its limit: whatever comes behind is too much.
+    limit_at: Option<u64>,
     /// Frames that the file does not have, with their places; of the first one so many bytes are there.
     waiting: VecDeque<Bytes>,
     begun: usize,
+    /// The last look found no space for a whole piece.
+    full: bool,
     failed: bool,
     progress: watch::Sender<Progress>,
 }
@@ -60,7 +70,17 @@ impl Writer {
     #[must_use]
     pub fn new(file: Lock, limit: u64) -> Self {
         let (progress, _) = watch::channel(Progress::default());
-        Self { file, asked: 0, limit, waiting: VecDeque::new(), begun: 0, failed: false, progress }
+        Self {
+            file,
+            asked: 0,
+            limit,
+            limit_at: None,
+            waiting: VecDeque::new(),
+            begun: 0,
+            full: false,
+            failed: false,
+            progress,
+        }
     }
 
     /// Tells of each frame that is written.
@@ -88,26 +108,49 @@ impl Writer {
         pause::point("written");
     }
 
-    /// How many bytes may be added: none while frames wait, and none beyond the limit.
+    /// How many bytes of output may be added: as many as there is space set aside for, so that what was read
+    /// is not lost when the disk is full. One at the limit, because only the next byte tells output that
+    /// ends there from output that goes on; none behind it.
     pub fn room(&mut self) -> usize {
         self.catch_up();
-        if self.is_waiting() || self.failed {
+        let Progress { length, .. } = *self.progress.borrow();
+        if !self.waiting.is_empty() || self.is_over() {
             return 0;
         }
-        let left = self.limit.saturating_sub(self.progress.borrow().length);
-        usize::try_from(left).unwrap_or(usize::MAX)
+        if length >= self.limit {
+            self.limit_at = Some(length);
+        }
+        let left = usize::try_from(self.limit.saturating_sub(length)).unwrap_or(usize::MAX);
+        left.max(1).min(self.space(length))
     }
 
-    /// Whether frames wait for space.
+    /// Bytes of output that have space behind `length`.
+    fn space(&mut self, length: u64) -> usize {
+        let asked = self.ask(length, PIECE as u64 + FRAMES);
+        self.full = asked.is_err();
+        match asked {
+            Ok(()) => PIECE,
+            Err(e) if is_full(&e) => {
+                let left = self.asked.saturating_sub(length + FRAMES + END_RESERVE);
+                usize::try_from(left).ok().filter(|left| *left >= SMALLEST).unwrap_or(0)
+            }
+            Err(e) => {
+                self.fail(&e);
+                0
+            }
+        }
+    }
+
+    /// Whether there is no space for more.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+        self.full || !self.waiting.is_empty()
     }
 
-    /// Whether nothing more may be added: the limit is reached, or the file cannot be written.
+    /// Whether nothing more may be added: the limit is passed, or the file cannot be written.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.failed || self.progress.borrow().length >= self.limit
+        self.failed || self.limit_at.is_some_and(|at| self.progress.borrow().length > at)
     }
 
     /// Place of the last frame, written or not.
@@ -129,9 +172,9 @@ impl Writer {
             // What the last wait has begun is cut off.
             self.file.file().set_len(length + verdict.len() as u64)?;
         }
-        self.waiting.clear();
+        let lost = std::mem::take(&mut self.waiting).len() as u64;
         self.progress.send_modify(|p| {
-            p.last += 1;
+            p.last += lost + 1;
             p.ended = true;
         });
         pause::point("finished");
@@ -159,12 +202,16 @@ impl Writer {
                 }
                 Err(e) if is_full(&e) => return,
                 Err(e) => {
-                    if !std::mem::replace(&mut self.failed, true) {
-                        tracing::error!("the record cannot be written: {e}");
-                    }
+                    self.fail(&e);
                     return;
                 }
             }
+        }
+    }
+
+    fn fail(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.failed, true) {
+            tracing::error!("the record cannot be written: {error}");
         }
     }
 
@@ -204,7 +251,9 @@ impl Writer {
     }
 }
 
-fn is_full(error: &io::Error) -> bool {
+/// Whether there is no space, or no more for this account.
+#[must_use]
+pub fn is_full(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::NOSPC | Errno::DQUOT))
 }
 
@@ -240,10 +289,14 @@ mod tests {
     }
 
     #[test]
-    fn a_record_at_its_limit_has_no_room() {
+    fn only_what_comes_behind_the_limit_is_too_much() {
         let (mut writer, _file) = writer(10);
         assert_eq!((writer.room(), writer.is_over()), (10, false));
         writer.push(Bytes::from_static(b"0123456789"));
+        assert_eq!((writer.room(), writer.is_over()), (1, false), "it may be all");
+        writer.push(Bytes::from_static(b"a"));
         assert_eq!((writer.room(), writer.is_over()), (0, true));
+        writer.finish(b"verdict").unwrap();
+        assert_eq!(writer.progress().borrow().last, 3);
     }
 }

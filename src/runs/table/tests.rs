@@ -1,8 +1,9 @@
 use super::*;
 
+/// 0: what does not pass.
 impl Held for u8 {
     fn passes(&self) -> bool {
-        true
+        *self > 0
     }
 }
 
@@ -139,4 +140,24 @@ async fn what_was_inherited_is_kept_for_as_long_as_a_client_may_ask() {
     let later = table.claim(&key("a", "x"), KEEP, || Ok(Arc::new(1)));
     assert!(matches!(later, Claim::Past(Code::BeforeMemory)), "{later:?}");
     assert!(matches!(claim(&table, "a", "x"), Claim::New(_)));
+}
+
+#[tokio::test]
+async fn ids_of_durable_runs_that_are_over_count_and_are_never_forgotten_for_a_new_one() {
+    let table = table();
+    let identity = Arc::<str>::from("a");
+    let named = |n: usize| {
+        let id = RunId::new(&format!("job-{n}")).unwrap();
+        Key { identity: Arc::clone(&identity), id }
+    };
+    let over = Arc::new(0);
+    (1..IDENTITY_IDS_LIMIT).for_each(|n| table.keep(named(n), Arc::clone(&over)));
+    assert!(matches!(claim(&table, "a", "last"), Claim::New(_)));
+    assert!(matches!(claim(&table, "a", "one-more"), Claim::Full(Full::Identity)));
+    assert!(matches!(claim(&table, "a", "job-1"), Claim::Existing(_)));
+    // What is left of a run takes its place, not another one.
+    table.keep(named(1), Arc::new(0));
+    assert!(matches!(claim(&table, "a", "one-more"), Claim::Full(Full::Identity)));
+    table.release(&named(1));
+    assert!(matches!(claim(&table, "a", "one-more"), Claim::New(_)));
 }

@@ -192,7 +192,7 @@ pub(crate) fn supervisors(state: &Path) -> Vec<u32> {
 }
 
 /// Stops the durable runs that a test has left.
-fn stop_supervisors(state: &Path) {
+pub(crate) fn stop_supervisors(state: &Path) {
     let deadline = std::time::Instant::now() + PATIENCE / 4;
     loop {
         let left = supervisors(state);

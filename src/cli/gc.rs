@@ -1,0 +1,109 @@
+//! `rexec-server gc`: removing what is not to be kept of durable runs that are over.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::client_args::duration;
+use super::output::write_all;
+use super::server_args::bytes;
+use super::{complain, unprinted};
+use crate::runs::retention::Retention;
+use crate::runs::sweep::{Removed, collect};
+use crate::server::{FindError, RUNS, find_instance};
+use crate::sys::fs::{FsError, StateDir, state_dir_path};
+use crate::sys::process::boot_id;
+
+const PROGRAM: &str = "rexec-server";
+/// Exit status: something could not be removed.
+const FAILED: u8 = 1;
+/// Exit status: wrong usage, or the runs cannot be read.
+const TROUBLE: u8 = 2;
+
+/// Remove records of durable runs that are over: those that are too old, or too many or too large
+/// together, the one that ended first before the others
+///
+/// A server does the same by itself. What goes on is never touched; who reads a record that is removed reads
+/// on. The id of a run stays taken until --keep-for and 10 minutes are over. Exit status: 0 done, 1
+/// something could not be removed, 2 wrong usage or unreadable.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The runs of the server that was started under this name; not needed if there is only one
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+
+    /// Only say what would be removed
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Keep records for so long after the end of their run; by default what the server was last started with
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    keep_for: Option<Duration>,
+
+    /// Keep at most so many records; by default what the server was last started with
+    #[arg(long, value_name = "N")]
+    keep_count: Option<usize>,
+
+    /// Keep at most so many bytes of them; by default what the server was last started with
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    keep_bytes: Option<u64>,
+}
+
+/// Why nothing was removed.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    State(#[from] FsError),
+    #[error("no server has kept anything in {}", .0.display())]
+    Nothing(PathBuf),
+    #[error(transparent)]
+    Find(FindError),
+    #[error("/proc does not tell which boot this is: {0}")]
+    Boot(io::Error),
+    #[error("cannot read {}: {error}", path.display())]
+    Read { path: PathBuf, error: io::Error },
+}
+
+/// Does what was asked for; the exit status.
+pub(super) fn main(args: &Args) -> u8 {
+    let removed = match args.collect() {
+        Ok(removed) => removed,
+        Err(e) => {
+            complain(PROGRAM, &e.to_string());
+            return TROUBLE;
+        }
+    };
+    if let Err(e) = write_all(rustix::stdio::stdout(), told(&removed, args.dry_run).as_bytes()) {
+        return unprinted(PROGRAM, &e);
+    }
+    let Some(error) = &removed.error else { return 0 };
+    complain(PROGRAM, &format!("{} durable runs cannot be removed: {error}", removed.failed));
+    FAILED
+}
+
+impl Args {
+    fn collect(&self) -> Result<Removed, Error> {
+        let found =
+            find_instance(&state_dir_path()?, self.name.as_deref()).map_err(|e| match e {
+                FindError::None(path) => Error::Nothing(path),
+                e => Error::Find(e),
+            })?;
+        let instance = StateDir::open(&found)?;
+        let saved = Retention::saved(instance.path())
+            .map_err(|error| Error::Read { path: found.clone(), error })?;
+        let retention = Retention {
+            age: self.keep_for.unwrap_or(saved.age),
+            count: self.keep_count.unwrap_or(saved.count),
+            bytes: self.keep_bytes.unwrap_or(saved.bytes),
+        };
+        let (runs, boot) = (found.join(RUNS), boot_id().map_err(Error::Boot)?);
+        collect(&runs, &boot, &retention, self.dry_run)
+            .map_err(|error| Error::Read { path: runs, error })
+    }
+}
+
+fn told(removed: &Removed, dry_run: bool) -> String {
+    let Removed { records, bytes, ids, .. } = removed;
+    let would = if dry_run { "would be removed" } else { "removed" };
+    format!("{would}: {records} records, {bytes} bytes; {ids} ids free again\n")
+}

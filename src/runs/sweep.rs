@@ -1,0 +1,208 @@
+//! Letting go of what is not to be kept: by the server at its start and from then on, and by
+//! `rexec-server gc`, also while a server runs.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, interval, sleep};
+use tracing::{info, warn};
+
+use super::clock::Now;
+use super::disk::{Folder, Outcome, Over};
+use super::durable::{Durable, Keeping, State, lock};
+use super::host::{Gone, Host, Kept};
+use super::retention::{Going, Past, Retention};
+use super::table::KEEP;
+use crate::proto::code::Code;
+
+/// What nobody asked for is looked at so often.
+const EVERY: Duration = Duration::from_secs(30);
+/// After a look at the disk there is no other for so long, and for so many times as long as it took.
+const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_FACTOR: u32 = 50;
+
+/// What was, or would be, removed.
+#[derive(Debug, Default)]
+pub struct Removed {
+    /// Records.
+    pub records: usize,
+    /// Bytes of disk that they took.
+    pub bytes: u64,
+    /// Ids that are free again.
+    pub ids: usize,
+    /// What could not be removed.
+    pub failed: usize,
+    /// Why the first of them could not be.
+    pub error: Option<io::Error>,
+}
+
+impl Removed {
+    fn count<T>(&mut self, going: &Going<T>, removed: io::Result<()>) {
+        match removed {
+            Ok(()) => {
+                self.records += usize::from(going.record.is_some());
+                self.bytes += going.record.unwrap_or(0);
+                self.ids += usize::from(going.id);
+            }
+            Err(e) => {
+                self.failed += 1;
+                self.error.get_or_insert(e);
+            }
+        }
+    }
+
+    fn log(&self) {
+        let Self { records, bytes, ids, failed, error } = self;
+        if *records > 0 || *ids > 0 {
+            info!("retention: removed {records} records, {bytes} bytes, and {ids} ids");
+        }
+        if let Some(error) = error {
+            warn!("retention: {failed} durable runs cannot be removed: {error}");
+        }
+    }
+}
+
+/// Removes from the folder `runs` what is not to be kept of the runs that are over; with `dry_run` only
+/// says what that is. A server that runs on it may go on.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn collect(
+    runs: &Path,
+    boot: &str,
+    retention: &Retention,
+    dry_run: bool,
+) -> io::Result<Removed> {
+    let mut past = Vec::new();
+    for entry in std::fs::read_dir(runs)? {
+        past.extend(past_in(Folder::found(entry?.path()), boot));
+    }
+    let mut removed = Removed::default();
+    for going in retention.plan(past, Now::read()) {
+        let done = if dry_run { Ok(()) } else { remove(&going.run, going.id) };
+        removed.count(&going, done);
+    }
+    Ok(removed)
+}
+
+/// The run in a folder, if it is over. What cannot be read is left alone: the next server speaks of it.
+fn past_in(folder: Folder, boot: &str) -> Option<Past<Folder>> {
+    let over = Over::open(&folder).ok()??;
+    let (ended, record) = (over.outcome().ok()?.noted().seen_from(boot), over.record().ok()?);
+    Some(Past { run: folder, ended, record })
+}
+
+fn remove(folder: &Folder, id: bool) -> io::Result<()> {
+    match Over::open(folder)? {
+        Some(over) if id => over.remove(),
+        Some(over) => over.remove_record(),
+        None => Ok(()),
+    }
+}
+
+impl Host {
+    /// Lets go of what is not to be kept, at once and again and again. Runs for as long as it is polled.
+    pub async fn sweep(self: &Arc<Self>) {
+        tokio::join!(self.sweep_memory(), self.sweep_disk());
+    }
+
+    /// Forgets the records of runs that ended and whose clients did not come back for so long as the
+    /// documentation says.
+    async fn sweep_memory(&self) {
+        let mut tick = interval(EVERY);
+        loop {
+            tick.tick().await;
+            let now = Instant::now();
+            for run in self.runs_here() {
+                if run.abandoned_since().is_some_and(|since| since + KEEP <= now) {
+                    self.table.end(&run.key, Code::Forgotten);
+                }
+            }
+        }
+    }
+
+    async fn sweep_disk(self: &Arc<Self>) {
+        let mut tick = interval(EVERY);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = self.one_more.notified() => {}
+            }
+            let began = Instant::now();
+            let host = Arc::clone(self);
+            // A panic there would be a bug, which the next look would meet again.
+            let _ = tokio::task::spawn_blocking(move || host.retain().log()).await;
+            sleep(PAUSE.max(began.elapsed() * PAUSE_FACTOR)).await;
+        }
+    }
+
+    fn retain(&self) -> Removed {
+        let mut removed = Removed::default();
+        let (Some(keeping), Some(ledger)) = (&self.keeping, self.books.ledger()) else {
+            return removed;
+        };
+        let boot = &ledger.origin().boot;
+        let past = self.table.all_live().into_iter().filter_map(|kept| self.past(kept, boot));
+        for going in keeping.retention.plan(past.collect(), Now::read()) {
+            let done = self.let_go(&going.run, going.id, keeping);
+            removed.count(&going, done);
+        }
+        removed
+    }
+
+    fn past(&self, kept: Arc<Kept>, boot: &str) -> Option<Past<Arc<Kept>>> {
+        let (ended, record) = match &*kept {
+            Kept::Here(_) => return None,
+            Kept::Gone(gone) => (gone.ended, None),
+            Kept::There(run) => {
+                let State::Over(outcome) = run.state() else { return None };
+                let record = run.folder.disk().ok()?.map(|size| size.disk);
+                if record.is_none() {
+                    self.gone(run, &outcome);
+                }
+                (outcome.noted().seen_from(boot), record)
+            }
+        };
+        Some(Past { run: kept, ended, record })
+    }
+
+    fn let_go(&self, kept: &Kept, id: bool, keeping: &Keeping) -> io::Result<()> {
+        match kept {
+            Kept::There(run) if !id => return self.forget(run),
+            Kept::There(run) => {
+                self.forget(run)?;
+                remove(&run.folder, id)?;
+                self.table.release(&run.key);
+            }
+            Kept::Gone(gone) => {
+                remove(&Folder::of(&keeping.runs, &gone.key), id)?;
+                self.table.release(&gone.key);
+            }
+            Kept::Here(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Removes the record of a run; its id stays taken. What goes on is left alone.
+    pub(super) fn forget(&self, run: &Arc<Durable>) -> io::Result<()> {
+        let _one = lock(&run.settling);
+        let State::Over(outcome) = run.state() else { return Ok(()) };
+        // It could not be written when the disk was full.
+        if run.folder.outcome()?.is_none() {
+            run.folder.set_outcome(&outcome)?;
+        }
+        remove(&run.folder, false)?;
+        self.gone(run, &outcome);
+        Ok(())
+    }
+
+    /// Its record is no longer there: only its id is kept in mind.
+    pub(super) fn gone(&self, run: &Durable, outcome: &Arc<Outcome>) {
+        let boot = self.books.ledger().map_or("", |ledger| &ledger.origin().boot);
+        let gone = Gone { key: run.key.clone(), ended: outcome.noted().seen_from(boot) };
+        self.table.keep(run.key.clone(), Arc::new(Kept::Gone(gone)));
+        run.set_state(State::Forgotten(Arc::clone(outcome)));
+    }
+}

@@ -1,0 +1,195 @@
+//! Durable runs on a disk that is full: the command waits, nothing of its record is missing, and whoever
+//! stops it is obeyed.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use super::durable::{leave, verb};
+use super::support::server::{finish, line_of, stop_supervisors, under};
+use super::support::{Client, Server, kill, wait_until};
+
+const MIB: u64 = 1 << 20;
+/// What stays free for the journal.
+const RESERVE: u64 = 64 * MIB;
+
+/// A disk of 96 MiB for an instance, which only its servers see.
+struct Disk {
+    dir: TempDir,
+    /// Holds the mount as long as its stdin is open.
+    holder: Child,
+}
+
+impl Disk {
+    /// None where mounting is not permitted.
+    fn new() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let instance = dir.path().join("state/instances/test");
+        let script = "umask 077 && mkdir -p $1 && mount -t tmpfs -o size=96m,mode=700 none $1 && echo ready && exec cat";
+        let mut holder = Command::new("unshare")
+            .args(["-m", "sh", "-c", script, "sh"])
+            .arg(instance)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        if line.is_empty() {
+            println!("left out: mounting is not permitted here");
+            holder.wait().unwrap();
+            return None;
+        }
+        Some(Self { dir, holder })
+    }
+
+    fn server(&self, listen: &str, args: &[&str]) -> Server {
+        let inside = ["nsenter", "-m", "-t", &self.holder.id().to_string()].map(str::to_owned);
+        let inside: Vec<_> = inside.iter().map(String::as_str).collect();
+        Server::at(&self.dir.path().join("state"), listen, args, under(&inside))
+    }
+
+    /// The instance's folder as its servers see it.
+    fn folder(&self) -> PathBuf {
+        let path = self.dir.path().join("state/instances/test");
+        let root = PathBuf::from(format!("/proc/{}/root", self.holder.id()));
+        root.join(path.strip_prefix("/").unwrap())
+    }
+
+    fn free(&self) -> u64 {
+        let disk = rustix::fs::statvfs(self.folder()).unwrap();
+        disk.f_bavail * disk.f_frsize
+    }
+
+    /// Takes all but so many bytes.
+    fn fill(&self, left: u64) {
+        let mut file = std::fs::File::create(self.folder().join("fill")).unwrap();
+        let zeros = vec![0; 64 * 1024];
+        while self.free() > left && file.write_all(&zeros).is_ok() {}
+    }
+
+    fn empty(&self) {
+        std::fs::remove_file(self.folder().join("fill")).unwrap();
+    }
+
+    /// Waits until records have all that they may have: the next step of one of so much would go into the
+    /// reserve.
+    fn wait_until_full(&self) {
+        wait_until("the full disk", || self.free() < RESERVE + 5 * MIB);
+    }
+
+    fn runs(&self) -> Vec<PathBuf> {
+        let runs = std::fs::read_dir(self.folder().join("runs")).unwrap();
+        runs.map(|entry| entry.unwrap().path()).collect()
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        stop_supervisors(&self.dir.path().join("state"));
+        drop(self.holder.stdin.take());
+        let _ = self.holder.wait();
+    }
+}
+
+#[test]
+fn a_full_disk_makes_the_command_wait_also_over_a_restart_and_leaves_no_hole() {
+    let Some(disk) = Disk::new() else { return };
+    let mut server = disk.server("127.0.0.1:0", &[]);
+    let (gate, written) = (disk.dir.path().join("gate"), disk.dir.path().join("written"));
+    let command = format!(
+        "echo first; while ! test -e {}; do sleep 0.01; done; seq 1 1000000; echo x > {}; exit 7",
+        gate.display(),
+        written.display()
+    );
+    let id = leave(&server, &command);
+    wait_until("its first line", || verb(&server, "logs", &[&id]).stdout == b"first\n");
+    disk.fill(RESERVE - MIB);
+    std::fs::write(gate, "").unwrap();
+    let record = disk.runs()[0].join("record");
+    // Some 200 KiB were set aside before.
+    wait_until("what there was room for", || record.metadata().unwrap().len() > 10_000);
+    let mut viewer = Client::new(server.state()).args(&["attach", &server.addr, &id]).spawn();
+    assert_eq!(line_of(&mut viewer), "first");
+    server.crash();
+    server = disk.server(&server.addr.clone(), &[]);
+    assert!(verb(&server, "ps", &[]).expect(0).text().contains("  running  "));
+    assert!(!written.exists(), "the command waits");
+    disk.empty();
+    let numbers: String = (1..=1_000_000).map(|n| format!("{n}\n")).collect();
+    assert!(finish(viewer).expect(7).text() == numbers, "a viewer has it all");
+    let late = verb(&server, "attach", &[&id]).expect(7).text();
+    assert!(late.strip_prefix("first\n") == Some(&numbers), "and who comes late");
+}
+
+#[test]
+fn a_run_that_waits_for_a_full_disk_can_be_stopped_and_its_verdict_is_kept() {
+    let Some(disk) = Disk::new() else { return };
+    let server = disk.server("127.0.0.1:0", &[]);
+    let only_whole_lines = |output: &[u8]| {
+        assert!(output.len() > 1 << 20, "{} bytes", output.len());
+        assert!(output.chunks(2).all(|line| line == b"y\n" || line == b"y"));
+    };
+    // Far more than such a stop takes, far less than anybody would wait for space.
+    let soon = Duration::from_secs(30);
+    let id = leave(&server, "yes");
+    disk.wait_until_full();
+    let asked = Instant::now();
+    verb(&server, "stop", &[&id]).expect(0);
+    assert!(verb(&server, "wait", &[&id]).expect(251).stderr.contains("operator"));
+    assert!(asked.elapsed() < soon, "{:?}", asked.elapsed());
+    let attached = verb(&server, "attach", &[&id]).expect(251);
+    only_whole_lines(&attached.stdout);
+    verb(&server, "rm", &[&id]).expect(0);
+
+    let client = Client::new(server.state()).args(&["-d", "--timeout", "4s", &server.addr, "yes"]);
+    let id = client.run().expect(0).text();
+    disk.wait_until_full();
+    let mut waiting = Client::new(server.state()).args(&["wait", &server.addr, id.trim()]).spawn();
+    wait_until("the deadline", || waiting.try_wait().unwrap().is_some());
+    finish(waiting).expect(124);
+    only_whole_lines(&verb(&server, "attach", &[id.trim()]).expect(124).stdout);
+    verb(&server, "rm", &[id.trim()]).expect(0);
+
+    let mut client = Client::new(server.state()).args(&["--durable", &server.addr, "yes"]);
+    client.command.stdout(std::fs::File::create(disk.dir.path().join("output")).unwrap());
+    let mut client = client.command.stderr(Stdio::piped()).spawn().unwrap();
+    disk.wait_until_full();
+    let asked = Instant::now();
+    kill(client.id(), Signal::TERM);
+    wait_until("its end", || client.try_wait().unwrap().is_some());
+    assert_eq!(client.wait().unwrap().code(), Some(143));
+    assert!(asked.elapsed() < soon, "{:?}", asked.elapsed());
+    only_whole_lines(&std::fs::read(disk.dir.path().join("output")).unwrap());
+}
+
+#[test]
+fn nothing_durable_is_started_on_a_full_disk_and_nothing_is_left_of_it() {
+    let Some(disk) = Disk::new() else { return };
+    let server = disk.server("127.0.0.1:0", &[]);
+    let effect = disk.dir.path().join("effect");
+    let start = || {
+        let command = format!("echo x >> {}", effect.display());
+        Client::new(server.state()).args(&["--id", "job", &server.addr, &command]).run()
+    };
+    disk.fill(RESERVE - MIB);
+    let refused = start().expect(254);
+    for text in ["the disk is full", "64 MiB of it stay free", "out_of_resources"] {
+        assert!(refused.stderr.contains(text), "{}", refused.stderr);
+    }
+    assert_eq!(refused.stderr.lines().count(), 1, "{}", refused.stderr);
+    assert!(disk.runs().is_empty() && !effect.exists());
+    // A run that is not durable needs none of it.
+    server.run(&["exit 3"]).expect(3);
+    disk.fill(0);
+    start().expect(254);
+    assert!(disk.runs().is_empty() && !effect.exists());
+    disk.empty();
+    start().expect(0);
+    assert_eq!(std::fs::read_to_string(&effect).unwrap(), "x\n");
+}
