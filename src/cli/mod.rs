@@ -2,6 +2,7 @@
 
 mod batch;
 mod calls;
+mod check;
 mod client_args;
 mod config;
 mod gc;
@@ -16,6 +17,7 @@ mod report;
 pub mod rexec;
 pub mod rexec_server;
 mod server_args;
+mod settings;
 mod signals;
 pub mod status;
 mod upgrade;

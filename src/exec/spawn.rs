@@ -48,7 +48,10 @@ pub struct Spawned {
 pub fn spawn(spec: &Spec, base: &BaseEnv, run: &str, mark: Mark) -> Result<Spawned, SpawnError> {
     let env = base.with(&spec.env, run, mark)?;
     let cwd = working_directory(spec.cwd.as_deref(), base.home())?;
-    let path = env.get(OsStr::new("PATH")).map_or(OsStr::new(""), OsString::as_os_str);
+    let path = match spec.own_path {
+        true => base.path(),
+        false => env.get(OsStr::new("PATH")).map_or(OsStr::new(""), OsString::as_os_str),
+    };
     let (program, words) = argv(&spec.program, path, &cwd)?;
     let pipes = Pipes::new(spec)?;
     let mut command = Command::new(&program);

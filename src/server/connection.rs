@@ -11,7 +11,8 @@ use super::Shared;
 use super::end::{SessionEnd, last_word, say_and_close};
 use super::lobby::Place;
 use super::outbox::Outbox;
-use super::requests::Requests;
+use super::policy::{Rights, Subject, decide};
+use super::requests::{Judge, Requests};
 use super::session::{Patience, serve as serve_session};
 use crate::conn::{FrameReader, FrameWriter, SILENCE};
 use crate::handshake::{AGENT, Channel, Login, LoginError, Origin, judge};
@@ -165,10 +166,19 @@ impl LoggedIn {
         reader.set_limits(Limits::FULL);
         let outbox = Arc::new(Outbox::greeting());
         let host = Arc::clone(&shared.host);
+        let judge = by_policy(shared, &identity, Rights::default());
         let still_in = still_in(shared, origin, who);
         let refusals = Arc::clone(&shared.peers);
-        let requests =
-            Requests { host, identity, outbox, still_in, refusals, is_stale: false, held: None };
+        let requests = Requests {
+            host,
+            identity,
+            outbox,
+            still_in,
+            judge,
+            refusals,
+            is_stale: false,
+            held: None,
+        };
         let patience = Patience { idle: shared.config.idle_timeout, silence: Some(SILENCE) };
         let end = serve_session(reader, writer, requests, patience).await;
         shared.host.left();
@@ -179,6 +189,15 @@ impl LoggedIn {
             }
         }
     }
+}
+
+/// What the policy says of what an identity asks for, which was let in with these rights.
+fn by_policy(shared: &Arc<Shared>, identity: &Arc<str>, rights: Rights) -> Judge {
+    let (shared, identity) = (Arc::clone(shared), Arc::clone(identity));
+    Box::new(move |asked, usage| {
+        let subject = Subject { identity: &identity, rights };
+        decide(&shared.policy, subject, asked, usage)
+    })
 }
 
 /// A long connection does not outlive its rights: each request asks the key files again.

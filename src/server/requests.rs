@@ -9,6 +9,7 @@ use tracing::{debug, info};
 use super::end::SessionEnd;
 use super::held::Held;
 use super::outbox::Outbox;
+use super::policy::{Allowed, Asked, Command, Forbidden, Whose};
 use super::serving::{Order, Serving};
 use super::throttle::Throttle;
 use crate::exec::Signal;
@@ -22,6 +23,7 @@ use crate::runs::host::{Closed, Denied, Host, Kept, Served};
 use crate::runs::id::RunId;
 use crate::runs::request::Request;
 use crate::runs::run::Run;
+use crate::runs::shares::Usage;
 
 /// Most runs of one list: a client that has more asks for the newest.
 pub const LIST_LIMIT: usize = 10_000;
@@ -31,6 +33,8 @@ const LIST_CHUNK: usize = BODY_LIMIT;
 
 /// Whether an identity is still let in: asked anew for each request.
 pub(super) type StillIn = Box<dyn Fn() -> bool + Send + Sync>;
+/// What the policy says of what is asked for, by what the identity has under way.
+pub(super) type Judge = Box<dyn Fn(&Asked<'_>, Usage) -> Result<Allowed, Forbidden> + Send + Sync>;
 
 /// The requests of one connection.
 pub(super) struct Requests {
@@ -38,6 +42,7 @@ pub(super) struct Requests {
     pub(super) identity: Arc<str>,
     pub(super) outbox: Arc<Outbox>,
     pub(super) still_in: StillIn,
+    pub(super) judge: Judge,
     /// What keeps lines about refusals to one a second.
     pub(super) refusals: Arc<Throttle>,
     /// The client was silent for longer than an id is remembered for: a request that was held back
@@ -74,7 +79,7 @@ impl Requests {
             }
             ClientHeader::Cancel { run } => self.order(Order::Cancel, run).await,
             ClientHeader::Attach(attach) => self.attach(&attach).await,
-            ClientHeader::List { limit } => self.list(limit).await,
+            ClientHeader::List { limit, all } => self.list(limit, all).await,
             ClientHeader::Remove { run } => self.remove(&run).await,
             ClientHeader::Close { id, first_sent_ms_ago } => {
                 self.close(&id, Duration::from_millis(first_sent_ms_ago)).await
@@ -126,7 +131,17 @@ impl Requests {
     }
 
     async fn start(&mut self, request: Request, is_late: bool) -> Result<(), SessionEnd> {
-        match self.host.run(&self.identity, &request).await {
+        let asked = Asked::Run(Command {
+            form: request.form(),
+            words: request.words(),
+            cwd: request.cwd(),
+            env: request.env_names(),
+        });
+        let judge = |usage: Usage| match (self.judge)(&asked, usage) {
+            Ok(Allowed { judged, part }) => Ok((judged, part)),
+            Err(Forbidden { code, text }) => Err((code, text)),
+        };
+        match self.host.run(&self.identity, &request, &judge).await {
             Ok(Served::Later) if is_late => {
                 let text = "the server is being upgraded and waits for other runs to end";
                 self.refuse(Code::ShuttingDown, text.into())
@@ -224,7 +239,11 @@ impl Requests {
     }
 
     async fn order_by_name(&self, order: Order, part: &str) -> Result<(), SessionEnd> {
-        let Some(kept) = self.find(part)? else { return Ok(()) };
+        let asked = match order {
+            Order::Signal(_) => Asked::Signal,
+            Order::Cancel => Asked::Stop,
+        };
+        let Some(kept) = self.find(part, asked)? else { return Ok(()) };
         let obeyed = match &*kept {
             Kept::Here(run) => match order {
                 Order::Signal(signal) => run.signal(signal),
@@ -239,21 +258,47 @@ impl Requests {
         self.outbox.answer(&answer)
     }
 
-    /// The one run that is meant. None if that was refused.
-    fn find(&self, part: &str) -> Result<Option<Arc<Kept>>, SessionEnd> {
-        if !(self.still_in)() {
-            self.refuse(Code::NotAuthorized, "this key is no longer authorized".into())?;
+    /// The one run that is meant: an own one, or for an operator anybody's. None if that was refused. Who is
+    /// no operator is told the same of another's run as of none.
+    fn find(
+        &self,
+        part: &str,
+        asked: fn(Whose) -> Asked<'static>,
+    ) -> Result<Option<Arc<Kept>>, SessionEnd> {
+        if !self.may(&asked(Whose::Own))? {
             return Ok(None);
         }
-        match self.host.find(&self.identity, part) {
+        let found = match self.host.find(Some(&self.identity), part) {
+            Err((Code::NoSuchRun, _)) if self.judged(&asked(Whose::All)).is_ok() => {
+                self.host.find(None, part)
+            }
+            found => found,
+        };
+        match found {
             Ok(kept) => Ok(Some(kept)),
             Err((code, text)) => self.refuse(code, text).map(|()| None),
         }
     }
 
+    fn judged(&self, asked: &Asked<'_>) -> Result<Allowed, Forbidden> {
+        (self.judge)(asked, Usage::default())
+    }
+
+    /// Whether this may be done now; if not, that was said.
+    fn may(&self, asked: &Asked<'_>) -> Result<bool, SessionEnd> {
+        if !(self.still_in)() {
+            self.refuse(Code::NotAuthorized, "this key is no longer authorized".into())?;
+            return Ok(false);
+        }
+        match self.judged(asked) {
+            Ok(_) => Ok(true),
+            Err(Forbidden { code, text }) => self.refuse(code, text).map(|()| false),
+        }
+    }
+
     async fn attach(&mut self, attach: &Attach) -> Result<(), SessionEnd> {
         self.free_for_another()?;
-        let Some(kept) = self.find(&attach.run)? else { return Ok(()) };
+        let Some(kept) = self.find(&attach.run, Asked::Attach)? else { return Ok(()) };
         match &*kept {
             Kept::Here(run) => self.attach_here(run, attach),
             Kept::There(run) => match self.host.look(run, attach).await {
@@ -282,13 +327,14 @@ impl Requests {
         Ok(())
     }
 
-    async fn list(&self, limit: Option<u64>) -> Result<(), SessionEnd> {
-        if !(self.still_in)() {
-            return self.refuse(Code::NotAuthorized, "this key is no longer authorized".into());
+    async fn list(&self, limit: Option<u64>, all: bool) -> Result<(), SessionEnd> {
+        if !self.may(&Asked::List(if all { Whose::All } else { Whose::Own }))? {
+            return Ok(());
         }
         let limit = limit.map_or(LIST_LIMIT, |n| usize::try_from(n).unwrap_or(LIST_LIMIT));
         let (host, identity) = (Arc::clone(&self.host), Arc::clone(&self.identity));
-        let (runs, total) = on_disk(move || host.list(&identity, limit.min(LIST_LIMIT))).await?;
+        let (runs, total) =
+            on_disk(move || host.list((!all).then_some(&identity), limit.min(LIST_LIMIT))).await?;
         let mut chunks = listing_chunks(&runs)?.into_iter().peekable();
         while let Some(body) = chunks.next() {
             let more = chunks.peek().is_some();
@@ -298,7 +344,7 @@ impl Requests {
     }
 
     async fn remove(&self, part: &str) -> Result<(), SessionEnd> {
-        let Some(kept) = self.find(part)? else { return Ok(()) };
+        let Some(kept) = self.find(part, Asked::Remove)? else { return Ok(()) };
         let (host, run) = (Arc::clone(&self.host), kept.id().to_string());
         match on_disk(move || host.remove(&kept)).await? {
             Ok(()) => self.outbox.answer(&ServerHeader::Done { run }),
@@ -422,6 +468,7 @@ mod tests {
         });
         RunInfo {
             run: "x".repeat(ID_LIMIT),
+            identity: Some(format!("key:SHA256:{}", "x".repeat(43))),
             state: RunState::Running,
             durable: true,
             command: "\u{1}".repeat(200),

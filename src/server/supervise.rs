@@ -17,7 +17,8 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::outbox::Outbox;
-use super::requests::Requests;
+use super::policy::Allowed;
+use super::requests::{Judge, Requests};
 use super::session::{Patience, serve as serve_session};
 use super::throttle::Throttle;
 use crate::conn::{Frame, FrameReader, FrameWriter};
@@ -30,6 +31,7 @@ use crate::runs::books::Books;
 use crate::runs::disk::folder::Claim;
 use crate::runs::disk::{Folder, Writer};
 use crate::runs::host::{Host, Settings};
+use crate::runs::judged::Judged;
 use crate::runs::launch::Setup;
 use crate::runs::table::Table;
 use crate::sys::fs::is_own_or_root;
@@ -46,6 +48,7 @@ const IDLE: Duration = Duration::from_secs(365 * 24 * 3600);
 struct Supervisor {
     host: Arc<Host>,
     identity: Arc<str>,
+    judged: Judged,
     refusals: Arc<Throttle>,
 }
 
@@ -104,7 +107,8 @@ async fn supervise(folder: Folder) -> io::Result<()> {
 impl Supervisor {
     /// Locks the record, which nobody may have written yet.
     fn claim(folder: Folder, setup: &Frame) -> io::Result<Self> {
-        let Setup { identity, mark, record_limit } = setup.header().map_err(io::Error::other)?;
+        let Setup { identity, mark, record_limit, judged } =
+            setup.header().map_err(io::Error::other)?;
         let mark = Mark::from_hex(mark.as_bytes());
         let mark = mark.ok_or_else(|| io::Error::other("the setup has no mark"))?;
         let record = match folder.claim()? {
@@ -124,7 +128,7 @@ impl Supervisor {
         let books = Books::Supervisor { folder, mark, writer: Some(writer).into() };
         let (table, scanner) = (Table::new(Duration::ZERO), Scanner::on_demand());
         let host = Host::new(settings, books, table, scanner, None);
-        Ok(Self { host, identity: identity.into(), refusals: Arc::default() })
+        Ok(Self { host, identity: identity.into(), judged, refusals: Arc::default() })
     }
 
     /// Serves who comes until the run is over, or was not started.
@@ -189,6 +193,7 @@ impl Supervisor {
             identity: Arc::clone(&self.identity),
             outbox: Arc::new(Outbox::greeting()),
             still_in: Box::new(|| true),
+            judge: judged_before(self.judged.clone()),
             refusals: Arc::clone(&self.refusals),
             is_stale: false,
             held: None,
@@ -198,6 +203,11 @@ impl Supervisor {
         serve_session(reader, writer, requests, patience).await;
         self.host.left();
     }
+}
+
+/// The server has judged: nothing that a supervisor is asked for comes from anybody else.
+fn judged_before(judged: Judged) -> Judge {
+    Box::new(move |_, _| Ok(Allowed { judged: judged.clone(), ..Allowed::default() }))
 }
 
 fn listen(folder: &Folder) -> io::Result<UnixListener> {

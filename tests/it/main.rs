@@ -38,6 +38,7 @@ mod limits;
 mod memory;
 mod not_started;
 mod once;
+mod policy;
 mod prompt;
 mod python;
 mod quick;
