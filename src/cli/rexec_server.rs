@@ -14,7 +14,7 @@ use super::server_args::{Args, Command, LogFormat, Program, definition, sections
 use super::settings::{self, Settings};
 use super::upgrade::{Upgrade, tell_reloaded};
 use super::{check, complain, gc, journal, print_definition};
-use crate::exec;
+use crate::exec::{self, shim};
 use crate::runs::host;
 use crate::runs::launch::SUPERVISE;
 use crate::runs::retention::Retention;
@@ -33,10 +33,10 @@ const OWN_DESCRIPTORS: u64 = 64;
 /// Runs `rexec-server` with these arguments, the program's name first; the exit status.
 #[must_use]
 pub fn main(args: &[OsString]) -> u8 {
-    if let [_, verb, folder] = args
-        && verb == SUPERVISE
-    {
-        return supervise(folder);
+    match args {
+        [_, verb, folder] if verb == SUPERVISE => return supervise(folder),
+        [_, verb, rest @ ..] if verb == shim::LIMITED => return shim::main(rest),
+        _ => {}
     }
     let program = match Program::read(args) {
         Ok(program) => program,
@@ -73,6 +73,7 @@ pub fn check_config(text: &str) -> Result<(), String> {
 }
 
 fn serve_as(args: &[OsString]) -> u8 {
+    shim::offer();
     let settings = match Settings::read(args) {
         Ok(settings) => settings,
         Err(e) => return unset(&e),
@@ -99,6 +100,7 @@ fn failed(line: &str) -> u8 {
 
 /// The supervisor of one durable run, which a server starts.
 fn supervise(folder: &OsStr) -> u8 {
+    shim::offer();
     let log = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false);
     log.with_target(false).init();
     match crate::server::supervise::main(Path::new(folder)) {

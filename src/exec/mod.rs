@@ -16,6 +16,7 @@ pub mod not_started;
 pub mod program;
 pub mod pump;
 pub mod scan;
+pub mod shim;
 pub mod signal;
 pub mod spawn;
 pub mod spec;

@@ -39,6 +39,7 @@ mod memory;
 mod not_started;
 mod once;
 mod policy;
+mod policy_ceilings;
 mod prompt;
 mod python;
 mod quick;
