@@ -159,7 +159,7 @@ fn options(args: Args, inherited: Vec<Passed>) -> Result<Options, String> {
         listen: args.listen,
         inherited,
         name: args.name,
-        authorized_keys: args.authorized_keys,
+        access: args.access.files(),
         classic: args.classic,
         config: Config {
             max_connections: args.max_connections,

@@ -23,7 +23,7 @@ use super::durable::{Durable, Keeping, Source, State, There, lock, verdict_frame
 use super::host::{Closed, Denied, Host, Kept, check_same};
 use super::link::Link;
 use super::record::encode;
-use super::request::Request;
+use super::request::{Imposed, Request};
 use crate::conn::Frame;
 use crate::exec::{Mark, TERM_GRACE, stop_leftovers};
 use crate::proto::code::Code;
@@ -49,6 +49,9 @@ pub struct Setup {
     pub mark: String,
     /// Most bytes of the record.
     pub record_limit: u64,
+    /// What is run instead of what its request asks for.
+    #[serde(default)]
+    pub imposed: Imposed,
 }
 
 /// Why a supervisor gave no answer.
@@ -136,16 +139,17 @@ impl Host {
         request: &Request,
         (record_limit, mark): (u64, Mark),
     ) -> Result<(Link, Frame), NoAnswer> {
-        let request = request.encoded(true).map_err(|e| NoAnswer::Launch(io::Error::other(e)))?;
+        let asked = request.encoded(true).map_err(|e| NoAnswer::Launch(io::Error::other(e)))?;
         pause::point("launched");
         let (identity, mark) = (run.key.identity.to_string(), mark.to_string());
-        let setup = Setup { identity, mark, record_limit };
+        let imposed = request.imposed().clone();
+        let setup = Setup { identity, mark, record_limit, imposed };
         let shell = self.settings.shell.as_os_str().as_bytes();
-        let asked = async {
+        let answer = async {
             link.send(&setup, shell).await?;
-            link.ask(request).await
+            link.ask(asked).await
         };
-        match asked.await {
+        match answer.await {
             Ok(answer) => Ok((link, answer)),
             Err(_) => Err(NoAnswer::Gone),
         }

@@ -5,17 +5,18 @@ use std::time::Duration;
 
 use tokio::io::{ReadHalf, WriteHalf, split};
 use tokio::time::{Instant, timeout_at};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::Shared;
 use super::end::{SessionEnd, last_word, say_and_close};
 use super::lobby::Place;
 use super::outbox::Outbox;
 use super::requests::Requests;
+use super::rights::{self, RightsNow};
 use super::session::{Patience, serve as serve_session};
 use crate::conn::{FrameReader, FrameWriter, SILENCE};
 use crate::handshake::{AGENT, Channel, Login, LoginError, Origin, judge};
-use crate::identity::{Identity, News};
+use crate::identity::{Caller, Identity};
 use crate::proto::code::Code;
 use crate::proto::frame::Limits;
 use crate::proto::header::{Refused, ServerHeader, Welcome};
@@ -32,7 +33,7 @@ struct LoggedIn {
     reader: Reader,
     writer: Writer,
     who: Identity,
-    origin: Origin,
+    rights: RightsNow,
     peer: Peer,
     client: String,
 }
@@ -44,8 +45,8 @@ enum Stranger {
     Handshake(#[from] HandshakeError),
     #[error(transparent)]
     Login(#[from] LoginError),
-    #[error("{}", .0.text)]
-    Refused(Refused),
+    #[error("{0}")]
+    Refused(String),
     #[error("no login within {} s", LOGIN_TIMEOUT.as_secs())]
     Late,
     #[error("shown out for a newcomer before it had logged in")]
@@ -70,7 +71,7 @@ pub(super) async fn serve(accepted: Accepted, mut place: Place, shared: Arc<Shar
     }
 }
 
-async fn log_in(accepted: Accepted, shared: &Shared) -> Result<LoggedIn, Stranger> {
+async fn log_in(accepted: Accepted, shared: &Arc<Shared>) -> Result<LoggedIn, Stranger> {
     let secured = accepted.secure(&shared.tls).await?;
     let peer = secured.peer;
     let origin = origin(secured.channel.as_ref(), peer);
@@ -79,15 +80,18 @@ async fn log_in(accepted: Accepted, shared: &Shared) -> Result<LoggedIn, Strange
     let mut writer = FrameWriter::new(write);
     let origin = match origin {
         Ok(origin) => origin,
-        Err(refused) => return Err(refuse(refused, &mut reader, &mut writer).await),
+        Err(refused) => return Err(refuse(refused, None, &mut reader, &mut writer).await),
     };
     let mut first = true;
     loop {
         let judged =
-            judge(&mut reader, &origin, &shared.authorized, first, |news| tell(&news)).await;
-        let refused = match judged {
-            Ok(Login::In { who, client }) => {
-                return Ok(LoggedIn { reader, writer, who, origin, peer, client });
+            judge(&mut reader, &origin, &shared.authorized, first, |news| rights::tell(&news))
+                .await;
+        let (refused, why) = match judged {
+            Ok(Login::In { granted, proven, client }) => {
+                let who = granted.who;
+                let rights = rights::of(shared, who.clone(), proven, caller(peer));
+                return Ok(LoggedIn { reader, writer, who, rights, peer, client });
             }
             Ok(Login::Again(refused)) => {
                 writer
@@ -97,7 +101,7 @@ async fn log_in(accepted: Accepted, shared: &Shared) -> Result<LoggedIn, Strange
                 first = false;
                 continue;
             }
-            Ok(Login::Out(refused)) => refused,
+            Ok(Login::Out { refused, why }) => (refused, why),
             Err(e) => {
                 if let Some(end) = fault(&e) {
                     last_word(&end, reader, writer).await;
@@ -105,7 +109,7 @@ async fn log_in(accepted: Accepted, shared: &Shared) -> Result<LoggedIn, Strange
                 return Err(e.into());
             }
         };
-        return Err(refuse(refused, &mut reader, &mut writer).await);
+        return Err(refuse(refused, why, &mut reader, &mut writer).await);
     }
 }
 
@@ -114,7 +118,7 @@ fn origin(channel: Option<&transport::Channel>, peer: Peer) -> Result<Origin, Re
     let uid = match (channel, peer) {
         (Some(channel), _) => {
             let channel = Channel { host_key: channel.fingerprint(), exporter: channel.exporter };
-            return Ok(Origin::Tls { channel, loopback: peer.is_local() });
+            return Ok(Origin::Tls { channel, caller: caller(peer) });
         }
         (None, Peer::Unix { uid, .. }) => Some(uid),
         (None, Peer::Tcp { .. }) => None,
@@ -126,9 +130,20 @@ fn origin(channel: Option<&transport::Channel>, peer: Peer) -> Result<Origin, Re
     })
 }
 
-async fn refuse(refused: Refused, reader: &mut Reader, writer: &mut Writer) -> Stranger {
-    say_and_close(&ServerHeader::Refused(refused.clone()), reader, writer).await;
-    Stranger::Refused(refused)
+fn caller(peer: Peer) -> Caller {
+    Caller { address: peer.address(), loopback: peer.is_local() }
+}
+
+/// `why`: what the operator is told, if it is more than the peer is.
+async fn refuse(
+    refused: Refused,
+    why: Option<String>,
+    reader: &mut Reader,
+    writer: &mut Writer,
+) -> Stranger {
+    let why = why.unwrap_or_else(|| refused.text.clone());
+    say_and_close(&ServerHeader::Refused(refused), reader, writer).await;
+    Stranger::Refused(why)
 }
 
 /// What to tell a peer that does not speak the protocol; nothing to one that is gone.
@@ -142,13 +157,9 @@ fn fault(error: &LoginError) -> Option<SessionEnd> {
     }
 }
 
-fn tell(news: &News) {
-    warn!("{news}");
-}
-
 impl LoggedIn {
     async fn serve(self, shared: &Arc<Shared>) {
-        let Self { mut reader, mut writer, who, origin, peer, client } = self;
+        let Self { mut reader, mut writer, who, rights, peer, client } = self;
         let Ok(_permit) = Arc::clone(&shared.places).try_acquire_owned() else {
             let most = shared.config.max_connections;
             let text = format!("the server has {most} connections already");
@@ -165,10 +176,9 @@ impl LoggedIn {
         reader.set_limits(Limits::FULL);
         let outbox = Arc::new(Outbox::greeting());
         let host = Arc::clone(&shared.host);
-        let still_in = still_in(shared, origin, who);
         let refusals = Arc::clone(&shared.peers);
         let requests =
-            Requests { host, identity, outbox, still_in, refusals, is_stale: false, held: None };
+            Requests { host, identity, outbox, rights, refusals, is_stale: false, held: None };
         let patience = Patience { idle: shared.config.idle_timeout, silence: Some(SILENCE) };
         let end = serve_session(reader, writer, requests, patience).await;
         shared.host.left();
@@ -179,17 +189,4 @@ impl LoggedIn {
             }
         }
     }
-}
-
-/// A long connection does not outlive its rights: each request asks the key files again.
-fn still_in(shared: &Arc<Shared>, origin: Origin, who: Identity) -> super::requests::StillIn {
-    let shared = Arc::clone(shared);
-    Box::new(move || match (&origin, &who) {
-        (Origin::Unix(_), _) | (_, Identity::Local { .. }) => true,
-        (Origin::Tls { loopback, .. }, Identity::Key { fingerprint, .. }) => {
-            let lookup = shared.authorized.lookup(&[*fingerprint], *loopback);
-            lookup.news.iter().for_each(tell);
-            lookup.found.is_some_and(|(_, found)| found == who)
-        }
-    })
 }

@@ -9,6 +9,7 @@ mod instance;
 mod lobby;
 mod outbox;
 mod requests;
+mod rights;
 mod running;
 mod serving;
 mod session;

@@ -9,6 +9,7 @@ use tracing::{debug, info};
 use super::end::SessionEnd;
 use super::held::Held;
 use super::outbox::Outbox;
+use super::rights::{Ask, No, RightsNow, imposed, judge};
 use super::serving::{Order, Serving};
 use super::throttle::Throttle;
 use crate::exec::Signal;
@@ -29,15 +30,12 @@ pub const LIST_LIMIT: usize = 10_000;
 /// of 200 control characters, are then in less frames than may wait for a client.
 const LIST_CHUNK: usize = BODY_LIMIT;
 
-/// Whether an identity is still let in: asked anew for each request.
-pub(super) type StillIn = Box<dyn Fn() -> bool + Send + Sync>;
-
 /// The requests of one connection.
 pub(super) struct Requests {
     pub(super) host: Arc<Host>,
     pub(super) identity: Arc<str>,
     pub(super) outbox: Arc<Outbox>,
-    pub(super) still_in: StillIn,
+    pub(super) rights: RightsNow,
     /// What keeps lines about refusals to one a second.
     pub(super) refusals: Arc<Throttle>,
     /// The client was silent for longer than an id is remembered for: a request that was held back
@@ -93,9 +91,6 @@ impl Requests {
             let text = "the connection was suspended for too long to start anything on it";
             return Err(SessionEnd::word(Code::PeerSilent, text));
         }
-        if !(self.still_in)() {
-            return self.no_longer_in(&header);
-        }
         let request = match Request::parse(header, body) {
             Ok(request) => request,
             Err(bad) => return self.refuse(bad.code, bad.text),
@@ -125,7 +120,11 @@ impl Requests {
         }
     }
 
-    async fn start(&mut self, request: Request, is_late: bool) -> Result<(), SessionEnd> {
+    async fn start(&mut self, mut request: Request, is_late: bool) -> Result<(), SessionEnd> {
+        match judge((self.rights)(), Ask::Run) {
+            Ok(options) => request.impose(imposed(&options)),
+            Err(no) => return self.may_not_run(&request, no),
+        }
         match self.host.run(&self.identity, &request).await {
             Ok(Served::Later) if is_late => {
                 let text = "the server is being upgraded and waits for other runs to end";
@@ -157,12 +156,25 @@ impl Requests {
 
     /// The first request of a run is refused for good. To a later one that would be a lie: the run may
     /// have been started when the client was still let in.
-    fn no_longer_in(&self, header: &RunRequest) -> Result<(), SessionEnd> {
-        let text = "this key is no longer authorized";
-        match header.first_sent_ms_ago {
-            0 => self.refuse(Code::NotAuthorized, text.into()),
-            _ => Err(SessionEnd::word(Code::NotAuthorized, text)),
+    fn may_not_run(&self, request: &Request, no: No) -> Result<(), SessionEnd> {
+        if request.first_sent_ago.is_zero() {
+            return self.refuse(no.code, no.text);
         }
+        Err(SessionEnd::word(no.code, no.text))
+    }
+
+    /// Whether this may be done; if not, that was answered.
+    fn may(&self, ask: Ask) -> Result<bool, SessionEnd> {
+        match judge((self.rights)(), ask) {
+            Ok(_) => Ok(true),
+            Err(no) => self.refuse(no.code, no.text).map(|()| false),
+        }
+    }
+
+    /// As [`Self::may`], where to refuse is to say that nothing was started: then the conversation ends.
+    fn may_or_end(&self, ask: Ask) -> Result<(), SessionEnd> {
+        let judged = judge((self.rights)(), ask);
+        judged.map(drop).map_err(|no| SessionEnd::word(no.code, no.text))
     }
 
     fn deny(&self, id: &RunId, denied: Denied) -> Result<(), SessionEnd> {
@@ -217,6 +229,7 @@ impl Requests {
             return self.order_by_name(order, &part).await;
         }
         let Some((serving, _)) = self.outbox.serving() else { return Ok(()) };
+        self.may_or_end(Ask::Order)?;
         match serving.order(order).await? {
             Some(answer) => self.outbox.answer(&answer),
             None => Ok(()),
@@ -224,7 +237,7 @@ impl Requests {
     }
 
     async fn order_by_name(&self, order: Order, part: &str) -> Result<(), SessionEnd> {
-        let Some(kept) = self.find(part)? else { return Ok(()) };
+        let Some(kept) = self.find(part, Ask::Order)? else { return Ok(()) };
         let obeyed = match &*kept {
             Kept::Here(run) => match order {
                 Order::Signal(signal) => run.signal(signal),
@@ -240,9 +253,8 @@ impl Requests {
     }
 
     /// The one run that is meant. None if that was refused.
-    fn find(&self, part: &str) -> Result<Option<Arc<Kept>>, SessionEnd> {
-        if !(self.still_in)() {
-            self.refuse(Code::NotAuthorized, "this key is no longer authorized".into())?;
+    fn find(&self, part: &str, ask: Ask) -> Result<Option<Arc<Kept>>, SessionEnd> {
+        if !self.may(ask)? {
             return Ok(None);
         }
         match self.host.find(&self.identity, part) {
@@ -253,7 +265,7 @@ impl Requests {
 
     async fn attach(&mut self, attach: &Attach) -> Result<(), SessionEnd> {
         self.free_for_another()?;
-        let Some(kept) = self.find(&attach.run)? else { return Ok(()) };
+        let Some(kept) = self.find(&attach.run, Ask::Attach)? else { return Ok(()) };
         match &*kept {
             Kept::Here(run) => self.attach_here(run, attach),
             Kept::There(run) => match self.host.look(run, attach).await {
@@ -283,8 +295,8 @@ impl Requests {
     }
 
     async fn list(&self, limit: Option<u64>) -> Result<(), SessionEnd> {
-        if !(self.still_in)() {
-            return self.refuse(Code::NotAuthorized, "this key is no longer authorized".into());
+        if !self.may(Ask::List)? {
+            return Ok(());
         }
         let limit = limit.map_or(LIST_LIMIT, |n| usize::try_from(n).unwrap_or(LIST_LIMIT));
         let (host, identity) = (Arc::clone(&self.host), Arc::clone(&self.identity));
@@ -298,7 +310,7 @@ impl Requests {
     }
 
     async fn remove(&self, part: &str) -> Result<(), SessionEnd> {
-        let Some(kept) = self.find(part)? else { return Ok(()) };
+        let Some(kept) = self.find(part, Ask::Remove)? else { return Ok(()) };
         let (host, run) = (Arc::clone(&self.host), kept.id().to_string());
         match on_disk(move || host.remove(&kept)).await? {
             Ok(()) => self.outbox.answer(&ServerHeader::Done { run }),
@@ -340,6 +352,7 @@ impl Requests {
         let Ok(id) = RunId::new(id) else {
             return self.refuse(Code::BadRequest, "there is no such id".into());
         };
+        self.may_or_end(Ask::Close)?;
         match self.host.close(&self.identity, &id, first_sent_ago).await {
             Closed::NeverStarted => {
                 self.outbox.answer(&ServerHeader::NeverStarted { run: id.to_string() })

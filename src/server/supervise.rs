@@ -18,6 +18,7 @@ use tracing::warn;
 
 use super::outbox::Outbox;
 use super::requests::Requests;
+use super::rights;
 use super::session::{Patience, serve as serve_session};
 use super::throttle::Throttle;
 use crate::conn::{Frame, FrameReader, FrameWriter};
@@ -31,6 +32,7 @@ use crate::runs::disk::folder::Claim;
 use crate::runs::disk::{Folder, Writer};
 use crate::runs::host::{Host, Settings};
 use crate::runs::launch::Setup;
+use crate::runs::request::Imposed;
 use crate::runs::table::Table;
 use crate::sys::fs::is_own_or_root;
 use crate::sys::{pause, process};
@@ -46,6 +48,8 @@ const IDLE: Duration = Duration::from_secs(365 * 24 * 3600);
 struct Supervisor {
     host: Arc<Host>,
     identity: Arc<str>,
+    /// What is run instead of what is asked for.
+    imposed: Imposed,
     refusals: Arc<Throttle>,
 }
 
@@ -104,7 +108,8 @@ async fn supervise(folder: Folder) -> io::Result<()> {
 impl Supervisor {
     /// Locks the record, which nobody may have written yet.
     fn claim(folder: Folder, setup: &Frame) -> io::Result<Self> {
-        let Setup { identity, mark, record_limit } = setup.header().map_err(io::Error::other)?;
+        let Setup { identity, mark, record_limit, imposed } =
+            setup.header().map_err(io::Error::other)?;
         let mark = Mark::from_hex(mark.as_bytes());
         let mark = mark.ok_or_else(|| io::Error::other("the setup has no mark"))?;
         let record = match folder.claim()? {
@@ -124,7 +129,7 @@ impl Supervisor {
         let books = Books::Supervisor { folder, mark, writer: Some(writer).into() };
         let (table, scanner) = (Table::new(Duration::ZERO), Scanner::on_demand());
         let host = Host::new(settings, books, table, scanner, None);
-        Ok(Self { host, identity: identity.into(), refusals: Arc::default() })
+        Ok(Self { host, identity: identity.into(), imposed, refusals: Arc::default() })
     }
 
     /// Serves who comes until the run is over, or was not started.
@@ -188,7 +193,7 @@ impl Supervisor {
             host: Arc::clone(&self.host),
             identity: Arc::clone(&self.identity),
             outbox: Arc::new(Outbox::greeting()),
-            still_in: Box::new(|| true),
+            rights: rights::of_a_server(self.imposed.clone()),
             refusals: Arc::clone(&self.refusals),
             is_stale: false,
             held: None,
