@@ -11,7 +11,8 @@ use tokio::io::AsyncRead;
 
 use crate::conn::{ConnError, FrameReader};
 use crate::identity::{
-    Authorized, Fingerprint, Identity, Key, News, PublicKey, sign_auth, verify_auth,
+    Authorized, Caller, Fingerprint, Granted, Identity, Key, News, Proven, PublicKey, sign_auth,
+    verify_auth,
 };
 use crate::proto::code::Code;
 use crate::proto::frame::Limits;
@@ -121,8 +122,8 @@ pub enum Origin {
     Tls {
         /// The channel.
         channel: Channel,
-        /// The peer is on this machine.
-        loopback: bool,
+        /// Where the peer calls from.
+        caller: Caller,
     },
     /// Over a unix socket, from a process of this account or root.
     Unix(Identity),
@@ -133,15 +134,22 @@ pub enum Origin {
 pub enum Login {
     /// Let in.
     In {
-        /// Who it is.
-        who: Identity,
+        /// Who it is, and what it may do now.
+        granted: Granted,
+        /// By what: to be asked again for each request.
+        proven: Proven,
         /// The client's name, fit to be shown.
         client: String,
     },
     /// Not with this key, but with that one: send the refusal and read on.
     Again(Refused),
     /// Not let in: send the refusal and close.
-    Out(Refused),
+    Out {
+        /// What the peer is told.
+        refused: Refused,
+        /// What the operator is told, if it is more.
+        why: Option<String>,
+    },
 }
 
 /// The server's half: reads the next `hello`, skipping the request that came with a refused one, and
@@ -181,11 +189,14 @@ fn decide(
     let client = shown(&hello.client);
     if hello.user.is_some() {
         let text = "this server runs commands as its own account only; leave the user out".into();
-        return Login::Out(Refused { code: Code::Unsupported, text, key: None });
+        return out(Refused { code: Code::Unsupported, text, key: None });
     }
-    let (channel, loopback) = match origin {
-        Origin::Unix(who) => return Login::In { who: who.clone(), client },
-        Origin::Tls { channel, loopback } => (channel, *loopback),
+    let (channel, caller) = match origin {
+        Origin::Unix(who) => {
+            let granted = Granted { who: who.clone(), options: Arc::default() };
+            return Login::In { granted, proven: Proven::Kernel, client };
+        }
+        Origin::Tls { channel, caller } => (channel, *caller),
     };
     let key = hello.key.as_deref().and_then(|k| PublicKey::from_base64(k).ok());
     let proof = key.as_ref().zip(hello.signature.as_ref());
@@ -193,28 +204,33 @@ fn decide(
     let listed = hello.keys.iter().take(KEYS_LIMIT).filter(|_| first);
     let candidates: Vec<Fingerprint> =
         proven.into_iter().chain(listed.filter_map(|k| k.parse().ok())).collect();
-    let lookup = authorized.lookup(&candidates, loopback);
+    let lookup = authorized.lookup(&candidates, caller);
     lookup.news.into_iter().for_each(news);
     match (lookup.found, proof) {
-        (Some((found, who)), Some((key, proof))) if proven == Some(found) => {
+        (Ok((found, granted)), Some((key, proof))) if proven == Some(found) => {
             match verify_auth(key, proof, &channel.host_key, None, &channel.exporter) {
-                Ok(()) => Login::In { who, client },
-                Err(e) => not_authorized(e.to_string()),
+                Ok(()) => Login::In { granted, proven: Proven::Key(found), client },
+                Err(e) => not_authorized(e.to_string(), None),
             }
         }
-        (Some((found, _)), _) => Login::Again(Refused {
+        (Ok((found, _)), _) => Login::Again(Refused {
             code: Code::TryKey,
             text: "another of the listed keys is authorized here".into(),
             key: Some(found.to_string()),
         }),
-        (None, _) => {
-            not_authorized("none of the client's keys is authorized on this server".into())
+        (Err(why), _) => {
+            let text = "none of the client's keys is authorized on this server".into();
+            not_authorized(text, Some(why.to_string()))
         }
     }
 }
 
-fn not_authorized(text: String) -> Login {
-    Login::Out(Refused { code: Code::NotAuthorized, text, key: None })
+fn not_authorized(text: String, why: Option<String>) -> Login {
+    Login::Out { refused: Refused { code: Code::NotAuthorized, text, key: None }, why }
+}
+
+fn out(refused: Refused) -> Login {
+    Login::Out { refused, why: None }
 }
 
 /// A peer's text without control characters, shortened.

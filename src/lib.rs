@@ -13,7 +13,7 @@
 //! # let path = folder.path().canonicalize()?.join("state");
 //! # let options = server::Options {
 //! #     state: StateDir::open(&path)?, listen: vec!["127.0.0.1:0".parse()?], name: None,
-//! #     inherited: vec![], authorized_keys: vec![], classic: vec![], config: Default::default(), policy: Default::default(), settings: Default::default(),
+//! #     inherited: vec![], access: Default::default(), classic: vec![], config: Default::default(), policy: Default::default(), settings: Default::default(),
 //! #     kept: None,
 //! # };
 //! # let server = server::Server::prepare(options)?;

@@ -1,5 +1,6 @@
 //! The two programs: command lines, and the one place that talks to people.
 
+mod access_args;
 mod batch;
 mod calls;
 mod check;

@@ -189,7 +189,7 @@ fn options(settings: Settings, inherited: Vec<Passed>) -> Result<Options, String
         listen: args.listen,
         inherited,
         name: args.name,
-        authorized_keys: args.authorized_keys,
+        access: args.access.files(),
         classic: args.classic,
         config: Config {
             max_connections: args.max_connections,

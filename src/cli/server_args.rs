@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use super::access_args::AccessArgs;
 use super::man::Section;
 use super::{check, gc, journal};
 use crate::server::classic::ClassicAddr;
@@ -86,10 +87,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME")]
     pub(super) name: Option<String>,
 
-    /// Let in the Ed25519 keys of FILE (as OpenSSH writes it), besides this account on this machine;
-    /// repeatable
-    #[arg(long, value_name = "FILE")]
-    pub(super) authorized_keys: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(super) access: AccessArgs,
 
     /// Serve the socket tutorial's clients here, to programs of this account on this machine only:
     /// json=ADDR, length=ADDR or raw=ADDR; repeatable

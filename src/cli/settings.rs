@@ -279,7 +279,7 @@ mod tests {
             ("[rule.a]\nfor = []\nruns = 0", "3:8", "from 1"),
             ("[rule.a]\nfor = []\noutput = \"1T\"", "3:10", "count of bytes"),
             ("[rule.a]\nfor = []\ncwd = [\"/srv\"]", "3:7", "go with `allow`"),
-            ("[rule.a]\nfor = []\nallow = []\ncwd = [\"srv\"]", "4:8", "absolute"),
+            ("[rule.a]\nfor = []\nallow = []\ncwd = [\"srv\"]", "4:7", "absolute"),
             ("[rule.\"a b\"]\nfor = []", "1:7", "is no name"),
             ("[identity.a]\nkeys = [\"MD5:1\"]", "2:9", "fingerprint"),
             ("[identity.local]\nkeys = []", "1:11", "already"),
@@ -299,20 +299,20 @@ mod tests {
         {
             assert!(keys.iter().any(|k| k == key), "{key}");
         }
-        let file: String = keys
-            .iter()
-            .map(|key| match key.as_str() {
-                "verbose" => format!("{key} = false\n"),
-                "listen" => format!("{key} = [\"127.0.0.1:0\"]\n"),
-                "authorized-keys" => format!("{key} = [\"/k\"]\n"),
-                "classic" => format!("{key} = [\"raw=127.0.0.1:0\"]\n"),
-                "no-penalty" => format!("{key} = [\"none\"]\n"),
-                "name" => format!("{key} = \"n\"\n"),
-                "shell" => format!("{key} = \"/bin/sh\"\n"),
-                "log-format" => format!("{key} = \"json\"\n"),
-                _ => format!("{key} = 5\n"),
-            })
-            .collect();
+        let definition = definition();
+        let is = |key: &str, action: fn(&clap::ArgAction) -> bool| {
+            definition.get_arguments().any(|a| a.get_long() == Some(key) && action(a.get_action()))
+        };
+        let value = |key: &str| match key {
+            "listen" => "[\"127.0.0.1:0\"]",
+            "classic" => "[\"raw=127.0.0.1:0\"]",
+            "no-penalty" => "[\"none\"]",
+            "log-format" => "\"json\"",
+            _ if is(key, |action| matches!(action, clap::ArgAction::SetTrue)) => "false",
+            _ if is(key, |action| matches!(action, clap::ArgAction::Append)) => "[\"/k\"]",
+            _ => "5",
+        };
+        let file: String = keys.iter().map(|key| format!("{key} = {}\n", value(key))).collect();
         let settings = read(&file, &[]).unwrap();
         let from_file = |s: &&Setting| matches!(s.source, Source::File(_));
         assert_eq!(settings.all.iter().filter(from_file).count(), keys.len());

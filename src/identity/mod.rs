@@ -11,15 +11,25 @@ mod key;
 pub mod known_hosts;
 mod line;
 mod local;
+mod options;
+mod patterns;
 mod proof;
 mod public;
+mod time;
+mod watched;
+mod who;
 
-pub use authorized::{Authorized, Identity, Lookup, News, Source};
+pub use authorized::{AccessFiles, Again, Authorized, Lookup, Refusal};
 pub use fingerprint::{Fingerprint, NotAFingerprint};
 pub use key::{KEY_FILE_LIMIT, Key, KeyError};
 pub use line::{LineError, LineReason};
 pub use local::{host_key, host_public_key, local_identity};
+pub use options::{Authority, Barred, KeyOptions, OptionError, Permits};
+pub use patterns::{Addresses, AddressesError};
 pub use proof::{
     NAMESPACE, PROOF_LIMIT, ProofError, USER_LIMIT, auth_text, sign, sign_auth, verify, verify_auth,
 };
 pub use public::{PublicKey, PublicKeyError};
+pub use time::{NotATime, parse_time};
+pub use watched::{News, Source};
+pub use who::{Caller, Granted, Identity, Proven};

@@ -23,7 +23,7 @@ use super::host::{Closed, Denied, Host, Kept, Place, check_same};
 use super::judged::Judged;
 use super::link::Link;
 use super::record::encode;
-use super::request::Request;
+use super::request::{Imposed, Request};
 use crate::conn::Frame;
 use crate::exec::{TERM_GRACE, stop_leftovers};
 use crate::proto::code::Code;
@@ -52,6 +52,9 @@ pub struct Setup {
     /// The request, as the server has judged it.
     #[serde(default)]
     pub judged: Judged,
+    /// What is run instead of what its request asks for.
+    #[serde(default)]
+    pub imposed: Imposed,
 }
 
 /// Why a supervisor gave no answer.
@@ -120,7 +123,9 @@ impl Host {
         let answer = match launched {
             Ok(link) => {
                 let (identity, mark) = (run.key.identity.to_string(), mark.to_string());
-                let setup = Setup { identity, mark, record_limit: keeping.record_limit, judged };
+                let imposed = request.imposed().clone();
+                let record_limit = keeping.record_limit;
+                let setup = Setup { identity, mark, record_limit, judged, imposed };
                 self.ask_new(link, request, &setup).await
             }
             Err(e) => Err(NoAnswer::Launch(e)),
@@ -144,14 +149,14 @@ impl Host {
         request: &Request,
         setup: &Setup,
     ) -> Result<(Link, Frame), NoAnswer> {
-        let request = request.encoded(true).map_err(|e| NoAnswer::Launch(io::Error::other(e)))?;
+        let asked = request.encoded(true).map_err(|e| NoAnswer::Launch(io::Error::other(e)))?;
         pause::point("launched");
         let shell = self.settings.shell.as_os_str().as_bytes();
-        let asked = async {
+        let answer = async {
             link.send(setup, shell).await?;
-            link.ask(request).await
+            link.ask(asked).await
         };
-        match asked.await {
+        match answer.await {
             Ok(answer) => Ok((link, answer)),
             Err(_) => Err(NoAnswer::Gone),
         }

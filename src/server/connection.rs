@@ -5,18 +5,19 @@ use std::time::Duration;
 
 use tokio::io::{ReadHalf, WriteHalf, split};
 use tokio::time::{Instant, timeout_at};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::Shared;
 use super::end::{SessionEnd, last_word, say_and_close};
 use super::lobby::Place;
 use super::outbox::Outbox;
-use super::policy::{Rights, Subject, decide};
+use super::policy::{Subject, decide};
 use super::requests::{Judge, Requests};
+use super::rights::{self, RightsNow};
 use super::session::{Patience, serve as serve_session};
 use crate::conn::{FrameReader, FrameWriter, SILENCE};
 use crate::handshake::{AGENT, Channel, Login, LoginError, Origin, judge};
-use crate::identity::{Identity, News};
+use crate::identity::{Caller, Identity};
 use crate::proto::code::Code;
 use crate::proto::frame::Limits;
 use crate::proto::header::{Refused, ServerHeader, Welcome};
@@ -33,7 +34,7 @@ struct LoggedIn {
     reader: Reader,
     writer: Writer,
     who: Identity,
-    origin: Origin,
+    rights: RightsNow,
     peer: Peer,
     client: String,
 }
@@ -45,8 +46,8 @@ enum Stranger {
     Handshake(#[from] HandshakeError),
     #[error(transparent)]
     Login(#[from] LoginError),
-    #[error("{}", .0.text)]
-    Refused(Refused),
+    #[error("{0}")]
+    Refused(String),
     #[error("no login within {} s", LOGIN_TIMEOUT.as_secs())]
     Late,
     #[error("shown out for a newcomer before it had logged in")]
@@ -71,7 +72,7 @@ pub(super) async fn serve(accepted: Accepted, mut place: Place, shared: Arc<Shar
     }
 }
 
-async fn log_in(accepted: Accepted, shared: &Shared) -> Result<LoggedIn, Stranger> {
+async fn log_in(accepted: Accepted, shared: &Arc<Shared>) -> Result<LoggedIn, Stranger> {
     let secured = accepted.secure(&shared.tls).await?;
     let peer = secured.peer;
     let origin = origin(secured.channel.as_ref(), peer);
@@ -80,15 +81,18 @@ async fn log_in(accepted: Accepted, shared: &Shared) -> Result<LoggedIn, Strange
     let mut writer = FrameWriter::new(write);
     let origin = match origin {
         Ok(origin) => origin,
-        Err(refused) => return Err(refuse(refused, &mut reader, &mut writer).await),
+        Err(refused) => return Err(refuse(refused, None, &mut reader, &mut writer).await),
     };
     let mut first = true;
     loop {
         let judged =
-            judge(&mut reader, &origin, &shared.authorized, first, |news| tell(&news)).await;
-        let refused = match judged {
-            Ok(Login::In { who, client }) => {
-                return Ok(LoggedIn { reader, writer, who, origin, peer, client });
+            judge(&mut reader, &origin, &shared.authorized, first, |news| rights::tell(&news))
+                .await;
+        let (refused, why) = match judged {
+            Ok(Login::In { granted, proven, client }) => {
+                let who = granted.who;
+                let rights = rights::of(shared, who.clone(), proven, caller(peer));
+                return Ok(LoggedIn { reader, writer, who, rights, peer, client });
             }
             Ok(Login::Again(refused)) => {
                 writer
@@ -98,7 +102,7 @@ async fn log_in(accepted: Accepted, shared: &Shared) -> Result<LoggedIn, Strange
                 first = false;
                 continue;
             }
-            Ok(Login::Out(refused)) => refused,
+            Ok(Login::Out { refused, why }) => (refused, why),
             Err(e) => {
                 if let Some(end) = fault(&e) {
                     last_word(&end, reader, writer).await;
@@ -106,7 +110,7 @@ async fn log_in(accepted: Accepted, shared: &Shared) -> Result<LoggedIn, Strange
                 return Err(e.into());
             }
         };
-        return Err(refuse(refused, &mut reader, &mut writer).await);
+        return Err(refuse(refused, why, &mut reader, &mut writer).await);
     }
 }
 
@@ -115,7 +119,7 @@ fn origin(channel: Option<&transport::Channel>, peer: Peer) -> Result<Origin, Re
     let uid = match (channel, peer) {
         (Some(channel), _) => {
             let channel = Channel { host_key: channel.fingerprint(), exporter: channel.exporter };
-            return Ok(Origin::Tls { channel, loopback: peer.is_local() });
+            return Ok(Origin::Tls { channel, caller: caller(peer) });
         }
         (None, Peer::Unix { uid, .. }) => Some(uid),
         (None, Peer::Tcp { .. }) => None,
@@ -127,9 +131,20 @@ fn origin(channel: Option<&transport::Channel>, peer: Peer) -> Result<Origin, Re
     })
 }
 
-async fn refuse(refused: Refused, reader: &mut Reader, writer: &mut Writer) -> Stranger {
-    say_and_close(&ServerHeader::Refused(refused.clone()), reader, writer).await;
-    Stranger::Refused(refused)
+fn caller(peer: Peer) -> Caller {
+    Caller { address: peer.address(), loopback: peer.is_local() }
+}
+
+/// `why`: what the operator is told, if it is more than the peer is.
+async fn refuse(
+    refused: Refused,
+    why: Option<String>,
+    reader: &mut Reader,
+    writer: &mut Writer,
+) -> Stranger {
+    let why = why.unwrap_or_else(|| refused.text.clone());
+    say_and_close(&ServerHeader::Refused(refused), reader, writer).await;
+    Stranger::Refused(why)
 }
 
 /// What to tell a peer that does not speak the protocol; nothing to one that is gone.
@@ -143,13 +158,9 @@ fn fault(error: &LoginError) -> Option<SessionEnd> {
     }
 }
 
-fn tell(news: &News) {
-    warn!("{news}");
-}
-
 impl LoggedIn {
     async fn serve(self, shared: &Arc<Shared>) {
-        let Self { mut reader, mut writer, who, origin, peer, client } = self;
+        let Self { mut reader, mut writer, who, rights, peer, client } = self;
         let Ok(_permit) = Arc::clone(&shared.places).try_acquire_owned() else {
             let most = shared.config.max_connections;
             let text = format!("the server has {most} connections already");
@@ -166,14 +177,13 @@ impl LoggedIn {
         reader.set_limits(Limits::FULL);
         let outbox = Arc::new(Outbox::greeting());
         let host = Arc::clone(&shared.host);
-        let judge = by_policy(shared, &identity, Rights::default());
-        let still_in = still_in(shared, origin, who);
+        let judge = by_policy(shared, &identity);
         let refusals = Arc::clone(&shared.peers);
         let requests = Requests {
             host,
             identity,
             outbox,
-            still_in,
+            rights,
             judge,
             refusals,
             is_stale: false,
@@ -191,24 +201,10 @@ impl LoggedIn {
     }
 }
 
-/// What the policy says of what an identity asks for, which was let in with these rights.
-fn by_policy(shared: &Arc<Shared>, identity: &Arc<str>, rights: Rights) -> Judge {
+/// What the policy says of what an identity asks for.
+fn by_policy(shared: &Arc<Shared>, identity: &Arc<str>) -> Judge {
     let (shared, identity) = (Arc::clone(shared), Arc::clone(identity));
-    Box::new(move |asked, usage| {
-        let subject = Subject { identity: &identity, rights };
-        decide(&shared.policy, subject, asked, usage)
-    })
-}
-
-/// A long connection does not outlive its rights: each request asks the key files again.
-fn still_in(shared: &Arc<Shared>, origin: Origin, who: Identity) -> super::requests::StillIn {
-    let shared = Arc::clone(shared);
-    Box::new(move || match (&origin, &who) {
-        (Origin::Unix(_), _) | (_, Identity::Local { .. }) => true,
-        (Origin::Tls { loopback, .. }, Identity::Key { fingerprint, .. }) => {
-            let lookup = shared.authorized.lookup(&[*fingerprint], *loopback);
-            lookup.news.iter().for_each(tell);
-            lookup.found.is_some_and(|(_, found)| found == who)
-        }
+    Box::new(move |asked, rights, usage| {
+        decide(&shared.policy, Subject { identity: &identity, rights }, asked, usage)
     })
 }

@@ -10,6 +10,7 @@ mod lobby;
 mod outbox;
 pub mod policy;
 mod requests;
+mod rights;
 mod running;
 mod serving;
 mod session;

@@ -9,7 +9,8 @@ use tracing::{debug, info};
 use super::end::SessionEnd;
 use super::held::Held;
 use super::outbox::Outbox;
-use super::policy::{Allowed, Asked, Command, Forbidden, Whose};
+use super::policy::{Allowed, Asked, Command, Forbidden, Rights, Whose};
+use super::rights::{RightsNow, imposed};
 use super::serving::{Order, Serving};
 use super::throttle::Throttle;
 use crate::exec::Signal;
@@ -31,17 +32,17 @@ pub const LIST_LIMIT: usize = 10_000;
 /// of 200 control characters, are then in less frames than may wait for a client.
 const LIST_CHUNK: usize = BODY_LIMIT;
 
-/// Whether an identity is still let in: asked anew for each request.
-pub(super) type StillIn = Box<dyn Fn() -> bool + Send + Sync>;
-/// What the policy says of what is asked for, by what the identity has under way.
-pub(super) type Judge = Box<dyn Fn(&Asked<'_>, Usage) -> Result<Allowed, Forbidden> + Send + Sync>;
+/// What the policy says of what is asked for, by the rights of the one who asks and by what the identity has
+/// under way.
+pub(super) type Judge =
+    Box<dyn Fn(&Asked<'_>, Rights, Usage) -> Result<Allowed, Forbidden> + Send + Sync>;
 
 /// The requests of one connection.
 pub(super) struct Requests {
     pub(super) host: Arc<Host>,
     pub(super) identity: Arc<str>,
     pub(super) outbox: Arc<Outbox>,
-    pub(super) still_in: StillIn,
+    pub(super) rights: RightsNow,
     pub(super) judge: Judge,
     /// What keeps lines about refusals to one a second.
     pub(super) refusals: Arc<Throttle>,
@@ -98,9 +99,6 @@ impl Requests {
             let text = "the connection was suspended for too long to start anything on it";
             return Err(SessionEnd::word(Code::PeerSilent, text));
         }
-        if !(self.still_in)() {
-            return self.no_longer_in(&header);
-        }
         let request = match Request::parse(header, body) {
             Ok(request) => request,
             Err(bad) => return self.refuse(bad.code, bad.text),
@@ -130,14 +128,19 @@ impl Requests {
         }
     }
 
-    async fn start(&mut self, request: Request, is_late: bool) -> Result<(), SessionEnd> {
+    async fn start(&mut self, mut request: Request, is_late: bool) -> Result<(), SessionEnd> {
+        let Some(options) = (self.rights)() else {
+            return self.may_not_run(&request, Forbidden::no_longer_in());
+        };
+        request.impose(imposed(&options));
         let asked = Asked::Run(Command {
             form: request.form(),
             words: request.words(),
             cwd: request.cwd(),
             env: request.env_names(),
         });
-        let judge = |usage: Usage| match (self.judge)(&asked, usage) {
+        let rights = Rights::of(&options);
+        let judge = |usage: Usage| match (self.judge)(&asked, rights, usage) {
             Ok(Allowed { judged, part }) => Ok((judged, part)),
             Err(Forbidden { code, text }) => Err((code, text)),
         };
@@ -172,12 +175,31 @@ impl Requests {
 
     /// The first request of a run is refused for good. To a later one that would be a lie: the run may
     /// have been started when the client was still let in.
-    fn no_longer_in(&self, header: &RunRequest) -> Result<(), SessionEnd> {
-        let text = "this key is no longer authorized";
-        match header.first_sent_ms_ago {
-            0 => self.refuse(Code::NotAuthorized, text.into()),
-            _ => Err(SessionEnd::word(Code::NotAuthorized, text)),
+    fn may_not_run(&self, request: &Request, why: Forbidden) -> Result<(), SessionEnd> {
+        if request.first_sent_ago.is_zero() {
+            return self.refuse(why.code, why.text);
         }
+        Err(SessionEnd::word(why.code, why.text))
+    }
+
+    /// What may be done now: the rights may have changed since the last request.
+    fn judged(&self, asked: &Asked<'_>) -> Result<Allowed, Forbidden> {
+        let options = (self.rights)().ok_or_else(Forbidden::no_longer_in)?;
+        (self.judge)(asked, Rights::of(&options), Usage::default())
+    }
+
+    /// Whether this may be done; if not, that was answered.
+    fn may(&self, asked: &Asked<'_>) -> Result<bool, SessionEnd> {
+        match self.judged(asked) {
+            Ok(_) => Ok(true),
+            Err(Forbidden { code, text }) => self.refuse(code, text).map(|()| false),
+        }
+    }
+
+    /// As [`Self::may`], where to refuse is to say that nothing was started: then the conversation ends.
+    fn may_or_end(&self, asked: &Asked<'_>) -> Result<(), SessionEnd> {
+        let judged = self.judged(asked);
+        judged.map(drop).map_err(|why| SessionEnd::word(why.code, why.text))
     }
 
     fn deny(&self, id: &RunId, denied: Denied) -> Result<(), SessionEnd> {
@@ -232,6 +254,7 @@ impl Requests {
             return self.order_by_name(order, &part).await;
         }
         let Some((serving, _)) = self.outbox.serving() else { return Ok(()) };
+        self.may_or_end(&Asked::Keep)?;
         match serving.order(order).await? {
             Some(answer) => self.outbox.answer(&answer),
             None => Ok(()),
@@ -277,22 +300,6 @@ impl Requests {
         match found {
             Ok(kept) => Ok(Some(kept)),
             Err((code, text)) => self.refuse(code, text).map(|()| None),
-        }
-    }
-
-    fn judged(&self, asked: &Asked<'_>) -> Result<Allowed, Forbidden> {
-        (self.judge)(asked, Usage::default())
-    }
-
-    /// Whether this may be done now; if not, that was said.
-    fn may(&self, asked: &Asked<'_>) -> Result<bool, SessionEnd> {
-        if !(self.still_in)() {
-            self.refuse(Code::NotAuthorized, "this key is no longer authorized".into())?;
-            return Ok(false);
-        }
-        match self.judged(asked) {
-            Ok(_) => Ok(true),
-            Err(Forbidden { code, text }) => self.refuse(code, text).map(|()| false),
         }
     }
 
@@ -386,6 +393,7 @@ impl Requests {
         let Ok(id) = RunId::new(id) else {
             return self.refuse(Code::BadRequest, "there is no such id".into());
         };
+        self.may_or_end(&Asked::Keep)?;
         match self.host.close(&self.identity, &id, first_sent_ago).await {
             Closed::NeverStarted => {
                 self.outbox.answer(&ServerHeader::NeverStarted { run: id.to_string() })

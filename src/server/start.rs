@@ -17,7 +17,7 @@ use super::running::{Call, Ended, Running};
 use super::{Config, Shared};
 use crate::exec::{BaseEnv, NotStarted, Scanner};
 use crate::identity::{
-    Authorized, Fingerprint, KeyError, News, PublicKey, Source, host_key, local_identity,
+    AccessFiles, Authorized, Fingerprint, KeyError, News, PublicKey, host_key, local_identity,
 };
 use crate::runs::books::Books;
 use crate::runs::durable::Keeping;
@@ -43,8 +43,8 @@ pub struct Options {
     /// The name of the instance; none: made from the first address, and another one for each server where
     /// that has port 0.
     pub name: Option<String>,
-    /// Files of keys that are let in, besides this account on this machine.
-    pub authorized_keys: Vec<PathBuf>,
+    /// Who is let in, besides this account on this machine.
+    pub access: AccessFiles,
     /// Where the tutorial's clients are served, if anywhere.
     pub classic: Vec<ClassicAddr>,
     /// What is decided about connections.
@@ -185,7 +185,7 @@ impl Server {
             Addresses::open(sockets, options.listen, &options.classic)?;
         let name = Name::new(options.name, &listen, &options.classic)?;
         // An address that is none is told before what it would need.
-        let authorized = authorized(&listen, options.authorized_keys, local.public())?;
+        let authorized = authorized(&listen, options.access, local.public())?;
         // Last: a start that fails before leaves no folder of a name that nothing was run under.
         let (instance, lock) = name.open(&options.state.subdir(INSTANCES)?, lock)?;
         let (journal, runs) = (instance.subdir(JOURNAL)?, instance.subdir(RUNS)?);
@@ -290,11 +290,11 @@ fn keeping(instance: &StateDir, runs: &StateDir, kept: Kept) -> Result<Keeping, 
 /// A server that others can reach and that would let nobody in is a mistake.
 fn authorized(
     listen: &[ListenAddr],
-    files: Vec<PathBuf>,
+    access: AccessFiles,
     local: &PublicKey,
 ) -> Result<Arc<Authorized>, StartError> {
-    let sources = files.iter().map(|path| Source { path: path.clone(), required: true });
-    let authorized = Authorized::new(sources.collect(), local);
+    let files: Vec<_> = access.keys.iter().map(|source| source.path.clone()).collect();
+    let authorized = Authorized::new(access, local);
     let (count, news) = authorized.count();
     for item in news {
         match item {

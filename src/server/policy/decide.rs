@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{Policy, Rule};
+use crate::identity::KeyOptions;
 use crate::proto::code::Code;
 use crate::proto::header::Form;
 use crate::runs::judged::{Ceilings, How, Judged, split};
@@ -26,6 +27,14 @@ pub struct Rights {
     pub forced: bool,
     /// `restrict`.
     pub restricted: bool,
+}
+
+impl Rights {
+    /// Those of a key with these options.
+    #[must_use]
+    pub fn of(options: &KeyOptions) -> Self {
+        Self { forced: options.command.is_some(), restricted: options.is_restricted() }
+    }
 }
 
 /// What is asked for.
@@ -94,6 +103,12 @@ pub struct Forbidden {
 }
 
 impl Forbidden {
+    /// The answer to one who would not be let in any more.
+    #[must_use]
+    pub fn no_longer_in() -> Self {
+        Self { code: Code::NotAuthorized, text: "this key is no longer authorized".into() }
+    }
+
     fn new(rule: &str, what: impl fmt::Display) -> Self {
         Self { code: Code::NotPermitted, text: format!("{rule} {what}") }
     }

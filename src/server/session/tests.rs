@@ -4,7 +4,7 @@ use tokio::io::{DuplexStream, ReadHalf, WriteHalf, duplex, split};
 
 use super::*;
 use crate::conn::SILENCE;
-use crate::identity::{Authorized, host_key, local_identity};
+use crate::identity::{AccessFiles, Authorized, host_key, local_identity};
 use crate::proto::frame::Limits;
 use crate::runs::books::Books;
 use crate::runs::host::{Host, Settings};
@@ -31,7 +31,7 @@ fn shared(folder: &TempDir) -> Arc<Shared> {
     let host = Host::new(Settings::default(), books, found.table, scanner, None);
     let tls = TlsServer::new(&host_key(&state).unwrap()).unwrap();
     let local = local_identity(&state).unwrap();
-    let authorized = Arc::new(Authorized::new(Vec::new(), local.public()));
+    let authorized = Arc::new(Authorized::new(AccessFiles::default(), local.public()));
     Arc::new(Shared::new((Config::default(), Policy::default()), host, tls, authorized))
 }
 
@@ -44,8 +44,8 @@ fn connect() -> Peer {
         host: Arc::clone(&shared.host),
         identity: "local:0".into(),
         outbox: Arc::new(Outbox::greeting()),
-        still_in: Box::new(|| true),
-        judge: Box::new(|_, _| Ok(Allowed::default())),
+        rights: crate::server::rights::of_a_server(Default::default()),
+        judge: Box::new(|_, _, _| Ok(Allowed::default())),
         refusals: Arc::clone(&shared.peers),
         is_stale: false,
         held: None,
