@@ -206,26 +206,25 @@ fn decide(
         proven.into_iter().chain(listed.filter_map(|k| k.parse().ok())).collect();
     let lookup = authorized.lookup(&candidates, caller);
     lookup.news.into_iter().for_each(news);
+    // Also of a key that is not let in: neither the answer nor the time it takes tells the two apart.
+    let proof = proof
+        .map(|(key, proof)| verify_auth(key, proof, &channel.host_key, None, &channel.exporter));
     match (lookup.found, proof) {
-        (Ok((found, granted)), Some((key, proof))) if proven == Some(found) => {
-            match verify_auth(key, proof, &channel.host_key, None, &channel.exporter) {
-                Ok(()) => Login::In { granted, proven: Proven::Key(found), client },
-                Err(e) => not_authorized(e.to_string(), None),
-            }
-        }
+        (Ok((found, granted)), Some(proof)) if proven == Some(found) => match proof {
+            Ok(()) => Login::In { granted, proven: Proven::Key(found), client },
+            Err(e) => not_authorized(Some(e.to_string())),
+        },
         (Ok((found, _)), _) => Login::Again(Refused {
             code: Code::TryKey,
             text: "another of the listed keys is authorized here".into(),
             key: Some(found.to_string()),
         }),
-        (Err(why), _) => {
-            let text = "none of the client's keys is authorized on this server".into();
-            not_authorized(text, Some(why.to_string()))
-        }
+        (Err(why), _) => not_authorized(Some(why.to_string())),
     }
 }
 
-fn not_authorized(text: String, why: Option<String>) -> Login {
+fn not_authorized(why: Option<String>) -> Login {
+    let text = "none of the client's keys is authorized on this server".into();
     Login::Out { refused: Refused { code: Code::NotAuthorized, text, key: None }, why }
 }
 

@@ -4,7 +4,7 @@
 //! `started`; and at the end journal `ended`, then show the verdict.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -70,6 +70,7 @@ pub struct Host {
     /// Runs under way that end with this process.
     here: AtomicUsize,
     idle: Notify,
+    counts: Counts,
     /// Read while a run is being started; written while nothing new may be.
     gate: Arc<RwLock<()>>,
     /// Nothing new may be started while it is there.
@@ -89,6 +90,17 @@ pub type Judge<'a> = dyn Fn(Usage) -> Result<(Judged, Duration), (Code, String)>
 pub(super) struct Place {
     _permit: OwnedSemaphorePermit,
     _share: Share,
+}
+
+/// What has happened to runs since the start.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Started.
+    pub started: AtomicU64,
+    /// New, and not started.
+    pub refused: AtomicU64,
+    /// Bytes of output of runs of this process that are over.
+    pub output: AtomicU64,
 }
 
 /// A run in the table.
@@ -190,6 +202,7 @@ impl Host {
             scanner,
             here: AtomicUsize::new(0),
             idle: Notify::new(),
+            counts: Counts::default(),
             gate: Arc::default(),
             held: Mutex::default(),
             one_more: Notify::new(),
@@ -203,6 +216,25 @@ impl Host {
     /// # Errors
     /// [`Denied`] says whether anything may have been started.
     pub async fn run(
+        self: &Arc<Self>,
+        identity: &Arc<str>,
+        request: &Request,
+        judge: &Judge<'_>,
+    ) -> Result<Served, Denied> {
+        let served = self.serve(identity, request, judge).await;
+        match &served {
+            Ok(Served::Here { attached: false, .. }) => {
+                self.counts.started.fetch_add(1, Ordering::Relaxed)
+            }
+            Err(Denied::Refused(..) | Denied::NotStarted(..)) => {
+                self.counts.refused.fetch_add(1, Ordering::Relaxed)
+            }
+            _ => 0,
+        };
+        served
+    }
+
+    async fn serve(
         self: &Arc<Self>,
         identity: &Arc<str>,
         request: &Request,
@@ -377,6 +409,9 @@ impl Host {
 
     fn finish(&self, run: &Arc<Run>, mut verdict: Verdict) {
         pause::point("ended");
+        let ends = [verdict.stdout, verdict.stderr, verdict.both];
+        let bytes = ends.into_iter().flatten().map(|end| end.size).sum();
+        self.counts.output.fetch_add(bytes, Ordering::Relaxed);
         verdict.journal = self.books.ended(run, &mut verdict);
         pause::point("journaled");
         match encode(&ServerHeader::Verdict(Box::new(verdict)), b"") {
@@ -407,6 +442,25 @@ impl Host {
             Kept::There(_) | Kept::Gone(_) => None,
         };
         self.table.all_live().iter().filter_map(here).collect()
+    }
+
+    /// What has happened to runs since the start.
+    #[must_use]
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// How many runs are under way, durable ones that this server has started among them.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.settings.max_runs - self.places.available_permits()
+    }
+
+    /// Bytes of the memory budget that are in use.
+    #[must_use]
+    pub fn budget_used(&self) -> u64 {
+        let budget = i64::try_from(self.settings.memory_budget).unwrap_or(i64::MAX);
+        u64::try_from(budget.saturating_sub(self.budget.left())).unwrap_or(0)
     }
 
     /// Gives an id up for a client that does not know whether it was ever used.

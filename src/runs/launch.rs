@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -207,7 +208,10 @@ impl Host {
         place: Place,
     ) {
         match started {
-            Ok(_) => self.watch(Arc::clone(run), Some(place)),
+            Ok(_) => {
+                self.counts().started.fetch_add(1, Ordering::Relaxed);
+                self.watch(Arc::clone(run), Some(place));
+            }
             Err(Denied::Refused(code, text) | Denied::NotStarted(code, text)) => {
                 self.table.release(&run.key);
                 run.set_state(State::NotStarted { code: *code, text: text.clone() });

@@ -2,6 +2,7 @@
 //! one line that names the culprit.
 
 use std::fs::File;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fmt, io};
@@ -14,7 +15,7 @@ use super::classic::{self, ClassicAddr, ClassicSettings};
 use super::instance::{self, INSTANCES, JOURNAL, NAME_LIMIT, Name, RUNS};
 use super::policy::Policy;
 use super::running::{Call, Ended, Running};
-use super::{Config, Shared};
+use super::{Config, Shared, status};
 use crate::exec::{BaseEnv, NotStarted, Scanner};
 use crate::identity::{
     AccessFiles, Authorized, Fingerprint, KeyError, News, PublicKey, host_key, local_identity,
@@ -162,6 +163,8 @@ pub struct Server {
     tls: TlsServer,
     host_key: Fingerprint,
     recovered: Recovered,
+    /// Where the status is told; none if that was not possible.
+    status: Option<UnixListener>,
     keeping: Option<Keeping>,
     /// Held as long as the server lives.
     lock: Lock,
@@ -191,6 +194,9 @@ impl Server {
         let (journal, runs) = (instance.subdir(JOURNAL)?, instance.subdir(RUNS)?);
         let recovered = recover::open(journal.path(), runs.path(), origin)?;
         let keeping = options.kept.map(|kept| keeping(&instance, &runs, kept)).transpose()?;
+        let status = status::bind(instance.path())
+            .inspect_err(|e| warn!("`rexec-server status` will not work: {e}"))
+            .ok();
         let host_key = key.public().fingerprint();
         let (config, policy) = (options.config, options.policy);
         Ok(Self {
@@ -203,6 +209,7 @@ impl Server {
             tls,
             host_key,
             recovered,
+            status,
             keeping,
             lock,
         })
@@ -265,6 +272,7 @@ impl Server {
             classic_settings,
             classic: self.classic,
             bound: self.bound,
+            status: self.status,
             lock: self.lock,
         })
     }
