@@ -26,7 +26,7 @@ use crate::runs::host::{Host, Settings};
 use crate::runs::journal::JournalError;
 use crate::runs::recover::{self, Recovered};
 use crate::runs::retention::Retention;
-use crate::sys::fs::{FsError, Lock, StateDir};
+use crate::sys::fs::{FsError, Lock, StateDir, euid};
 use crate::sys::listen_fds::{Passed, Slots};
 use crate::transport::{BindError, Bound, Endpoint, InheritError, ListenAddr, TlsServer};
 
@@ -95,6 +95,12 @@ pub enum StartError {
     /// The tutorial's clients cannot be served there, or by this account.
     #[error(transparent)]
     Classic(#[from] classic::StartError),
+    /// They would pass by the policy.
+    #[error(
+        "--classic serves programs of this account without asking who they are, and rule {0:?} of the policy is for \
+         them: leave one of the two out"
+    )]
+    ClassicUnderPolicy(String),
     /// The journal of this instance.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -178,6 +184,12 @@ impl Server {
     /// [`StartError`].
     pub fn prepare(options: Options) -> Result<Self, StartError> {
         let shell = resolve_shell(&options.settings.shell)?;
+        let local = format!("local:{}", euid());
+        if let (false, Some(rule)) =
+            (options.classic.is_empty(), options.policy.rules_for(&local).next())
+        {
+            return Err(StartError::ClassicUnderPolicy(rule.name.clone()));
+        }
         let settings = Settings { shell, ..options.settings };
         let key = host_key(&options.state)?;
         let local = local_identity(&options.state)?;

@@ -234,3 +234,22 @@ fn check_prints_what_is_in_force_and_where_it_comes_from_and_reads_what_it_print
     };
     assert_eq!(without_origin(&again), without_origin(&told));
 }
+
+/// A classic listener knows nobody: a rule for this account would not hold there.
+#[test]
+fn a_classic_listener_is_no_way_around_a_rule_for_this_account() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().canonicalize().unwrap().join("server.toml");
+    for subject in ["local", "*"] {
+        let rule = format!("[rule.few]\nfor = [\"{subject}\"]\nruns = 1\n");
+        std::fs::write(&path, format!("classic = [\"json=127.0.0.1:0\"]\n{rule}")).unwrap();
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_rexec-server"));
+        command.arg("--config").arg(&path).env("REXEC_STATE_DIR", dir.path().join("state"));
+        let ran = Ran::of(command.output().unwrap()).expect(1);
+        assert!(
+            ran.stderr.contains("and rule \"few\" of the policy is for them"),
+            "{}",
+            ran.stderr
+        );
+    }
+}
