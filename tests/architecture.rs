@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Rows from the lowest up. Modules of one row do not import each other.
 const ROWS: &[&[&str]] = &[
-    &["sys"],
+    &["sys", "units"],
     &["proto"],
     &["conn"],
     &["identity", "exec"],

@@ -3,6 +3,7 @@
 mod access_args;
 mod batch;
 mod calls;
+mod check;
 mod client_args;
 mod config;
 mod gc;
@@ -17,6 +18,7 @@ mod report;
 pub mod rexec;
 pub mod rexec_server;
 mod server_args;
+mod settings;
 mod signals;
 pub mod status;
 mod upgrade;

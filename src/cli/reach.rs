@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::client_args::{duration, some_time};
 use super::complain;
 use super::place::Place;
 use crate::client::{Client, SetupError, Target};
 use crate::identity::{Fingerprint, Key, host_public_key, local_identity};
 use crate::sys::fs::open_state_dir;
 use crate::transport::{Endpoint, HostTrust};
+use crate::units::{duration, some_time};
 
 /// Where to go, as whom, and how patiently.
 #[derive(Debug, Clone, Args)]

@@ -11,6 +11,8 @@ use rustix::process::{PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, wai
 use sd_notify::NotifyState;
 use tokio::time::timeout;
 
+use super::server_args::CHECK;
+use super::settings::names_a_file;
 use crate::sys::process::{self, Pid};
 use crate::sys::replace::{own_program, replace};
 
@@ -40,7 +42,11 @@ impl Upgrade {
         let said = |why: String| format!("{} {why}", self.program.display());
         let (mut complaint, writer) = io::pipe().map_err(|e| format!("no pipe: {e}"))?;
         let mut command = Command::new(&self.program);
-        command.args(&self.args[1..]).arg("--version").stdin(Stdio::null()).stdout(Stdio::null());
+        // A configuration that is wrong by now would be found out by a server that is no more.
+        let is_configured = names_a_file(&self.args);
+        command.args(is_configured.then_some(CHECK)).args(&self.args[1..]);
+        command.args((!is_configured).then_some("--version"));
+        command.stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(writer);
         let pid = process::spawn(&mut command).map_err(|e| said(format!("does not start: {e}")))?;
         drop(command);

@@ -37,6 +37,9 @@ enum Verb {
         /// At most so many, the newest
         #[arg(long, value_name = "N", default_value_t = 1000)]
         limit: u64,
+        /// Those of everybody, with whose they are; for operators
+        #[arg(long)]
+        all: bool,
         /// One JSON object a line
         #[arg(long)]
         json: bool,
@@ -183,7 +186,7 @@ impl Verb {
             }
         };
         match self {
-            Self::Ps { limit, json, .. } => ps(at, client, *limit, *json).await,
+            Self::Ps { limit, all, json, .. } => ps(at, client, (*limit, *all), *json).await,
             Self::Attach { run, from, forward_signals, .. } => {
                 attach(at, client, &run.run, *from, *forward_signals).await
             }
@@ -246,8 +249,12 @@ fn print(at: &At, text: &str) -> u8 {
     }
 }
 
-async fn ps(at: &At, mut client: Client, limit: u64, json: bool) -> u8 {
-    let Runs { newest, total } = match client.runs(limit).await {
+async fn ps(at: &At, mut client: Client, (limit, all): (u64, bool), json: bool) -> u8 {
+    let runs = match all {
+        true => client.runs_of_all(limit).await,
+        false => client.runs(limit).await,
+    };
+    let Runs { newest, total } = match runs {
         Ok(runs) => runs,
         Err(e) => return failed(at, e),
     };
@@ -282,6 +289,10 @@ fn table(runs: &[RunInfo]) -> String {
             size(run.disk),
             command
         ));
+        if let Some(identity) = &run.identity {
+            text.truncate(text.len() - 1);
+            text.push_str(&format!("  ({identity})\n"));
+        }
     }
     text
 }

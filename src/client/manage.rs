@@ -102,8 +102,20 @@ impl Client {
     /// # Errors
     /// The server cannot be reached, or refuses.
     pub async fn runs(&mut self, limit: u64) -> Result<Runs, Error> {
+        self.list(limit, false).await
+    }
+
+    /// The runs of all identities, at most `limit` of them; for operators.
+    ///
+    /// # Errors
+    /// As [`Client::runs`].
+    pub async fn runs_of_all(&mut self, limit: u64) -> Result<Runs, Error> {
+        self.list(limit, true).await
+    }
+
+    async fn list(&mut self, limit: u64, all: bool) -> Result<Runs, Error> {
         let mut newest = Vec::new();
-        let mut frame = self.ask(&ClientHeader::List { limit: Some(limit) }).await?;
+        let mut frame = self.ask(&ClientHeader::List { limit: Some(limit), all }).await?;
         loop {
             let ServerHeader::Runs { more, total } = header(&frame)? else {
                 return Err(unexpected());

@@ -49,6 +49,9 @@ pub enum ClientHeader {
         /// At most so many, the newest.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         limit: Option<u64>,
+        /// Those of all identities, which operators may see.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        all: bool,
     },
     /// Delete the record of a durable run that has ended. Its id stays taken.
     Remove {

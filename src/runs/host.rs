@@ -21,9 +21,11 @@ use super::durable::{Durable, Keeping, There};
 use super::engine::{Engine, Terms};
 use super::id::RunId;
 use super::journal::JournalError;
+use super::judged::Judged;
 use super::record::encode;
 use super::request::{Request, Terms as RequestTerms};
 use super::run::{Owner, Phase, Run};
+use super::shares::{Share, Shares, Usage};
 use super::table::{Burial, Claim, Held, Key, Table};
 use crate::exec::{self, BaseEnv, Scanner, SpawnError};
 use crate::proto::code::Code;
@@ -63,6 +65,8 @@ pub struct Host {
     pub(super) scanner: Scanner,
     /// One for each run that may be under way; closed to new runs at shutdown.
     places: Arc<Semaphore>,
+    /// What each identity has under way.
+    pub(super) shares: Arc<Shares>,
     /// Runs under way that end with this process.
     here: AtomicUsize,
     idle: Notify,
@@ -74,6 +78,17 @@ pub struct Host {
     pub(super) one_more: Notify,
     /// Where durable runs are kept; none in a supervisor.
     pub(super) keeping: Option<Keeping>,
+}
+
+/// Judges what is to be started, by what its identity has under way: what is run, within what, and the part
+/// of a minute that the start takes.
+pub type Judge<'a> = dyn Fn(Usage) -> Result<(Judged, Duration), (Code, String)> + Send + Sync + 'a;
+
+/// What a run holds as long as it is under way.
+#[derive(Debug)]
+pub(super) struct Place {
+    _permit: OwnedSemaphorePermit,
+    _share: Share,
 }
 
 /// A run in the table.
@@ -167,6 +182,7 @@ impl Host {
         Arc::new(Self {
             budget: Arc::new(Budget::new(settings.memory_budget)),
             places: Arc::new(Semaphore::new(settings.max_runs)),
+            shares: Arc::default(),
             settings,
             base_env: BaseEnv::of_this_process(),
             table,
@@ -181,7 +197,8 @@ impl Host {
         })
     }
 
-    /// Starts a run or goes on with it. The owner is whoever asked last.
+    /// Starts a run or goes on with it. The owner is whoever asked last. What is to be started is judged by
+    /// `judge`; going on with what was started is not, or a client would be told that nothing was.
     ///
     /// # Errors
     /// [`Denied`] says whether anything may have been started.
@@ -189,13 +206,14 @@ impl Host {
         self: &Arc<Self>,
         identity: &Arc<str>,
         request: &Request,
+        judge: &Judge<'_>,
     ) -> Result<Served, Denied> {
         let key = Key { identity: Arc::clone(identity), id: request.id.clone() };
         let pass = self.gate.try_read().ok();
         let (mut place, mut why_not) = (None, String::new());
         let make = || {
             pass.as_ref().ok_or(Code::ShuttingDown)?;
-            let made = self.place().and_then(|free| {
+            let made = self.place(identity, judge).and_then(|free| {
                 place = Some(free);
                 self.make(&key, request).map(Arc::new)
             });
@@ -207,12 +225,12 @@ impl Host {
         let claim = self.table.claim(&key, request.first_sent_ago, make);
         match claim {
             Claim::New(kept) => match (&*kept, place) {
-                (Kept::Here(run), Some(place)) => {
-                    let (owner, pid) = self.start(run, request, place)?;
+                (Kept::Here(run), Some((place, judged))) => {
+                    let (owner, pid) = self.start(run, request, &judged, place)?;
                     Ok(Served::Here { owner, pid, attached: false })
                 }
-                (Kept::There(durable), Some(place)) => {
-                    let launched = self.launch(durable, request, place);
+                (Kept::There(durable), Some((place, judged))) => {
+                    let launched = self.launch(durable, request, judged, place);
                     let mut launched = std::pin::pin!(launched);
                     let in_time = tokio::time::timeout(START_PATIENCE, &mut launched).await;
                     drop(pass);
@@ -260,8 +278,12 @@ impl Host {
         Ok(Kept::Here(Arc::new(run)))
     }
 
-    fn place(&self) -> Result<OwnedSemaphorePermit, (Code, String)> {
-        Arc::clone(&self.places).try_acquire_owned().map_err(|e| match e {
+    fn place(
+        &self,
+        identity: &Arc<str>,
+        judge: &Judge<'_>,
+    ) -> Result<(Place, Judged), (Code, String)> {
+        let permit = Arc::clone(&self.places).try_acquire_owned().map_err(|e| match e {
             TryAcquireError::Closed => {
                 (Code::ShuttingDown, "the server is shutting down".to_owned())
             }
@@ -269,16 +291,19 @@ impl Host {
                 let most = self.settings.max_runs;
                 (Code::TooManyRuns, format!("the server has {most} runs already"))
             }
-        })
+        })?;
+        let (judged, share) = self.shares.take(identity, judge)?;
+        Ok((Place { _permit: permit, _share: share }, judged))
     }
 
     fn start(
         self: &Arc<Self>,
         run: &Arc<Run>,
         request: &Request,
-        place: OwnedSemaphorePermit,
+        judged: &Judged,
+        place: Place,
     ) -> Result<(Owner, u32), Denied> {
-        let started = self.spawn(run, request, place);
+        let started = self.spawn(run, request, judged, place);
         match &started {
             Ok((_, pid)) => run.set_phase(Phase::Running { pid: *pid }),
             Err(Denied::Lost(code)) => {
@@ -301,11 +326,12 @@ impl Host {
         self: &Arc<Self>,
         run: &Arc<Run>,
         request: &Request,
-        place: OwnedSemaphorePermit,
+        judged: &Judged,
+        place: Place,
     ) -> Result<(Owner, u32), Denied> {
         let mark = self.books.accept(&run.key, request)?;
         pause::point("accepted");
-        let spec = request.spec(self.settings.shell.clone());
+        let spec = judged.spec(request, self.settings.shell.clone());
         let spawned = match exec::spawn(&spec, &self.base_env, run.key.id.as_str(), mark) {
             Ok(spawned) => spawned,
             Err(SpawnError::NotStarted(e)) => {
@@ -321,6 +347,8 @@ impl Host {
         let owner = run.take_over();
         let terms = Terms {
             deadline: request.deadline(),
+            ceiling: judged.ceilings.deadline,
+            output: judged.ceilings.output,
             grace: request.grace(),
             wait_eof: spec.wait_eof,
             merge: spec.merge,

@@ -1,9 +1,9 @@
 //! A request to run something, checked against the limits and made comparable.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::path::PathBuf;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::id::RunId;
 use super::journal::TEXT_LIMIT;
+use crate::exec::Limits;
 use crate::exec::spec::{Program, Spec};
 use crate::proto::code::Code;
 use crate::proto::digest::Digest;
@@ -195,6 +196,8 @@ impl Request {
             // Whoever has sent a script sends it to this command.
             stdin: self.header.stdin || self.header.form == Form::Script,
             wait_eof: self.header.wait_eof,
+            own_path: false,
+            limits: Limits::default(),
         }
     }
 
@@ -230,7 +233,34 @@ impl Request {
             merge: self.header.merge,
             stdin: self.header.stdin,
             wait_eof: self.header.wait_eof,
+            own_path: false,
+            limits: Limits::default(),
         }
+    }
+
+    /// How the command is given.
+    #[must_use]
+    pub fn form(&self) -> Form {
+        self.header.form
+    }
+
+    /// The command's words, or its one text.
+    #[must_use]
+    pub fn words(&self) -> Vec<&[u8]> {
+        byte_strings(&self.body[..self.words_end]).collect()
+    }
+
+    /// The names of the variables that are to be set.
+    #[must_use]
+    pub fn env_names(&self) -> Vec<&[u8]> {
+        let settings = byte_strings(&self.body[self.words_end..self.env_end]);
+        settings.map(|setting| setting.split(|b| *b == b'=').next().unwrap_or_default()).collect()
+    }
+
+    /// The folder that the client has named.
+    #[must_use]
+    pub fn cwd(&self) -> Option<&Path> {
+        byte_strings(&self.body[self.env_end..]).next().map(|s| Path::new(OsStr::from_bytes(s)))
     }
 
     /// Whether standard input will come.
@@ -361,13 +391,13 @@ fn terms(header: &RunRequest, body: &[u8], words_end: usize, env_end: usize) -> 
     }
 }
 
+/// The strings of a body, each of which is ended by NUL.
+fn byte_strings(body: &[u8]) -> impl Iterator<Item = &[u8]> {
+    body.split_inclusive(|b| *b == 0).map(|s| s.strip_suffix(b"\0").unwrap_or(s))
+}
+
 fn os_strings(body: &[u8]) -> Vec<OsString> {
-    match body.split_last() {
-        None => Vec::new(),
-        Some((_, strings)) => {
-            strings.split(|b| *b == 0).map(|s| OsString::from_vec(s.to_vec())).collect()
-        }
-    }
+    byte_strings(body).map(|s| OsString::from_vec(s.to_vec())).collect()
 }
 
 fn split_setting(setting: OsString) -> (OsString, OsString) {

@@ -11,7 +11,8 @@ use super::Shared;
 use super::end::{SessionEnd, last_word, say_and_close};
 use super::lobby::Place;
 use super::outbox::Outbox;
-use super::requests::Requests;
+use super::policy::{Subject, decide};
+use super::requests::{Judge, Requests};
 use super::rights::{self, RightsNow};
 use super::session::{Patience, serve as serve_session};
 use crate::conn::{FrameReader, FrameWriter, SILENCE};
@@ -176,9 +177,18 @@ impl LoggedIn {
         reader.set_limits(Limits::FULL);
         let outbox = Arc::new(Outbox::greeting());
         let host = Arc::clone(&shared.host);
+        let judge = by_policy(shared, &identity);
         let refusals = Arc::clone(&shared.peers);
-        let requests =
-            Requests { host, identity, outbox, rights, refusals, is_stale: false, held: None };
+        let requests = Requests {
+            host,
+            identity,
+            outbox,
+            rights,
+            judge,
+            refusals,
+            is_stale: false,
+            held: None,
+        };
         let patience = Patience { idle: shared.config.idle_timeout, silence: Some(SILENCE) };
         let end = serve_session(reader, writer, requests, patience).await;
         shared.host.left();
@@ -189,4 +199,12 @@ impl LoggedIn {
             }
         }
     }
+}
+
+/// What the policy says of what an identity asks for.
+fn by_policy(shared: &Arc<Shared>, identity: &Arc<str>) -> Judge {
+    let (shared, identity) = (Arc::clone(shared), Arc::clone(identity));
+    Box::new(move |asked, rights, usage| {
+        decide(&shared.policy, Subject { identity: &identity, rights }, asked, usage)
+    })
 }

@@ -8,6 +8,7 @@ mod held;
 mod instance;
 mod lobby;
 mod outbox;
+pub mod policy;
 mod requests;
 mod rights;
 mod running;
@@ -39,6 +40,7 @@ use crate::identity::Authorized;
 use crate::runs::host::Host;
 use crate::transport::{Listener, TlsServer};
 use lobby::Lobby;
+use policy::Policy;
 use throttle::Throttle;
 
 /// How long to wait before accepting again when the system has no descriptor for a connection.
@@ -68,6 +70,7 @@ impl Default for Config {
 /// What all connections of a server share.
 pub(crate) struct Shared {
     config: Config,
+    policy: Policy,
     host: Arc<Host>,
     tls: TlsServer,
     authorized: Arc<Authorized>,
@@ -102,10 +105,16 @@ fn out_of_descriptors(error: &io::Error) -> bool {
 }
 
 impl Shared {
-    fn new(config: Config, host: Arc<Host>, tls: TlsServer, authorized: Arc<Authorized>) -> Self {
+    fn new(
+        (config, policy): (Config, Policy),
+        host: Arc<Host>,
+        tls: TlsServer,
+        authorized: Arc<Authorized>,
+    ) -> Self {
         Self {
             places: Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS))),
             config,
+            policy,
             host,
             tls,
             authorized,

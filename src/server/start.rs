@@ -12,6 +12,7 @@ use tracing::warn;
 use super::addresses::Addresses;
 use super::classic::{self, ClassicAddr, ClassicSettings};
 use super::instance::{self, INSTANCES, JOURNAL, NAME_LIMIT, Name, RUNS};
+use super::policy::Policy;
 use super::running::{Call, Ended, Running};
 use super::{Config, Shared};
 use crate::exec::{BaseEnv, NotStarted, Scanner};
@@ -49,6 +50,8 @@ pub struct Options {
     pub classic: Vec<ClassicAddr>,
     /// What is decided about connections.
     pub config: Config,
+    /// Who may do what.
+    pub policy: Policy,
     /// What is decided about runs.
     pub settings: Settings,
     /// What is decided about durable runs; none: there are none. Their supervisors are this very program,
@@ -165,6 +168,7 @@ pub struct Server {
     bound: Vec<Bound>,
     classic: Vec<(classic::Kind, Bound)>,
     config: Config,
+    policy: Policy,
     settings: Settings,
     authorized: Arc<Authorized>,
     tls: TlsServer,
@@ -200,11 +204,12 @@ impl Server {
         let recovered = recover::open(journal.path(), runs.path(), origin)?;
         let keeping = options.kept.map(|kept| keeping(&instance, &runs, kept)).transpose()?;
         let host_key = key.public().fingerprint();
-        let config = options.config;
+        let (config, policy) = (options.config, options.policy);
         Ok(Self {
             bound,
             classic,
             config,
+            policy,
             settings,
             authorized,
             tls,
@@ -263,7 +268,12 @@ impl Server {
             async move { recover::settle((unfinished, durable), &settling, &scanner).await },
         );
         Ok(Running {
-            shared: Arc::new(Shared::new(self.config, host, self.tls, self.authorized)),
+            shared: Arc::new(Shared::new(
+                (self.config, self.policy),
+                host,
+                self.tls,
+                self.authorized,
+            )),
             classic_settings,
             classic: self.classic,
             bound: self.bound,

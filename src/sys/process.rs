@@ -403,6 +403,30 @@ pub fn spawn(command: &mut Command) -> io::Result<Pid> {
     Ok(pid)
 }
 
+/// The same, with one more descriptor open in the child, under its number here. Nothing else is started
+/// meanwhile, or it would inherit it too.
+///
+/// # Errors
+/// As [`Command::spawn`].
+pub fn spawn_handing(command: &mut Command, handed: BorrowedFd<'_>) -> io::Result<Pid> {
+    let _nobody_else_starts = nobody_starts();
+    rustix::io::fcntl_setfd(handed, rustix::io::FdFlags::empty())?;
+    let spawned = signals::let_in(|| command.spawn());
+    // It was close-on-exec before, and setting that does not fail.
+    let _ = rustix::io::fcntl_setfd(handed, rustix::io::FdFlags::CLOEXEC);
+    let pid = Pid::from_child(&spawned?);
+    known().insert(pid.as_raw_nonzero().get());
+    Ok(pid)
+}
+
+/// No program that this one becomes or starts gets a descriptor besides the standard ones.
+///
+/// # Errors
+/// `/proc/self/fd` cannot be read, on kernels where it has to be.
+pub fn keep_from_children() -> io::Result<()> {
+    close_on_exec()
+}
+
 /// What a child took, with the descendants that it has waited for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {

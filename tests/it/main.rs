@@ -38,6 +38,8 @@ mod limits;
 mod memory;
 mod not_started;
 mod once;
+mod policy;
+mod policy_ceilings;
 mod prompt;
 mod python;
 mod quick;

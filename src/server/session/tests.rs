@@ -9,6 +9,7 @@ use crate::proto::frame::Limits;
 use crate::runs::books::Books;
 use crate::runs::host::{Host, Settings};
 use crate::runs::recover;
+use crate::server::policy::{Allowed, Policy};
 use crate::server::{Config, Shared};
 use crate::sys::fs::StateDir;
 use crate::transport::TlsServer;
@@ -31,7 +32,7 @@ fn shared(folder: &TempDir) -> Arc<Shared> {
     let tls = TlsServer::new(&host_key(&state).unwrap()).unwrap();
     let local = local_identity(&state).unwrap();
     let authorized = Arc::new(Authorized::new(AccessFiles::default(), local.public()));
-    Arc::new(Shared::new(Config::default(), host, tls, authorized))
+    Arc::new(Shared::new((Config::default(), Policy::default()), host, tls, authorized))
 }
 
 fn connect() -> Peer {
@@ -44,6 +45,7 @@ fn connect() -> Peer {
         identity: "local:0".into(),
         outbox: Arc::new(Outbox::greeting()),
         rights: crate::server::rights::of_a_server(Default::default()),
+        judge: Box::new(|_, _, _| Ok(Allowed::default())),
         refusals: Arc::clone(&shared.peers),
         is_stale: false,
         held: None,
