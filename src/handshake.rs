@@ -11,8 +11,8 @@ use tokio::io::AsyncRead;
 
 use crate::conn::{ConnError, FrameReader};
 use crate::identity::{
-    Authorized, Caller, Fingerprint, Granted, Identity, Key, News, Proven, PublicKey, sign_auth,
-    verify_auth,
+    Again, Authorized, Caller, Certificate, Fingerprint, Granted, Identity, Key, News, Proven,
+    PublicKey, Refusal, sign_auth, verify_auth,
 };
 use crate::proto::code::Code;
 use crate::proto::frame::Limits;
@@ -184,7 +184,7 @@ fn decide(
     origin: &Origin,
     authorized: &Authorized,
     first: bool,
-    news: impl FnMut(News),
+    mut news: impl FnMut(News),
 ) -> Login {
     let client = shown(&hello.client);
     if hello.user.is_some() {
@@ -204,22 +204,62 @@ fn decide(
     let listed = hello.keys.iter().take(KEYS_LIMIT).filter(|_| first);
     let candidates: Vec<Fingerprint> =
         proven.into_iter().chain(listed.filter_map(|k| k.parse().ok())).collect();
+    let mut why_not = None;
+    if let (Some(text), Some((key, proof))) = (&hello.certificate, proof) {
+        match certified(text, key, authorized, caller, &mut news) {
+            Ok((certificate, granted)) => {
+                let proven = Proven::Certificate(certificate);
+                return prove(Login::In { granted, proven, client }, (key, proof), channel);
+            }
+            Err(why) => why_not = Some(why.to_string()),
+        }
+    }
     let lookup = authorized.lookup(&candidates, caller);
-    lookup.news.into_iter().for_each(news);
-    // Also of a key that is not let in: neither the answer nor the time it takes tells the two apart.
-    let proof = proof
-        .map(|(key, proof)| verify_auth(key, proof, &channel.host_key, None, &channel.exporter));
+    lookup.news.into_iter().for_each(&mut news);
     match (lookup.found, proof) {
-        (Ok((found, granted)), Some(proof)) if proven == Some(found) => match proof {
-            Ok(()) => Login::In { granted, proven: Proven::Key(found), client },
-            Err(e) => not_authorized(Some(e.to_string())),
-        },
+        (Ok((found, granted)), Some((key, proof))) if proven == Some(found) => {
+            let proven = Proven::Key(found);
+            prove(Login::In { granted, proven, client }, (key, proof), channel)
+        }
         (Ok((found, _)), _) => Login::Again(Refused {
             code: Code::TryKey,
             text: "another of the listed keys is authorized here".into(),
             key: Some(found.to_string()),
         }),
-        (Err(why), _) => not_authorized(Some(why.to_string())),
+        (Err(why), proof) => {
+            let out = not_authorized(why_not.or(Some(why.to_string())));
+            // Neither the answer nor the time that it takes tells a key that is not let in from a wrong proof
+            // of one that is.
+            match proof {
+                Some(proof) => prove(out, proof, channel),
+                None => out,
+            }
+        }
+    }
+}
+
+/// What the holder of a certificate is granted, if it is one of `key`.
+fn certified(
+    text: &str,
+    key: &PublicKey,
+    authorized: &Authorized,
+    caller: Caller,
+    news: impl FnMut(News),
+) -> Result<(Certificate, Granted), Refusal> {
+    let certificate = Certificate::from_base64(text).map_err(Refusal::Certificate)?;
+    if certificate.key() != key {
+        return Err(Refusal::OtherKey);
+    }
+    let Again { granted, news: all } = authorized.certified(&certificate, caller);
+    all.into_iter().for_each(news);
+    Ok((certificate, granted?))
+}
+
+/// `login`, if the proof is the key's on this connection.
+fn prove(login: Login, (key, proof): (&PublicKey, &String), channel: &Channel) -> Login {
+    match verify_auth(key, proof, &channel.host_key, None, &channel.exporter) {
+        Ok(()) => login,
+        Err(e) => not_authorized(Some(e.to_string())),
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use libfuzzer_sys::fuzz_target;
 use rexec::conn::FrameReader;
 use rexec::handshake::{Channel, Login, Origin, judge};
-use rexec::identity::{Authorized, Identity, PublicKey};
+use rexec::identity::{AccessFiles, Authorized, Caller, Granted, Identity, PublicKey};
 use rexec::proto::code::Code;
 use rexec::proto::frame::{Limits, PREFIX};
 
@@ -22,11 +22,11 @@ fuzz_target!(|data: &[u8]| {
     let stream = if mode & 1 == 0 { rest.to_vec() } else { framed(rest) };
     let first = mode & 2 == 0;
     let key = PublicKey::from_base64(KEY).unwrap();
-    let authorized = Authorized::new(Vec::new(), &key);
+    let authorized = Authorized::new(AccessFiles::default(), &key);
     let loopback = mode & 4 == 0;
     let tls = Origin::Tls {
         channel: Channel { host_key: key.fingerprint(), exporter: [7; 32] },
-        loopback,
+        caller: Caller { address: Some([192, 0, 2, 1].into()), loopback },
     };
     match login(&stream, &tls, &authorized, first) {
         Some(Login::In { .. }) => panic!("let in without a proof"),
@@ -34,17 +34,17 @@ fuzz_target!(|data: &[u8]| {
             assert!(first && loopback && refused.code == Code::TryKey);
             assert_eq!(refused.key, Some(key.fingerprint().to_string()));
         }
-        Some(Login::Out(refused)) => assert!(refused.code != Code::TryKey),
+        Some(Login::Out { refused, .. }) => assert!(refused.code != Code::TryKey),
         None => {}
     }
     let unix = Origin::Unix(Identity::Local { uid: 1000 });
     match login(&stream, &unix, &authorized, first) {
-        Some(Login::In { who, client }) => {
-            assert_eq!(who, Identity::Local { uid: 1000 });
+        Some(Login::In { granted, client, .. }) => {
+            assert_eq!(granted, Granted::local(1000));
             assert!(client.chars().count() <= 64 && !client.contains(char::is_control));
         }
         Some(Login::Again(_)) => panic!("no key is asked for on a unix socket"),
-        Some(Login::Out(refused)) => assert_eq!(refused.code, Code::Unsupported),
+        Some(Login::Out { refused, .. }) => assert_eq!(refused.code, Code::Unsupported),
         None => {}
     }
 });

@@ -1,15 +1,17 @@
 //! Who is let in, judged anew on every question.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use super::authorized_keys::{self, Entry};
-use super::watched::{Parsed, Watched};
+use super::authorized_keys::{Entry, Keys};
+use super::watched::Watched;
 use super::{
-    Barred, Caller, Fingerprint, Granted, Identity, News, Permits, Proven, PublicKey, Source,
+    Authority, Barred, Caller, Certificate, CertificateError, Fingerprint, Granted, Identity, News,
+    Permits, Proven, PublicKey, Revoked, Role, Source, Uncertified,
 };
 use crate::sys::fs::euid;
+use crate::sys::process::account;
 
 #[cfg(test)]
 mod tests;
@@ -21,6 +23,10 @@ pub struct AccessFiles {
     pub keys: Vec<Source>,
     /// What their lines may say.
     pub permits: Permits,
+    /// Keys that sign certificates, one a line: a certificate that names the account is let in.
+    pub authorities: Vec<Source>,
+    /// What is not let in any more, whoever lists it. Without all of it nobody is.
+    pub revoked: Vec<Source>,
 }
 
 /// Why a key is not let in. For the operator's eyes: a peer is told no more than that it is not.
@@ -39,6 +45,31 @@ pub enum Refusal {
         /// Why not.
         why: Barred,
     },
+    /// Its certificate is none, or none of its key's.
+    #[error("its certificate cannot be used: {0}")]
+    Certificate(CertificateError),
+    /// The certificate of another key.
+    #[error("its certificate is for another key")]
+    OtherKey,
+    /// No file says that this CA may sign certificates.
+    #[error("the CA of its certificate, {0}, is not trusted")]
+    Authority(Fingerprint),
+    /// A CA is trusted, but its certificate does not let anybody in now.
+    #[error("{} line {line} trusts the CA of its certificate, but {why}", path.display())]
+    Uncertified {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// Why not.
+        why: Uncertified,
+    },
+    /// It is on a revocation list.
+    #[error("{} revokes its key or certificate", .0.display())]
+    Revoked(PathBuf),
+    /// A revocation list cannot be read in full.
+    #[error("{} cannot be read in full, and says who is not let in any more", .0.display())]
+    NoRevocation(PathBuf),
 }
 
 /// The answer to one question.
@@ -63,17 +94,23 @@ pub struct Again {
 /// The keys that are let in: those in the files as they are now, and the local identity's over loopback.
 pub struct Authorized {
     local: Fingerprint,
-    files: Mutex<Vec<Watched<Keys>>>,
+    /// The name of this process's account, for which certificates have to be.
+    account: Option<String>,
+    lists: Mutex<Lists>,
+}
+
+struct Lists {
+    keys: Vec<Watched<Keys>>,
+    authorities: Vec<Watched<Keys>>,
+    revoked: Vec<Watched<Revoked>>,
 }
 
 impl Authorized {
     /// Looks at no file yet.
     #[must_use]
     pub fn new(files: AccessFiles, local: &PublicKey) -> Self {
-        let permits = files.permits;
-        let watched = |source| Watched::new(source, move |text| Keys::parse(text, permits));
-        let keys = files.keys.into_iter().map(watched).collect();
-        Self { local: local.fingerprint(), files: Mutex::new(keys) }
+        let account = account().map(|account| account.name.to_string_lossy().into_owned());
+        Self { local: local.fingerprint(), account, lists: Mutex::new(Lists::new(files)) }
     }
 
     /// The first of `keys` that is let in now, and what its holder is granted, should the peer prove that it
@@ -81,18 +118,25 @@ impl Authorized {
     #[must_use]
     pub fn lookup(&self, keys: &[Fingerprint], caller: Caller) -> Lookup {
         let now = SystemTime::now();
-        let (found, news) = self.with_files(|files| {
+        let (found, news) = self.ask(|lists| {
             let mut refusal = Refusal::Unlisted;
             for key in keys {
-                match self.who(files, key, caller, now) {
+                match self.key(lists, key, caller, now) {
                     Ok(granted) => return Ok((*key, granted)),
-                    Err(why) if refusal == Refusal::Unlisted => refusal = why,
-                    Err(_) => {}
+                    Err(why) => refusal = refusal.or(why),
                 }
             }
             Err(refusal)
         });
         Lookup { found, news }
+    }
+
+    /// What the holder of a certificate is granted now, should the peer prove that it holds its key.
+    #[must_use]
+    pub fn certified(&self, certificate: &Certificate, caller: Caller) -> Again {
+        let now = SystemTime::now();
+        let (granted, news) = self.ask(|lists| self.certificate(lists, certificate, caller, now));
+        Again { granted, news }
     }
 
     /// What somebody who was let in as `who` is granted now.
@@ -106,13 +150,14 @@ impl Authorized {
                 let Lookup { found, news } = self.lookup(&[*key], caller);
                 Again { granted: found.map(|(_, granted)| granted), news }
             }
+            Proven::Certificate(certificate) => self.certified(certificate, caller),
         }
     }
 
     /// The first line that names the key and lets it in now counts, as with sshd.
-    fn who(
+    fn key(
         &self,
-        files: &[Watched<Keys>],
+        lists: &Lists,
         key: &Fingerprint,
         caller: Caller,
         now: SystemTime,
@@ -120,37 +165,121 @@ impl Authorized {
         if caller.loopback && *key == self.local {
             return Ok(Granted::local(euid()));
         }
+        lists.revoked(|list| list.has_key(key))?;
         let mut refusal = Refusal::Unlisted;
-        for file in files {
-            let entries = file.content().into_iter().flat_map(|keys| keys.of(key));
-            for entry in entries.filter(|entry| entry.options.authority.is_none()) {
-                let path = &file.source.path;
-                match entry.options.admit(caller.address, now) {
-                    Ok(()) => return Ok(entry.granted()),
-                    Err(why) if refusal == Refusal::Unlisted => {
-                        refusal = Refusal::Barred { path: path.clone(), line: entry.line, why };
-                    }
-                    Err(_) => {}
-                }
+        for (path, entry) in entries(&lists.keys, key) {
+            if entry.options.authority.is_some() {
+                continue;
+            }
+            match entry.options.admit(caller.address, now) {
+                Ok(()) => return Ok(entry.granted()),
+                Err(why) => refusal = refusal.or(Refusal::barred(path, entry, why)),
             }
         }
         Err(refusal)
     }
 
-    /// How many keys the files let in, the local identity aside: a server that others can reach
-    /// should not start with none.
+    /// The first line that trusts the CA for this certificate counts.
+    fn certificate(
+        &self,
+        lists: &Lists,
+        certificate: &Certificate,
+        caller: Caller,
+        now: SystemTime,
+    ) -> Result<Granted, Refusal> {
+        lists.revoked(|list| list.has_certificate(certificate))?;
+        let ca = certificate.authority();
+        let plain = Authority::default();
+        let listed = entries(&lists.keys, &ca)
+            .filter_map(|(path, entry)| Some((path, entry, entry.options.authority.as_ref()?)));
+        let trusted = entries(&lists.authorities, &ca).map(|(path, entry)| (path, entry, &plain));
+        let mut refusal = Refusal::Unlisted;
+        for (path, entry, authority) in listed.chain(trusted) {
+            let account = self.account.as_deref();
+            let why = match certificate.grants((authority, &entry.options), account, now) {
+                Ok(options) => match options.admit(caller.address, now) {
+                    Ok(()) => {
+                        return Ok(Granted { who: certificate.who(), options: options.into() });
+                    }
+                    Err(why) => Refusal::barred(path, entry, why),
+                },
+                Err(why) => Refusal::Uncertified { path: path.into(), line: entry.line, why },
+            };
+            refusal = refusal.or(why);
+        }
+        Err(refusal.or(Refusal::Authority(ca)))
+    }
+
+    /// How many keys the files let in, or trust to sign certificates, the local identity aside: a server
+    /// that others can reach should not start with none.
     #[must_use]
     pub fn count(&self) -> (usize, Vec<News>) {
-        self.with_files(|files| {
-            files.iter().filter_map(Watched::content).map(|keys| keys.entries.len()).sum()
+        self.ask(|lists| {
+            let all = lists.keys.iter().chain(&lists.authorities);
+            all.filter_map(Watched::content).map(Keys::len).sum()
         })
     }
 
-    fn with_files<T>(&self, ask: impl FnOnce(&[Watched<Keys>]) -> T) -> (T, Vec<News>) {
+    fn ask<T>(&self, ask: impl FnOnce(&Lists) -> T) -> (T, Vec<News>) {
         // A panic elsewhere cannot leave a list half-made: each is replaced as a whole.
-        let mut files = self.files.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let news = files.iter_mut().flat_map(Watched::refresh).collect();
-        (ask(&files), news)
+        let mut lists = self.lists.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let news = lists.refresh();
+        (ask(&lists), news)
+    }
+}
+
+impl Lists {
+    fn new(files: AccessFiles) -> Self {
+        let AccessFiles { keys, permits, authorities, revoked } = files;
+        let key_file =
+            |source| Watched::new(source, Role::Keys, move |text| Keys::parse(text, permits));
+        let ca_file = |source| Watched::new(source, Role::Authorities, Keys::authorities);
+        let revoked_file = |source| Watched::new(source, Role::Revoked, Revoked::parse);
+        Self {
+            keys: keys.into_iter().map(key_file).collect(),
+            authorities: authorities.into_iter().map(ca_file).collect(),
+            revoked: revoked.into_iter().map(revoked_file).collect(),
+        }
+    }
+
+    fn refresh(&mut self) -> Vec<News> {
+        let keys = self.keys.iter_mut().chain(&mut self.authorities).flat_map(Watched::refresh);
+        keys.chain(self.revoked.iter_mut().flat_map(Watched::refresh)).collect()
+    }
+
+    /// Fails if one of the revocation lists has it, or may have it.
+    fn revoked(&self, has: impl Fn(&Revoked) -> bool) -> Result<(), Refusal> {
+        for file in &self.revoked {
+            if !file.is_whole() {
+                return Err(Refusal::NoRevocation(file.source.path.clone()));
+            }
+            if file.content().is_some_and(&has) {
+                return Err(Refusal::Revoked(file.source.path.clone()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The lines with this key, in the order of the files.
+fn entries<'a>(
+    files: &'a [Watched<Keys>],
+    key: &'a Fingerprint,
+) -> impl Iterator<Item = (&'a Path, &'a Entry)> {
+    files.iter().flat_map(move |file| {
+        let entries = file.content().into_iter().flat_map(move |keys| keys.of(key));
+        entries.map(move |entry| (file.source.path.as_path(), entry))
+    })
+}
+
+impl Refusal {
+    fn barred(path: &Path, entry: &Entry, why: Barred) -> Self {
+        Self::Barred { path: path.to_owned(), line: entry.line, why }
+    }
+
+    /// The first of several that says more than that nothing was found.
+    fn or(self, next: Self) -> Self {
+        if self == Self::Unlisted { next } else { self }
     }
 }
 
@@ -158,28 +287,5 @@ impl Entry {
     fn granted(&self) -> Granted {
         let (fingerprint, comment) = (self.fingerprint, self.comment.clone());
         Granted { who: Identity::Key { fingerprint, comment }, options: self.options.clone() }
-    }
-}
-
-/// A file's keys, found by their fingerprints.
-struct Keys {
-    entries: Vec<Entry>,
-    /// Places in `entries`, by fingerprint and then by line.
-    order: Vec<usize>,
-}
-
-impl Keys {
-    fn parse(text: &str, permits: Permits) -> Parsed<Self> {
-        let (entries, errors) = authorized_keys::parse(text, permits);
-        let mut order: Vec<usize> = (0..entries.len()).collect();
-        order.sort_by_key(|at| entries[*at].fingerprint);
-        (Self { entries, order }, errors)
-    }
-
-    /// The lines with this key, the first one first.
-    fn of(&self, key: &Fingerprint) -> impl Iterator<Item = &Entry> {
-        let from = self.order.partition_point(|at| self.entries[*at].fingerprint < *key);
-        let all = self.order[from..].iter().map(|at| &self.entries[*at]);
-        all.take_while(move |entry| entry.fingerprint == *key)
     }
 }

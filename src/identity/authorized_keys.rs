@@ -21,6 +21,56 @@ pub struct Entry {
     pub comment: String,
 }
 
+/// A file's keys, found by their fingerprints.
+pub(super) struct Keys {
+    entries: Vec<Entry>,
+    /// Places in `entries`, by fingerprint and then by line.
+    order: Vec<usize>,
+}
+
+impl Keys {
+    pub(super) fn parse(text: &str, permits: Permits) -> (Self, Vec<LineError>) {
+        let (entries, errors) = parse(text, permits);
+        (Self::new(entries), errors)
+    }
+
+    pub(super) fn authorities(text: &str) -> (Self, Vec<LineError>) {
+        let (entries, errors) = parse_authorities(text);
+        (Self::new(entries), errors)
+    }
+
+    fn new(entries: Vec<Entry>) -> Self {
+        let mut order: Vec<usize> = (0..entries.len()).collect();
+        order.sort_by_key(|at| entries[*at].fingerprint);
+        Self { entries, order }
+    }
+
+    /// How many lines there are.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The lines with this key, the first one first.
+    pub(super) fn of(&self, key: &Fingerprint) -> impl Iterator<Item = &Entry> {
+        let from = self.order.partition_point(|at| self.entries[*at].fingerprint < *key);
+        let all = self.order[from..].iter().map(|at| &self.entries[*at]);
+        all.take_while(move |entry| entry.fingerprint == *key)
+    }
+}
+
+/// Reads a file of keys that sign certificates for the account (`TrustedUserCAKeys` of sshd_config(5)), of
+/// which nothing else can be said there.
+#[must_use]
+pub fn parse_authorities(text: &str) -> (Vec<Entry>, Vec<LineError>) {
+    let (entries, mut errors) = parse(text, Permits::default());
+    let is_plain = |entry: &Entry| *entry.options == KeyOptions::default();
+    let (plain, other): (Vec<_>, Vec<_>) = entries.into_iter().partition(is_plain);
+    let error = |entry: Entry| LineError { line: entry.line, reason: LineReason::Plain };
+    errors.extend(other.into_iter().map(error));
+    errors.sort_by_key(|error| error.line);
+    (plain, errors)
+}
+
 /// Reads a file's text. A line that is not understood in full is left out and reported: to ignore an
 /// option would be to let in more than was written.
 #[must_use]

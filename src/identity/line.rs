@@ -1,6 +1,6 @@
 //! What the two kinds of key lists share: lines, words, and what may be wrong with them.
 
-use super::{OptionError, PublicKeyError};
+use super::{OptionError, PublicKeyError, RevokedError};
 
 /// Most bytes of a key list.
 pub(super) const FILE_LIMIT: usize = 4 << 20;
@@ -35,6 +35,14 @@ pub enum LineReason {
     /// The key itself.
     #[error(transparent)]
     Key(#[from] PublicKeyError),
+    /// A line of a revocation list.
+    #[error(transparent)]
+    Revoked(RevokedError),
+    /// Options where there are none.
+    #[error(
+        "a key that signs certificates stands here without options; use --authorized-keys for them"
+    )]
+    Plain,
     /// Longer than 16 KiB.
     #[error("over the limit of {LINE_LIMIT} bytes")]
     TooLong,

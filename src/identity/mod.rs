@@ -6,6 +6,7 @@
 
 mod authorized;
 pub mod authorized_keys;
+mod certificate;
 mod fingerprint;
 mod key;
 pub mod known_hosts;
@@ -15,11 +16,15 @@ mod options;
 mod patterns;
 mod proof;
 mod public;
+mod revoked;
 mod time;
 mod watched;
 mod who;
 
 pub use authorized::{AccessFiles, Again, Authorized, Lookup, Refusal};
+pub use certificate::{
+    CERTIFICATE_LIMIT, Certificate, CertificateError, CriticalError, Uncertified,
+};
 pub use fingerprint::{Fingerprint, NotAFingerprint};
 pub use key::{KEY_FILE_LIMIT, Key, KeyError};
 pub use line::{LineError, LineReason};
@@ -30,6 +35,7 @@ pub use proof::{
     NAMESPACE, PROOF_LIMIT, ProofError, USER_LIMIT, auth_text, sign, sign_auth, verify, verify_auth,
 };
 pub use public::{PublicKey, PublicKeyError};
+pub use revoked::{Revoked, RevokedError};
 pub use time::{NotATime, parse_time};
-pub use watched::{News, Source};
+pub use watched::{News, Role, Source, Trouble};
 pub use who::{Caller, Granted, Identity, Proven};

@@ -73,8 +73,8 @@ pub enum OptionError {
     #[error("the option {0} stands twice")]
     Twice(&'static str),
     /// What was not text.
-    #[error("the options are not UTF-8")]
-    NotUtf8,
+    #[error("the options are not UTF-8, or have control characters in them")]
+    NotText,
     /// `command=""`.
     #[error("the option command is empty")]
     NoCommand,
@@ -115,8 +115,9 @@ impl KeyOptions {
     /// # Errors
     /// [`OptionError`]: the line lets nobody in.
     pub fn parse(text: &str, permits: Permits) -> Result<Self, OptionError> {
-        if text.contains('\u{fffd}') {
-            return Err(OptionError::NotUtf8);
+        // What was no UTF-8 was changed when it was read.
+        if text.contains(|c: char| c == '\u{fffd}' || c.is_control() && c != '\t') {
+            return Err(OptionError::NotText);
         }
         let mut options = Self::default();
         let mut principals = None;

@@ -1,5 +1,6 @@
 //! A file that decides who is let in, read again whenever it may have changed.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -22,25 +23,64 @@ pub struct Source {
     pub required: bool,
 }
 
+/// What a file is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Keys that are let in: `authorized_keys`.
+    Keys,
+    /// Keys that sign certificates for this account.
+    Authorities,
+    /// What is not let in any more.
+    Revoked,
+}
+
+impl Role {
+    /// The option of `rexec-server` that names such a file.
+    #[must_use]
+    pub fn option(self) -> &'static str {
+        match self {
+            Self::Keys => "--authorized-keys",
+            Self::Authorities => "--trusted-user-ca",
+            Self::Revoked => "--revoked-keys",
+        }
+    }
+}
+
 /// What is worth a line in the log, told once for each version of a file.
+#[derive(Debug)]
+pub struct News {
+    /// What the file is for.
+    pub role: Role,
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub trouble: Trouble,
+}
+
+/// What is wrong with a file.
 #[derive(Debug, thiserror::Error)]
-pub enum News {
-    /// A line that lets nobody in.
-    #[error("{}: {error}", path.display())]
-    Line {
-        /// The file.
-        path: PathBuf,
-        /// The line and why.
-        error: LineError,
-    },
-    /// A file that lets nobody in.
-    #[error("no key of {} is let in: {error}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why it cannot be used.
-        error: FsError,
-    },
+pub enum Trouble {
+    /// A line that is left out; of a revocation list, that keeps everybody out.
+    #[error(transparent)]
+    Line(LineError),
+    /// It cannot be used.
+    #[error(transparent)]
+    File(FsError),
+}
+
+impl fmt::Display for News {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { role, path, trouble } = self;
+        let path = path.display();
+        match (role, trouble) {
+            (Role::Revoked, Trouble::Line(e)) => {
+                write!(f, "{path}: {e}; until it is corrected no key is let in")
+            }
+            (Role::Revoked, Trouble::File(e)) => write!(f, "no key is let in without {path}: {e}"),
+            (_, Trouble::Line(e)) => write!(f, "{path}: {e}"),
+            (_, Trouble::File(e)) => write!(f, "no key of {path} is let in: {e}"),
+        }
+    }
 }
 
 /// What a file's text says, and its lines that say nothing.
@@ -49,6 +89,7 @@ pub(super) type Parsed<T> = (T, Vec<LineError>);
 /// A file and what was last found in it.
 pub(super) struct Watched<T> {
     pub(super) source: Source,
+    role: Role,
     parse: Box<dyn Fn(&str) -> Parsed<T> + Send>,
     state: State<T>,
 }
@@ -65,8 +106,12 @@ enum State<T> {
 }
 
 impl<T> Watched<T> {
-    pub(super) fn new(source: Source, parse: impl Fn(&str) -> Parsed<T> + Send + 'static) -> Self {
-        Self { source, parse: Box::new(parse), state: State::New }
+    pub(super) fn new(
+        source: Source,
+        role: Role,
+        parse: impl Fn(&str) -> Parsed<T> + Send + 'static,
+    ) -> Self {
+        Self { source, role, parse: Box::new(parse), state: State::New }
     }
 
     /// What was in it when it was last looked at; none if it is not there or cannot be used.
@@ -117,9 +162,7 @@ impl<T> Watched<T> {
             return Ok(Vec::new());
         }
         let (content, errors) = (self.parse)(&text);
-        let path = &self.source.path;
-        let news = errors.iter().map(|e| News::Line { path: path.clone(), error: e.clone() });
-        let news = news.collect();
+        let news = errors.iter().map(|e| self.news(Trouble::Line(e.clone()))).collect();
         self.state =
             State::Read { version: now, settled: is_settled, digest: found, content, errors };
         Ok(news)
@@ -131,7 +174,11 @@ impl<T> Watched<T> {
             return Vec::new();
         }
         self.state = State::Failed(text);
-        vec![News::File { path: self.source.path.clone(), error }]
+        vec![self.news(Trouble::File(error))]
+    }
+
+    fn news(&self, trouble: Trouble) -> News {
+        News { role: self.role, path: self.source.path.clone(), trouble }
     }
 }
 
@@ -157,7 +204,7 @@ mod tests {
             (text.to_owned(), Vec::new())
         };
         std::fs::write(&path, "a").unwrap();
-        (dir, Watched::new(Source { path, required: true }, parse), parsed)
+        (dir, Watched::new(Source { path, required: true }, Role::Keys, parse), parsed)
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Fingerprint, KeyOptions};
+use super::{Certificate, Fingerprint, KeyOptions};
 use crate::sys::fs::is_own_or_root;
 
 /// Who a peer is. Runs belong to one of these.
@@ -99,4 +99,6 @@ pub enum Proven {
     Kernel,
     /// A key.
     Key(Fingerprint),
+    /// A certificate of a key.
+    Certificate(Certificate),
 }

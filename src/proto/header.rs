@@ -168,6 +168,9 @@ pub struct Hello {
     /// The proven key: SSH wire format (RFC 4253, 6.6), base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// A certificate of the proven key: OpenSSH's wire format (PROTOCOL.certkeys), base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
     /// SSHSIG in its armour (OpenSSH, PROTOCOL.sshsig) over the text in the protocol's chapter on login.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<String>,

@@ -18,7 +18,8 @@ use super::running::{Call, Ended, Running};
 use super::{Config, Shared, status};
 use crate::exec::{BaseEnv, NotStarted, Scanner};
 use crate::identity::{
-    AccessFiles, Authorized, Fingerprint, KeyError, News, PublicKey, host_key, local_identity,
+    AccessFiles, Authorized, Fingerprint, KeyError, LineError, News, PublicKey, Role, Trouble,
+    host_key, local_identity,
 };
 use crate::runs::books::Books;
 use crate::runs::durable::Keeping;
@@ -104,13 +105,24 @@ pub enum StartError {
     /// The journal of this instance.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// A file of keys cannot be read. A server that is under way goes on and lets nobody of it in.
-    #[error("cannot read --authorized-keys {}: {error}", path.display())]
-    AuthorizedKeys {
+    /// A file that says who is let in cannot be read. A server that is under way goes on and lets nobody of
+    /// it in.
+    #[error("cannot read {option} {}: {error}", path.display())]
+    Access {
+        /// What names it.
+        option: &'static str,
         /// The file.
         path: PathBuf,
         /// Why not.
         error: FsError,
+    },
+    /// A line of a revocation list is not understood: it may be the one that counts.
+    #[error("{option} {}: {error}", path.display(), option = Role::Revoked.option())]
+    Revoked {
+        /// The file.
+        path: PathBuf,
+        /// The line.
+        error: LineError,
     },
     /// Others could reach it and nobody would be let in.
     #[error(
@@ -313,13 +325,20 @@ fn authorized(
     access: AccessFiles,
     local: &PublicKey,
 ) -> Result<Arc<Authorized>, StartError> {
-    let files: Vec<_> = access.keys.iter().map(|source| source.path.clone()).collect();
+    let all = access.keys.iter().chain(&access.authorities);
+    let files: Vec<_> = all.map(|source| source.path.clone()).collect();
     let authorized = Authorized::new(access, local);
     let (count, news) = authorized.count();
     for item in news {
-        match item {
-            News::File { path, error } => return Err(StartError::AuthorizedKeys { path, error }),
-            News::Line { .. } => warn!("{item}"),
+        let News { role, path, trouble } = item;
+        match (role, trouble) {
+            (_, Trouble::File(error)) => {
+                return Err(StartError::Access { option: role.option(), path, error });
+            }
+            (Role::Revoked, Trouble::Line(error)) => {
+                return Err(StartError::Revoked { path, error });
+            }
+            (_, Trouble::Line(error)) => warn!("{}: {error}", path.display()),
         }
     }
     match listen.iter().find(|ListenAddr(endpoint)| !endpoint.is_local()) {

@@ -47,6 +47,7 @@ mod quick;
 mod report;
 mod resume;
 mod retention;
+mod rights;
 mod run;
 mod shutdown;
 mod start_up;

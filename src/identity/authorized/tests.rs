@@ -185,7 +185,7 @@ fn a_key_that_signs_certificates_is_not_let_in_itself() {
 
 /// A login asks for 64 keys at most; the list is as long as lists get.
 #[test]
-fn a_key_is_found_among_ten_thousand_in_less_than_two_milliseconds() {
+fn a_key_is_found_among_ten_thousand_without_all_of_them_being_understood_again() {
     let f = fixture(true);
     let line = |n: u32| {
         let point = [&n.to_be_bytes()[..], &[7; 28]].concat();
@@ -202,8 +202,121 @@ fn a_key_is_found_among_ten_thousand_in_less_than_two_milliseconds() {
         start.elapsed()
     };
     let first = ask();
-    // The file was just written, so it is read each time; this build is not optimised, and not alone.
+    // The file was just written, so it is read each time.
     let best = (0..20).map(|_| ask()).min().unwrap();
-    println!("first {first:?}, then {best:?}");
-    assert!(best < std::time::Duration::from_millis(20), "{best:?}");
+    assert!(best * 4 < first, "first {first:?}, then {best:?}");
+}
+
+/// A CA, and a certificate that it has signed for `names`.
+fn certificate(dir: &Path, names: &str) -> (PublicKey, Certificate) {
+    let keygen = |args: &[&str]| {
+        let mut command = std::process::Command::new("ssh-keygen");
+        assert!(command.current_dir(dir).arg("-q").args(args).status().unwrap().success());
+    };
+    for name in ["ca", "user"] {
+        keygen(&["-t", "ed25519", "-N", "", "-f", name]);
+    }
+    keygen(&["-s", "ca", "-I", "the id", "-z", "17", "-n", names, "user.pub"]);
+    let word = |file: &str| {
+        let line = std::fs::read_to_string(dir.join(file)).unwrap();
+        line.split(' ').nth(1).unwrap().to_owned()
+    };
+    let ca = PublicKey::from_base64(&word("ca.pub")).unwrap();
+    (ca, Certificate::from_base64(&word("user-cert.pub")).unwrap())
+}
+
+/// A folder with the files `keys`, `cas` and `revoked`, which are there and empty.
+fn three() -> (tempfile::TempDir, PathBuf, Authorized) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().canonicalize().unwrap();
+    let file = |name: &str| {
+        std::fs::write(path.join(name), "").unwrap();
+        vec![Source { path: path.join(name), required: true }]
+    };
+    let files = AccessFiles {
+        keys: file("keys"),
+        authorities: file("cas"),
+        revoked: file("revoked"),
+        permits: Permits::default(),
+    };
+    let authorized = Authorized::new(files, &key());
+    (dir, path, authorized)
+}
+
+#[test]
+fn a_ca_is_trusted_by_either_file_and_only_as_a_ca() {
+    let (_dir, path, authorized) = three();
+    let me = account().unwrap().name.into_string().unwrap();
+    let (ca, certificate) = certificate(&path, &me);
+    let granted = || authorized.certified(&certificate, ABROAD).granted;
+    let put = |file: &str, text: String| std::fs::write(path.join(file), text).unwrap();
+    assert_eq!(granted(), Err(Refusal::Authority(ca.fingerprint())));
+    put("keys", format!("{ca}\n"));
+    assert_eq!(granted(), Err(Refusal::Authority(ca.fingerprint())), "a key that is no CA");
+    put("keys", format!("cert-authority {ca}\n"));
+    assert!(granted().is_ok());
+    put("keys", format!("cert-authority,principals=\"other\" {ca}\n"));
+    let refusal = granted().unwrap_err().to_string();
+    assert!(
+        refusal.contains("line 1 trusts the CA of its certificate, but it is for"),
+        "{refusal}"
+    );
+    put("cas", format!("# ours\n{ca} comment\n"));
+    let comment = match granted().unwrap().who {
+        Identity::Key { fingerprint, comment }
+            if fingerprint == certificate.key().fingerprint() =>
+        {
+            comment
+        }
+        other => panic!("{other}"),
+    };
+    assert_eq!(comment, "the id");
+    // The first line that lets it in counts.
+    put(
+        "keys",
+        format!("cert-authority,principals=\"x\" {ca}\ncert-authority,command=\"b\" {ca}\n"),
+    );
+    assert_eq!(granted().unwrap().options.command.as_deref(), Some("b"));
+    put("keys", String::new());
+    put("cas", format!("cert-authority {ca}\n"));
+    let again = authorized.certified(&certificate, ABROAD);
+    assert_eq!(again.granted, Err(Refusal::Authority(ca.fingerprint())));
+    assert!(
+        again.news[0].to_string().contains("line 1: a key that signs certificates stands here")
+    );
+}
+
+#[test]
+fn what_is_revoked_is_not_let_in_and_a_list_that_is_not_understood_lets_in_nobody() {
+    let (_dir, path, authorized) = three();
+    let (ca, certificate) = certificate(&path, "someone");
+    let plain = key();
+    let put = |file: &str, text: String| std::fs::write(path.join(file), text).unwrap();
+    put("keys", format!("{plain}\ncert-authority,principals=\"someone\" {ca}\n"));
+    let ask = || {
+        let key = authorized.lookup(&[plain.fingerprint()], ABROAD).found;
+        (key.is_ok(), authorized.certified(&certificate, ABROAD).granted.is_ok())
+    };
+    assert_eq!(ask(), (true, true));
+    for (line, answer) in [
+        (plain.to_string(), (false, true)),
+        (plain.fingerprint().to_string(), (false, true)),
+        (certificate.key().to_string(), (true, false)),
+        (format!("hash: {}", ca.fingerprint()), (true, false)),
+        ("serial: 17".into(), (true, false)),
+        ("serial: 1-16".into(), (true, true)),
+        ("serial: 10-20".into(), (true, false)),
+        ("id: the id".into(), (true, false)),
+        ("id: the".into(), (true, true)),
+        ("nonsense".into(), (false, false)),
+    ] {
+        put("revoked", format!("# list\n{line}\n"));
+        assert_eq!(ask(), answer, "{line}");
+    }
+    put("revoked", "".into());
+    assert_eq!(ask(), (true, true));
+    std::fs::remove_file(path.join("revoked")).unwrap();
+    assert_eq!(ask(), (false, false), "a list that has vanished");
+    // Who is on this machine and of this account is asked for no key that could be revoked.
+    assert!(authorized.lookup(&[authorized.local], HERE).found.is_ok());
 }

@@ -99,7 +99,8 @@ fn a_line_with_an_option_that_is_not_honoured_in_full_is_refused() {
         ("principals=\"a\"", E::Principals),
         ("cert-authority,principals=\"a,\"", E::NoPrincipals),
         ("cert-authority,principals=\"a\",principals=\"b\"", E::Twice("principals")),
-        ("command=\"\u{fffd}\"", E::NotUtf8),
+        ("command=\"\u{fffd}\"", E::NotText),
+        ("command=\"a\rb\"", E::NotText),
     ] {
         assert_eq!(parse(text), Err(error), "{text}");
     }
