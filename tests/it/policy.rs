@@ -253,3 +253,28 @@ fn a_classic_listener_is_no_way_around_a_rule_for_this_account() {
         );
     }
 }
+
+/// The configuration of the README, with its commands by ones that do no harm here.
+#[test]
+fn the_configuration_of_the_readme_does_what_it_says() {
+    let readme =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let config =
+        readme.split("```toml\n# server.toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let without_listen = config.replace("listen = [\"127.0.0.1:8080\"]", "");
+    let as_robots = without_listen
+        .replace("for = [\"@robots\"]", "for = [\"@robots\", \"local\"]")
+        .replace("for = [\"local\"]\noperator", "for = [\"@robots\"]\noperator")
+        .replace("[\"git\", \"pull\"]", "[\"git\", \"--version\"]")
+        .replace("\"systemctl\", \"restart\"", "\"echo\", \"restart\"");
+    let robots = Configured::start(&as_robots);
+    assert!(robots.run(&["git --version"]).expect(0).text().starts_with("git version"));
+    assert_eq!(
+        robots.run(&["echo restart web-1".trim_end_matches("-1")]).expect(0).text(),
+        "restart web\n"
+    );
+    assert!(robots.run(&["id"]).expect(254).stderr.contains("rule \"robots\""));
+    let operators = Configured::start(&without_listen);
+    assert_eq!(operators.run(&["echo $((1 + 1))"]).expect(0).text(), "2\n");
+    super::durable::verb(&operators.server, "ps", &["--all"]).expect(0);
+}
