@@ -53,7 +53,7 @@ pub(super) enum Command {
     #[command(subcommand)]
     Journal(journal::Command),
     Gc(gc::Args),
-    Check(check::Args),
+    Check(Box<check::Args>),
     Status(server_status::Args),
 }
 
