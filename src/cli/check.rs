@@ -1,15 +1,20 @@
 //! `rexec-server check`: whether a server would start with these settings, and what they are.
 
+mod files;
+
 use std::fmt::Write as _;
+use std::time::SystemTime;
 
 use super::output::write_all;
 use super::server_args::Args as ServeArgs;
 use super::settings::{Settings, origin};
 use super::unprinted;
+use crate::identity::{CheckedFile, check_files};
 use crate::server::policy::Rule;
 use crate::units;
 
-/// Check the configuration and print every setting with where it comes from, and every rule of the policy
+/// Check the configuration and print every setting with where it comes from, every rule of the policy, and
+/// every line of the files of keys with what it means
 ///
 /// Takes the options of the server itself; what is printed are its settings in force. Nothing is started or
 /// changed. Exit status: 0 all is well, 1 the configuration or a file that it names is not, 2 wrong usage.
@@ -19,12 +24,25 @@ pub(super) struct Args {
     /// What the server would be started with.
     #[command(flatten)]
     pub(super) serve: ServeArgs,
+
+    /// Print one JSON object instead: the settings, and the files of keys line by line
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
+/// Exit status: a file of keys, or a line of one, is refused.
+const REFUSED: u8 = 1;
+
 /// Prints what a server would go by; the exit status.
-pub(super) fn main(settings: &Settings) -> u8 {
-    match write_all(rustix::stdio::stdout(), told(settings).as_bytes()) {
-        Ok(()) => 0,
+pub(super) fn main(settings: &Settings, json: bool) -> u8 {
+    let files = check_files(&settings.args.access.files(), SystemTime::now());
+    let text = match json {
+        true => format!("{}\n", files::json(settings, &files)),
+        false => told(settings) + &files::told(&files),
+    };
+    match write_all(rustix::stdio::stdout(), text.as_bytes()) {
+        Ok(()) if files.iter().all(CheckedFile::is_whole) => 0,
+        Ok(()) => REFUSED,
         Err(e) => unprinted("rexec-server", &e),
     }
 }

@@ -46,8 +46,8 @@ pub fn main(args: &[OsString]) -> u8 {
         Some(Command::Journal(command)) => journal::main(command),
         Some(Command::Gc(args)) => gc::main(&args),
         Some(Command::Status(args)) => server_status::main(&args),
-        Some(Command::Check(_)) => match Settings::read(args) {
-            Ok(settings) => check::main(&settings),
+        Some(Command::Check(check)) => match Settings::read(args) {
+            Ok(settings) => check::main(&settings, check.json),
             Err(e) => unset(&e),
         },
         None => {

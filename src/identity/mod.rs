@@ -7,6 +7,7 @@
 mod authorized;
 pub mod authorized_keys;
 mod certificate;
+mod check;
 mod fingerprint;
 mod key;
 pub mod known_hosts;
@@ -25,6 +26,7 @@ pub use authorized::{AccessFiles, Again, Authorized, Lookup, Refusal};
 pub use certificate::{
     CERTIFICATE_LIMIT, Certificate, CertificateError, CriticalError, Uncertified,
 };
+pub use check::{CheckedFile, CheckedLine, Said, check_files};
 pub use fingerprint::{Fingerprint, NotAFingerprint};
 pub use key::{KEY_FILE_LIMIT, Key, KeyError};
 pub use line::{LineError, LineReason};

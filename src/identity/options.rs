@@ -12,6 +12,7 @@ use super::line::quote;
 use super::patterns::{Addresses, AddressesError};
 use super::time::{NotATime, parse_time};
 
+mod means;
 mod words;
 
 pub(super) use words::split;

@@ -62,7 +62,7 @@ impl Revoked {
     #[must_use]
     pub fn parse(text: &str) -> (Self, Vec<LineError>) {
         let mut list = Self::default();
-        if text.starts_with(BINARY) {
+        if Self::is_binary(text) {
             return (list, vec![LineError { line: 1, reason: RevokedError::Binary.into() }]);
         }
         let mut errors = Vec::new();
@@ -72,6 +72,12 @@ impl Revoked {
             }
         }
         (list, errors)
+    }
+
+    /// Whether the text is that of a binary list of ssh-keygen(1), which is not read.
+    #[must_use]
+    pub fn is_binary(text: &str) -> bool {
+        text.starts_with(BINARY)
     }
 
     fn add(&mut self, content: &str) -> Result<(), LineReason> {

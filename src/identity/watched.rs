@@ -1,7 +1,7 @@
 //! A file that decides who is let in, read again whenever it may have changed.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest as _, Sha256};
@@ -21,6 +21,14 @@ pub struct Source {
     pub path: PathBuf,
     /// Whether it must be there: a file that was named must, one at its default place need not.
     pub required: bool,
+}
+
+/// The text of a file that nobody else could change.
+///
+/// # Errors
+/// Somebody else could, or it is too long or cannot be read.
+pub(super) fn read_list(path: &Path) -> Result<String, FsError> {
+    TrustedFile::open(path)?.read(FILE_LIMIT)
 }
 
 /// What a file is for.
@@ -86,11 +94,14 @@ impl fmt::Display for News {
 /// What a file's text says, and its lines that say nothing.
 pub(super) type Parsed<T> = (T, Vec<LineError>);
 
+/// Reads a file's text.
+type Parse<T> = Box<dyn Fn(&str) -> Parsed<T> + Send>;
+
 /// A file and what was last found in it.
 pub(super) struct Watched<T> {
     pub(super) source: Source,
     role: Role,
-    parse: Box<dyn Fn(&str) -> Parsed<T> + Send>,
+    parse: Parse<T>,
     state: State<T>,
 }
 

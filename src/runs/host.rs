@@ -4,13 +4,11 @@
 //! `started`; and at the end journal `ended`, then show the verdict.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{
-    Notify, OwnedRwLockWriteGuard, OwnedSemaphorePermit, RwLock, Semaphore, TryAcquireError,
-};
+use tokio::sync::{Notify, OwnedRwLockWriteGuard, RwLock, Semaphore, TryAcquireError};
 use tokio::time::Instant;
 use tracing::error;
 
@@ -22,10 +20,11 @@ use super::engine::{Engine, Terms};
 use super::id::RunId;
 use super::journal::JournalError;
 use super::judged::Judged;
+use super::place::{Counts, Judge, Place};
 use super::record::encode;
 use super::request::{Request, Terms as RequestTerms};
 use super::run::{Owner, Phase, Run};
-use super::shares::{Share, Shares, Usage};
+use super::shares::Shares;
 use super::table::{Burial, Claim, Held, Key, Table};
 use crate::exec::{self, BaseEnv, Scanner, SpawnError};
 use crate::proto::code::Code;
@@ -79,28 +78,6 @@ pub struct Host {
     pub(super) one_more: Notify,
     /// Where durable runs are kept; none in a supervisor.
     pub(super) keeping: Option<Keeping>,
-}
-
-/// Judges what is to be started, by what its identity has under way: what is run, within what, and the part
-/// of a minute that the start takes.
-pub type Judge<'a> = dyn Fn(Usage) -> Result<(Judged, Duration), (Code, String)> + Send + Sync + 'a;
-
-/// What a run holds as long as it is under way.
-#[derive(Debug)]
-pub(super) struct Place {
-    _permit: OwnedSemaphorePermit,
-    _share: Share,
-}
-
-/// What has happened to runs since the start.
-#[derive(Debug, Default)]
-pub struct Counts {
-    /// Started.
-    pub started: AtomicU64,
-    /// New, and not started.
-    pub refused: AtomicU64,
-    /// Bytes of output of runs of this process that are over.
-    pub output: AtomicU64,
 }
 
 /// A run in the table.
@@ -222,15 +199,7 @@ impl Host {
         judge: &Judge<'_>,
     ) -> Result<Served, Denied> {
         let served = self.serve(identity, request, judge).await;
-        match &served {
-            Ok(Served::Here { attached: false, .. }) => {
-                self.counts.started.fetch_add(1, Ordering::Relaxed)
-            }
-            Err(Denied::Refused(..) | Denied::NotStarted(..)) => {
-                self.counts.refused.fetch_add(1, Ordering::Relaxed)
-            }
-            _ => 0,
-        };
+        self.counts.note(&served);
         served
     }
 
@@ -325,7 +294,7 @@ impl Host {
             }
         })?;
         let (judged, share) = self.shares.take(identity, judge)?;
-        Ok((Place { _permit: permit, _share: share }, judged))
+        Ok((Place::new(permit, share), judged))
     }
 
     fn start(

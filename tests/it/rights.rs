@@ -256,3 +256,65 @@ fn every_file_counts_and_the_first_line_that_lets_a_key_in() {
     std::fs::remove_file(&abroad.list).unwrap();
     assert_eq!(hi(), "second\n");
 }
+
+#[test]
+fn check_prints_every_line_of_every_file_and_what_it_means() {
+    let here = tempfile::tempdir().unwrap();
+    let path = here.path().canonicalize().unwrap();
+    let (_, line) = super::auth::key(&path, "friend");
+    let file = |name: &str, text: String| {
+        std::fs::write(path.join(name), text).unwrap();
+        path.join(name).to_str().unwrap().to_owned()
+    };
+    let good = file("good", format!("# friends\ncommand=\"echo \\\"hi\\\"\",no-pty {line}{line}"));
+    let revoked = file("revoked", "serial: 5-9\n".into());
+    let check = |args: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_rexec-server"));
+        Ran::of(command.arg("check").args(args).output().unwrap())
+    };
+    let listed = ["--authorized-keys", &good, "--revoked-keys", &revoked];
+    let told = check(&listed).expect(0).text();
+    for part in [
+        &format!("\n# --authorized-keys {good}\n#   line 2: friend, ssh-ed25519 SHA256:"),
+        ": runs only: echo \"hi\"; no terminal\n#   line 3: friend, ssh-ed25519 SHA256:",
+        ": everything, from everywhere\n",
+        &format!("\n# --revoked-keys {revoked}\n#   line 1: not let in any more: serial: 5-9\n"),
+    ] {
+        assert!(told.contains(part), "{part} is not in\n{told}");
+    }
+    let bad = file("bad", format!("{line}bad-option {line}"));
+    let told = check(&[&listed[..], &["--authorized-keys", &bad]].concat()).expect(1).text();
+    assert!(told.contains("#   line 2: REFUSED: the option \"bad-option\" is not known"), "{told}");
+    assert!(told.contains("line 2: friend, ssh-ed25519"), "{told}");
+    check(&["--authorized-keys", "/nowhere/to/be/found"]).expect(1);
+    let told = check(&["--json", "--authorized-keys", &bad]).expect(1).text();
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    let lines = &told["files"][0]["lines"];
+    assert_eq!(
+        (&lines[0]["type"], &lines[0]["comment"]),
+        (&"ssh-ed25519".into(), &"friend".into())
+    );
+    assert!(lines[1]["refused"].as_str().unwrap().contains("bad-option"), "{told}");
+    assert_eq!(told["settings"]["authorized-keys"][0], bad);
+}
+
+#[test]
+fn a_server_does_not_start_with_a_revocation_list_that_it_does_not_understand() {
+    let here = tempfile::tempdir().unwrap();
+    let path = here.path().canonicalize().unwrap().join("revoked");
+    for (text, says) in [
+        (Some("serial: 1\nnonsense\n"), "--revoked-keys"),
+        (Some("SSHKRL\n\0\0\0\0\u{1}"), "binary list of ssh-keygen -k"),
+        (None, "cannot read --revoked-keys"),
+    ] {
+        match text {
+            Some(text) => std::fs::write(&path, text).unwrap(),
+            None => std::fs::remove_file(&path).unwrap(),
+        }
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_rexec-server"));
+        command.args(["--listen", "127.0.0.1:0", "--revoked-keys"]).arg(&path);
+        let ran =
+            Ran::of(command.env("REXEC_STATE_DIR", here.path().join("state")).output().unwrap());
+        assert!(ran.status == 1 && ran.stderr.contains(says), "{}", ran.stderr);
+    }
+}
