@@ -281,7 +281,7 @@ mod tests {
             ("[rule.a]\nfor = []\ncwd = [\"/srv\"]", "3:7", "go with `allow`"),
             ("[rule.a]\nfor = []\nallow = []\ncwd = [\"srv\"]", "4:7", "absolute"),
             ("[rule.\"a b\"]\nfor = []", "1:7", "is no name"),
-            ("[identity.a]\nkeys = [\"MD5:1\"]", "2:9", "fingerprint"),
+            ("[identity.a]\nkeys = [\"MD5:1\"]", "2:8", "fingerprint"),
             ("[identity.local]\nkeys = []", "1:11", "already"),
         ] {
             let error = read(file, &[]).unwrap_err();
