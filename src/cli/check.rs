@@ -31,7 +31,7 @@ pub(super) struct Args {
 }
 
 /// Exit status: a file of keys, or a line of one, is refused.
-const REFUSED: u8 = 1;
+pub(super) const REFUSED: u8 = 1;
 
 /// Prints what a server would go by; the exit status.
 pub(super) fn main(settings: &Settings, json: bool) -> u8 {

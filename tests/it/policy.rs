@@ -278,3 +278,25 @@ fn the_configuration_of_the_readme_does_what_it_says() {
     assert_eq!(operators.run(&["echo $((1 + 1))"]).expect(0).text(), "2\n");
     super::durable::verb(&operators.server, "ps", &["--all"]).expect(0);
 }
+
+/// What would be found out by the next program would be found out by a server that is no more.
+#[test]
+fn a_configuration_that_is_wrong_by_now_stops_no_server_that_is_to_take_it_up() {
+    use super::support::wait_until;
+    use rustix::process::Signal;
+    let configured =
+        Configured::start("[rule.a]\nfor = [\"local\"]\nallow = [[\"echo\", \"one\"]]\n");
+    let (server, path) = (&configured.server, configured.folder.join("server.toml"));
+    configured.run(&["echo one"]).expect(0);
+    std::fs::write(&path, "[rule.a]\nfor = [\"@x\"]\n").unwrap();
+    server.signal(Signal::HUP);
+    wait_until("the refusal in the log", || server.log().contains(":2:8: there is no [group.x]"));
+    configured.run(&["echo one"]).expect(0);
+    let keys = configured.folder.join("keys");
+    std::fs::write(&keys, "no key\n").unwrap();
+    let rule = "[rule.a]\nfor = [\"local\"]\nallow = [[\"echo\", \"two\"]]\n";
+    std::fs::write(&path, format!("authorized-keys = [{keys:?}]\n{rule}")).unwrap();
+    server.signal(Signal::HUP);
+    wait_until("the new rule", || configured.run(&["echo two"]).status == 0);
+    configured.run(&["echo one"]).expect(254);
+}
