@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use rexec::client::{Error, Target};
-use rexec::identity::{Fingerprint, Key};
+use rexec::identity::{Fingerprint, Key, KeyRing};
 use rexec::proto::code::Code;
 use rexec::transport::HostTrust;
 
@@ -31,15 +31,15 @@ pub(super) fn host_key(server: &Server) -> (String, Fingerprint) {
 
 /// A server that lets in the key `friend`, and a client that shares nothing else with it, as on
 /// another machine.
-struct Abroad {
-    server: Server,
-    here: tempfile::TempDir,
+pub(super) struct Abroad {
+    pub(super) server: Server,
+    pub(super) here: tempfile::TempDir,
     key: PathBuf,
     list: PathBuf,
 }
 
 impl Abroad {
-    fn new(prefix: &str) -> Self {
+    pub(super) fn new(prefix: &str) -> Self {
         let here = tempfile::tempdir().unwrap();
         let (key, line) = key(here.path(), "friend");
         let list = here.path().join("authorized_keys");
@@ -48,27 +48,27 @@ impl Abroad {
         Self { server, here, key, list }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.here.path().join(name)
     }
 
-    fn host_key(&self) -> (String, Fingerprint) {
+    pub(super) fn host_key(&self) -> (String, Fingerprint) {
         host_key(&self.server)
     }
 
     /// The server's address as that of another machine: to this program a name is not loopback, and
     /// to the resolver (`inet_aton(3)`) this one is.
-    fn address(&self) -> String {
+    pub(super) fn address(&self) -> String {
         self.server.addr.replace("127.0.0.1", "127.1")
     }
 
     /// Runs `rexec -i KEY options... ADDR echo hi` with a state folder of its own.
-    fn run(&self, options: &[&str]) -> Ran {
+    pub(super) fn run(&self, options: &[&str]) -> Ran {
         let client = Client::new(&self.path("state")).arg("-i").arg(&self.key).args(options);
         client.args(&[&self.address(), "echo hi"]).run()
     }
 
-    fn pinned(&self) -> Ran {
+    pub(super) fn pinned(&self) -> Ran {
         self.run(&["-v", "--host-key", &self.host_key().1.to_string()])
     }
 }
@@ -181,7 +181,7 @@ fn a_key_that_is_removed_is_refused_its_next_request_on_an_open_connection() {
     let target = Target {
         endpoint: abroad.server.addr.parse().unwrap(),
         trust: Arc::new(trust),
-        keys: vec![Arc::new(Key::load(&abroad.key).unwrap())],
+        keys: KeyRing::of([Key::load(&abroad.key).unwrap()]),
         connect_timeout: super::support::PATIENCE,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
