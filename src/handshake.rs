@@ -312,3 +312,6 @@ fn not_authorized(text: String) -> Login {
 fn shown(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(AGENT_SHOWN).collect()
 }
+
+#[cfg(test)]
+mod tests;

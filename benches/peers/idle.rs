@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rexec::client::Target;
 use rexec::conn::{FrameReader, FrameWriter};
-use rexec::handshake::{Answer, Channel, answer, hello};
+use rexec::handshake::{Answer, Channel, ClientLogin};
 use rexec::proto::frame::Limits;
 use rexec::sys::fs::open_state_dir;
 use rexec::transport::{Stream, connect};
@@ -82,10 +82,15 @@ async fn log_in(target: &Target) -> Fallible<LoggedIn> {
         dialled.channel.map(|c| Channel { host_key: c.fingerprint(), exporter: c.exporter });
     let (read, write) = split(dialled.stream);
     let (mut reader, mut writer) = (FrameReader::new(read, Limits::FULL), FrameWriter::new(write));
-    writer.send(&hello(channel.as_ref(), &target.keys, 0)?, b"").await?;
-    match answer(&mut reader, &target.keys).await? {
+    let keys = match &channel {
+        Some(channel) => target.keys.keys(&channel.host_key).await?,
+        None => Vec::new(),
+    };
+    let mut login = ClientLogin::new(keys);
+    writer.send(&login.hello(channel.as_ref(), target.keys.ask()).await?, b"").await?;
+    match login.answer(&mut reader).await? {
         Answer::Welcome(_) => Ok((reader, writer)),
-        Answer::Try(_) => Err("the server knows another key".into()),
+        Answer::Again => Err("the server knows another key".into()),
     }
 }
 
