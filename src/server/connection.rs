@@ -25,6 +25,9 @@ use crate::transport::{self, Accepted, HandshakeError, Peer, Stream};
 
 /// TLS and login together may take so long.
 pub const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// A client that has listed a key which would be let in may take so long to prove it: somebody may have to
+/// touch a device, or type a passphrase.
+pub const PERSON_TIMEOUT: Duration = Duration::from_secs(60);
 
 type Reader = FrameReader<ReadHalf<Stream>>;
 type Writer = FrameWriter<WriteHalf<Stream>>;
@@ -48,7 +51,7 @@ enum Stranger {
     Login(#[from] LoginError),
     #[error("{0}")]
     Refused(String),
-    #[error("no login within {} s", LOGIN_TIMEOUT.as_secs())]
+    #[error("no login in time")]
     Late,
     #[error("shown out for a newcomer before it had logged in")]
     ShownOut,
@@ -57,9 +60,8 @@ enum Stranger {
 /// Serves a connection from its first byte to its last.
 pub(super) async fn serve(accepted: Accepted, mut place: Place, shared: Arc<Shared>) {
     let address = accepted.address();
-    let deadline = Instant::now() + LOGIN_TIMEOUT;
     let login = tokio::select! {
-        login = timeout_at(deadline, log_in(accepted, &shared)) => login.unwrap_or(Err(Stranger::Late)),
+        login = log_in(accepted, &shared) => login,
         () = place.shown_out() => Err(Stranger::ShownOut),
     };
     drop(place);
@@ -73,7 +75,9 @@ pub(super) async fn serve(accepted: Accepted, mut place: Place, shared: Arc<Shar
 }
 
 async fn log_in(accepted: Accepted, shared: &Arc<Shared>) -> Result<LoggedIn, Stranger> {
-    let secured = accepted.secure(&shared.tls).await?;
+    let mut deadline = Instant::now() + LOGIN_TIMEOUT;
+    let securing = timeout_at(deadline, accepted.secure(&shared.tls));
+    let secured = securing.await.map_err(|_| Stranger::Late)??;
     let peer = secured.peer;
     let origin = origin(secured.channel.as_ref(), peer);
     let (read, write) = split(secured.stream);
@@ -83,11 +87,11 @@ async fn log_in(accepted: Accepted, shared: &Arc<Shared>) -> Result<LoggedIn, St
         Ok(origin) => origin,
         Err(refused) => return Err(refuse(refused, None, &mut reader, &mut writer).await),
     };
-    let mut first = true;
+    let mut hellos = 0;
     loop {
-        let judged =
-            judge(&mut reader, &origin, &shared.authorized, first, |news| rights::tell(&news))
-                .await;
+        let news = |news| rights::tell(&news);
+        let judging = judge(&mut reader, &origin, &shared.authorized, hellos, news);
+        let judged = timeout_at(deadline, judging).await.map_err(|_| Stranger::Late)?;
         let (refused, why) = match judged {
             Ok(Login::In { granted, proven, client }) => {
                 let who = granted.who;
@@ -99,7 +103,10 @@ async fn log_in(accepted: Accepted, shared: &Arc<Shared>) -> Result<LoggedIn, St
                     .send(&ServerHeader::Refused(refused), b"")
                     .await
                     .map_err(LoginError::from)?;
-                first = false;
+                if hellos == 0 {
+                    deadline = Instant::now() + PERSON_TIMEOUT;
+                }
+                hellos += 1;
                 continue;
             }
             Ok(Login::Out { refused, why }) => (refused, why),
