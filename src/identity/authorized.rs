@@ -7,8 +7,8 @@ use std::time::SystemTime;
 use super::authorized_keys::{Entry, Keys};
 use super::watched::Watched;
 use super::{
-    Authority, Barred, Caller, Certificate, CertificateError, Fingerprint, Granted, Identity, News,
-    Permits, Proven, PublicKey, Revoked, Role, Source, Uncertified,
+    Authority, Barred, Caller, Certificate, CertificateError, Fingerprint, Granted, Identity,
+    KeyOptions, News, Permits, Proven, PublicKey, Revoked, Role, Source, Uncertified,
 };
 use crate::sys::fs::euid;
 use crate::sys::process::account;

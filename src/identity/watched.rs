@@ -94,11 +94,13 @@ impl fmt::Display for News {
 /// What a file's text says, and its lines that say nothing.
 pub(super) type Parsed<T> = (T, Vec<LineError>);
 
+type Parse<T> = Box<dyn Fn(&str) -> Parsed<T> + Send>;
+
 /// A file and what was last found in it.
 pub(super) struct Watched<T> {
     pub(super) source: Source,
     role: Role,
-    parse: Box<dyn Fn(&str) -> Parsed<T> + Send>,
+    parse: Parse<T>,
     state: State<T>,
 }
 

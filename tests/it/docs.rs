@@ -30,6 +30,7 @@ fn limits() -> BTreeMap<&'static str, u128> {
         ("HELLO_HEADER_LIMIT", count(Limits::HELLO.header)),
         ("KEYS_LIMIT", count(handshake::KEYS_LIMIT)),
         ("PROOF_LIMIT", count(identity::PROOF_LIMIT)),
+        ("CERTIFICATE_LIMIT", count(identity::CERTIFICATE_LIMIT)),
         ("HELLOS_LIMIT", count(handshake::HELLOS_LIMIT)),
         ("LOGIN_TIMEOUT", time(server::LOGIN_TIMEOUT)),
         ("PERSON_TIMEOUT", time(server::PERSON_TIMEOUT)),
