@@ -309,27 +309,24 @@ fn decide(
         && certificate.key() == key
     {
         let (granted, proven) = (granted.clone(), Proven::Certificate(certificate.clone()));
-        return let_in(Login::In { granted, proven, client }, (key, proof), channel);
+        return checked(Login::In { granted, proven, client }, Some((key, proof)), channel);
     }
     let lookup = authorized.lookup(&candidates, caller);
     lookup.news.into_iter().for_each(&mut news);
     match (lookup.found, certified) {
-        (Ok((found, granted)), _) if proven == Some(found) && proof.is_some() => {
+        (Ok((found, granted)), _) if proven == Some(found) => {
             let login = Login::In { granted, proven: Proven::Key(found), client };
-            proof.map_or_else(none, |proof| let_in(login, proof, channel))
+            checked(login, proof, channel)
         }
         (_, Some(Ok((certificate, _)))) if may_ask => try_key(certificate.key().fingerprint()),
         (Ok((found, _)), _) if may_ask => try_key(found),
-        (_, Some(Err(why))) | (Err(why), _) => not_authorized(NONE.into(), Some(why.to_string())),
-        _ => none(),
+        // Neither the answer nor the time that it takes tells a key that is not let in from a wrong proof
+        // of one that is.
+        (_, Some(Err(why))) | (Err(why), _) => {
+            checked(not_authorized(Some(why.to_string())), proof, channel)
+        }
+        _ => checked(not_authorized(None), proof, channel),
     }
-}
-
-/// What a peer is told whose keys are not let in, for whichever reason.
-const NONE: &str = "none of the client's keys is authorized on this server";
-
-fn none() -> Login {
-    not_authorized(NONE.into(), None)
 }
 
 fn try_key(key: Fingerprint) -> Login {
@@ -353,19 +350,24 @@ fn certified(
     Ok((certificate, granted?))
 }
 
-/// `login`, if the proof is the key's on this connection.
-fn let_in(login: Login, (key, proof): (&PublicKey, &String), channel: &Channel) -> Login {
+/// `login`, if the proof is the key's on this connection. Without one nobody is let in.
+fn checked(login: Login, proof: Option<(&PublicKey, &String)>, channel: &Channel) -> Login {
+    let Some((key, proof)) = proof else {
+        let is_in = matches!(login, Login::In { .. });
+        return if is_in { not_authorized(None) } else { login };
+    };
     let presence = match &login {
         Login::In { granted, .. } => granted.options.presence(),
         Login::Again(_) | Login::Out { .. } => Presence::default(),
     };
     match verify_auth(key, proof, &channel.host_key, None, &channel.exporter, presence) {
         Ok(()) => login,
-        Err(e) => not_authorized(e.to_string(), None),
+        Err(e) => not_authorized(Some(e.to_string())),
     }
 }
 
-fn not_authorized(text: String, why: Option<String>) -> Login {
+fn not_authorized(why: Option<String>) -> Login {
+    let text = "none of the client's keys is authorized on this server".into();
     Login::Out { refused: Refused { code: Code::NotAuthorized, text, key: None }, why }
 }
 

@@ -20,6 +20,7 @@ mod report;
 pub mod rexec;
 pub mod rexec_server;
 mod server_args;
+mod server_status;
 mod settings;
 mod signals;
 pub mod status;

@@ -13,7 +13,7 @@ use super::output::write_all;
 use super::server_args::{Args, Command, LogFormat, Program, definition, sections};
 use super::settings::{self, Settings};
 use super::upgrade::{Upgrade, tell_reloaded};
-use super::{check, complain, gc, journal, print_definition};
+use super::{check, complain, gc, journal, print_definition, server_status};
 use crate::exec::{self, shim};
 use crate::runs::host;
 use crate::runs::launch::SUPERVISE;
@@ -45,6 +45,7 @@ pub fn main(args: &[OsString]) -> u8 {
     match program.command {
         Some(Command::Journal(command)) => journal::main(command),
         Some(Command::Gc(args)) => gc::main(&args),
+        Some(Command::Status(args)) => server_status::main(&args),
         Some(Command::Check(check)) => match Settings::read(args) {
             Ok(settings) => check::main(&settings, check.json),
             Err(e) => unset(&e),
@@ -195,6 +196,7 @@ fn options(settings: Settings, inherited: Vec<Passed>) -> Result<Options, String
             max_connections: args.max_connections,
             idle_timeout: args.idle_timeout,
             drain_timeout: args.drain_timeout,
+            no_penalty: args.no_penalty.into_iter().flatten().collect(),
         },
         policy,
         settings: host::Settings {

@@ -9,7 +9,8 @@ use clap_complete::Shell;
 
 use super::access_args::AccessArgs;
 use super::man::Section;
-use super::{check, gc, journal};
+use super::{check, gc, journal, server_status};
+use crate::server::Network;
 use crate::server::classic::ClassicAddr;
 use crate::transport::{Endpoint, Host, ListenAddr};
 use crate::units::{bytes, duration, some_time};
@@ -52,7 +53,8 @@ pub(super) enum Command {
     #[command(subcommand)]
     Journal(journal::Command),
     Gc(gc::Args),
-    Check(check::Args),
+    Check(Box<check::Args>),
+    Status(server_status::Args),
 }
 
 /// The verb that only reads the settings.
@@ -68,6 +70,7 @@ const RECORD_LIMIT: &str = "1G";
 const KEEP_FOR: &str = "7d";
 const KEEP_COUNT: &str = "10000";
 const KEEP_BYTES: &str = "16G";
+const NO_PENALTY: [&str; 2] = ["127.0.0.0/8", "::1/128"];
 const LOG_FORMAT: &str = "text";
 
 /// What is decided about a server.
@@ -118,6 +121,11 @@ pub(super) struct Args {
     /// On SIGTERM or SIGHUP, give runs so long to end by themselves; a second SIGTERM stops them at once
     #[arg(long, value_name = "TIME", default_value = DRAIN_TIMEOUT, value_parser = duration)]
     pub(super) drain_timeout: Duration,
+
+    /// Failed logins from this address or network (such as 10.0.0.0/8) have no penalty; repeatable. Loopback has
+    /// none unless something else is given here; none: nobody is exempt
+    #[arg(long, value_name = "NET", default_values = NO_PENALTY, value_parser = network)]
+    pub(super) no_penalty: Vec<Exempt>,
 
     /// Stop a durable run whose record grows beyond so much
     #[arg(long, value_name = "BYTES", default_value = RECORD_LIMIT, value_parser = bytes)]
@@ -174,6 +182,7 @@ const EXAMPLES: &str =
   rexec 127.0.0.1:8080 \"ls -l\"                in another one
   rexec-server journal show                what was run, by whom, and how it ended
   rexec-server check --config FILE         is this configuration right, and what would it mean?
+  rexec-server status                      what a running server counts
   rexec-server gc --dry-run                what would be removed of durable runs that are over";
 
 fn after_help() -> String {
@@ -222,6 +231,13 @@ impl Args {
     }
 }
 
+/// From where failed logins have no penalty; none: from nowhere.
+pub(super) type Exempt = Option<Network>;
+
+fn network(text: &str) -> Result<Exempt, String> {
+    if text == "none" { Ok(None) } else { text.parse().map(Some) }
+}
+
 fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(n) if n > 0 => Ok(n),
@@ -242,6 +258,8 @@ mod tests {
         assert_eq!(args.max_connections, config.max_connections);
         assert_eq!(args.idle_timeout, config.idle_timeout);
         assert_eq!(args.drain_timeout, config.drain_timeout);
+        let exempt: Vec<_> = args.no_penalty.iter().copied().flatten().collect();
+        assert_eq!(exempt, config.no_penalty);
         assert_eq!(args.max_runs, settings.max_runs);
         assert_eq!(args.memory_budget, settings.memory_budget);
         assert_eq!(args.shell, settings.shell);

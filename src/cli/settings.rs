@@ -75,7 +75,7 @@ impl Settings {
     pub(super) fn read(words: &[OsString]) -> Result<Self, Error> {
         let matches = matches_of(words)?;
         let Some(path) = matches.get_one::<PathBuf>("config").cloned() else {
-            return Self::of(&matches, Vec::new(), Policy::default());
+            return Self::of(&matches, &[], Policy::default());
         };
         let in_file = |why: String| Error::File(why);
         let text = TrustedFile::open(&path).and_then(|file| file.read(CONFIG_LIMIT));
@@ -91,10 +91,10 @@ impl Settings {
         let words: Vec<OsString> = before.iter().chain(from_file).chain(after).cloned().collect();
         let together = matches_of(&words)
             .map_err(|e| in_file(format!("{}: {}", path.display(), first_words(&e))))?;
-        Self::of(&together, used, policy)
+        Self::of(&together, &used, policy)
     }
 
-    fn of(matches: &ArgMatches, used: Vec<Written>, policy: Policy) -> Result<Self, Error> {
+    fn of(matches: &ArgMatches, used: &[Written], policy: Policy) -> Result<Self, Error> {
         let args = Args::from_arg_matches(matches)?;
         let line_of = |key: &str| used.iter().find(|w| w.key == key).map(|w| w.line);
         let all = keys().into_iter().map(|key| {

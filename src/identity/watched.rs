@@ -94,6 +94,7 @@ impl fmt::Display for News {
 /// What a file's text says, and its lines that say nothing.
 pub(super) type Parsed<T> = (T, Vec<LineError>);
 
+/// Reads a file's text.
 type Parse<T> = Box<dyn Fn(&str) -> Parsed<T> + Send>;
 
 /// A file and what was last found in it.

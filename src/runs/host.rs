@@ -8,9 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{
-    Notify, OwnedRwLockWriteGuard, OwnedSemaphorePermit, RwLock, Semaphore, TryAcquireError,
-};
+use tokio::sync::{Notify, OwnedRwLockWriteGuard, RwLock, Semaphore, TryAcquireError};
 use tokio::time::Instant;
 use tracing::error;
 
@@ -22,10 +20,11 @@ use super::engine::{Engine, Terms};
 use super::id::RunId;
 use super::journal::JournalError;
 use super::judged::Judged;
+use super::place::{Counts, Judge, Place};
 use super::record::encode;
 use super::request::{Request, Terms as RequestTerms};
 use super::run::{Owner, Phase, Run};
-use super::shares::{Share, Shares, Usage};
+use super::shares::Shares;
 use super::table::{Burial, Claim, Held, Key, Table};
 use crate::exec::{self, BaseEnv, Scanner, SpawnError};
 use crate::proto::code::Code;
@@ -70,6 +69,7 @@ pub struct Host {
     /// Runs under way that end with this process.
     here: AtomicUsize,
     idle: Notify,
+    counts: Counts,
     /// Read while a run is being started; written while nothing new may be.
     gate: Arc<RwLock<()>>,
     /// Nothing new may be started while it is there.
@@ -78,17 +78,6 @@ pub struct Host {
     pub(super) one_more: Notify,
     /// Where durable runs are kept; none in a supervisor.
     pub(super) keeping: Option<Keeping>,
-}
-
-/// Judges what is to be started, by what its identity has under way: what is run, within what, and the part
-/// of a minute that the start takes.
-pub type Judge<'a> = dyn Fn(Usage) -> Result<(Judged, Duration), (Code, String)> + Send + Sync + 'a;
-
-/// What a run holds as long as it is under way.
-#[derive(Debug)]
-pub(super) struct Place {
-    _permit: OwnedSemaphorePermit,
-    _share: Share,
 }
 
 /// A run in the table.
@@ -190,6 +179,7 @@ impl Host {
             scanner,
             here: AtomicUsize::new(0),
             idle: Notify::new(),
+            counts: Counts::default(),
             gate: Arc::default(),
             held: Mutex::default(),
             one_more: Notify::new(),
@@ -203,6 +193,17 @@ impl Host {
     /// # Errors
     /// [`Denied`] says whether anything may have been started.
     pub async fn run(
+        self: &Arc<Self>,
+        identity: &Arc<str>,
+        request: &Request,
+        judge: &Judge<'_>,
+    ) -> Result<Served, Denied> {
+        let served = self.serve(identity, request, judge).await;
+        self.counts.note(&served);
+        served
+    }
+
+    async fn serve(
         self: &Arc<Self>,
         identity: &Arc<str>,
         request: &Request,
@@ -293,7 +294,7 @@ impl Host {
             }
         })?;
         let (judged, share) = self.shares.take(identity, judge)?;
-        Ok((Place { _permit: permit, _share: share }, judged))
+        Ok((Place::new(permit, share), judged))
     }
 
     fn start(
@@ -377,6 +378,9 @@ impl Host {
 
     fn finish(&self, run: &Arc<Run>, mut verdict: Verdict) {
         pause::point("ended");
+        let ends = [verdict.stdout, verdict.stderr, verdict.both];
+        let bytes = ends.into_iter().flatten().map(|end| end.size).sum();
+        self.counts.output.fetch_add(bytes, Ordering::Relaxed);
         verdict.journal = self.books.ended(run, &mut verdict);
         pause::point("journaled");
         match encode(&ServerHeader::Verdict(Box::new(verdict)), b"") {
@@ -407,6 +411,25 @@ impl Host {
             Kept::There(_) | Kept::Gone(_) => None,
         };
         self.table.all_live().iter().filter_map(here).collect()
+    }
+
+    /// What has happened to runs since the start.
+    #[must_use]
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// How many runs are under way, durable ones that this server has started among them.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.settings.max_runs - self.places.available_permits()
+    }
+
+    /// Bytes of the memory budget that are in use.
+    #[must_use]
+    pub fn budget_used(&self) -> u64 {
+        let budget = i64::try_from(self.settings.memory_budget).unwrap_or(i64::MAX);
+        u64::try_from(budget.saturating_sub(self.budget.left())).unwrap_or(0)
     }
 
     /// Gives an id up for a client that does not know whether it was ever used.

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,9 +20,10 @@ use super::disk::folder::Claim;
 use super::disk::scan::{Scan, scan};
 use super::disk::{Meta, Outcome, Writer};
 use super::durable::{Durable, Keeping, Source, State, There, lock, verdict_frame};
-use super::host::{Closed, Denied, Host, Kept, Place, check_same};
+use super::host::{Closed, Denied, Host, Kept, check_same};
 use super::judged::Judged;
 use super::link::Link;
+use super::place::Place;
 use super::record::encode;
 use super::request::{Imposed, Request};
 use crate::conn::Frame;
@@ -207,7 +209,10 @@ impl Host {
         place: Place,
     ) {
         match started {
-            Ok(_) => self.watch(Arc::clone(run), Some(place)),
+            Ok(_) => {
+                self.counts().started.fetch_add(1, Ordering::Relaxed);
+                self.watch(Arc::clone(run), Some(place));
+            }
             Err(Denied::Refused(code, text) | Denied::NotStarted(code, text)) => {
                 self.table.release(&run.key);
                 run.set_state(State::NotStarted { code: *code, text: text.clone() });

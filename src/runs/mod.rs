@@ -14,6 +14,7 @@ pub mod launch;
 pub mod ledger;
 pub mod link;
 pub mod listing;
+pub mod place;
 pub mod record;
 pub mod recover;
 pub mod request;

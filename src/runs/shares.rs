@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     fn usage(shares: &Arc<Shares>, identity: &Arc<str>) -> Usage {
-        let seen = shares.take(identity, |usage| Err::<((), Duration), _>(usage));
+        let seen = shares.take(identity, Err::<((), Duration), _>);
         seen.unwrap_err()
     }
 

@@ -1,5 +1,6 @@
 //! One connection from accept to its end: a place in the lobby, TLS, login, then its session.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,8 @@ use super::policy::{Subject, decide};
 use super::requests::{Judge, Requests};
 use super::rights::{self, RightsNow};
 use super::session::{Patience, serve as serve_session};
-use crate::conn::{FrameReader, FrameWriter, SILENCE};
+use super::status::Why;
+use crate::conn::{ConnError, FrameReader, FrameWriter, SILENCE};
 use crate::handshake::{AGENT, Channel, Login, LoginError, Origin, judge};
 use crate::identity::{Caller, Identity};
 use crate::proto::code::Code;
@@ -49,12 +51,27 @@ enum Stranger {
     Handshake(#[from] HandshakeError),
     #[error(transparent)]
     Login(#[from] LoginError),
-    #[error("{0}")]
-    Refused(String),
+    #[error("{1}")]
+    Refused(Code, String),
     #[error("no login in time")]
     Late,
     #[error("shown out for a newcomer before it had logged in")]
     ShownOut,
+}
+
+impl Stranger {
+    fn kind(&self) -> Why {
+        match self {
+            Self::Refused(Code::NotAuthorized, _) => Why::NotAuthorized,
+            Self::Refused(..) => Why::Refused,
+            Self::Login(LoginError::Protocol(_) | LoginError::Conn(ConnError::Frame(_))) => {
+                Why::Protocol
+            }
+            Self::Handshake(_) | Self::Login(_) => Why::Broken,
+            Self::Late => Why::Late,
+            Self::ShownOut => Why::ShownOut,
+        }
+    }
 }
 
 /// Serves a connection from its first byte to its last.
@@ -67,14 +84,21 @@ pub(super) async fn serve(accepted: Accepted, mut place: Place, shared: Arc<Shar
     drop(place);
     match login {
         Ok(logged_in) => logged_in.serve(&shared).await,
-        Err(why) => shared.about_strangers(|| {
-            let from = address.map_or_else(|| "a unix socket".to_owned(), |a| a.to_string());
-            format!("no login from {from}: {why}")
-        }),
+        Err(why) => {
+            // A refusal was noted before it was said.
+            if !matches!(why, Stranger::Refused(..)) {
+                shared.failed(why.kind(), address);
+            }
+            shared.about_strangers(|| {
+                let from = address.map_or_else(|| "a unix socket".to_owned(), |a| a.to_string());
+                format!("no login from {from}: {why}")
+            });
+        }
     }
 }
 
 async fn log_in(accepted: Accepted, shared: &Arc<Shared>) -> Result<LoggedIn, Stranger> {
+    let address = accepted.address();
     let mut deadline = Instant::now() + LOGIN_TIMEOUT;
     let securing = timeout_at(deadline, accepted.secure(&shared.tls));
     let secured = securing.await.map_err(|_| Stranger::Late)??;
@@ -85,7 +109,9 @@ async fn log_in(accepted: Accepted, shared: &Arc<Shared>) -> Result<LoggedIn, St
     let mut writer = FrameWriter::new(write);
     let origin = match origin {
         Ok(origin) => origin,
-        Err(refused) => return Err(refuse(refused, None, &mut reader, &mut writer).await),
+        Err(refused) => {
+            return Err(refuse(shared, address, (refused, None), &mut reader, &mut writer).await);
+        }
     };
     let mut hellos = 0;
     loop {
@@ -117,7 +143,7 @@ async fn log_in(accepted: Accepted, shared: &Arc<Shared>) -> Result<LoggedIn, St
                 return Err(e.into());
             }
         };
-        return Err(refuse(refused, why, &mut reader, &mut writer).await);
+        return Err(refuse(shared, address, (refused, why), &mut reader, &mut writer).await);
     }
 }
 
@@ -144,14 +170,17 @@ fn caller(peer: Peer) -> Caller {
 
 /// `why`: what the operator is told, if it is more than the peer is.
 async fn refuse(
-    refused: Refused,
-    why: Option<String>,
+    shared: &Shared,
+    address: Option<SocketAddr>,
+    (refused, why): (Refused, Option<String>),
     reader: &mut Reader,
     writer: &mut Writer,
 ) -> Stranger {
     let why = why.unwrap_or_else(|| refused.text.clone());
+    let stranger = Stranger::Refused(refused.code, why);
+    shared.failed(stranger.kind(), address);
     say_and_close(&ServerHeader::Refused(refused), reader, writer).await;
-    Stranger::Refused(why)
+    stranger
 }
 
 /// What to tell a peer that does not speak the protocol; nothing to one that is gone.
@@ -175,6 +204,7 @@ impl LoggedIn {
             let refused = Refused { code: Code::TooManyConnections, text, key: None };
             return say_and_close(&ServerHeader::Refused(refused), &mut reader, &mut writer).await;
         };
+        let _open = shared.counters.logged_in();
         debug!(%peer, identity = %who, client, "logged in");
         let identity: Arc<str> = who.to_string().into();
         let welcome = Welcome { server: AGENT.into(), identity: identity.to_string() };

@@ -2,6 +2,7 @@
 //! one line that names the culprit.
 
 use std::fs::File;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fmt, io};
@@ -14,7 +15,7 @@ use super::classic::{self, ClassicAddr, ClassicSettings};
 use super::instance::{self, INSTANCES, JOURNAL, NAME_LIMIT, Name, RUNS};
 use super::policy::Policy;
 use super::running::{Call, Ended, Running};
-use super::{Config, Shared};
+use super::{Config, Shared, status};
 use crate::exec::{BaseEnv, NotStarted, Scanner};
 use crate::identity::{
     AccessFiles, Authorized, Fingerprint, KeyError, LineError, News, PublicKey, Role, Trouble,
@@ -26,7 +27,7 @@ use crate::runs::host::{Host, Settings};
 use crate::runs::journal::JournalError;
 use crate::runs::recover::{self, Recovered};
 use crate::runs::retention::Retention;
-use crate::sys::fs::{FsError, Lock, StateDir};
+use crate::sys::fs::{FsError, Lock, StateDir, euid};
 use crate::sys::listen_fds::{Passed, Slots};
 use crate::transport::{BindError, Bound, Endpoint, InheritError, ListenAddr, TlsServer};
 
@@ -95,6 +96,12 @@ pub enum StartError {
     /// The tutorial's clients cannot be served there, or by this account.
     #[error(transparent)]
     Classic(#[from] classic::StartError),
+    /// They would pass by the policy.
+    #[error(
+        "--classic serves programs of this account without asking who they are, and rule {0:?} of the policy is for \
+         them: leave one of the two out"
+    )]
+    ClassicUnderPolicy(String),
     /// The journal of this instance.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -174,6 +181,8 @@ pub struct Server {
     tls: TlsServer,
     host_key: Fingerprint,
     recovered: Recovered,
+    /// Where the status is told; none if that was not possible.
+    status: Option<UnixListener>,
     keeping: Option<Keeping>,
     /// Held as long as the server lives.
     lock: Lock,
@@ -187,6 +196,12 @@ impl Server {
     /// [`StartError`].
     pub fn prepare(options: Options) -> Result<Self, StartError> {
         let shell = resolve_shell(&options.settings.shell)?;
+        let local = format!("local:{}", euid());
+        if let (false, Some(rule)) =
+            (options.classic.is_empty(), options.policy.rules_for(&local).next())
+        {
+            return Err(StartError::ClassicUnderPolicy(rule.name.clone()));
+        }
         let settings = Settings { shell, ..options.settings };
         let key = host_key(&options.state)?;
         let local = local_identity(&options.state)?;
@@ -203,6 +218,9 @@ impl Server {
         let (journal, runs) = (instance.subdir(JOURNAL)?, instance.subdir(RUNS)?);
         let recovered = recover::open(journal.path(), runs.path(), origin)?;
         let keeping = options.kept.map(|kept| keeping(&instance, &runs, kept)).transpose()?;
+        let status = status::bind(instance.path())
+            .inspect_err(|e| warn!("`rexec-server status` will not work: {e}"))
+            .ok();
         let host_key = key.public().fingerprint();
         let (config, policy) = (options.config, options.policy);
         Ok(Self {
@@ -215,6 +233,7 @@ impl Server {
             tls,
             host_key,
             recovered,
+            status,
             keeping,
             lock,
         })
@@ -277,6 +296,7 @@ impl Server {
             classic_settings,
             classic: self.classic,
             bound: self.bound,
+            status: self.status,
             lock: self.lock,
         })
     }

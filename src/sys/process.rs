@@ -301,6 +301,17 @@ pub fn is_executing(pid: Pid) -> io::Result<bool> {
     Ok(!ended && stat_field(&stat, 51) == Some("0"))
 }
 
+/// Bytes of memory that this process has resident, proc_pid_statm(5).
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub fn resident() -> io::Result<u64> {
+    let statm = fs::read_to_string("/proc/self/statm")?;
+    let pages = statm.split_ascii_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    let pages = pages.ok_or(io::ErrorKind::InvalidData)?;
+    Ok(pages.saturating_mul(rustix::param::page_size() as u64))
+}
+
 /// The kernel's id of this boot: pids of another one mean nothing.
 ///
 /// # Errors

@@ -40,6 +40,7 @@ mod limits;
 mod memory;
 mod not_started;
 mod once;
+mod penalties;
 mod policy;
 mod policy_ceilings;
 mod prompt;

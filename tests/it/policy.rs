@@ -234,3 +234,47 @@ fn check_prints_what_is_in_force_and_where_it_comes_from_and_reads_what_it_print
     };
     assert_eq!(without_origin(&again), without_origin(&told));
 }
+
+/// A classic listener knows nobody: a rule for this account would not hold there.
+#[test]
+fn a_classic_listener_is_no_way_around_a_rule_for_this_account() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().canonicalize().unwrap().join("server.toml");
+    for subject in ["local", "*"] {
+        let rule = format!("[rule.few]\nfor = [\"{subject}\"]\nruns = 1\n");
+        std::fs::write(&path, format!("classic = [\"json=127.0.0.1:0\"]\n{rule}")).unwrap();
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_rexec-server"));
+        command.arg("--config").arg(&path).env("REXEC_STATE_DIR", dir.path().join("state"));
+        let ran = Ran::of(command.output().unwrap()).expect(1);
+        assert!(
+            ran.stderr.contains("and rule \"few\" of the policy is for them"),
+            "{}",
+            ran.stderr
+        );
+    }
+}
+
+/// The configuration of the README, with its commands by ones that do no harm here.
+#[test]
+fn the_configuration_of_the_readme_does_what_it_says() {
+    let readme =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let config =
+        readme.split("```toml\n# server.toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let without_listen = config.replace("listen = [\"127.0.0.1:8080\"]", "");
+    let as_robots = without_listen
+        .replace("for = [\"@robots\"]", "for = [\"@robots\", \"local\"]")
+        .replace("for = [\"local\"]\noperator", "for = [\"@robots\"]\noperator")
+        .replace("[\"git\", \"pull\"]", "[\"git\", \"--version\"]")
+        .replace("\"systemctl\", \"restart\"", "\"echo\", \"restart\"");
+    let robots = Configured::start(&as_robots);
+    assert!(robots.run(&["git --version"]).expect(0).text().starts_with("git version"));
+    assert_eq!(
+        robots.run(&["echo restart web-1".trim_end_matches("-1")]).expect(0).text(),
+        "restart web\n"
+    );
+    assert!(robots.run(&["id"]).expect(254).stderr.contains("rule \"robots\""));
+    let operators = Configured::start(&without_listen);
+    assert_eq!(operators.run(&["echo $((1 + 1))"]).expect(0).text(), "2\n");
+    super::durable::verb(&operators.server, "ps", &["--all"]).expect(0);
+}
