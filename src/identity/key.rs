@@ -49,7 +49,7 @@ pub struct Key {
 #[derive(Debug)]
 pub enum KeyFile {
     /// A key.
-    Key(StoredKey),
+    Key(Arc<StoredKey>),
     /// The handle of a security key, with which ssh-agent can use it.
     Handle(PublicKey),
 }
@@ -172,7 +172,7 @@ impl KeyFile {
         if !Private::can_sign(&public) {
             return Err(KeyError::RsaLength(path.to_owned()));
         }
-        Ok(Self::Key(StoredKey { public, path: path.to_owned(), file }))
+        Ok(Self::Key(Arc::new(StoredKey { public, path: path.to_owned(), file })))
     }
 
     /// The key, if nothing is needed for it.
