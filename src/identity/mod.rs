@@ -18,8 +18,10 @@ mod local;
 mod private;
 mod proof;
 mod public;
+mod short_scalar;
 mod signature;
 mod sk;
+mod wire;
 
 pub use agent::{
     AGENT_TIMEOUT, AGENT_VAR, Agent, AgentError, AgentKey, REPLY_LIMIT, TOUCH_TIMEOUT, read_keys,

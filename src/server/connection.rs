@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{ReadHalf, WriteHalf, split};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
 
 use super::Shared;
@@ -49,8 +49,8 @@ enum Stranger {
     Login(#[from] LoginError),
     #[error("{}", .0.text)]
     Refused(Refused),
-    #[error("no login in time")]
-    Late,
+    #[error("no login within {} s", .0.as_secs())]
+    Late(Duration),
     #[error("shown out for a newcomer before it had logged in")]
     ShownOut,
 }
@@ -58,8 +58,9 @@ enum Stranger {
 /// Serves a connection from its first byte to its last.
 pub(super) async fn serve(accepted: Accepted, mut place: Place, shared: Arc<Shared>) {
     let address = accepted.address();
+    let most = LOGIN_TIMEOUT + PERSON_TIMEOUT;
     let login = tokio::select! {
-        login = log_in(accepted, &shared) => login,
+        login = timeout(most, log_in(accepted, &shared)) => login.unwrap_or(Err(Stranger::Late(most))),
         () = place.shown_out() => Err(Stranger::ShownOut),
     };
     drop(place);
@@ -74,8 +75,9 @@ pub(super) async fn serve(accepted: Accepted, mut place: Place, shared: Arc<Shar
 
 async fn log_in(accepted: Accepted, shared: &Shared) -> Result<LoggedIn, Stranger> {
     let mut deadline = Instant::now() + LOGIN_TIMEOUT;
+    let mut patience = LOGIN_TIMEOUT;
     let securing = timeout_at(deadline, accepted.secure(&shared.tls));
-    let secured = securing.await.map_err(|_| Stranger::Late)??;
+    let secured = securing.await.map_err(|_| Stranger::Late(patience))??;
     let peer = secured.peer;
     let origin = origin(secured.channel.as_ref(), peer);
     let (read, write) = split(secured.stream);
@@ -88,7 +90,7 @@ async fn log_in(accepted: Accepted, shared: &Shared) -> Result<LoggedIn, Strange
     let mut hellos = 0;
     loop {
         let judging = judge(&mut reader, &origin, &shared.authorized, hellos, |news| tell(&news));
-        let judged = timeout_at(deadline, judging).await.map_err(|_| Stranger::Late)?;
+        let judged = timeout_at(deadline, judging).await.map_err(|_| Stranger::Late(patience))?;
         let refused = match judged {
             Ok(Login::In { who, client }) => {
                 return Ok(LoggedIn { reader, writer, who, origin, peer, client });
@@ -99,7 +101,8 @@ async fn log_in(accepted: Accepted, shared: &Shared) -> Result<LoggedIn, Strange
                     .await
                     .map_err(LoginError::from)?;
                 if hellos == 0 {
-                    deadline = Instant::now() + PERSON_TIMEOUT;
+                    patience = PERSON_TIMEOUT;
+                    deadline = Instant::now() + patience;
                 }
                 hellos += 1;
                 continue;
