@@ -118,7 +118,7 @@ impl ClientLogin {
                     self.proven = Some(key);
                     break;
                 }
-                Err(why) => self.leave_out(&key, why, ask),
+                Err(why) => self.leave_out(&key, &why, ask),
             }
         }
         if self.keys.is_empty() {
@@ -154,7 +154,7 @@ impl ClientLogin {
         }
     }
 
-    fn leave_out(&mut self, key: &Arc<Candidate>, why: String, ask: &dyn Ask) {
+    fn leave_out(&mut self, key: &Arc<Candidate>, why: &str, ask: &dyn Ask) {
         let line = format!("cannot prove {key}: {why}");
         ask.tell(&line);
         self.failures.push(line);

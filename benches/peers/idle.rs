@@ -25,7 +25,7 @@ const KIB_LIMIT: f64 = 24.0;
 /// A whole login may take so long on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-type LoggedIn = (FrameReader<ReadHalf<Stream>>, FrameWriter<WriteHalf<Stream>>);
+pub(crate) type LoggedIn = (FrameReader<ReadHalf<Stream>>, FrameWriter<WriteHalf<Stream>>);
 
 /// Memory of the servers for each idle connection.
 pub(crate) fn row(rexec: &Rexec, ssh: Option<&Ssh>, connections: u32) -> Fallible<Row> {
@@ -75,7 +75,7 @@ async fn log_in_many(addr: &str, connections: u32) -> Fallible<Vec<LoggedIn>> {
     Ok(held)
 }
 
-async fn log_in(target: &Target) -> Fallible<LoggedIn> {
+pub(crate) async fn log_in(target: &Target) -> Fallible<LoggedIn> {
     let trust = Arc::clone(&target.trust);
     let dialled = connect(&target.endpoint, Instant::now() + PATIENCE, trust).await?;
     let channel =

@@ -14,6 +14,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::line::quote;
+use super::wire::{LENGTH, put_string, take, take_string};
 use super::{Presence, PublicKey, signature};
 
 #[cfg(test)]
@@ -35,8 +36,6 @@ const SIGN_REQUEST: u8 = 13;
 const SIGN_RESPONSE: u8 = 14;
 /// Asks for SHA-512 of an RSA key, which would sign with SHA-1 otherwise (RFC 8332).
 const RSA_SHA2_512: u32 = 4;
-/// Bytes of a length.
-const LENGTH: usize = 4;
 
 /// An agent, by its socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -187,22 +186,4 @@ fn body(reply: &[u8], wanted: u8) -> Result<&[u8], AgentError> {
         Some((&(FAILURE | 30 | 102), _)) => Err(AgentError::Refused),
         _ => Err(AgentError::Malformed),
     }
-}
-
-fn take<'a>(rest: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
-    let (taken, after) = rest.split_at_checked(count)?;
-    *rest = after;
-    Some(taken)
-}
-
-fn take_string<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let length = BigEndian::read_u32(take(rest, LENGTH)?);
-    take(rest, usize::try_from(length).ok()?)
-}
-
-/// What is put in is far shorter than 4 GiB: a key, a text of 1 KiB, or both.
-fn put_string(buffer: &mut Vec<u8>, bytes: &[u8]) {
-    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-    buffer.extend(length.to_be_bytes());
-    buffer.extend(bytes);
 }

@@ -66,9 +66,9 @@ impl Candidate {
 
     /// A key in a file, opened when it is needed.
     #[must_use]
-    pub fn stored(file: StoredKey) -> Self {
+    pub fn stored(file: Arc<StoredKey>) -> Self {
         let (public, place) = (file.public().clone(), file.path().display().to_string());
-        let holder = Holder::Stored { file: Arc::new(file), opened: OnceCell::new() };
+        let holder = Holder::Stored { file, opened: OnceCell::new() };
         Self::new(public, holder, place)
     }
 

@@ -12,7 +12,7 @@ use ssh_key::{LineEnding, PrivateKey, Signature};
 use zeroize::Zeroizing;
 
 use super::private::Private;
-use super::{PublicKey, PublicKeyError};
+use super::{PublicKey, PublicKeyError, short_scalar};
 use crate::sys::fs::{self, FsError};
 
 #[cfg(test)]
@@ -49,7 +49,7 @@ pub struct Key {
 #[derive(Debug)]
 pub enum KeyFile {
     /// A key.
-    Key(StoredKey),
+    Key(Arc<StoredKey>),
     /// The handle of a security key, with which ssh-agent can use it.
     Handle(PublicKey),
 }
@@ -164,7 +164,8 @@ impl KeyFile {
 
     /// Reads the content of the key file `path`.
     fn parse(pem: &[u8], path: &Path) -> Result<Self, KeyError> {
-        let file = PrivateKey::from_openssh(pem).map_err(|_| KeyError::Damaged(path.to_owned()))?;
+        let read = PrivateKey::from_openssh(pem).ok().or_else(|| short_scalar::read(pem));
+        let file = read.ok_or_else(|| KeyError::Damaged(path.to_owned()))?;
         let public = public_half(&file, path)?;
         if public.is_security_key() {
             return Ok(Self::Handle(public));
@@ -172,7 +173,7 @@ impl KeyFile {
         if !Private::can_sign(&public) {
             return Err(KeyError::RsaLength(path.to_owned()));
         }
-        Ok(Self::Key(StoredKey { public, path: path.to_owned(), file }))
+        Ok(Self::Key(Arc::new(StoredKey { public, path: path.to_owned(), file })))
     }
 
     /// The key, if nothing is needed for it.
@@ -226,8 +227,10 @@ impl StoredKey {
     /// # Errors
     /// [`KeyError::WrongPassphrase`], or it is damaged.
     pub fn unlock(&self, passphrase: &[u8]) -> Result<Key, KeyError> {
-        let wrong = |_| KeyError::WrongPassphrase(self.path.clone());
-        self.ready(&self.file.decrypt(passphrase).map_err(wrong)?)
+        let is_p256 = self.public.algorithm() == "ecdsa-sha2-nistp256";
+        let short = || is_p256.then(|| short_scalar::unlock(&self.file, passphrase)).flatten();
+        let opened = self.file.decrypt(passphrase).ok().or_else(short);
+        self.ready(&opened.ok_or_else(|| KeyError::WrongPassphrase(self.path.clone()))?)
     }
 
     fn ready(&self, file: &PrivateKey) -> Result<Key, KeyError> {

@@ -187,7 +187,7 @@ impl KeyRing {
     }
 
     /// The key of a file that need not be there, nor be of any use.
-    fn stored(&self, path: &Path) -> Option<StoredKey> {
+    fn stored(&self, path: &Path) -> Option<Arc<StoredKey>> {
         let why = match KeyFile::load(path) {
             Ok(KeyFile::Key(key)) if !key.is_locked() || self.ask.can_unlock() => return Some(key),
             Ok(KeyFile::Key(_)) => KeyError::Passphrase(path.to_owned()),

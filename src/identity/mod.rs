@@ -23,11 +23,13 @@ mod private;
 mod proof;
 mod public;
 mod revoked;
+mod short_scalar;
 mod signature;
 mod sk;
 mod time;
 mod watched;
 mod who;
+mod wire;
 
 pub use agent::{
     AGENT_TIMEOUT, AGENT_VAR, Agent, AgentError, AgentKey, REPLY_LIMIT, TOUCH_TIMEOUT, read_keys,

@@ -28,7 +28,7 @@ pub(super) enum Private {
     /// In the form that TLS takes too.
     Ed25519(Arc<dyn SigningKey>),
     /// P-256 or P-384.
-    Ecdsa(EcdsaKeyPair),
+    Ecdsa(Box<EcdsaKeyPair>),
     /// 2048, 3072 or 4096 bits.
     Rsa(Box<RsaKeyPair>),
 }
@@ -45,7 +45,7 @@ impl Private {
     /// None if the two halves do not belong together: a signature by such a pair gives the key away.
     pub(super) fn of(pair: &KeypairData) -> Option<Self> {
         match pair {
-            KeypairData::Ecdsa(pair) => ecdsa(pair).map(Self::Ecdsa),
+            KeypairData::Ecdsa(pair) => ecdsa(pair).map(Box::new).map(Self::Ecdsa),
             KeypairData::Rsa(pair) => rsa(pair).map(Box::new).map(Self::Rsa),
             _ => None,
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{ReadHalf, WriteHalf, split};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
 use super::Shared;
@@ -53,8 +53,8 @@ enum Stranger {
     Login(#[from] LoginError),
     #[error("{1}")]
     Refused(Code, String),
-    #[error("no login in time")]
-    Late,
+    #[error("no login within {} s", .0.as_secs())]
+    Late(Duration),
     #[error("shown out for a newcomer before it had logged in")]
     ShownOut,
 }
@@ -68,7 +68,7 @@ impl Stranger {
                 Why::Protocol
             }
             Self::Handshake(_) | Self::Login(_) => Why::Broken,
-            Self::Late => Why::Late,
+            Self::Late(_) => Why::Late,
             Self::ShownOut => Why::ShownOut,
         }
     }
@@ -77,8 +77,9 @@ impl Stranger {
 /// Serves a connection from its first byte to its last.
 pub(super) async fn serve(accepted: Accepted, mut place: Place, shared: Arc<Shared>) {
     let address = accepted.address();
+    let most = LOGIN_TIMEOUT + PERSON_TIMEOUT;
     let login = tokio::select! {
-        login = log_in(accepted, &shared) => login,
+        login = timeout(most, log_in(accepted, &shared)) => login.unwrap_or(Err(Stranger::Late(most))),
         () = place.shown_out() => Err(Stranger::ShownOut),
     };
     drop(place);
@@ -100,8 +101,9 @@ pub(super) async fn serve(accepted: Accepted, mut place: Place, shared: Arc<Shar
 async fn log_in(accepted: Accepted, shared: &Arc<Shared>) -> Result<LoggedIn, Stranger> {
     let address = accepted.address();
     let mut deadline = Instant::now() + LOGIN_TIMEOUT;
+    let mut patience = LOGIN_TIMEOUT;
     let securing = timeout_at(deadline, accepted.secure(&shared.tls));
-    let secured = securing.await.map_err(|_| Stranger::Late)??;
+    let secured = securing.await.map_err(|_| Stranger::Late(patience))??;
     let peer = secured.peer;
     let origin = origin(secured.channel.as_ref(), peer);
     let (read, write) = split(secured.stream);
@@ -117,7 +119,7 @@ async fn log_in(accepted: Accepted, shared: &Arc<Shared>) -> Result<LoggedIn, St
     loop {
         let news = |news| rights::tell(&news);
         let judging = judge(&mut reader, &origin, &shared.authorized, hellos, news);
-        let judged = timeout_at(deadline, judging).await.map_err(|_| Stranger::Late)?;
+        let judged = timeout_at(deadline, judging).await.map_err(|_| Stranger::Late(patience))?;
         let (refused, why) = match judged {
             Ok(Login::In { granted, proven, client }) => {
                 let who = granted.who;
@@ -130,7 +132,8 @@ async fn log_in(accepted: Accepted, shared: &Arc<Shared>) -> Result<LoggedIn, St
                     .await
                     .map_err(LoginError::from)?;
                 if hellos == 0 {
-                    deadline = Instant::now() + PERSON_TIMEOUT;
+                    patience = PERSON_TIMEOUT;
+                    deadline = Instant::now() + patience;
                 }
                 hellos += 1;
                 continue;

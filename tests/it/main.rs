@@ -10,6 +10,7 @@
 mod support;
 
 mod activation;
+mod agents;
 mod auth;
 mod batch;
 mod certificates;

@@ -119,3 +119,45 @@ fn a_file_over_the_limit_is_refused() {
     fs::atomic_write(&path, 0o600, &vec![b'x'; KEY_FILE_LIMIT + 1]).unwrap();
     assert!(matches!(Key::load(&path), Err(KeyError::File(FsError::TooLong { .. }))));
 }
+
+/// One P-256 key in 512 is written so by ssh-keygen.
+#[test]
+fn a_number_with_a_leading_zero_is_no_damage() {
+    let path = Path::new("k");
+    let key = Key::from_openssh(SHORT.as_bytes(), path).unwrap();
+    let signed = key.sign(b"m").unwrap();
+    let presence = crate::identity::Presence::default();
+    assert_eq!(crate::identity::signature::verify(key.public(), b"m", &signed, presence), Ok(()));
+    let KeyFile::Key(locked) = KeyFile::parse(SHORT_LOCKED.as_bytes(), path).unwrap() else {
+        panic!("no key")
+    };
+    assert_eq!(locked.unlock(b"secret").unwrap().public(), key.public());
+    assert!(matches!(locked.unlock(b"sacred"), Err(KeyError::WrongPassphrase(_))));
+    for cut in 0..SHORT.len() - 1 {
+        let read = Key::from_openssh(&SHORT.as_bytes()[..cut], path);
+        // What is left out may be no more than the padding and the comment.
+        assert!(read.is_err() || cut > SHORT.len() - 60, "cut at {cut}");
+    }
+}
+
+/// Made by `ssh-keygen -t ecdsa`, used by nobody; the number has 31 bytes.
+const SHORT: &str = "-----BEGIN OPENSSH PRIVATE KEY-----\n\
+b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQAAAAAAAAABAAAAaAAAABNlY2RzYS\n\
+1zaGEyLW5pc3RwMjU2AAAACG5pc3RwMjU2AAAAQQSAKwBX6VG28DXKlTLvgcVIsRxdS5g7\n\
+cC6fXykHyAJVoY5I5fvri9ln+pd4DK4oXjvXD4lrsqSbkna3qFRJXm1uAAAAoNHHK+bRxy\n\
+vmAAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBIArAFfpUbbwNcqV\n\
+Mu+BxUixHF1LmDtwLp9fKQfIAlWhjkjl++uL2Wf6l3gMriheO9cPiWuypJuSdreoVElebW\n\
+4AAAAfMfTihuFJtH/JC+r4SSRxYpaIt2tmL4JjsWXwHaufFgAAAAVzaG9ydAECAwQ=\n\
+-----END OPENSSH PRIVATE KEY-----\n\
+";
+/// The same with the passphrase `secret`.
+const SHORT_LOCKED: &str = "-----BEGIN OPENSSH PRIVATE KEY-----\n\
+b3BlbnNzaC1rZXktdjEAAAAACmFlczI1Ni1jdHIAAAAGYmNyeXB0AAAAGAAAABBvbX2ISJ\n\
+LjEfy09vNwUOCAAAAAAQAAAAEAAABoAAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlz\n\
+dHAyNTYAAABBBIArAFfpUbbwNcqVMu+BxUixHF1LmDtwLp9fKQfIAlWhjkjl++uL2Wf6l3\n\
+gMriheO9cPiWuypJuSdreoVElebW4AAACg3dtqcsU0TkBqlPxKNyKKppO2hVW0ac4LUjVn\n\
+CxjMCVBHaClWhSRuB0D/1XI3MEWJpheAAhIiwfzstTR4l5YXQEaXNKOGwhbEsjKNQhtPsN\n\
+BN9mSlwb3Rd7EBAsK9+LcYTyHeuPDXicaU+3Vkt6dDHSyoisdlZWxpEuAaRo+adfFjVG2C\n\
+wbE6btMwgLE69hl4u8zLS3fZXNHbbTZIZfiteg==\n\
+-----END OPENSSH PRIVATE KEY-----\n\
+";
