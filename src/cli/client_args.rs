@@ -141,6 +141,7 @@ const COMMANDS: &str =
   rexec signal ADDR RUN SIG  send it a signal
   rexec stop ADDR RUN        stop it and everything that it started
   rexec rm ADDR RUN...       delete its record
+  rexec host-key ADDR        print the host key that a server shows
 
 RUN is a run's id or a unique part of it. `rexec VERB --help` says more.
 ";

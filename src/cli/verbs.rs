@@ -100,15 +100,21 @@ enum Verb {
         #[command(flatten)]
         runs: Several,
     },
+    /// Print the host key that a server shows now, as a line of known_hosts, and its fingerprint. No login,
+    /// and nothing is verified: compare the fingerprint with what the server printed at its start
+    HostKey {
+        #[command(flatten)]
+        at: At,
+    },
 }
 
 #[derive(Debug, Clone, clap::Args)]
-struct At {
+pub(super) struct At {
     /// The server: host:port, [::1]:8080, localhost:8080, unix:/path/to/socket, a name of
     /// ~/.config/rexec/config.toml, or rexec://host:port?host-key=SHA256:...
-    addr: Place,
+    pub(super) addr: Place,
     #[command(flatten)]
-    reach: Reach,
+    pub(super) reach: Reach,
 }
 
 #[derive(Debug, clap::Args)]
@@ -135,7 +141,7 @@ enum Where {
 /// Whether a first argument is a verb: no address is such a word. The definitions are not made for an
 /// address or an option: that takes longer than all else before a run's connection.
 pub(super) fn is_verb(word: &str) -> bool {
-    let is_word = word.bytes().all(|b| b.is_ascii_lowercase());
+    let is_word = word.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
     is_word && definitions().iter().any(|verb| verb.get_name() == word)
 }
 
@@ -172,7 +178,8 @@ impl Verb {
             | Self::Wait { at, .. }
             | Self::Signal { at, .. }
             | Self::Stop { at, .. }
-            | Self::Rm { at, .. } => at,
+            | Self::Rm { at, .. }
+            | Self::HostKey { at } => at,
         }
     }
 
@@ -198,6 +205,7 @@ impl Verb {
             }
             Self::Stop { run, .. } => stop(at, client, &run.run).await,
             Self::Rm { runs, .. } => remove(at, client, &runs.runs).await,
+            Self::HostKey { .. } => super::host_key::show(at).await,
         }
     }
 }
@@ -238,7 +246,7 @@ fn ordered(at: &At, run: &str, obeyed: Result<bool, Error>) -> u8 {
     }
 }
 
-fn print(at: &At, text: &str) -> u8 {
+pub(super) fn print(at: &At, text: &str) -> u8 {
     match write_all(rustix::stdio::stdout(), text.as_bytes()) {
         Ok(()) => 0,
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Status::Closed.code(),

@@ -7,8 +7,8 @@ use std::time::SystemTime;
 use super::authorized_keys::{Entry, Keys};
 use super::watched::Watched;
 use super::{
-    Authority, Barred, Caller, Certificate, CertificateError, Fingerprint, Granted, Identity, News,
-    Permits, Proven, PublicKey, Revoked, Role, Source, Uncertified,
+    Authority, Barred, Caller, Certificate, CertificateError, Fingerprint, Granted, Identity,
+    KeyOptions, News, Permits, Proven, PublicKey, Revoked, Role, Source, Uncertified,
 };
 use crate::sys::fs::euid;
 use crate::sys::process::account;
@@ -48,9 +48,6 @@ pub enum Refusal {
     /// Its certificate is none, or none of its key's.
     #[error("its certificate cannot be used: {0}")]
     Certificate(CertificateError),
-    /// The certificate of another key.
-    #[error("its certificate is for another key")]
-    OtherKey,
     /// No file says that this CA may sign certificates.
     #[error("the CA of its certificate, {0}, is not trusted")]
     Authority(Fingerprint),
@@ -189,14 +186,18 @@ impl Authorized {
     ) -> Result<Granted, Refusal> {
         lists.revoked(|list| list.has_certificate(certificate))?;
         let ca = certificate.authority();
+        // Beside such a line the certificate alone speaks.
         let plain = Authority::default();
-        let listed = entries(&lists.keys, &ca)
-            .filter_map(|(path, entry)| Some((path, entry, entry.options.authority.as_ref()?)));
-        let trusted = entries(&lists.authorities, &ca).map(|(path, entry)| (path, entry, &plain));
+        let nothing = KeyOptions { no_touch_required: true, ..KeyOptions::default() };
+        let listed = entries(&lists.keys, &ca).filter_map(|(path, entry)| {
+            Some((path, entry, (entry.options.authority.as_ref()?, &*entry.options)))
+        });
+        let trusted =
+            entries(&lists.authorities, &ca).map(|(path, entry)| (path, entry, (&plain, &nothing)));
         let mut refusal = Refusal::Unlisted;
         for (path, entry, authority) in listed.chain(trusted) {
             let account = self.account.as_deref();
-            let why = match certificate.grants((authority, &entry.options), account, now) {
+            let why = match certificate.grants(authority, account, now) {
                 Ok(options) => match options.admit(caller.address, now) {
                     Ok(()) => {
                         return Ok(Granted { who: certificate.who(), options: options.into() });

@@ -1,6 +1,9 @@
 //! User certificates of OpenSSH (PROTOCOL.certkeys): a key, for whom it is good, how long, and who says so.
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,7 +12,9 @@ use base64::engine::general_purpose::STANDARD;
 use ssh_key::encoding::Encode as _;
 use ssh_key::public::KeyData;
 
-use super::line::quote;
+use super::line::{quote, word};
+use super::signature;
+use super::sk::Presence;
 use super::{
     Addresses, AddressesError, Authority, Fingerprint, Identity, KeyOptions, PublicKey,
     PublicKeyError,
@@ -20,6 +25,8 @@ mod tests;
 
 /// Most bytes of a certificate. One of RSA keys of 4096 bits, by a CA of the same, has about 2000.
 pub const CERTIFICATE_LIMIT: usize = 8 << 10;
+/// Most bytes of the file of a certificate: its base64, its type and a comment.
+const FILE_LIMIT: u64 = 2 * CERTIFICATE_LIMIT as u64;
 /// `valid_before` of a certificate that has no end (PROTOCOL.certkeys).
 const FOREVER: u64 = u64::MAX;
 
@@ -37,6 +44,7 @@ struct Parsed {
     after: u64,
     before: u64,
     options: KeyOptions,
+    blob: Vec<u8>,
 }
 
 /// Why something is not a certificate that can be used.
@@ -138,9 +146,10 @@ impl Certificate {
         let authority = public(read.signature_key()).map_err(CertificateError::Authority)?;
         let unsigned = read.signature().encoded_len_prefixed().ok();
         let signed = unsigned.and_then(|len| blob.get(..blob.len().checked_sub(len)?));
-        if !signed.is_some_and(|bytes| authority.verifies(bytes, read.signature())) {
-            return Err(CertificateError::Signature);
-        }
+        // Who stood before the CA's device is the CA's business.
+        let presence = Presence { touch: false, verify: false };
+        let check = |bytes| signature::verify(&authority, bytes, read.signature(), presence).ok();
+        signed.and_then(check).ok_or(CertificateError::Signature)?;
         Ok(Self(Arc::new(Parsed {
             key,
             authority,
@@ -150,7 +159,26 @@ impl Certificate {
             after: read.valid_after(),
             before: read.valid_before(),
             options: options(&read)?,
+            blob: blob.to_vec(),
         })))
+    }
+
+    /// The blob in base64.
+    #[must_use]
+    pub fn to_base64(&self) -> String {
+        STANDARD.encode(&self.0.blob)
+    }
+
+    /// Reads the file of a certificate: one line, as `ssh-keygen -s` writes it beside the key.
+    ///
+    /// # Errors
+    /// The file cannot be read, or holds no certificate that can be used; in one line.
+    pub fn load(path: &Path) -> Result<Self, String> {
+        let mut line = String::new();
+        let read = File::open(path).and_then(|f| f.take(FILE_LIMIT).read_to_string(&mut line));
+        read.map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+        let base64 = word(word(line.trim()).1).0;
+        Self::from_base64(base64).map_err(|e| format!("{}: {e}", path.display()))
     }
 
     /// The key that it is for.

@@ -8,6 +8,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
+use super::Presence;
 use super::line::quote;
 use super::patterns::{Addresses, AddressesError};
 use super::time::{NotATime, parse_time};
@@ -210,6 +211,12 @@ impl KeyOptions {
             }
             _ => Ok(()),
         }
+    }
+
+    /// What a security key has to say of the person before it.
+    #[must_use]
+    pub fn presence(&self) -> Presence {
+        Presence { touch: !self.no_touch_required, verify: self.verify_required }
     }
 
     /// Whether the key may run, and attach to, signal and stop its own runs, and nothing else.

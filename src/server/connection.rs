@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{ReadHalf, WriteHalf, split};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
 use super::Shared;
@@ -27,6 +27,9 @@ use crate::transport::{self, Accepted, HandshakeError, Peer, Stream};
 
 /// TLS and login together may take so long.
 pub const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// A client that has listed a key which would be let in may take so long to prove it: somebody may have to
+/// touch a device, or type a passphrase.
+pub const PERSON_TIMEOUT: Duration = Duration::from_secs(60);
 
 type Reader = FrameReader<ReadHalf<Stream>>;
 type Writer = FrameWriter<WriteHalf<Stream>>;
@@ -50,8 +53,8 @@ enum Stranger {
     Login(#[from] LoginError),
     #[error("{1}")]
     Refused(Code, String),
-    #[error("no login within {} s", LOGIN_TIMEOUT.as_secs())]
-    Late,
+    #[error("no login within {} s", .0.as_secs())]
+    Late(Duration),
     #[error("shown out for a newcomer before it had logged in")]
     ShownOut,
 }
@@ -65,7 +68,7 @@ impl Stranger {
                 Why::Protocol
             }
             Self::Handshake(_) | Self::Login(_) => Why::Broken,
-            Self::Late => Why::Late,
+            Self::Late(_) => Why::Late,
             Self::ShownOut => Why::ShownOut,
         }
     }
@@ -74,9 +77,9 @@ impl Stranger {
 /// Serves a connection from its first byte to its last.
 pub(super) async fn serve(accepted: Accepted, mut place: Place, shared: Arc<Shared>) {
     let address = accepted.address();
-    let deadline = Instant::now() + LOGIN_TIMEOUT;
+    let most = LOGIN_TIMEOUT + PERSON_TIMEOUT;
     let login = tokio::select! {
-        login = timeout_at(deadline, log_in(accepted, &shared)) => login.unwrap_or(Err(Stranger::Late)),
+        login = timeout(most, log_in(accepted, &shared)) => login.unwrap_or(Err(Stranger::Late(most))),
         () = place.shown_out() => Err(Stranger::ShownOut),
     };
     drop(place);
@@ -97,7 +100,10 @@ pub(super) async fn serve(accepted: Accepted, mut place: Place, shared: Arc<Shar
 
 async fn log_in(accepted: Accepted, shared: &Arc<Shared>) -> Result<LoggedIn, Stranger> {
     let address = accepted.address();
-    let secured = accepted.secure(&shared.tls).await?;
+    let mut deadline = Instant::now() + LOGIN_TIMEOUT;
+    let mut patience = LOGIN_TIMEOUT;
+    let securing = timeout_at(deadline, accepted.secure(&shared.tls));
+    let secured = securing.await.map_err(|_| Stranger::Late(patience))??;
     let peer = secured.peer;
     let origin = origin(secured.channel.as_ref(), peer);
     let (read, write) = split(secured.stream);
@@ -109,11 +115,11 @@ async fn log_in(accepted: Accepted, shared: &Arc<Shared>) -> Result<LoggedIn, St
             return Err(refuse(shared, address, (refused, None), &mut reader, &mut writer).await);
         }
     };
-    let mut first = true;
+    let mut hellos = 0;
     loop {
-        let judged =
-            judge(&mut reader, &origin, &shared.authorized, first, |news| rights::tell(&news))
-                .await;
+        let news = |news| rights::tell(&news);
+        let judging = judge(&mut reader, &origin, &shared.authorized, hellos, news);
+        let judged = timeout_at(deadline, judging).await.map_err(|_| Stranger::Late(patience))?;
         let (refused, why) = match judged {
             Ok(Login::In { granted, proven, client }) => {
                 let who = granted.who;
@@ -125,7 +131,11 @@ async fn log_in(accepted: Accepted, shared: &Arc<Shared>) -> Result<LoggedIn, St
                     .send(&ServerHeader::Refused(refused), b"")
                     .await
                     .map_err(LoginError::from)?;
-                first = false;
+                if hellos == 0 {
+                    patience = PERSON_TIMEOUT;
+                    deadline = Instant::now() + patience;
+                }
+                hellos += 1;
                 continue;
             }
             Ok(Login::Out { refused, why }) => (refused, why),

@@ -29,7 +29,7 @@ use tokio::sync::Semaphore;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-pub use connection::LOGIN_TIMEOUT;
+pub use connection::{LOGIN_TIMEOUT, PERSON_TIMEOUT};
 pub use held::HOLD_LIMIT;
 pub use instance::{FindError, NAME_LIMIT, RUNS, find_instance, find_journal};
 pub use lobby::PLACES;

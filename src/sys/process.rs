@@ -238,7 +238,7 @@ pub fn leads_session(pid: Pid) -> bool {
     unsafe { libc::getsid(pid) == pid }
 }
 
-/// Registers a pidfd with the runtime; it becomes readable when its process ends.
+/// Registers a descriptor that is read from with the runtime; a pidfd becomes readable when its process ends.
 ///
 /// # Errors
 /// epoll_ctl(2) failed: out of memory or of watches.

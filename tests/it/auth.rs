@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use rexec::client::{Error, Target};
-use rexec::identity::{Fingerprint, Key};
+use rexec::identity::{Fingerprint, Key, KeyRing};
 use rexec::proto::code::Code;
 use rexec::transport::HostTrust;
 
@@ -33,13 +33,13 @@ pub(super) fn host_key(server: &Server) -> (String, Fingerprint) {
 /// another machine.
 pub(super) struct Abroad {
     pub(super) server: Server,
-    here: tempfile::TempDir,
+    pub(super) here: tempfile::TempDir,
     pub(super) key: PathBuf,
     pub(super) list: PathBuf,
 }
 
 impl Abroad {
-    fn new(prefix: &str) -> Self {
+    pub(super) fn new(prefix: &str) -> Self {
         Self::with(prefix, &[])
     }
 
@@ -76,13 +76,9 @@ impl Abroad {
     }
 
     /// Runs `rexec -i KEY options... ADDR echo hi` with a state folder of its own.
-    fn run(&self, options: &[&str]) -> Ran {
-        self.client().args(options).args(&[&self.address(), "echo hi"]).run()
-    }
-
-    /// `rexec -i KEY`
-    fn client(&self) -> Client {
-        Client::new(&self.path("state")).arg("-i").arg(&self.key)
+    pub(super) fn run(&self, options: &[&str]) -> Ran {
+        let client = Client::new(&self.path("state")).arg("-i").arg(&self.key).args(options);
+        client.args(&[&self.address(), "echo hi"]).run()
     }
 
     /// `rexec -i KEY --host-key FINGERPRINT WORDS...`, or with a verb first: `rexec VERB -i KEY ...`.
@@ -91,7 +87,7 @@ impl Abroad {
         client.arg("-i").arg(&self.key).args(&["--host-key", &self.host_key().1.to_string()])
     }
 
-    fn pinned(&self) -> Ran {
+    pub(super) fn pinned(&self) -> Ran {
         self.run(&["-v", "--host-key", &self.host_key().1.to_string()])
     }
 }
@@ -202,7 +198,7 @@ fn a_key_that_is_removed_is_refused_its_next_request_on_an_open_connection() {
     let target = Target {
         endpoint: abroad.server.addr.parse().unwrap(),
         trust: Arc::new(trust),
-        keys: vec![Arc::new(Key::load(&abroad.key).unwrap())],
+        keys: KeyRing::of([Key::load(&abroad.key).unwrap()]),
         connect_timeout: super::support::PATIENCE,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

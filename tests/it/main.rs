@@ -10,8 +10,10 @@
 mod support;
 
 mod activation;
+mod agents;
 mod auth;
 mod batch;
+mod certificates;
 mod classic;
 mod cli;
 mod costs;
@@ -30,6 +32,7 @@ mod full_disk;
 mod journal;
 mod journal_show;
 mod journal_verify;
+mod keys;
 mod killed;
 mod late;
 mod liar;
@@ -54,4 +57,5 @@ mod start_up;
 mod state;
 mod stop;
 mod strangers;
+mod trust;
 mod upgrade;

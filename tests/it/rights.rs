@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rexec::client::{Error, Target};
-use rexec::identity::Key;
+use rexec::identity::{Key, KeyRing};
 use rexec::proto::code::Code;
 use rexec::transport::HostTrust;
 use rustix::process::Signal;
@@ -33,7 +33,7 @@ impl Abroad {
         rexec::Client::new(Target {
             endpoint: self.server.addr.parse().unwrap(),
             trust: Arc::new(trust),
-            keys: vec![Arc::new(Key::load(&self.key).unwrap())],
+            keys: KeyRing::of([Key::load(&self.key).unwrap()]),
             connect_timeout: super::support::PATIENCE,
         })
     }
