@@ -67,6 +67,8 @@ impl From<crate::proto::frame::FrameError> for LoginError {
 
 /// The client's half: which key is proved next.
 pub struct ClientLogin {
+    /// As whom; none: as the server's own account.
+    user: Option<String>,
     keys: Vec<Arc<Candidate>>,
     /// The key that the server has named.
     named: Option<Arc<Candidate>>,
@@ -86,12 +88,12 @@ pub enum Answer {
 }
 
 impl ClientLogin {
-    /// With these keys, the one to prove first in front; at most [`KEYS_LIMIT`] count. None are needed on
+    /// As this user of the server's, with these keys, the one to prove first in front; at most [`KEYS_LIMIT`] count. None are needed on
     /// a unix socket.
     #[must_use]
-    pub fn new(mut keys: Vec<Arc<Candidate>>) -> Self {
+    pub fn new(user: Option<String>, mut keys: Vec<Arc<Candidate>>) -> Self {
         keys.truncate(KEYS_LIMIT);
-        Self { keys, named: None, proven: None, failures: Vec::new() }
+        Self { user, keys, named: None, proven: None, failures: Vec::new() }
     }
 
     /// The next `hello`. On a unix socket (no channel) the kernel says who is calling. Over TLS it has the
@@ -106,11 +108,11 @@ impl ClientLogin {
         channel: Option<&Channel>,
         ask: &dyn Ask,
     ) -> Result<ClientHeader, LoginError> {
-        let mut hello = Hello { client: AGENT.into(), ..Hello::default() };
+        let mut hello = Hello { client: AGENT.into(), user: self.user.clone(), ..Hello::default() };
         let Some(channel) = channel else { return Ok(ClientHeader::Hello(hello)) };
         self.proven = None;
         while let Some(key) = self.next() {
-            match prove(&key, channel, ask).await {
+            match prove(&key, channel, self.user.as_deref(), ask).await {
                 Ok(signature) => {
                     hello.key = Some(key.public().to_base64());
                     hello.signature = Some(signature);
@@ -204,8 +206,13 @@ impl ClientLogin {
     }
 }
 
-async fn prove(key: &Candidate, channel: &Channel, ask: &dyn Ask) -> Result<String, String> {
-    let text = auth_text(&channel.host_key, None, key.public(), &channel.exporter)
+async fn prove(
+    key: &Candidate,
+    channel: &Channel,
+    user: Option<&str>,
+    ask: &dyn Ask,
+) -> Result<String, String> {
+    let text = auth_text(&channel.host_key, user, key.public(), &channel.exporter)
         .map_err(|e| e.to_string())?;
     let proof = key.prove(&text, ask).await.map_err(|e| e.to_string())?;
     ask.note(&format!("proving {key}"));
@@ -235,6 +242,8 @@ pub enum Login {
         granted: Granted,
         /// By what: to be asked again for each request.
         proven: Proven,
+        /// The user that was asked for.
+        user: Option<String>,
         /// The client's name, fit to be shown.
         client: String,
     },
@@ -249,6 +258,27 @@ pub enum Login {
     },
 }
 
+/// Who is let in as which user.
+pub trait Doors {
+    /// Those who are let in as `user`, or if it is none, as the server's own account. A user who is not served has
+    /// a door that lets nobody in, so that nothing tells it from a key that is refused.
+    fn door(
+        &self,
+        user: Option<&str>,
+    ) -> impl Future<Output = Result<Arc<Authorized>, Refused>> + Send;
+}
+
+/// A server of its own account only.
+impl Doors for Arc<Authorized> {
+    async fn door(&self, user: Option<&str>) -> Result<Arc<Authorized>, Refused> {
+        if user.is_none() {
+            return Ok(Self::clone(self));
+        }
+        let text = "this server runs commands as its own account only; leave the user out".into();
+        Err(Refused { code: Code::Unsupported, text, key: None })
+    }
+}
+
 /// The server's half: reads the next `hello`, skipping the request that came with a refused one, and
 /// judges it. `hellos` came before it on this connection. What has come up in the key files goes to `news`.
 ///
@@ -257,7 +287,7 @@ pub enum Login {
 pub async fn judge<R: AsyncRead + Unpin>(
     reader: &mut FrameReader<R>,
     origin: &Origin,
-    authorized: &Authorized,
+    doors: &impl Doors,
     hellos: usize,
     news: impl FnMut(News),
 ) -> Result<Login, LoginError> {
@@ -268,7 +298,10 @@ pub async fn judge<R: AsyncRead + Unpin>(
         let frame = reader.next_without_body().await?.ok_or(LoginError::Closed)?;
         match frame.header::<ClientHeader>()? {
             ClientHeader::Hello(hello) => {
-                return Ok(decide(&hello, origin, authorized, hellos, news));
+                return Ok(match doors.door(hello.user.as_deref()).await {
+                    Ok(authorized) => decide(hello, origin, &authorized, hellos, news),
+                    Err(refused) => out(refused),
+                });
             }
             _ if first => return Err(LoginError::Protocol("the first frame must be hello".into())),
             _ => {}
@@ -278,21 +311,18 @@ pub async fn judge<R: AsyncRead + Unpin>(
 }
 
 fn decide(
-    hello: &Hello,
+    hello: Hello,
     origin: &Origin,
     authorized: &Authorized,
     hellos: usize,
     mut news: impl FnMut(News),
 ) -> Login {
     let client = shown(&hello.client);
-    if hello.user.is_some() {
-        let text = "this server runs commands as its own account only; leave the user out".into();
-        return out(Refused { code: Code::Unsupported, text, key: None });
-    }
     let (channel, caller) = match origin {
+        Origin::Unix(_) if !authorized.admits_local() => return not_authorized(None),
         Origin::Unix(who) => {
             let granted = Granted { who: who.clone(), options: Arc::default() };
-            return Login::In { granted, proven: Proven::Kernel, client };
+            return Login::In { granted, proven: Proven::Kernel, user: hello.user, client };
         }
         Origin::Tls { channel, caller } => (channel, *caller),
     };
@@ -309,23 +339,26 @@ fn decide(
         && certificate.key() == key
     {
         let (granted, proven) = (granted.clone(), Proven::Certificate(certificate.clone()));
-        return checked(Login::In { granted, proven, client }, Some((key, proof)), channel);
+        let login = Login::In { granted, proven, user: hello.user.clone(), client };
+        return checked(login, (hello.user.as_deref(), Some((key, proof))), channel);
     }
+    let user = hello.user.as_deref();
     let lookup = authorized.lookup(&candidates, caller);
     lookup.news.into_iter().for_each(&mut news);
     match (lookup.found, certified) {
         (Ok((found, granted)), _) if proven == Some(found) => {
-            let login = Login::In { granted, proven: Proven::Key(found), client };
-            checked(login, proof, channel)
+            let proven = Proven::Key(found);
+            let login = Login::In { granted, proven, user: hello.user.clone(), client };
+            checked(login, (user, proof), channel)
         }
         (_, Some(Ok((certificate, _)))) if may_ask => try_key(certificate.key().fingerprint()),
         (Ok((found, _)), _) if may_ask => try_key(found),
         // Neither the answer nor the time that it takes tells a key that is not let in from a wrong proof
         // of one that is.
         (_, Some(Err(why))) | (Err(why), _) => {
-            checked(not_authorized(Some(why.to_string())), proof, channel)
+            checked(not_authorized(Some(why.to_string())), (user, proof), channel)
         }
-        _ => checked(not_authorized(None), proof, channel),
+        _ => checked(not_authorized(None), (user, proof), channel),
     }
 }
 
@@ -351,7 +384,11 @@ fn certified(
 }
 
 /// `login`, if the proof is the key's on this connection. Without one nobody is let in.
-fn checked(login: Login, proof: Option<(&PublicKey, &String)>, channel: &Channel) -> Login {
+fn checked(
+    login: Login,
+    (user, proof): (Option<&str>, Option<(&PublicKey, &String)>),
+    channel: &Channel,
+) -> Login {
     let Some((key, proof)) = proof else {
         let is_in = matches!(login, Login::In { .. });
         return if is_in { not_authorized(None) } else { login };
@@ -360,7 +397,7 @@ fn checked(login: Login, proof: Option<(&PublicKey, &String)>, channel: &Channel
         Login::In { granted, .. } => granted.options.presence(),
         Login::Again(_) | Login::Out { .. } => Presence::default(),
     };
-    match verify_auth(key, proof, &channel.host_key, None, &channel.exporter, presence) {
+    match verify_auth(key, proof, &channel.host_key, user, &channel.exporter, presence) {
         Ok(()) => login,
         Err(e) => not_authorized(Some(e.to_string())),
     }

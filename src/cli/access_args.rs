@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::identity::{AccessFiles, Permits, Source};
+use crate::identity::{AccessFiles, Permits, Source, is_user};
+use crate::server::System;
 
 /// Who is let in.
 #[derive(Debug, clap::Args)]
@@ -23,9 +24,35 @@ pub(super) struct AccessArgs {
     /// Honour environment="NAME=value" before a key; without this such a line lets nobody in
     #[arg(long)]
     pub(super) permit_user_environment: bool,
+
+    /// Serve the users of --users instead of this account (root, as a rule): `rexec USER@HOST:PORT`. Only root can
+    #[arg(long, requires = "users")]
+    pub(super) system: bool,
+
+    /// The users that --system serves, by name; root is one only if it is named. Their keys are in
+    /// /etc/rexec/authorized_keys/USER and ~/.config/rexec/authorized_keys
+    #[arg(long, value_name = "USER,...", requires = "system", value_delimiter = ',', value_parser = user)]
+    pub(super) users: Vec<String>,
+
+    /// With --system: ~/.ssh/authorized_keys counts too, whatever sshd_config says of it
+    #[arg(long, requires = "system")]
+    pub(super) use_ssh_keys: bool,
+}
+
+/// A name that can be that of a file too.
+fn user(text: &str) -> Result<String, String> {
+    match is_user(text) && !text.contains(['/', '@', ':']) && !text.starts_with('.') {
+        true => Ok(text.to_owned()),
+        false => Err("this is not the name of a user".into()),
+    }
 }
 
 impl AccessArgs {
+    /// What is decided about system mode, if it is that.
+    pub(super) fn system(&self) -> Option<System> {
+        self.system.then(|| System { users: self.users.clone(), ssh_keys: self.use_ssh_keys })
+    }
+
     /// The files, each of which has to be there.
     pub(super) fn files(&self) -> AccessFiles {
         let required = |path: &PathBuf| Source { path: Path::to_owned(path), required: true };

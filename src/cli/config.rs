@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer};
 
+use crate::client::Destination;
 use crate::client::batch::plan::place_of;
 use crate::identity::Fingerprint;
 use crate::sys::fs::{TrustedFile, home_dir};
-use crate::transport::Endpoint;
 
 /// Longest configuration, bytes.
 const CONFIG_LIMIT: usize = 16 << 20;
@@ -30,7 +30,7 @@ pub(super) struct Config {
 #[serde(deny_unknown_fields)]
 pub(super) struct Alias {
     #[serde(deserialize_with = "parsed")]
-    pub(super) address: Endpoint,
+    pub(super) address: Destination,
     /// The fingerprint of the only host key that is accepted.
     #[serde(default, deserialize_with = "parsed_if_there")]
     pub(super) host_key: Option<Fingerprint>,

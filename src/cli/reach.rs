@@ -92,6 +92,7 @@ impl Reach {
         let keys = keys.unwrap_or_else(|| KeyRing::usual(None, person()));
         Ok(Target {
             endpoint: endpoint.clone(),
+            user: place.user.clone(),
             trust: Arc::new(trust),
             keys,
             connect_timeout: self.connect_timeout,
@@ -131,7 +132,8 @@ impl Reach {
                     target
                 }
             };
-            targets.push(Target { endpoint: place.endpoint.clone(), ..alike });
+            let (endpoint, user) = (place.endpoint.clone(), place.user.clone());
+            targets.push(Target { endpoint, user, ..alike });
         }
         Ok(targets)
     }

@@ -18,6 +18,7 @@ use crate::exec::{self, shim};
 use crate::runs::host;
 use crate::runs::launch::SUPERVISE;
 use crate::runs::retention::Retention;
+use crate::server::users::own_files;
 use crate::server::{Config, Ended, Kept, Options, Server};
 use crate::sys::fs::open_state_dir;
 use crate::sys::listen_fds::{self, Passed, Slots};
@@ -35,6 +36,7 @@ const OWN_DESCRIPTORS: u64 = 64;
 pub fn main(args: &[OsString]) -> u8 {
     match args {
         [_, verb, folder] if verb == SUPERVISE => return supervise(folder),
+        [_, verb, asked] if verb == own_files::READ_AS => return own_files::main(asked),
         [_, verb, rest @ ..] if verb == shim::LIMITED => return shim::main(rest),
         _ => {}
     }
@@ -191,6 +193,7 @@ fn options(settings: Settings, inherited: Vec<Passed>) -> Result<Options, String
         inherited,
         name: args.name,
         access: args.access.files(),
+        system: args.access.system(),
         classic: args.classic,
         config: Config {
             max_connections: args.max_connections,

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::io::{ReadHalf, WriteHalf, split};
 use tokio::time::{Instant, timeout};
 
+use super::destination::Destination;
 use super::error::Error;
 use crate::conn::{ConnError, Frame, FrameReader, FrameWriter};
 use crate::handshake::{Answer, Channel, ClientLogin, HELLOS_LIMIT, LoginError};
@@ -23,12 +24,22 @@ use crate::transport::{
 pub struct Target {
     /// The server's address.
     pub endpoint: Endpoint,
+    /// The user to be there; none: whoever the server runs as.
+    pub user: Option<String>,
     /// Which host keys are accepted.
     pub trust: Arc<dyn HostKeyCheck>,
     /// The keys that can be proved.
     pub keys: KeyRing,
     /// How long reaching the server may take; of more than [`LONGEST_CONNECT`] the rest is not used.
     pub connect_timeout: Duration,
+}
+
+impl Target {
+    /// The server and the user, as they are written.
+    #[must_use]
+    pub fn destination(&self) -> Destination {
+        Destination { user: self.user.clone(), endpoint: self.endpoint.clone() }
+    }
 }
 
 /// The longest that reaching a server is waited for: clocks can be added up to so far.
@@ -41,6 +52,7 @@ pub(super) struct Connection {
     /// Out once a request was sent.
     pub(super) cork: Cork,
     channel: Option<Channel>,
+    user: Option<String>,
     keys: KeyRing,
     /// The key that was proved.
     proven: Option<Arc<Candidate>>,
@@ -71,6 +83,7 @@ impl Connection {
             writer: FrameWriter::new(write),
             cork: dialled.cork,
             channel,
+            user: target.user.clone(),
             keys: keys.clone(),
             proven: None,
             welcome: None,
@@ -89,7 +102,7 @@ impl Connection {
             None => Ok(Vec::new()),
         };
         let keys = keys.map_err(|e| NoWelcome::NoKey(e.to_string()))?;
-        let mut login = ClientLogin::new(keys);
+        let mut login = ClientLogin::new(self.user.clone(), keys);
         for _ in 0..HELLOS_LIMIT {
             if let Answer::Welcome(welcome) = self.hello(&mut login, &request, limit).await? {
                 self.welcome = Some(welcome);
@@ -247,6 +260,7 @@ mod tests {
             writer: FrameWriter::new(write),
             cork: Cork::default(),
             channel: None,
+            user: None,
             keys: KeyRing::of([]),
             proven: None,
             welcome: None,

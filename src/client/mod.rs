@@ -4,6 +4,7 @@ pub mod batch;
 mod command;
 mod connection;
 mod control;
+mod destination;
 mod driver;
 mod error;
 mod leg;
@@ -21,6 +22,7 @@ use tokio::sync::mpsc;
 pub use command::Command;
 pub use connection::{LONGEST_CONNECT, Target};
 pub use control::{CANCEL_WAIT, Control, Input, RunIo};
+pub use destination::{Destination, DestinationError};
 pub use error::{Error, OutputError, UsageError};
 pub use manage::Runs;
 pub use sink::{INLINE_LIMIT, Output};
@@ -30,7 +32,7 @@ use crate::identity::{KeyError, KeyRing, host_public_key, local_identity};
 use crate::proto::header::{ClientHeader, Stream, Welcome};
 use crate::proto::verdict::Verdict;
 use crate::sys::fs::{FsError, StateDir, open_state_dir};
-use crate::transport::{Endpoint, EndpointError, HostTrust};
+use crate::transport::{Endpoint, HostTrust};
 use connection::Connection;
 use driver::{Driver, Wanted};
 use state::Leave;
@@ -46,7 +48,7 @@ pub const RECONNECT_TIMEOUT: Duration = Duration::from_secs(90);
 pub enum SetupError {
     /// The address makes no sense.
     #[error(transparent)]
-    Endpoint(#[from] EndpointError),
+    Destination(#[from] DestinationError),
     /// The state folder cannot be used.
     #[error(transparent)]
     State(#[from] FsError),
@@ -92,13 +94,15 @@ impl Client {
         Self { target, reconnect_timeout: RECONNECT_TIMEOUT, connection: None, last_run: None }
     }
 
-    /// A client with no configuration: a server of this account on this machine.
+    /// A client with no configuration: a server of this account on this machine, `HOST:PORT` or, where it serves
+    /// several users, `USER@HOST:PORT`.
     ///
     /// # Errors
     /// The address, the state folder or a key in it cannot be used.
     pub fn local(address: &str) -> Result<Self, SetupError> {
-        let endpoint: Endpoint = address.parse()?;
-        Ok(Self::new(Target::local(endpoint, &open_state_dir()?)?))
+        let Destination { user, endpoint } = address.parse()?;
+        let local = Target::local(endpoint, &open_state_dir()?)?;
+        Ok(Self::new(Target { user, ..local }))
     }
 
     /// How long a lost server is looked for.
@@ -205,6 +209,7 @@ impl Target {
         let identity = local_identity(state)?;
         Ok(Self {
             endpoint,
+            user: None,
             trust: Arc::new(HostTrust { own: Some(own), ..HostTrust::default() }),
             keys: KeyRing::of([identity]),
             connect_timeout: CONNECT_TIMEOUT,

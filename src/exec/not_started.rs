@@ -5,13 +5,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use super::shim::Stage;
 use super::spec::TEXT_LIMIT;
+use crate::sys::users;
 
 /// Nothing was executed. Each text is one line; names from the client are in it escaped. What to do
 /// about it goes with the code that each becomes on the wire.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, Serialize, Deserialize)]
 pub enum NotStarted {
     /// A command of no words.
     #[error("the command is empty")]
@@ -63,6 +65,16 @@ pub enum NotStarted {
         /// Which.
         stage: Stage,
         /// What the system said.
+        #[serde(with = "errno")]
+        error: io::Error,
+    },
+    /// The user that it is to run as cannot be taken on.
+    #[error("it cannot be run as its user ({stage:?}): {error}")]
+    User {
+        /// What failed.
+        stage: users::Stage,
+        /// What the system said.
+        #[serde(with = "errno")]
         error: io::Error,
     },
     /// EAGAIN: the account's or the machine's processes.
@@ -76,7 +88,23 @@ pub enum NotStarted {
     OutOfDescriptors,
     /// Anything else that the system said.
     #[error("could not start: {0}")]
-    Other(io::Error),
+    Other(#[serde(with = "errno")] io::Error),
+}
+
+/// An error of the system as its number.
+mod errno {
+    use std::io;
+
+    use rustix::io::Errno;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(error: &io::Error, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_i32(error.raw_os_error().unwrap_or(Errno::INVAL.raw_os_error()))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<io::Error, D::Error> {
+        i32::deserialize(from).map(io::Error::from_raw_os_error)
+    }
 }
 
 /// Why there is no run to follow.

@@ -11,7 +11,7 @@ use super::not_started::NotStarted;
 
 /// Whether the directory can be entered, told apart from a missing program: posix_spawn(3) answers
 /// both with the same error.
-pub(super) fn check_cwd(cwd: &Path) -> Result<(), NotStarted> {
+fn check_cwd(cwd: &Path) -> Result<(), NotStarted> {
     let is_dir = match stat(cwd) {
         Ok(found) => FileType::from_raw_mode(found.st_mode) == FileType::Directory,
         Err(Errno::NOENT) => return Err(NotStarted::CwdMissing(cwd.into())),
@@ -24,6 +24,26 @@ pub(super) fn check_cwd(cwd: &Path) -> Result<(), NotStarted> {
     }
     accessat(CWD, cwd, Access::EXEC_OK, AtFlags::EACCESS)
         .map_err(|_| NotStarted::CwdPermission(cwd.into()))
+}
+
+/// As with sshd(8): the home, and `/` where there is none that can be entered.
+pub(super) fn working_directory(
+    cwd: Option<&Path>,
+    home: Option<&Path>,
+) -> Result<PathBuf, NotStarted> {
+    let root = Path::new("/");
+    let home = home.filter(|home| check_cwd(home).is_ok()).unwrap_or(root);
+    let Some(cwd) = cwd else { return Ok(home.into()) };
+    if cwd.as_os_str().as_bytes().contains(&0) {
+        return Err(NotStarted::NulByte);
+    }
+    if cwd.as_os_str().is_empty() {
+        // Joined to the home it would be the home: not what an unset variable of the caller's meant.
+        return Err(NotStarted::CwdMissing(cwd.into()));
+    }
+    let cwd = home.join(cwd);
+    check_cwd(&cwd)?;
+    Ok(cwd)
 }
 
 /// What a candidate is.

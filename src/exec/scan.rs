@@ -19,7 +19,9 @@ use tokio::sync::oneshot;
 
 use super::signal::Signal;
 use super::spec::{MARK_VARIABLE, Mark};
-use crate::sys::process::{Pid, ProcessRef, gone, group_of, has_ended, is_executing, orphans};
+use crate::sys::process::{
+    Pid, ProcessRef, gone, group_of, has_ended, is_executing, orphans, real_uid,
+};
 
 /// Most bytes of a process's environment that are looked at. The kernel lets arguments and
 /// environment have 6 MiB together (execve(2)), so what a program was given is seen whole.
@@ -52,6 +54,9 @@ pub(super) struct Target {
     pub(super) mark: Mark,
     /// The process group; only while its leader is not reaped.
     pub(super) group: Option<Pid>,
+    /// The run's user, if that is not this process's own: a mark counts only on processes that the user has
+    /// started (real uid, credentials(7)), so that a server which may signal anybody's signals nobody else's.
+    pub(super) uid: Option<u32>,
     /// Start time of the run's main process: what is older is no part of the run.
     pub(super) not_before: u64,
 }
@@ -206,6 +211,8 @@ struct Pass<'a> {
     by_group: HashMap<Pid, Vec<usize>>,
     environ: &'a mut Environ,
     found: Vec<(Vec<ProcessRef>, Vec<OwnedFd>)>,
+    /// Some of the runs are of other users.
+    knows_users: bool,
     /// An environment of another process could be read.
     read: bool,
     /// That of another process of this account could not.
@@ -223,7 +230,9 @@ impl<'a> Pass<'a> {
             }
         }
         let found = requests.iter().map(|_| Default::default()).collect();
-        Self { requests, by_mark, by_group, environ, found, read: false, refused: false }
+        let knows_users = requests.iter().any(|request| request.target.uid.is_some());
+        let (read, refused) = (false, false);
+        Self { requests, by_mark, by_group, environ, found, knows_users, read, refused }
     }
 
     fn containment(&self) -> Containment {
@@ -293,11 +302,17 @@ impl<'a> Pass<'a> {
             return Ok(());
         }
         let inside = |target: &Target| target.group == Some(group);
-        let old = |target: &Target| process.start_time < target.not_before;
-        for index in runs.into_iter().filter(|&i| !old(&self.requests[i].target)) {
+        let uid = if self.knows_users { real_uid(pid) } else { None };
+        for index in runs {
             let request = &self.requests[index];
+            let target = &request.target;
+            let is_old = process.start_time < target.not_before;
+            let is_anothers = target.uid.is_some() && target.uid != uid && !inside(target);
+            if is_old || is_anothers {
+                continue;
+            }
             if let Action::SignalOutsiders(signal) = request.action
-                && !inside(&request.target)
+                && !inside(target)
             {
                 // Not permitted, or ended: it is counted again by whoever looks next.
                 let _ = pidfd_send_signal(&pidfd, signal.raw());

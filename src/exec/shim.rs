@@ -1,5 +1,7 @@
-//! A step between the server and a command that is held to [`Limits`]: this very program, which takes them
-//! on and then becomes the command. std can set none of them without a fork of the whole server.
+//! A step between the server and a command that is held to [`Limits`] or runs as another user: this very
+//! program, which takes that on and then becomes the command. std can set none of the limits without a fork of the
+//! whole server; and what a user has chosen, folder and program, is looked for when the step has the user's rights
+//! and no others.
 //!
 //! Variables of the command's are no variables of the step's: one that the loader obeys (`LD_PRELOAD`) could
 //! have it do something before it takes on any limit. Their names have a sign in front until the command starts.
@@ -8,21 +10,26 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Resource, Rlimit, getrlimit, nice, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, kill_process_group, nice, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use super::limits::Limits;
-use super::not_started::NotStarted;
+use super::not_started::{NotStarted, SpawnError};
+use super::program::{find, working_directory};
+use super::spec::Spec;
+use crate::sys::pipe;
 use crate::sys::process::{self, Pid};
+use crate::sys::users::User;
 
 /// The argument by which this program is the step.
 pub const LIMITED: &str = "limited";
@@ -32,8 +39,10 @@ pub(super) const PROGRAM: &str = "/proc/self/exe";
 const FAILED: u8 = 127;
 /// In front of the names of the command's variables.
 const SIGN: &[u8] = b"_";
-/// Most bytes of a report.
-const REPORT_LIMIT: u64 = 256;
+/// Most bytes of a report: it may name a program by a word as long as there is, each byte a number in it.
+const REPORT_LIMIT: usize = 1 << 20;
+/// How long a step may take that depends on a user's folders.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Whether this program knows [`LIMITED`]: one that has the library built in need not.
 static IS_OFFERED: AtomicBool = AtomicBool::new(false);
@@ -42,8 +51,6 @@ static IS_OFFERED: AtomicBool = AtomicBool::new(false);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
-    /// Reading its own arguments.
-    Arguments,
     /// `RLIMIT_AS`.
     Memory,
     /// `RLIMIT_CPU`.
@@ -52,14 +59,34 @@ pub enum Stage {
     Processes,
     /// nice(2).
     Nice,
-    /// execve(2).
-    Execute,
 }
 
+/// What the step takes on before it becomes the command.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Terms {
+    limits: Limits,
+    user: Option<AsUser>,
+}
+
+/// As whom, and what has to be looked for with the user's rights: root sees more.
 #[derive(Debug, Serialize, Deserialize)]
-struct Report {
-    stage: Stage,
-    errno: i32,
+struct AsUser {
+    user: User,
+    cwd: Option<OsString>,
+    /// Where the program is looked for.
+    path: OsString,
+}
+
+impl Terms {
+    pub(super) fn of_limits(limits: Limits) -> Self {
+        Self { limits, user: None }
+    }
+
+    pub(super) fn of_user(spec: &Spec, user: &User, path: &OsStr) -> Self {
+        let cwd = spec.cwd.clone().map(PathBuf::into_os_string);
+        let user = AsUser { user: user.clone(), cwd, path: path.to_owned() };
+        Self { limits: spec.limits, user: Some(user) }
+    }
 }
 
 /// This program calls [`main`] when its first argument is [`LIMITED`].
@@ -73,50 +100,55 @@ pub(super) fn signed(name: &OsStr) -> OsString {
 }
 
 /// Starts `command`, which is [`PROGRAM`] with all that the command is to have but its words. Returns when
-/// the command itself runs, so it takes a start of this program more.
+/// the command itself runs, so it takes a start of this program more. `file` is the program's, unless the step is
+/// to look for it.
 ///
 /// # Errors
-/// As of the command alone, or [`NotStarted::Limits`].
+/// As of the command alone, [`NotStarted::Limits`] or [`NotStarted::User`]; and [`SpawnError::Unfollowed`] if the
+/// step has said nothing for [`PATIENCE`], as when the user's folder does not answer.
 pub(super) fn spawn(
     command: &mut Command,
-    (program, words): (&Path, &[OsString]),
-    limits: Limits,
-) -> Result<Pid, NotStarted> {
+    (file, words): (Option<&Path>, &[OsString]),
+    terms: &Terms,
+) -> Result<Pid, SpawnError> {
     if !IS_OFFERED.load(Ordering::Relaxed) {
-        return Err(NotStarted::from_system(io::ErrorKind::Unsupported.into()));
+        return Err(NotStarted::from_system(io::ErrorKind::Unsupported.into()).into());
     }
     let (reader, writer) =
         pipe_with(PipeFlags::CLOEXEC).map_err(|e| NotStarted::from_system(io::Error::from(e)))?;
-    let limits = serde_json::to_string(&limits).map_err(|e| NotStarted::Other(e.into()))?;
-    command.arg0("rexec-server").args([LIMITED, &writer.as_raw_fd().to_string(), &limits]);
-    command.arg(program).args(words);
+    let json = serde_json::to_string(terms).map_err(|e| NotStarted::Other(e.into()))?;
+    command.arg0("rexec-server").args([LIMITED, &writer.as_raw_fd().to_string(), &json]);
+    command.arg(file.unwrap_or(Path::new(""))).args(words);
+    let itself = Path::new(PROGRAM);
     let pid = process::spawn_handing(command, writer.as_fd())
-        .map_err(|e| NotStarted::from_exec(e, program))?;
+        .map_err(|e| NotStarted::from_exec(e, file.unwrap_or(itself)))?;
     drop(writer);
-    let mut report = Vec::new();
-    // A pipe that cannot be read is one that says nothing.
-    let _ = File::from(reader).take(REPORT_LIMIT).read_to_end(&mut report);
-    let Ok(Report { stage, errno }) = serde_json::from_slice(&report) else { return Ok(pid) };
+    let patience = terms.user.is_some().then_some(PATIENCE);
+    let report = pipe::read_all(reader.into(), REPORT_LIMIT, patience).inspect_err(|_| {
+        // It is ours and not reaped, so the group is its own.
+        let _ = kill_process_group(pid, Signal::KILL);
+        process::disown(pid);
+    });
+    let report = report.map_err(SpawnError::Unfollowed)?;
+    let Ok(why) = serde_json::from_slice::<NotStarted>(&report) else { return Ok(pid) };
     process::disown(pid);
-    let error = io::Error::from_raw_os_error(errno);
-    Err(match stage {
-        Stage::Execute => NotStarted::from_exec(error, program),
-        stage => NotStarted::Limits { stage, error },
-    })
+    Err(why.into())
 }
 
-/// Takes on the limits and becomes the command: `LIMITED FD LIMITS PROGRAM WORDS...`, the words with the
+/// Takes on the terms and becomes the command: `LIMITED FD TERMS PROGRAM WORDS...`, the words with the
 /// command's own name first. The exit status, if that fails.
 #[must_use]
 pub fn main(args: &[OsString]) -> u8 {
-    let [fd, limits, program, words @ ..] = args else { return FAILED };
+    let [fd, terms, file, words @ ..] = args else { return FAILED };
     // The descriptor came open over execve(2), and is to be closed by the next one, as all others.
     let report = process::keep_from_children()
         .and_then(|()| File::options().write(true).open(Path::new("/proc/self/fd").join(fd)));
     let Ok(mut report) = report else { return FAILED };
-    let Err((stage, error)) = become_command(limits, program, words);
-    let errno = error.raw_os_error().unwrap_or_default();
-    if let Ok(text) = serde_json::to_vec(&Report { stage, errno }) {
+    let Err(why) = become_command(terms, Path::new(file), words);
+    // A path that is no text cannot be told.
+    let told =
+        serde_json::to_vec(&why).or_else(|e| serde_json::to_vec(&NotStarted::Other(e.into())));
+    if let Ok(text) = told {
         // Whoever has started this is gone then.
         let _ = report.write_all(&text);
     }
@@ -124,22 +156,40 @@ pub fn main(args: &[OsString]) -> u8 {
 }
 
 fn become_command(
-    limits: &OsStr,
-    program: &OsStr,
+    terms: &OsStr,
+    file: &Path,
     words: &[OsString],
-) -> Result<std::convert::Infallible, (Stage, io::Error)> {
-    let limits = limits.to_str().and_then(|text| serde_json::from_str::<Limits>(text).ok());
-    let limits = limits.ok_or((Stage::Arguments, io::ErrorKind::InvalidInput.into()))?;
-    let mut command = Command::new(program);
+) -> Result<std::convert::Infallible, NotStarted> {
+    let wrong = || NotStarted::Other(io::ErrorKind::InvalidInput.into());
+    let terms = terms.to_str().and_then(|text| serde_json::from_str::<Terms>(text).ok());
+    let (Terms { limits, user }, Some((name, words))) =
+        (terms.ok_or_else(wrong)?, words.split_first())
+    else {
+        return Err(wrong());
+    };
+    let file = match &user {
+        None => file.to_owned(),
+        Some(user) => user.find(name)?,
+    };
+    let mut command = Command::new(&file);
     let own = |(name, value): (OsString, OsString)| {
         Some((OsStr::from_bytes(name.as_bytes().strip_prefix(SIGN)?).to_owned(), value))
     };
-    command.env_clear().envs(std::env::vars_os().filter_map(own));
-    if let Some((name, words)) = words.split_first() {
-        command.arg0(name).args(words);
+    command.env_clear().envs(std::env::vars_os().filter_map(own)).arg0(name).args(words);
+    take_on(limits).map_err(|(stage, error)| NotStarted::Limits { stage, error })?;
+    Err(NotStarted::from_exec(command.exec(), &file))
+}
+
+impl AsUser {
+    /// Becomes the user for good, goes to the folder, and looks for the program there.
+    fn find(&self, name: &OsStr) -> Result<PathBuf, NotStarted> {
+        let become_it = self.user.become_it();
+        become_it.map_err(|(stage, error)| NotStarted::User { stage, error })?;
+        let home = Some(&*self.user.home).filter(|home| home.is_absolute());
+        let cwd = working_directory(self.cwd.as_deref().map(Path::new), home)?;
+        std::env::set_current_dir(&cwd).map_err(|_| NotStarted::CwdPermission(cwd.clone()))?;
+        find(name, &self.path, &cwd)
     }
-    take_on(limits)?;
-    Err((Stage::Execute, command.exec()))
 }
 
 fn take_on(limits: Limits) -> Result<(), (Stage, io::Error)> {
@@ -179,7 +229,9 @@ mod tests {
     #[test]
     fn a_program_that_does_not_offer_it_starts_nothing() {
         let limits = Limits { nice: Some(1), ..Limits::default() };
-        let started = spawn(&mut Command::new(PROGRAM), (Path::new("/bin/true"), &[]), limits);
-        assert!(matches!(started, Err(NotStarted::Other(_))));
+        let file = Some(Path::new("/bin/true"));
+        let terms = Terms::of_limits(limits);
+        let started = spawn(&mut Command::new(PROGRAM), (file, &[]), &terms);
+        assert!(matches!(started, Err(SpawnError::NotStarted(NotStarted::Other(_)))));
     }
 }

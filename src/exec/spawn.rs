@@ -10,15 +10,15 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::net::unix::pipe::{Receiver, Sender};
 
 use super::not_started::{NotStarted, SpawnError};
-use super::program::{check_cwd, find};
-use super::shim;
+use super::program::{find, working_directory};
+use super::shim::{self, Terms};
 use super::spec::{BaseEnv, Mark, Program, Spec, TEXT_LIMIT};
 use super::wait::Child;
 use crate::sys::clock::boottime;
@@ -39,7 +39,9 @@ pub struct Spawned {
 
 /// Starts `spec` as the leader of a process group of its own, with `mark`, which the caller has made
 /// and written down, in its environment. Takes about 100 microseconds, so async callers may call it as
-/// it is; a program or folder on a file system that does not answer holds the calling thread as long.
+/// it is; a program or folder on a file system that does not answer holds the calling thread as long. Under
+/// [`Limits`](super::Limits) or as another user it takes a start of this program more; whoever serves several users
+/// gives it a thread that may wait, since each of them chooses what it waits for.
 ///
 /// # Errors
 /// [`SpawnError::NotStarted`] says that nothing was executed, and why.
@@ -48,56 +50,42 @@ pub struct Spawned {
 /// Outside of a Tokio runtime with I/O enabled.
 pub fn spawn(spec: &Spec, base: &BaseEnv, run: &str, mark: Mark) -> Result<Spawned, SpawnError> {
     let env = base.with(&spec.env, run, mark)?;
-    let cwd = working_directory(spec.cwd.as_deref(), base.home())?;
     let path = match spec.own_path {
         true => base.path(),
         false => env.get(OsStr::new("PATH")).map_or(OsStr::new(""), OsString::as_os_str),
     };
-    let (program, words) = argv(&spec.program, path, &cwd)?;
+    let words = words(&spec.program)?;
+    // What only the user may see is looked for by the step, with the user's rights.
+    let (file, cwd, terms) = match &spec.user {
+        Some(user) => (None, "/".into(), Terms::of_user(spec, user, path)),
+        None => {
+            let cwd = working_directory(spec.cwd.as_deref(), base.home())?;
+            (Some(find(&words[0], path, &cwd)?), cwd, Terms::of_limits(spec.limits))
+        }
+    };
     let pipes = Pipes::new(spec)?;
-    let is_limited = !spec.limits.is_none();
-    let mut command = Command::new(if is_limited { Path::new(shim::PROGRAM) } else { &program });
+    let direct = file.as_deref().filter(|_| spec.limits.is_none());
+    let mut command = Command::new(direct.unwrap_or(Path::new(shim::PROGRAM)));
     command.env_clear().process_group(0).current_dir(&cwd);
     command.stdin(pipes.child_stdin).stdout(pipes.child_stdout).stderr(pipes.child_stderr);
     let since = boottime();
-    let pid = if is_limited {
-        command.envs(env.iter().map(|(name, value)| (shim::signed(name), value)));
-        shim::spawn(&mut command, (&program, &words), spec.limits)?
+    let pid = if let Some(file) = direct {
+        command.arg0(&words[0]).args(&words[1..]).envs(&env);
+        process::spawn(&mut command).map_err(|e| NotStarted::from_exec(e, file))?
     } else {
-        command.arg0(words.first().map_or(program.as_os_str(), OsString::as_os_str));
-        command.args(words.iter().skip(1)).envs(&env);
-        process::spawn(&mut command).map_err(|e| NotStarted::from_exec(e, &program))?
+        command.envs(env.iter().map(|(name, value)| (shim::signed(name), value)));
+        shim::spawn(&mut command, (file.as_deref(), &words), &terms)?
     };
     // Closes our copies of the child's ends: they would keep end-of-file from being seen, and the
     // descriptors set free are those that following the child needs.
     drop(command);
-    let child = Child::follow(pid, since, mark).map_err(SpawnError::Unfollowed)?;
+    let uid = spec.user.as_ref().map(|user| user.uid);
+    let child = Child::follow(pid, since, mark).map_err(SpawnError::Unfollowed)?.of_user(uid);
     Ok(Spawned { child, stdin: pipes.stdin, stdout: pipes.stdout, stderr: pipes.stderr })
 }
 
-/// As with sshd(8): the home, and `/` where there is none that can be entered.
-fn working_directory(cwd: Option<&Path>, home: Option<&Path>) -> Result<PathBuf, NotStarted> {
-    let root = Path::new("/");
-    let home = home.filter(|home| check_cwd(home).is_ok()).unwrap_or(root);
-    let Some(cwd) = cwd else { return Ok(home.into()) };
-    if cwd.as_os_str().as_bytes().contains(&0) {
-        return Err(NotStarted::NulByte);
-    }
-    if cwd.as_os_str().is_empty() {
-        // Joined to the home it would be the home: not what an unset variable of the caller's meant.
-        return Err(NotStarted::CwdMissing(cwd.into()));
-    }
-    let cwd = home.join(cwd);
-    check_cwd(&cwd)?;
-    Ok(cwd)
-}
-
-/// The file to execute and its argument vector, the name that was asked for first.
-fn argv(
-    program: &Program,
-    path: &OsStr,
-    cwd: &Path,
-) -> Result<(PathBuf, Vec<OsString>), NotStarted> {
+/// The argument vector, the name that was asked for first; at least that is there.
+fn words(program: &Program) -> Result<Vec<OsString>, NotStarted> {
     let words = match program {
         Program::Shell { text, .. } if text.len() > TEXT_LIMIT => {
             return Err(NotStarted::TextTooLong(text.len()));
@@ -114,8 +102,7 @@ fn argv(
     if words.iter().any(|word| word.as_bytes().contains(&0)) {
         return Err(NotStarted::NulByte);
     }
-    let name = words.first().ok_or(NotStarted::EmptyCommand)?;
-    Ok((find(name, path, cwd)?, words))
+    if words.is_empty() { Err(NotStarted::EmptyCommand) } else { Ok(words) }
 }
 
 /// All pipes of a run. Ours do not block, the child's do: the flag belongs to each end.

@@ -5,11 +5,13 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::limits::Limits;
 use super::not_started::NotStarted;
 use super::program::find;
 use crate::sys::process;
+use crate::sys::users::User;
 
 /// Longest text that can be passed as one word, without its NUL: `MAX_ARG_STRLEN` of execve(2), 32
 /// pages. Kernels with larger pages take more; the limit here is the same on all machines.
@@ -20,8 +22,10 @@ pub const RUN_VARIABLE: &str = "REXEC_RUN";
 pub const MARK_VARIABLE: &str = "REXEC_MARK";
 /// PATH if the server has none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// PATH of users who are not root, as login(1) has it (`ENV_PATH` of login.defs(5)).
+const USER_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games";
 /// SHELL if the account names none.
-const DEFAULT_SHELL: &str = "/bin/sh";
+pub const DEFAULT_SHELL: &str = "/bin/sh";
 
 /// What to execute.
 #[derive(Clone, PartialEq, Eq)]
@@ -64,6 +68,9 @@ pub struct Spec {
     pub own_path: bool,
     /// What the kernel is to hold it to.
     pub limits: Limits,
+    /// As whom; none: as this process. Only root can be another, and a login shell of the user's is the
+    /// caller's to choose.
+    pub user: Option<Arc<User>>,
 }
 
 impl fmt::Debug for Program {
@@ -89,6 +96,7 @@ impl fmt::Debug for Spec {
             .field("wait_eof", &self.wait_eof)
             .field("own_path", &self.own_path)
             .field("limits", &self.limits)
+            .field("user", &self.user.as_ref().map(|user| &user.name))
             .finish()
     }
 }
@@ -175,6 +183,23 @@ impl BaseEnv {
             ("LOGNAME", user),
             ("SHELL", Some(shell)),
             ("LANG", own("LANG")),
+        ];
+        Self(values.into_iter().filter_map(|(name, value)| Some((name.into(), value?))).collect())
+    }
+
+    /// What a login of this user begins with, and LANG as this process has it.
+    #[must_use]
+    pub fn of_user(user: &User) -> Self {
+        let path = if user.uid == 0 { DEFAULT_PATH } else { USER_PATH };
+        let shell = Some(user.shell.as_os_str()).filter(|shell| !shell.is_empty());
+        let name = OsString::from(&user.name);
+        let values = [
+            ("PATH", Some(path.into())),
+            ("HOME", Some(user.home.clone().into())),
+            ("USER", Some(name.clone())),
+            ("LOGNAME", Some(name)),
+            ("SHELL", Some(shell.unwrap_or(OsStr::new(DEFAULT_SHELL)).to_owned())),
+            ("LANG", std::env::var_os("LANG").filter(|value| !value.is_empty())),
         ];
         Self(values.into_iter().filter_map(|(name, value)| Some((name.into(), value?))).collect())
     }
@@ -291,6 +316,7 @@ mod tests {
             wait_eof: false,
             own_path: false,
             limits: Limits::default(),
+            user: None,
         };
         assert!(!format!("{spec:?}").contains("hunter2"));
         assert!(format!("{spec:?}").contains("TOKEN"));

@@ -61,7 +61,7 @@ pub async fn stop_leftovers(
     not_before: u64,
     grace: Duration,
 ) -> io::Result<Stopped> {
-    let target = Target { mark, group: None, not_before };
+    let target = Target { mark, group: None, uid: None, not_before };
     Tree { scanner, target, child: None }.stop(grace).await
 }
 
@@ -90,7 +90,12 @@ pub async fn count_left(child: &Child, scanner: &Scanner) -> io::Result<Stopped>
 
 fn target_of(child: &Child) -> Target {
     let process = child.process();
-    Target { mark: child.mark(), group: Some(process.pid), not_before: process.start_time }
+    Target {
+        mark: child.mark(),
+        group: Some(process.pid),
+        uid: child.uid(),
+        not_before: process.start_time,
+    }
 }
 
 fn stopped(found: &Found) -> Stopped {

@@ -41,6 +41,8 @@ pub enum End {
 pub struct Child {
     process: ProcessRef,
     mark: Mark,
+    /// The user that it was started as, if that is not this process's own.
+    uid: Option<u32>,
     /// `None` only once reaped.
     pidfd: Option<AsyncFd<OwnedFd>>,
 }
@@ -58,7 +60,19 @@ impl Child {
     fn try_follow(pid: Pid, since: Duration, mark: Mark) -> io::Result<Self> {
         // Not reaped, so the pid cannot be another's.
         let pidfd = process::watch(pidfd_open(pid, PidfdFlags::empty())?)?;
-        Ok(Self { process: ProcessRef::of_child(pid, since)?, mark, pidfd: Some(pidfd) })
+        let process = ProcessRef::of_child(pid, since)?;
+        Ok(Self { process, mark, uid: None, pidfd: Some(pidfd) })
+    }
+
+    /// It was started as another user.
+    pub(super) fn of_user(mut self, uid: Option<u32>) -> Self {
+        self.uid = uid;
+        self
+    }
+
+    /// The user that it was started as, if that is not this process's own.
+    pub(super) fn uid(&self) -> Option<u32> {
+        self.uid
     }
 
     /// The main process; its pid is also the process group's id.

@@ -8,7 +8,7 @@ use crate::identity::{AccessFiles, Key, KeyFile, KeyRing, Nobody, Source};
 /// A folder with keys of which a server lists some.
 struct Place {
     dir: tempfile::TempDir,
-    authorized: Authorized,
+    authorized: Arc<Authorized>,
 }
 
 fn path(dir: &tempfile::TempDir, name: &str) -> std::path::PathBuf {
@@ -31,10 +31,10 @@ impl Place {
         let local = made(&dir, "local", "");
         let sources = vec![Source { path: list, required: true }];
         Self {
-            authorized: Authorized::new(
+            authorized: Arc::new(Authorized::new(
                 AccessFiles { keys: sources, ..AccessFiles::default() },
                 local.public(),
-            ),
+            )),
             dir,
         }
     }
@@ -71,7 +71,7 @@ async fn a_key_that_needs_somebody_is_asked_about_first() {
     let dir = tempfile::tempdir().unwrap();
     let (locked, other) = (made(&dir, "locked", "secret"), made(&dir, "other", "secret"));
     let place = Place::listing(dir, &[&other]);
-    let mut login = ClientLogin::new(vec![Arc::clone(&locked), Arc::clone(&other)]);
+    let mut login = ClientLogin::new(None, vec![Arc::clone(&locked), Arc::clone(&other)]);
     let hello = login.hello(Some(&channel()), &Nobody).await.unwrap();
     let (question, prints) = (of(&hello), [&locked, &other].map(|k| k.public().fingerprint()));
     assert_eq!((&question.key, &question.signature), (&None, &None));
@@ -93,7 +93,7 @@ async fn the_key_that_the_server_names_is_proved_next() {
     let dir = tempfile::tempdir().unwrap();
     let keys: Vec<_> = ["a", "b", "c"].map(|name| made(&dir, name, "")).into();
     let place = Place::listing(dir, &[&keys[2]]);
-    let mut login = ClientLogin::new(keys.clone());
+    let mut login = ClientLogin::new(None, keys.clone());
     let hello = login.hello(Some(&channel()), &Nobody).await.unwrap();
     assert_eq!(of(&hello).keys[0], keys[0].public().fingerprint().to_string());
     let Login::Again(refused) = place.judges(&hello, 0).await else { panic!("let in") };
@@ -114,13 +114,14 @@ async fn questions_end_one_before_the_limit() {
     let locked = made(&dir, "locked", "secret");
     let plain = made(&dir, "plain", "");
     let place = Place::listing(dir, &[&locked, &plain]);
-    let hello = ClientLogin::new(vec![locked]).hello(Some(&channel()), &Nobody).await.unwrap();
+    let hello =
+        ClientLogin::new(None, vec![locked]).hello(Some(&channel()), &Nobody).await.unwrap();
     for hellos in 0..HELLOS_LIMIT - 1 {
         assert!(matches!(place.judges(&hello, hellos).await, Login::Again(_)), "{hellos}");
     }
     let Login::Out { refused, .. } = place.judges(&hello, HELLOS_LIMIT - 1).await else { panic!() };
     assert_eq!(refused.code, Code::NotAuthorized);
-    let hello = ClientLogin::new(vec![plain]).hello(Some(&channel()), &Nobody).await.unwrap();
+    let hello = ClientLogin::new(None, vec![plain]).hello(Some(&channel()), &Nobody).await.unwrap();
     assert!(matches!(place.judges(&hello, HELLOS_LIMIT - 1).await, Login::In { .. }));
 }
 
@@ -132,13 +133,13 @@ async fn one_key_past_the_limit_is_not_listed() {
     let ring = KeyRing::of(vec![key; KEYS_LIMIT + 1]);
     let keys = ring.keys(&channel().host_key).await.unwrap();
     assert_eq!(keys.len(), KEYS_LIMIT + 1);
-    let hello = ClientLogin::new(keys).hello(Some(&channel()), &Nobody).await.unwrap();
+    let hello = ClientLogin::new(None, keys).hello(Some(&channel()), &Nobody).await.unwrap();
     assert_eq!(of(&hello).keys.len(), KEYS_LIMIT);
 }
 
 #[tokio::test]
 async fn without_a_key_nothing_is_said() {
-    let mut login = ClientLogin::new(Vec::new());
+    let mut login = ClientLogin::new(None, Vec::new());
     let none = login.hello(Some(&channel()), &Nobody).await;
     assert!(matches!(none, Err(LoginError::NoKey(_))));
     // Over a unix socket none is needed.

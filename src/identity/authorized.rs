@@ -7,8 +7,8 @@ use std::time::SystemTime;
 use super::authorized_keys::{Entry, Keys};
 use super::watched::Watched;
 use super::{
-    Authority, Barred, Caller, Certificate, CertificateError, Fingerprint, Granted, Identity,
-    KeyOptions, News, Permits, Proven, PublicKey, Revoked, Role, Source, Uncertified,
+    Authority, Barred, Caller, Certificate, CertificateError, Fingerprint, Granted, Handed,
+    Identity, KeyOptions, News, Permits, Proven, PublicKey, Revoked, Role, Source, Uncertified,
 };
 use crate::sys::fs::euid;
 use crate::sys::process::account;
@@ -90,8 +90,9 @@ pub struct Again {
 
 /// The keys that are let in: those in the files as they are now, and the local identity's over loopback.
 pub struct Authorized {
-    local: Fingerprint,
-    /// The name of this process's account, for which certificates have to be.
+    /// The local identity's key; none where programs of this account are let in as nobody.
+    local: Option<Fingerprint>,
+    /// The name of the account that is logged in to, for which certificates have to be.
     account: Option<String>,
     lists: Mutex<Lists>,
 }
@@ -107,7 +108,22 @@ impl Authorized {
     #[must_use]
     pub fn new(files: AccessFiles, local: &PublicKey) -> Self {
         let account = account().map(|account| account.name.to_string_lossy().into_owned());
-        Self { local: local.fingerprint(), account, lists: Mutex::new(Lists::new(files)) }
+        let lists = Lists::new(files, Vec::new());
+        Self { local: Some(local.fingerprint()), account, lists: Mutex::new(lists) }
+    }
+
+    /// Those who are let in as the account of this name, by these files and by others of the user's own. No local
+    /// identity counts.
+    #[must_use]
+    pub fn as_user(name: &str, files: AccessFiles, own: Vec<Handed>) -> Self {
+        let lists = Mutex::new(Lists::new(files, own));
+        Self { local: None, account: Some(name.to_owned()), lists }
+    }
+
+    /// Whether programs of this process's account are let in without a key.
+    #[must_use]
+    pub fn admits_local(&self) -> bool {
+        self.local.is_some()
     }
 
     /// The first of `keys` that is let in now, and what its holder is granted, should the peer prove that it
@@ -159,7 +175,7 @@ impl Authorized {
         caller: Caller,
         now: SystemTime,
     ) -> Result<Granted, Refusal> {
-        if caller.loopback && *key == self.local {
+        if caller.loopback && Some(*key) == self.local {
             return Ok(Granted::local(euid()));
         }
         lists.revoked(|list| list.has_key(key))?;
@@ -230,14 +246,16 @@ impl Authorized {
 }
 
 impl Lists {
-    fn new(files: AccessFiles) -> Self {
+    fn new(files: AccessFiles, own: Vec<Handed>) -> Self {
         let AccessFiles { keys, permits, authorities, revoked } = files;
         let key_file =
             |source| Watched::new(source, Role::Keys, move |text| Keys::parse(text, permits));
+        let own_file =
+            |own| Watched::handed(own, Role::Keys, move |text| Keys::parse(text, permits));
         let ca_file = |source| Watched::new(source, Role::Authorities, Keys::authorities);
         let revoked_file = |source| Watched::new(source, Role::Revoked, Revoked::parse);
         Self {
-            keys: keys.into_iter().map(key_file).collect(),
+            keys: keys.into_iter().map(key_file).chain(own.into_iter().map(own_file)).collect(),
             authorities: authorities.into_iter().map(ca_file).collect(),
             revoked: revoked.into_iter().map(revoked_file).collect(),
         }

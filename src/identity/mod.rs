@@ -50,13 +50,14 @@ pub use local::{host_key, host_public_key, local_identity};
 pub use options::{Authority, Barred, KeyOptions, OptionError, Permits};
 pub use patterns::{Addresses, AddressesError};
 pub use proof::{
-    NAMESPACE, PROOF_LIMIT, ProofError, USER_LIMIT, auth_text, sign, sign_auth, verify, verify_auth,
+    NAMESPACE, PROOF_LIMIT, ProofError, USER_LIMIT, auth_text, is_user, sign, sign_auth, verify,
+    verify_auth,
 };
 pub use public::{PublicKey, PublicKeyError, RSA_LEAST, RSA_MOST};
 pub use revoked::{Revoked, RevokedError};
 pub use sk::Presence;
 pub use time::{NotATime, parse_time};
-pub use watched::{News, Role, Source, Trouble};
+pub use watched::{Found, Handed, News, Role, Source, Trouble, read_list};
 pub use who::{Caller, Granted, Identity, Proven};
 
 #[cfg(test)]

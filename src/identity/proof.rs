@@ -88,7 +88,9 @@ pub fn auth_text(
     Ok(text)
 }
 
-fn is_user(user: &str) -> bool {
+/// Whether this can be the name of a user in a proof: see [`ProofError::User`].
+#[must_use]
+pub fn is_user(user: &str) -> bool {
     (1..=USER_LIMIT).contains(&user.len())
         && user != "-"
         && !user.contains(|c: char| c.is_control() || c.is_whitespace())

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest as _, Sha256};
@@ -27,8 +28,35 @@ pub struct Source {
 ///
 /// # Errors
 /// Somebody else could, or it is too long or cannot be read.
-pub(super) fn read_list(path: &Path) -> Result<String, FsError> {
+pub fn read_list(path: &Path) -> Result<String, FsError> {
     TrustedFile::open(path)?.read(FILE_LIMIT)
+}
+
+/// A file that is read elsewhere, with other rights than this process has: clones are the same file.
+#[derive(Debug, Clone)]
+pub struct Handed {
+    path: PathBuf,
+    found: Arc<Mutex<Found>>,
+}
+
+/// The text of a file; none: it is not there; or why it cannot be used, in one line.
+pub type Found = Result<Option<String>, String>;
+
+impl Handed {
+    /// Of which nothing is known yet. The path is only shown.
+    #[must_use]
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, found: Arc::new(Mutex::new(Ok(None))) }
+    }
+
+    /// What was found when it was read last.
+    pub fn put(&self, found: Found) {
+        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = found;
+    }
+
+    fn found(&self) -> Found {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// What a file is for.
@@ -74,6 +102,9 @@ pub enum Trouble {
     /// It cannot be used.
     #[error(transparent)]
     File(FsError),
+    /// Whoever has read it says that it cannot be used.
+    #[error("{0}")]
+    Told(String),
 }
 
 impl fmt::Display for News {
@@ -87,6 +118,7 @@ impl fmt::Display for News {
             (Role::Revoked, Trouble::File(e)) => write!(f, "no key is let in without {path}: {e}"),
             (_, Trouble::Line(e)) => write!(f, "{path}: {e}"),
             (_, Trouble::File(e)) => write!(f, "no key of {path} is let in: {e}"),
+            (_, Trouble::Told(e)) => write!(f, "no key of {path} is let in: {e}"),
         }
     }
 }
@@ -102,6 +134,8 @@ pub(super) struct Watched<T> {
     pub(super) source: Source,
     role: Role,
     parse: Parse<T>,
+    /// Whoever reads it, if that is not this process.
+    handed: Option<Handed>,
     state: State<T>,
 }
 
@@ -111,7 +145,13 @@ enum State<T> {
     /// Not there, which is fine.
     Absent,
     /// Read as it was at `version`. If `settled`, an equal version means equal content.
-    Read { version: Version, settled: bool, digest: [u8; 32], content: T, errors: Vec<LineError> },
+    Read {
+        version: Option<Version>,
+        settled: bool,
+        digest: [u8; 32],
+        content: T,
+        errors: Vec<LineError>,
+    },
     /// It cannot be used, for the reason in the text.
     Failed(String),
 }
@@ -122,7 +162,17 @@ impl<T> Watched<T> {
         role: Role,
         parse: impl Fn(&str) -> Parsed<T> + Send + 'static,
     ) -> Self {
-        Self { source, role, parse: Box::new(parse), state: State::New }
+        Self { source, role, parse: Box::new(parse), handed: None, state: State::New }
+    }
+
+    /// One that is read elsewhere.
+    pub(super) fn handed(
+        handed: Handed,
+        role: Role,
+        parse: impl Fn(&str) -> Parsed<T> + Send + 'static,
+    ) -> Self {
+        let source = Source { path: handed.path.clone(), required: false };
+        Self { handed: Some(handed), ..Self::new(source, role, parse) }
     }
 
     /// What was in it when it was last looked at; none if it is not there or cannot be used.
@@ -144,13 +194,23 @@ impl<T> Watched<T> {
 
     /// Reads the file again if it may have changed.
     pub(super) fn refresh(&mut self) -> Vec<News> {
+        if let Some(handed) = &self.handed {
+            return match handed.found() {
+                Ok(Some(text)) => self.understand(&text, None, false),
+                Ok(None) => {
+                    self.state = State::Absent;
+                    Vec::new()
+                }
+                Err(text) => self.fail(text.clone(), Trouble::Told(text)),
+            };
+        }
         match self.reload() {
             Ok(news) => news,
             Err(e) if e.is_missing() && !self.source.required => {
                 self.state = State::Absent;
                 Vec::new()
             }
-            Err(error) => self.fail(error),
+            Err(error) => self.fail(error.to_string(), Trouble::File(error)),
         }
     }
 
@@ -158,34 +218,37 @@ impl<T> Watched<T> {
         let file = TrustedFile::open(&self.source.path)?;
         let now = file.version();
         if let State::Read { version, settled: true, .. } = &self.state
-            && *version == now
+            && *version == Some(now)
         {
             return Ok(Vec::new());
         }
         let is_settled = now_s().saturating_sub(now.changed_at()) > UNSETTLED_S;
         let text = file.read(FILE_LIMIT)?;
+        Ok(self.understand(&text, Some(now), is_settled))
+    }
+
+    fn understand(&mut self, text: &str, now: Option<Version>, is_settled: bool) -> Vec<News> {
         let found: [u8; 32] = Sha256::digest(text.as_bytes()).into();
         // To read a file of many keys costs little, to understand it more.
         if let State::Read { version, settled, digest, .. } = &mut self.state
             && *digest == found
         {
             (*version, *settled) = (now, is_settled);
-            return Ok(Vec::new());
+            return Vec::new();
         }
-        let (content, errors) = (self.parse)(&text);
+        let (content, errors) = (self.parse)(text);
         let news = errors.iter().map(|e| self.news(Trouble::Line(e.clone()))).collect();
         self.state =
             State::Read { version: now, settled: is_settled, digest: found, content, errors };
-        Ok(news)
+        news
     }
 
-    fn fail(&mut self, error: FsError) -> Vec<News> {
-        let text = error.to_string();
+    fn fail(&mut self, text: String, trouble: Trouble) -> Vec<News> {
         if matches!(&self.state, State::Failed(old) if *old == text) {
             return Vec::new();
         }
         self.state = State::Failed(text);
-        vec![self.news(Trouble::File(error))]
+        vec![self.news(trouble)]
     }
 
     fn news(&self, trouble: Trouble) -> News {

@@ -227,7 +227,10 @@ impl Host {
         match claim {
             Claim::New(kept) => match (&*kept, place) {
                 (Kept::Here(run), Some((place, judged))) => {
-                    let (owner, pid) = self.start(run, request, &judged, place)?;
+                    let (owner, pid) = match judged.user {
+                        None => self.start(run, request, &judged, place)?,
+                        Some(_) => self.start_aside(run, request, judged, place).await?,
+                    };
                     Ok(Served::Here { owner, pid, attached: false })
                 }
                 (Kept::There(durable), Some((place, judged))) => {
@@ -297,6 +300,21 @@ impl Host {
         Ok((Place::new(permit, share), judged))
     }
 
+    /// The same in a thread that may wait: a user may have chosen a folder that does not answer. Started or not, it
+    /// is brought to its end, though the connection may be gone by then.
+    async fn start_aside(
+        self: &Arc<Self>,
+        run: &Arc<Run>,
+        request: &Request,
+        judged: Judged,
+        place: Place,
+    ) -> Result<(Owner, u32), Denied> {
+        let (host, run, request) = (Arc::clone(self), Arc::clone(run), request.clone());
+        let started = move || host.start(&run, &request, &judged, place);
+        let lost = |_| Denied::Lost(Code::OutOfResources);
+        tokio::task::spawn_blocking(started).await.unwrap_or_else(|e| Err(lost(e)))
+    }
+
     fn start(
         self: &Arc<Self>,
         run: &Arc<Run>,
@@ -333,7 +351,9 @@ impl Host {
         let mark = self.books.accept(&run.key, request)?;
         pause::point("accepted");
         let spec = judged.spec(request, self.settings.shell.clone());
-        let spawned = match exec::spawn(&spec, &self.base_env, run.key.id.as_str(), mark) {
+        let of_user = spec.user.as_deref().map(BaseEnv::of_user);
+        let base_env = of_user.as_ref().unwrap_or(&self.base_env);
+        let spawned = match exec::spawn(&spec, base_env, run.key.id.as_str(), mark) {
             Ok(spawned) => spawned,
             Err(SpawnError::NotStarted(e)) => {
                 self.books.not_started(run, Code::from(&e));

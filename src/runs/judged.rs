@@ -2,14 +2,16 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::request::Request;
 use crate::exec::Limits;
-use crate::exec::spec::{Program, Spec};
+use crate::exec::spec::{DEFAULT_SHELL, Program, Spec};
+use crate::sys::users::User;
 
 /// A request that may be run, as it was judged. Its terms stay the client's own: the id stands for what
 /// was asked, not for what was made of it.
@@ -19,6 +21,9 @@ pub struct Judged {
     pub how: How,
     /// Within what.
     pub ceilings: Ceilings,
+    /// As whom; none: as this process.
+    #[serde(skip)]
+    pub user: Option<Arc<User>>,
 }
 
 /// What is run of a request.
@@ -81,10 +86,11 @@ pub fn split(text: &[u8]) -> Option<Vec<String>> {
 }
 
 impl Judged {
-    /// What to execute; a shell's text goes to `shell`.
+    /// What to execute; a shell's text goes to the user's own shell, or where there is none to `shell`.
     #[must_use]
     pub fn spec(&self, request: &Request, shell: PathBuf) -> Spec {
-        let mut spec = request.spec(shell);
+        let mut spec = request.spec(self.shell().unwrap_or(shell));
+        spec.user.clone_from(&self.user);
         if self.how == How::Argv {
             spec.own_path = true;
             if let Program::Shell { text, .. } = &spec.program {
@@ -96,5 +102,12 @@ impl Judged {
         spec.cwd = spec.cwd.or_else(|| self.ceilings.folder.clone());
         spec.limits = self.ceilings.limits;
         spec
+    }
+
+    /// As with sshd(8), an account that names none has the usual one.
+    fn shell(&self) -> Option<PathBuf> {
+        let shell = &self.user.as_ref()?.shell;
+        let named = Some(&**shell).filter(|shell| !shell.as_os_str().is_empty());
+        Some(named.unwrap_or(Path::new(DEFAULT_SHELL)).to_owned())
     }
 }

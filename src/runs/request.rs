@@ -198,6 +198,7 @@ impl Request {
             wait_eof: self.header.wait_eof,
             own_path: false,
             limits: Limits::default(),
+            user: None,
         }
     }
 
@@ -235,6 +236,7 @@ impl Request {
             wait_eof: self.header.wait_eof,
             own_path: false,
             limits: Limits::default(),
+            user: None,
         }
     }
 

@@ -22,7 +22,9 @@ impl From<&NotStarted> for Code {
             NotStarted::OutOfProcesses | NotStarted::OutOfMemory | NotStarted::OutOfDescriptors => {
                 Self::OutOfResources
             }
-            NotStarted::Limits { .. } | NotStarted::Other(_) => Self::StartFailed,
+            NotStarted::Limits { .. } | NotStarted::User { .. } | NotStarted::Other(_) => {
+                Self::StartFailed
+            }
         }
     }
 }

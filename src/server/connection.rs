@@ -8,18 +8,19 @@ use tokio::io::{ReadHalf, WriteHalf, split};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
-use super::Shared;
 use super::end::{SessionEnd, last_word, say_and_close};
 use super::lobby::Place;
 use super::outbox::Outbox;
-use super::policy::{Subject, decide};
+use super::policy::{Forbidden, Subject, decide};
 use super::requests::{Judge, Requests};
 use super::rights::{self, RightsNow};
 use super::session::{Patience, serve as serve_session};
 use super::status::Why;
+use super::users::Guest;
+use super::{Served, Shared};
 use crate::conn::{ConnError, FrameReader, FrameWriter, SILENCE};
 use crate::handshake::{AGENT, Channel, Login, LoginError, Origin, judge};
-use crate::identity::{Caller, Identity};
+use crate::identity::{Authorized, Caller, Identity};
 use crate::proto::code::Code;
 use crate::proto::frame::Limits;
 use crate::proto::header::{Refused, ServerHeader, Welcome};
@@ -39,6 +40,8 @@ struct LoggedIn {
     reader: Reader,
     writer: Writer,
     who: Identity,
+    /// The user that it has logged in as; none: the server's own account.
+    guest: Option<Arc<Guest>>,
     rights: RightsNow,
     peer: Peer,
     client: String,
@@ -118,13 +121,15 @@ async fn log_in(accepted: Accepted, shared: &Arc<Shared>) -> Result<LoggedIn, St
     let mut hellos = 0;
     loop {
         let news = |news| rights::tell(&news);
-        let judging = judge(&mut reader, &origin, &shared.authorized, hellos, news);
+        let judging = judge(&mut reader, &origin, &shared.doors, hellos, news);
         let judged = timeout_at(deadline, judging).await.map_err(|_| Stranger::Late(patience))?;
         let (refused, why) = match judged {
-            Ok(Login::In { granted, proven, client }) => {
+            Ok(Login::In { granted, proven, user, client }) => {
                 let who = granted.who;
-                let rights = rights::of(shared, who.clone(), proven, caller(peer));
-                return Ok(LoggedIn { reader, writer, who, rights, peer, client });
+                let door = door_of(shared, user.as_deref())?;
+                let guest = door.1.clone();
+                let rights = rights::of(shared, (who.clone(), proven), caller(peer), door);
+                return Ok(LoggedIn { reader, writer, who, guest, rights, peer, client });
             }
             Ok(Login::Again(refused)) => {
                 writer
@@ -147,6 +152,23 @@ async fn log_in(accepted: Accepted, shared: &Arc<Shared>) -> Result<LoggedIn, St
             }
         };
         return Err(refuse(shared, address, (refused, why), &mut reader, &mut writer).await);
+    }
+}
+
+/// The door by which somebody came in.
+fn door_of(
+    shared: &Shared,
+    user: Option<&str>,
+) -> Result<(Arc<Authorized>, Option<Arc<Guest>>), Stranger> {
+    // A door that lets nobody in has let nobody in.
+    let nobody = || Stranger::Refused(Code::NotAuthorized, "this user is not served".into());
+    match (&shared.doors, user) {
+        (Served::Itself(authorized), None) => Ok((Arc::clone(authorized), None)),
+        (Served::Users(users), Some(name)) => {
+            let guest = users.guest(name).ok_or_else(nobody)?;
+            Ok((Arc::clone(guest.authorized()), Some(guest)))
+        }
+        (Served::Itself(_), Some(_)) | (Served::Users(_), None) => Err(nobody()),
     }
 }
 
@@ -199,7 +221,7 @@ fn fault(error: &LoginError) -> Option<SessionEnd> {
 
 impl LoggedIn {
     async fn serve(self, shared: &Arc<Shared>) {
-        let Self { mut reader, mut writer, who, rights, peer, client } = self;
+        let Self { mut reader, mut writer, who, guest, rights, peer, client } = self;
         let Ok(_permit) = Arc::clone(&shared.places).try_acquire_owned() else {
             let most = shared.config.max_connections;
             let text = format!("the server has {most} connections already");
@@ -209,7 +231,11 @@ impl LoggedIn {
         };
         let _open = shared.counters.logged_in();
         debug!(%peer, identity = %who, client, "logged in");
-        let identity: Arc<str> = who.to_string().into();
+        let subject: Arc<str> = who.to_string().into();
+        let identity = match &guest {
+            None => Arc::clone(&subject),
+            Some(guest) => format!("{}@{subject}", guest.name()).into(),
+        };
         let welcome = Welcome { server: AGENT.into(), identity: identity.to_string() };
         if writer.queue(&ServerHeader::Welcome(welcome), b"").is_err() {
             return;
@@ -217,7 +243,7 @@ impl LoggedIn {
         reader.set_limits(Limits::FULL);
         let outbox = Arc::new(Outbox::greeting());
         let host = Arc::clone(&shared.host);
-        let judge = by_policy(shared, &identity);
+        let judge = by_policy(shared, &subject, guest.clone());
         let refusals = Arc::clone(&shared.peers);
         let requests = Requests {
             host,
@@ -225,6 +251,7 @@ impl LoggedIn {
             outbox,
             rights,
             judge,
+            guest,
             refusals,
             is_stale: false,
             held: None,
@@ -241,10 +268,16 @@ impl LoggedIn {
     }
 }
 
-/// What the policy says of what an identity asks for.
-fn by_policy(shared: &Arc<Shared>, identity: &Arc<str>) -> Judge {
+/// What the policy says of what an identity asks for, and as whom it is run.
+fn by_policy(shared: &Arc<Shared>, identity: &Arc<str>, guest: Option<Arc<Guest>>) -> Judge {
     let (shared, identity) = (Arc::clone(shared), Arc::clone(identity));
     Box::new(move |asked, rights, usage| {
-        decide(&shared.policy, Subject { identity: &identity, rights }, asked, usage)
+        let mut allowed =
+            decide(&shared.policy, Subject { identity: &identity, rights }, asked, usage)?;
+        if let Some(guest) = &guest {
+            let user = guest.account().map_err(|_| Forbidden::no_longer_in())?;
+            allowed.judged.user = Some(user);
+        }
+        Ok(allowed)
     })
 }

@@ -19,6 +19,7 @@ mod start;
 pub mod status;
 pub mod supervise;
 mod throttle;
+pub mod users;
 
 use std::io;
 use std::net::SocketAddr;
@@ -39,8 +40,11 @@ pub use requests::LIST_LIMIT;
 pub use running::{Call, Ended, Running};
 pub use session::LONGEST_PAUSE;
 pub use start::{Kept, Options, Server, StartError};
+pub use users::System;
 
+use crate::handshake::Doors;
 use crate::identity::Authorized;
+use crate::proto::header::Refused;
 use crate::runs::host::Host;
 use crate::transport::{Listener, TlsServer};
 use lobby::Lobby;
@@ -48,6 +52,7 @@ use penalties::Penalties;
 use policy::Policy;
 use status::{Counters, Why};
 use throttle::Throttle;
+use users::Users;
 
 /// How long to wait before accepting again when the system has no descriptor for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -76,13 +81,30 @@ impl Default for Config {
     }
 }
 
+/// Whom a server serves.
+enum Served {
+    /// Its own account.
+    Itself(Arc<Authorized>),
+    /// The users of a machine: system mode.
+    Users(Users),
+}
+
+impl Doors for Served {
+    async fn door(&self, user: Option<&str>) -> Result<Arc<Authorized>, Refused> {
+        match self {
+            Self::Itself(authorized) => authorized.door(user).await,
+            Self::Users(users) => users.door(user).await,
+        }
+    }
+}
+
 /// What all connections of a server share.
 pub(crate) struct Shared {
     config: Config,
     policy: Policy,
     host: Arc<Host>,
     tls: TlsServer,
-    authorized: Arc<Authorized>,
+    doors: Served,
     lobby: Arc<Lobby>,
     places: Arc<Semaphore>,
     strangers: Throttle,
@@ -125,7 +147,7 @@ impl Shared {
         (config, policy): (Config, Policy),
         host: Arc<Host>,
         tls: TlsServer,
-        authorized: Arc<Authorized>,
+        doors: Served,
     ) -> Self {
         Self {
             penalties: Penalties::new(config.no_penalty.clone()),
@@ -134,7 +156,7 @@ impl Shared {
             policy,
             host,
             tls,
-            authorized,
+            doors,
             lobby: Arc::default(),
             strangers: Throttle::default(),
             peers: Arc::default(),

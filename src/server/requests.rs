@@ -13,6 +13,7 @@ use super::policy::{Allowed, Asked, Command, Forbidden, Rights, Whose};
 use super::rights::{RightsNow, imposed};
 use super::serving::{Order, Serving};
 use super::throttle::Throttle;
+use super::users::Guest;
 use crate::exec::Signal;
 use crate::proto::code::Code;
 use crate::proto::frame::{self, BODY_LIMIT, Decoded, Limits};
@@ -37,6 +38,19 @@ const LIST_CHUNK: usize = BODY_LIMIT;
 pub(super) type Judge =
     Box<dyn Fn(&Asked<'_>, Rights, Usage) -> Result<Allowed, Forbidden> + Send + Sync>;
 
+/// Whether the one who asks this may be asked for rights; the others are parts of what was granted.
+fn is_judged(header: &ClientHeader) -> bool {
+    !matches!(
+        header,
+        ClientHeader::Stdin(_)
+            | ClientHeader::StdinEnd(_)
+            | ClientHeader::Ack { .. }
+            | ClientHeader::Pause
+            | ClientHeader::Heartbeat
+            | ClientHeader::Unknown
+    )
+}
+
 /// The requests of one connection.
 pub(super) struct Requests {
     pub(super) host: Arc<Host>,
@@ -44,6 +58,8 @@ pub(super) struct Requests {
     pub(super) outbox: Arc<Outbox>,
     pub(super) rights: RightsNow,
     pub(super) judge: Judge,
+    /// The user whose runs these are; none: the server's own account.
+    pub(super) guest: Option<Arc<Guest>>,
     /// What keeps lines about refusals to one a second.
     pub(super) refusals: Arc<Throttle>,
     /// The client was silent for longer than an id is remembered for: a request that was held back
@@ -60,6 +76,9 @@ impl Requests {
         header: ClientHeader,
         body: Bytes,
     ) -> Result<(), SessionEnd> {
+        if is_judged(&header) {
+            self.look_at_account().await;
+        }
         match header {
             ClientHeader::Run(run) => self.run(*run, body).await,
             piece @ (ClientHeader::Stdin(_) | ClientHeader::StdinEnd(_)) => {
@@ -93,6 +112,13 @@ impl Requests {
         }
     }
 
+    /// The account, and the user's lists of keys, as they are now: what is judged next goes by them.
+    async fn look_at_account(&self) {
+        if let Some(guest) = &self.guest {
+            guest.refresh_for_request().await;
+        }
+    }
+
     async fn run(&mut self, header: RunRequest, body: Bytes) -> Result<(), SessionEnd> {
         self.free_for_another()?;
         if self.is_stale {
@@ -110,6 +136,7 @@ impl Requests {
     pub(super) async fn go_on(&mut self) -> Result<(), SessionEnd> {
         let Some(held) = self.held.take() else { return Ok(()) };
         let is_late = held.is_late();
+        self.look_at_account().await;
         self.start(held.request, is_late).await
     }
 

@@ -6,17 +6,27 @@ use std::sync::Arc;
 use tracing::warn;
 
 use super::Shared;
-use crate::identity::{Again, Caller, Identity, KeyOptions, News, Proven};
+use super::users::Guest;
+use crate::identity::{Again, Authorized, Caller, Identity, KeyOptions, News, Proven};
 use crate::runs::request::Imposed;
 
 /// What somebody may do at this moment; none: it would not be let in any more.
 pub(super) type RightsNow = Box<dyn Fn() -> Option<Arc<KeyOptions>> + Send + Sync>;
 
 /// The rights of somebody who was let in as `who`.
-pub(super) fn of(shared: &Arc<Shared>, who: Identity, proven: Proven, caller: Caller) -> RightsNow {
+pub(super) fn of(
+    shared: &Arc<Shared>,
+    (who, proven): (Identity, Proven),
+    caller: Caller,
+    (authorized, guest): (Arc<Authorized>, Option<Arc<Guest>>),
+) -> RightsNow {
     let shared = Arc::clone(shared);
     Box::new(move || {
-        let Again { granted, news } = shared.authorized.again(&who, &proven, caller);
+        if let Some(Err(why)) = guest.as_ref().map(|guest| guest.account()) {
+            shared.about_peers(|| format!("{who} is not let in any more: {why}"));
+            return None;
+        }
+        let Again { granted, news } = authorized.again(&who, &proven, caller);
         news.iter().for_each(tell);
         match granted {
             Ok(granted) if granted.who == who => Some(granted.options),

@@ -15,7 +15,8 @@ use super::classic::{self, ClassicAddr, ClassicSettings};
 use super::instance::{self, INSTANCES, JOURNAL, NAME_LIMIT, Name, RUNS};
 use super::policy::Policy;
 use super::running::{Call, Ended, Running};
-use super::{Config, Shared, status};
+use super::users::{self, System, Users};
+use super::{Config, Served, Shared, status};
 use crate::exec::{BaseEnv, NotStarted, Scanner};
 use crate::identity::{
     AccessFiles, Authorized, Fingerprint, KeyError, LineError, News, PublicKey, Role, Trouble,
@@ -47,6 +48,8 @@ pub struct Options {
     pub name: Option<String>,
     /// Who is let in, besides this account on this machine.
     pub access: AccessFiles,
+    /// The users that are served instead of this account; as for `kept`, this program has to be `rexec-server`.
+    pub system: Option<System>,
     /// Where the tutorial's clients are served, if anywhere.
     pub classic: Vec<ClassicAddr>,
     /// What is decided about connections.
@@ -96,6 +99,16 @@ pub enum StartError {
     /// The tutorial's clients cannot be served there, or by this account.
     #[error(transparent)]
     Classic(#[from] classic::StartError),
+    /// Only root can be another user.
+    #[error("--system serves other accounts than its own, which only root can do")]
+    NotRoot,
+    /// Root, and with it whoever can edit the policy of a user.
+    #[error(
+        "--authorized-keys lets keys in as no user in particular: in system mode the keys of each user are in \
+             {}/USER",
+        users::KEYS_FOLDER
+    )]
+    KeysOfNobody,
     /// They would pass by the policy.
     #[error(
         "--classic serves programs of this account without asking who they are, and rule {0:?} of the policy is for \
@@ -177,7 +190,7 @@ pub struct Server {
     config: Config,
     policy: Policy,
     settings: Settings,
-    authorized: Arc<Authorized>,
+    doors: Served,
     tls: TlsServer,
     host_key: Fingerprint,
     recovered: Recovered,
@@ -212,12 +225,17 @@ impl Server {
             Addresses::open(sockets, options.listen, &options.classic)?;
         let name = Name::new(options.name, &listen, &options.classic)?;
         // An address that is none is told before what it would need.
-        let authorized = authorized(&listen, options.access, local.public())?;
+        let doors = match &options.system {
+            None => Served::Itself(authorized(&listen, options.access, local.public())?),
+            Some(system) => Served::Users(users(system, options.access)?),
+        };
+        // Their supervisors are root's: whose runs they are to start is not settled.
+        let kept = options.kept.filter(|_| options.system.is_none());
         // Last: a start that fails before leaves no folder of a name that nothing was run under.
         let (instance, lock) = name.open(&options.state.subdir(INSTANCES)?, lock)?;
         let (journal, runs) = (instance.subdir(JOURNAL)?, instance.subdir(RUNS)?);
         let recovered = recover::open(journal.path(), runs.path(), origin)?;
-        let keeping = options.kept.map(|kept| keeping(&instance, &runs, kept)).transpose()?;
+        let keeping = kept.map(|kept| keeping(&instance, &runs, kept)).transpose()?;
         let status = status::bind(instance.path())
             .inspect_err(|e| warn!("`rexec-server status` will not work: {e}"))
             .ok();
@@ -229,7 +247,7 @@ impl Server {
             config,
             policy,
             settings,
-            authorized,
+            doors,
             tls,
             host_key,
             recovered,
@@ -287,12 +305,7 @@ impl Server {
             async move { recover::settle((unfinished, durable), &settling, &scanner).await },
         );
         Ok(Running {
-            shared: Arc::new(Shared::new(
-                (self.config, self.policy),
-                host,
-                self.tls,
-                self.authorized,
-            )),
+            shared: Arc::new(Shared::new((self.config, self.policy), host, self.tls, self.doors)),
             classic_settings,
             classic: self.classic,
             bound: self.bound,
@@ -319,6 +332,21 @@ fn keeping(instance: &StateDir, runs: &StateDir, kept: Kept) -> Result<Keeping, 
     Ok(Keeping { runs: runs.path().to_owned(), program, record_limit, retention })
 }
 
+/// What is there to be said of the users at start is said.
+fn users(system: &System, access: AccessFiles) -> Result<Users, StartError> {
+    if euid() != 0 {
+        return Err(StartError::NotRoot);
+    }
+    if !access.keys.is_empty() {
+        return Err(StartError::KeysOfNobody);
+    }
+    look(&Authorized::as_user("", access.clone(), Vec::new()))?;
+    system.notes().iter().for_each(|line| warn!("{line}"));
+    let users = Users::new(system, &access);
+    users.check();
+    Ok(users)
+}
+
 /// A server that others can reach and that would let nobody in is a mistake.
 fn authorized(
     listen: &[ListenAddr],
@@ -328,6 +356,20 @@ fn authorized(
     let all = access.keys.iter().chain(&access.authorities);
     let files: Vec<_> = all.map(|source| source.path.clone()).collect();
     let authorized = Authorized::new(access, local);
+    let count = look(&authorized)?;
+    match listen.iter().find(|ListenAddr(endpoint)| !endpoint.is_local()) {
+        Some(ListenAddr(address)) if count == 0 && files.is_empty() => {
+            Err(StartError::NobodyAuthorized(address.clone()))
+        }
+        Some(ListenAddr(address)) if count == 0 => {
+            Err(StartError::NoKeys { address: address.clone(), files })
+        }
+        _ => Ok(Arc::new(authorized)),
+    }
+}
+
+/// How many keys are let in. What is wrong with the files is told, or ends the start.
+fn look(authorized: &Authorized) -> Result<usize, StartError> {
     let (count, news) = authorized.count();
     for item in news {
         let News { role, path, trouble } = item;
@@ -338,18 +380,11 @@ fn authorized(
             (Role::Revoked, Trouble::Line(error)) => {
                 return Err(StartError::Revoked { path, error });
             }
+            (_, Trouble::Told(text)) => warn!("{}: {text}", path.display()),
             (_, Trouble::Line(error)) => warn!("{}: {error}", path.display()),
         }
     }
-    match listen.iter().find(|ListenAddr(endpoint)| !endpoint.is_local()) {
-        Some(ListenAddr(address)) if count == 0 && files.is_empty() => {
-            Err(StartError::NobodyAuthorized(address.clone()))
-        }
-        Some(ListenAddr(address)) if count == 0 => {
-            Err(StartError::NoKeys { address: address.clone(), files })
-        }
-        _ => Ok(Arc::new(authorized)),
-    }
+    Ok(count)
 }
 
 fn resolve_shell(shell: &Path) -> Result<PathBuf, StartError> {

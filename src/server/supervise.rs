@@ -200,6 +200,7 @@ impl Supervisor {
             rights: rights::of_a_server(self.imposed.clone()),
             judge: judged_before(self.judged.clone()),
             refusals: Arc::clone(&self.refusals),
+            guest: None,
             is_stale: false,
             held: None,
         };

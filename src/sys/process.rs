@@ -301,6 +301,14 @@ pub fn is_executing(pid: Pid) -> io::Result<bool> {
     Ok(!ended && stat_field(&stat, 51) == Some("0"))
 }
 
+/// The real uid of a process: whose it is, whatever set-user-id program it has become. None if it is gone.
+#[must_use]
+pub fn real_uid(pid: Pid) -> Option<u32> {
+    let status = fs::read(format!("/proc/{pid}/status")).ok()?;
+    let line = status.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(b"Uid:"))?;
+    std::str::from_utf8(line).ok()?.split_ascii_whitespace().next()?.parse().ok()
+}
+
 /// Bytes of memory that this process has resident, proc_pid_statm(5).
 ///
 /// # Errors

@@ -13,9 +13,9 @@ use super::resume::{self, Earlier};
 use super::steps_file;
 use crate::cli::config::Config;
 use crate::cli::place::Place;
+use crate::client::Destination;
 use crate::client::batch::plan::{Plan, StepSpec, Time};
 use crate::client::batch::{Batch, Host, Options, Step, hosts};
-use crate::transport::Endpoint;
 
 /// Longest file of hosts or steps, bytes.
 const FILE_LIMIT: u64 = 16 << 20;
@@ -125,12 +125,14 @@ fn hosts_of(args: &Args) -> Result<Named, String> {
 }
 
 fn without(mut found: Named, left_out: &Named) -> Result<Named, String> {
-    let known: HashSet<&Endpoint> = found.iter().map(|(_, place)| &place.endpoint).collect();
-    if let Some((name, _)) = left_out.iter().find(|(_, place)| !known.contains(&place.endpoint)) {
+    let known: HashSet<Destination> = found.iter().map(|(_, place)| place.destination()).collect();
+    if let Some((name, _)) =
+        left_out.iter().find(|(_, place)| !known.contains(&place.destination()))
+    {
         return Err(format!("{name} is to be left out, and is no host of this batch"));
     }
-    let out: HashSet<&Endpoint> = left_out.iter().map(|(_, place)| &place.endpoint).collect();
-    found.retain(|(_, place)| !out.contains(&place.endpoint));
+    let out: HashSet<Destination> = left_out.iter().map(|(_, place)| place.destination()).collect();
+    found.retain(|(_, place)| !out.contains(&place.destination()));
     if found.is_empty() {
         return Err("there is no host to run on; name some with -H or --hosts".into());
     }
@@ -145,8 +147,8 @@ struct Lists {
 impl Lists {
     /// Adds the hosts of a list; `place` says where it stands.
     fn add(&self, found: &mut Named, list: &str, place: &str) -> Result<(), String> {
-        let mut known: HashSet<Endpoint> =
-            found.iter().map(|(_, place)| place.endpoint.clone()).collect();
+        let mut known: HashSet<Destination> =
+            found.iter().map(|(_, place)| place.destination()).collect();
         self.add_within(found, &mut known, list, place, &mut Vec::new())
     }
 
@@ -154,7 +156,7 @@ impl Lists {
     fn add_within<'a>(
         &'a self,
         found: &mut Named,
-        known: &mut HashSet<Endpoint>,
+        known: &mut HashSet<Destination>,
         list: &'a str,
         place: &str,
         within: &mut Vec<String>,
@@ -178,7 +180,7 @@ impl Lists {
                 continue;
             }
             let at = Place::parse(&name, &self.config).map_err(fault)?;
-            if !known.insert(at.endpoint.clone()) {
+            if !known.insert(at.destination()) {
                 return Err(fault(format!("{name} is listed twice")));
             }
             if known.len() > hosts::HOSTS_LIMIT {

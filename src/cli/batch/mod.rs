@@ -88,7 +88,7 @@ fn dry_run(gathered: &Gathered) -> String {
         text.push_str(&format!("step {}: {name}\n", number + 1));
     }
     for (name, host) in names.hosts.iter().zip(&batch.hosts) {
-        let address = host.target.endpoint.to_string();
+        let address = host.target.destination().to_string();
         let at = if *name == address { String::new() } else { format!(" at {address}") };
         text.push_str(&format!("on {name}{at}{}\n", left(host, names.steps.len())));
     }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ledger::{Entry, Ledger};
 use crate::cli::place::Place;
+use crate::client::Destination;
 use crate::client::batch::plan::StepSpec;
 use crate::client::batch::{Cause, Loss, Outcome};
 use crate::proto::header::Stream;
@@ -33,7 +34,7 @@ impl HostRow {
     pub(super) fn of(name: &str, place: &Place) -> Self {
         Self {
             name: name.into(),
-            address: place.endpoint.to_string(),
+            address: place.destination().to_string(),
             host_key: place.host_key.map(|print| print.to_string()),
             identity: place.identity.clone(),
         }
@@ -43,10 +44,11 @@ impl HostRow {
     pub(super) fn place(&self) -> Result<Place, String> {
         let fault = |e: &dyn std::fmt::Display| format!("{}: {e}", self.name);
         let host_key = self.host_key.as_ref().map(|print| print.parse()).transpose();
+        let address: Destination = self.address.parse().map_err(|e| fault(&e))?;
         Ok(Place {
-            endpoint: self.address.parse().map_err(|e| fault(&e))?,
             host_key: host_key.map_err(|e: crate::identity::NotAFingerprint| fault(&e))?,
             identity: self.identity.clone(),
+            ..address.into()
         })
     }
 }

@@ -4,7 +4,7 @@ use crate::exec::{Child, stop};
 
 fn target(child: &Child) -> Target {
     let process = child.process();
-    Target { mark: child.mark(), group: None, not_before: process.start_time }
+    Target { mark: child.mark(), group: None, uid: None, not_before: process.start_time }
 }
 
 #[test]

@@ -32,7 +32,12 @@ fn shared(folder: &TempDir) -> Arc<Shared> {
     let tls = TlsServer::new(&host_key(&state).unwrap()).unwrap();
     let local = local_identity(&state).unwrap();
     let authorized = Arc::new(Authorized::new(AccessFiles::default(), local.public()));
-    Arc::new(Shared::new((Config::default(), Policy::default()), host, tls, authorized))
+    Arc::new(Shared::new(
+        (Config::default(), Policy::default()),
+        host,
+        tls,
+        Served::Itself(authorized),
+    ))
 }
 
 fn connect() -> Peer {
@@ -47,6 +52,7 @@ fn connect() -> Peer {
         rights: crate::server::rights::of_a_server(Default::default()),
         judge: Box::new(|_, _, _| Ok(Allowed::default())),
         refusals: Arc::clone(&shared.peers),
+        guest: None,
         is_stale: false,
         held: None,
     };

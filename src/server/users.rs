@@ -1,0 +1,208 @@
+//! System mode: a server of root's that runs commands as the users it is told to serve.
+
+mod login;
+pub mod own_files;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tracing::warn;
+
+pub use login::NoLogin;
+
+use super::throttle::Throttle;
+use crate::handshake::Doors;
+use crate::identity::{AccessFiles, Authorized, Handed, Source};
+use crate::proto::code::Code;
+use crate::proto::header::Refused;
+use crate::sys::users::User;
+
+/// Where root keeps lists of keys, each under the name of its user.
+pub const KEYS_FOLDER: &str = "/etc/rexec/authorized_keys";
+/// A user's own list, below the home.
+const OWN_FILE: &str = ".config/rexec/authorized_keys";
+/// That of sshd(8).
+const SSH_FILE: &str = ".ssh/authorized_keys";
+/// At a login an account is looked at anew if that was longer ago: so strangers make the server look once a
+/// second for each user and no more often.
+const FRESH_FOR_LOGIN: Duration = Duration::from_secs(1);
+/// The same at a request of somebody who has logged in.
+const FRESH_FOR_REQUEST: Duration = Duration::from_millis(100);
+
+/// What an operator decides about system mode.
+#[derive(Debug, Clone)]
+pub struct System {
+    /// The users that are served, by name.
+    pub users: Vec<String>,
+    /// Whether `~/.ssh/authorized_keys` counts too.
+    pub ssh_keys: bool,
+}
+
+impl System {
+    /// What an operator has to know of it, one line each.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        let mut lines = vec![format!(
+            "system mode, for {}: PAM is not consulted: none of its account, session and limits modules counts; accounts \
+             that are locked, expired or without a login shell are refused",
+            self.users.join(", ")
+        )];
+        if self.ssh_keys {
+            lines.push(
+                "--use-ssh-keys: keys in ~/.ssh/authorized_keys count, and nothing that sshd_config says of them: not \
+                 AllowUsers, DenyUsers, AllowGroups, DenyGroups, Match blocks, PermitRootLogin, ForceCommand, \
+                 ChrootDirectory, AuthenticationMethods, AuthorizedKeysFile nor UsePAM"
+                    .to_owned(),
+            );
+        }
+        lines
+    }
+}
+
+/// The users of a server in system mode.
+pub(super) struct Users {
+    all: BTreeMap<String, Arc<Guest>>,
+    /// The door of all who are not served.
+    nobody: Arc<Authorized>,
+    refusals: Throttle,
+}
+
+/// One user: the account as it was last looked at, and who may use it.
+pub(super) struct Guest {
+    name: String,
+    authorized: Arc<Authorized>,
+    own: Vec<(&'static str, Handed)>,
+    state: Mutex<State>,
+    /// Held while the account is looked at.
+    looking: tokio::sync::Mutex<()>,
+}
+
+struct State {
+    /// None: never.
+    looked: Option<Instant>,
+    account: Result<Arc<User>, NoLogin>,
+}
+
+impl Users {
+    pub(super) fn new(system: &System, access: &AccessFiles) -> Self {
+        let guest = |name: &String| (name.clone(), Arc::new(Guest::new(name, system, access)));
+        Self {
+            all: system.users.iter().map(guest).collect(),
+            nobody: Arc::new(Authorized::as_user("", AccessFiles::default(), Vec::new())),
+            refusals: Throttle::default(),
+        }
+    }
+
+    /// Tells of those who could not log in now.
+    pub(super) fn check(&self) {
+        for guest in self.all.values() {
+            if let Err(why) = login::account(&guest.name) {
+                warn!("nobody is let in as {}: {why}", guest.name);
+            }
+        }
+    }
+
+    pub(super) fn guest(&self, name: &str) -> Option<Arc<Guest>> {
+        self.all.get(name).cloned()
+    }
+}
+
+/// Who is not served, or cannot log in, is told apart from one whose keys are not known to the operator only.
+impl Doors for Users {
+    async fn door(&self, user: Option<&str>) -> Result<Arc<Authorized>, Refused> {
+        let Some(name) = user else {
+            let text = "this server serves users by name: write rexec USER@HOST:PORT".into();
+            return Err(Refused { code: Code::Unsupported, text, key: None });
+        };
+        let refused = match self.all.get(name) {
+            None => "this user is not served (--users)".to_owned(),
+            Some(guest) => {
+                guest.refresh(FRESH_FOR_LOGIN).await;
+                match guest.account() {
+                    Ok(_) => return Ok(Arc::clone(&guest.authorized)),
+                    Err(why) => why.to_string(),
+                }
+            }
+        };
+        if let Some(line) = self.refusals.line(|| format!("no login as {name:?}: {refused}")) {
+            warn!("{line}");
+        }
+        Ok(Arc::clone(&self.nobody))
+    }
+}
+
+impl Guest {
+    fn new(name: &str, system: &System, access: &AccessFiles) -> Self {
+        let files = [OWN_FILE].into_iter().chain(system.ssh_keys.then_some(SSH_FILE));
+        let shown = |file| Path::new(&format!("~{name}")).join(file);
+        let own: Vec<_> = files.map(|file| (file, Handed::new(shown(file)))).collect();
+        let path = Path::new(KEYS_FOLDER).join(name);
+        let keys = vec![Source { path, required: false }];
+        let files = AccessFiles { keys, ..access.clone() };
+        let handed = own.iter().map(|(_, handed)| handed.clone()).collect();
+        Self {
+            name: name.to_owned(),
+            authorized: Arc::new(Authorized::as_user(name, files, handed)),
+            own,
+            state: Mutex::new(State { looked: None, account: Err(NoLogin::Unknown) }),
+            looking: tokio::sync::Mutex::default(),
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn authorized(&self) -> &Arc<Authorized> {
+        &self.authorized
+    }
+
+    /// The account, if one could log in to it when it was last looked at.
+    pub(super) fn account(&self) -> Result<Arc<User>, NoLogin> {
+        self.state().account.clone()
+    }
+
+    /// Looks at the account and at the user's own files, for a request.
+    pub(super) async fn refresh_for_request(self: &Arc<Self>) {
+        self.refresh(FRESH_FOR_REQUEST).await;
+    }
+
+    /// Looks unless somebody has looked within `age`.
+    async fn refresh(self: &Arc<Self>, age: Duration) {
+        let asked = Instant::now();
+        let is_fresh = |state: &State| state.looked.is_some_and(|at| at + age >= asked);
+        if is_fresh(&self.state()) {
+            return;
+        }
+        let _looking = self.looking.lock().await;
+        if is_fresh(&self.state()) {
+            return;
+        }
+        // The databases and the user's folders may not answer: that holds a thread that may wait, and one for
+        // each user.
+        let guest = Arc::clone(self);
+        if tokio::task::spawn_blocking(move || guest.look()).await.is_err() {
+            self.state().account = Err(NoLogin::Database("the look at it failed".into()));
+        }
+    }
+
+    fn look(&self) {
+        let looked = Some(Instant::now());
+        let account = login::account(&self.name).map(Arc::new);
+        if let Ok(user) = &account {
+            let paths: Vec<PathBuf> =
+                self.own.iter().map(|(file, _)| user.home.join(file)).collect();
+            let found = own_files::read_as(user, &paths);
+            for ((_, handed), found) in self.own.iter().zip(found) {
+                handed.put(found);
+            }
+        }
+        *self.state() = State { looked, account };
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

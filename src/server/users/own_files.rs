@@ -1,0 +1,96 @@
+//! A user's own files, read with the user's rights: by this very program, which becomes the user before it opens
+//! any. Root would read what the user may not, follow links to it, and wait for what the user has put there.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Signal, kill_process};
+use serde::{Deserialize, Serialize};
+
+use crate::identity::{Found, read_list};
+use crate::sys::pipe;
+use crate::sys::process;
+use crate::sys::users::User;
+
+/// The argument by which this program reads a user's files.
+pub const READ_AS: &str = "read-as";
+const PROGRAM: &str = "/proc/self/exe";
+/// Most bytes that are read of what it found: two of the longest files, each byte an escape of JSON.
+const ANSWER_LIMIT: usize = 64 << 20;
+/// How long the user's folders may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Exit status of one that could not say what it found.
+const FAILED: u8 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Asked {
+    user: User,
+    paths: Vec<PathBuf>,
+}
+
+/// The text of each file.
+pub(super) fn read_as(user: &User, paths: &[PathBuf]) -> Vec<Found> {
+    let asked = Asked { user: user.clone(), paths: paths.to_vec() };
+    ask(&asked).unwrap_or_else(|e| {
+        let text = format!("the user's files cannot be read: {e}");
+        vec![Err(text); paths.len()]
+    })
+}
+
+fn ask(asked: &Asked) -> io::Result<Vec<Found>> {
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+    let mut command = Command::new(PROGRAM);
+    command.env_clear().current_dir("/").process_group(0);
+    command.arg(READ_AS).arg(serde_json::to_string(asked)?);
+    command.stdin(Stdio::null()).stdout(writer).stderr(Stdio::null());
+    let pid = process::spawn(&mut command)?;
+    drop(command);
+    let answer = pipe::read_all(reader.into(), ANSWER_LIMIT, Some(PATIENCE)).inspect_err(|_| {
+        // It is ours and not reaped, so it is no other process.
+        let _ = kill_process(pid, Signal::KILL);
+    });
+    process::disown(pid);
+    let found: Vec<Found> = serde_json::from_slice(&answer?)?;
+    if found.len() == asked.paths.len() {
+        Ok(found)
+    } else {
+        Err(io::ErrorKind::InvalidData.into())
+    }
+}
+
+/// Becomes the user and says on stdout what is in the files; the exit status.
+#[must_use]
+pub fn main(asked: &OsString) -> u8 {
+    let asked = asked.to_str().and_then(|text| serde_json::from_str::<Asked>(text).ok());
+    let Some(Asked { user, paths }) = asked else { return FAILED };
+    let found: Vec<Found> = match user.become_it() {
+        Ok(()) => paths.iter().map(|path| read(path)).collect(),
+        Err((stage, e)) => {
+            let text = format!("this cannot become {} ({stage:?}): {e}", user.name);
+            vec![Err(text); paths.len()]
+        }
+    };
+    let told = serde_json::to_vec(&found).map_err(io::Error::from);
+    match told.and_then(|text| File::from(stdout()?).write_all(&text)) {
+        Ok(()) => 0,
+        Err(_) => FAILED,
+    }
+}
+
+fn stdout() -> io::Result<std::os::fd::OwnedFd> {
+    rustix::stdio::stdout().try_clone_to_owned()
+}
+
+fn read(path: &Path) -> Found {
+    match read_list(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.is_missing() => Ok(None),
+        Err(e) => Err(e.to_string()),
+    }
+}

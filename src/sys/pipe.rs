@@ -1,0 +1,66 @@
+//! Reading what another process says.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// What comes out of a pipe until its end.
+///
+/// # Errors
+/// `InvalidData` if that is more than `limit` bytes, `TimedOut` if it takes longer than `patience`.
+pub fn read_all(mut pipe: File, limit: usize, patience: Option<Duration>) -> io::Result<Vec<u8>> {
+    let started = Instant::now();
+    let mut all = Vec::new();
+    let mut piece = [0; 4096];
+    loop {
+        let left = patience.map(|patience| patience.saturating_sub(started.elapsed()));
+        let left = left.map(Timespec::try_from).transpose().map_err(io::Error::other)?;
+        let mut fds = [PollFd::new(&pipe, PollFlags::IN)];
+        if rustix::io::retry_on_intr(|| poll(&mut fds, left.as_ref()))? == 0 {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        match pipe.read(&mut piece)? {
+            0 => return Ok(all),
+            len if all.len() + len <= limit => all.extend_from_slice(&piece[..len]),
+            _ => return Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn pipe() -> (File, File) {
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        (reader.into(), writer.into())
+    }
+
+    #[test]
+    fn up_to_the_limit_and_not_one_byte_more() {
+        for (limit, ok) in [(5, true), (4, false)] {
+            let (reader, mut writer) = pipe();
+            writer.write_all(b"hello").unwrap();
+            drop(writer);
+            let read = read_all(reader, limit, None);
+            assert_eq!(
+                read.map_err(|e| e.kind()),
+                match ok {
+                    true => Ok(b"hello".to_vec()),
+                    false => Err(io::ErrorKind::InvalidData),
+                }
+            );
+        }
+    }
+
+    #[test]
+    fn who_says_nothing_is_not_waited_for_longer() {
+        let (reader, _writer) = pipe();
+        let read = read_all(reader, 5, Some(Duration::from_millis(1)));
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+}

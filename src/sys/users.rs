@@ -1,0 +1,229 @@
+//! Accounts as the system's databases know them (passwd(5), group(5), shadow(5)), and becoming one.
+
+#![expect(unsafe_code, reason = "getpwnam_r, getgrouplist and getspnam_r have no safe form")]
+
+use std::ffi::{CStr, CString, OsStr};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::ptr;
+
+use rustix::process::{Gid, Uid};
+use serde::{Deserialize, Serialize};
+
+/// Bytes for the strings of one entry at first, and at most: some directories have entries of many kilobytes.
+const BUFFER: (usize, usize) = (16 << 10, 1 << 20);
+/// Most groups of an account (`NGROUPS_MAX` of Linux).
+const GROUPS_LIMIT: usize = 65_536;
+
+/// An account for which programs are run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// Login name.
+    pub name: String,
+    /// Its uid.
+    pub uid: u32,
+    /// Its primary group.
+    pub gid: u32,
+    /// All of its groups, the primary one among them.
+    pub groups: Vec<u32>,
+    /// Home directory.
+    pub home: PathBuf,
+    /// Login shell; empty if the entry names none.
+    pub shell: PathBuf,
+}
+
+/// What shadow(5) says of an account besides its password.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Shadow {
+    /// The password field begins with `!`, as `usermod -L` has it. A `*` only means that there is no password.
+    pub is_locked: bool,
+    /// The day, counted from 1970, from which on the account is expired.
+    pub expires: Option<i64>,
+}
+
+/// Calls one of the `get*_r` functions with ever larger buffers. None: there is no entry.
+fn look<E, T>(
+    ask: impl Fn(*mut E, &mut [libc::c_char], *mut *mut E) -> libc::c_int,
+    read: impl FnOnce(&E) -> T,
+) -> io::Result<Option<T>> {
+    let mut size = BUFFER.0;
+    loop {
+        let mut entry = MaybeUninit::<E>::zeroed();
+        let mut strings: Vec<libc::c_char> = vec![0; size];
+        let mut found = ptr::null_mut();
+        match ask(entry.as_mut_ptr(), &mut strings, &raw mut found) {
+            libc::ERANGE if size < BUFFER.1 => size *= 2,
+            // What the manual lists for "not found" besides 0, getpwnam(3).
+            0 | libc::ENOENT | libc::ESRCH if found.is_null() => return Ok(None),
+            // SAFETY: a found entry is `entry`, filled; its strings lie in `strings`, which lives here.
+            0 => return Ok(Some(read(unsafe { &*found }))),
+            errno => return Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+}
+
+/// A string of an entry; empty where there is none.
+///
+/// # Safety
+/// `text` is null or a string that ends with NUL and outlives the result.
+unsafe fn bytes<'a>(text: *const libc::c_char) -> &'a [u8] {
+    // SAFETY: as the caller says.
+    if text.is_null() { b"" } else { unsafe { CStr::from_ptr(text) }.to_bytes() }
+}
+
+/// The account of this name; none if there is none, or if its home or shell are no UTF-8.
+///
+/// # Errors
+/// The database does not answer.
+pub fn user(name: &str) -> io::Result<Option<User>> {
+    let Ok(c_name) = CString::new(name) else { return Ok(None) };
+    let ask = |entry, strings: &mut [libc::c_char], found| {
+        // SAFETY: all are writable, and the buffer's true length is given.
+        unsafe {
+            libc::getpwnam_r(c_name.as_ptr(), entry, strings.as_mut_ptr(), strings.len(), found)
+        }
+    };
+    let entry = look(ask, |entry: &libc::passwd| {
+        // SAFETY: strings of a found entry, which live as long as it is read.
+        let (home, shell) = unsafe { (bytes(entry.pw_dir), bytes(entry.pw_shell)) };
+        let path = |bytes| Path::new(OsStr::from_bytes(bytes)).to_owned();
+        (entry.pw_uid, entry.pw_gid, path(home), path(shell))
+    })?;
+    let Some((uid, gid, home, shell)) = entry else { return Ok(None) };
+    if home.to_str().is_none() || shell.to_str().is_none() {
+        return Ok(None);
+    }
+    let groups = groups(&c_name, gid)?;
+    Ok(Some(User { name: name.to_owned(), uid, gid, groups, home, shell }))
+}
+
+fn groups(name: &CStr, gid: u32) -> io::Result<Vec<u32>> {
+    let mut groups: Vec<libc::gid_t> = vec![0; 64];
+    loop {
+        let mut count = libc::c_int::try_from(groups.len()).unwrap_or(libc::c_int::MAX);
+        // SAFETY: the list is writable for `count` entries.
+        let done =
+            unsafe { libc::getgrouplist(name.as_ptr(), gid, groups.as_mut_ptr(), &raw mut count) };
+        let count = usize::try_from(count).unwrap_or(0);
+        if done >= 0 {
+            groups.truncate(count);
+            return Ok(groups);
+        }
+        if groups.len() >= GROUPS_LIMIT {
+            return Err(io::Error::other("it is in too many groups"));
+        }
+        groups.resize((groups.len() * 2).max(count).min(GROUPS_LIMIT), 0);
+    }
+}
+
+/// What shadow(5) says of the account of this name; none if it has no entry there. Only root can ask.
+///
+/// # Errors
+/// The database does not answer.
+pub fn shadow(name: &str) -> io::Result<Option<Shadow>> {
+    let Ok(name) = CString::new(name) else { return Ok(None) };
+    let ask = |entry, strings: &mut [libc::c_char], found| {
+        // SAFETY: all are writable, and the buffer's true length is given.
+        unsafe {
+            libc::getspnam_r(name.as_ptr(), entry, strings.as_mut_ptr(), strings.len(), found)
+        }
+    };
+    look(ask, |entry: &libc::spwd| Shadow {
+        // SAFETY: a string of a found entry, which lives as long as it is read.
+        is_locked: unsafe { bytes(entry.sp_pwdp) }.starts_with(b"!"),
+        expires: i64::from(entry.sp_expire).try_into().ok().filter(|day: &i64| *day >= 0),
+    })
+}
+
+/// What of becoming a user failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// setgroups(2).
+    Groups,
+    /// setresgid(2).
+    Gid,
+    /// setresuid(2).
+    Uid,
+    /// A look at what came of it: something is not the user's, or there is a way back.
+    Verify,
+}
+
+impl User {
+    /// Makes this process the user's for good: groups, gid, uid, in this order, and then a look whether that is
+    /// what it has, and whether it can go back. To be called while there is one thread: the kernel keeps these
+    /// for each thread.
+    ///
+    /// # Errors
+    /// Where it failed. The process is then neither the one nor the other, and has to end.
+    pub fn become_it(&self) -> Result<(), (Stage, io::Error)> {
+        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+        let groups: Vec<Gid> = self.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+        let at = |stage| move |e: rustix::io::Errno| (stage, io::Error::from(e));
+        rustix::thread::set_thread_groups(&groups).map_err(at(Stage::Groups))?;
+        rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(at(Stage::Gid))?;
+        rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(at(Stage::Uid))?;
+        if self.is_this_process() && (uid.is_root() || !can_go_back()) {
+            return Ok(());
+        }
+        Err((Stage::Verify, rustix::io::Errno::PERM.into()))
+    }
+
+    fn is_this_process(&self) -> bool {
+        use rustix::process::{getegid, geteuid, getgid, getgroups, getuid};
+        let sorted = |mut groups: Vec<u32>| {
+            groups.sort_unstable();
+            groups.dedup();
+            groups
+        };
+        let groups = getgroups().map(|all| all.into_iter().map(Gid::as_raw).collect());
+        [getuid().as_raw(), geteuid().as_raw()] == [self.uid; 2]
+            && [getgid().as_raw(), getegid().as_raw()] == [self.gid; 2]
+            && groups.is_ok_and(|groups| sorted(groups) == sorted(self.groups.clone()))
+    }
+}
+
+/// A saved uid or a capability that is left would let it.
+fn can_go_back() -> bool {
+    let root = (Uid::ROOT, Gid::ROOT);
+    rustix::thread::set_thread_res_uid(root.0, root.0, root.0).is_ok()
+        || rustix::thread::set_thread_groups(&[root.1]).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_has_an_account() {
+        let root = user("root").unwrap().unwrap();
+        assert_eq!((root.uid, root.gid), (0, 0));
+        assert!(root.groups.contains(&0) && root.home.is_absolute());
+    }
+
+    #[test]
+    fn a_name_that_is_none_has_none() {
+        for name in ["no-such-user-here", "", "a\0b"] {
+            assert_eq!(user(name).unwrap(), None, "{name:?}");
+            assert_eq!(shadow(name).unwrap_or_default(), None, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn becoming_somebody_else_is_only_for_root() {
+        if rustix::process::geteuid().is_root() {
+            return;
+        }
+        let nobody = User {
+            name: "nobody".into(),
+            uid: 65_534,
+            gid: 65_534,
+            groups: vec![65_534],
+            home: "/".into(),
+            shell: PathBuf::new(),
+        };
+        assert_eq!(nobody.become_it().unwrap_err().0, Stage::Groups);
+    }
+}
