@@ -25,17 +25,14 @@ pub(super) struct AccessArgs {
     #[arg(long)]
     pub(super) permit_user_environment: bool,
 
-    /// Serve the users of --users instead of this account (root, as a rule): `rexec USER@HOST:PORT`. Only root can
-    #[arg(long, requires = "users")]
-    pub(super) system: bool,
-
-    /// The users that --system serves, by name; root is one only if it is named. Their keys are in
-    /// /etc/rexec/authorized_keys/USER and ~/.config/rexec/authorized_keys
-    #[arg(long, value_name = "USER,...", requires = "system", value_delimiter = ',', value_parser = user)]
+    /// System mode: serve these users, by name, instead of this account (which has to be root): `rexec
+    /// USER@HOST:PORT`. Their keys are in /etc/rexec/authorized_keys/USER and ~/.config/rexec/authorized_keys;
+    /// root is one of them only if it is named; repeatable
+    #[arg(long, value_name = "USER,...", value_delimiter = ',', value_parser = user)]
     pub(super) users: Vec<String>,
 
-    /// With --system: ~/.ssh/authorized_keys counts too, whatever sshd_config says of it
-    #[arg(long, requires = "system")]
+    /// With --users: ~/.ssh/authorized_keys counts too, whatever sshd_config says of it
+    #[arg(long)]
     pub(super) use_ssh_keys: bool,
 }
 
@@ -49,8 +46,14 @@ fn user(text: &str) -> Result<String, String> {
 
 impl AccessArgs {
     /// What is decided about system mode, if it is that.
-    pub(super) fn system(&self) -> Option<System> {
-        self.system.then(|| System { users: self.users.clone(), ssh_keys: self.use_ssh_keys })
+    pub(super) fn system(&self) -> Result<Option<System>, String> {
+        match (self.users.is_empty(), self.use_ssh_keys) {
+            (true, true) => {
+                Err("--use-ssh-keys is for the users of a server: give --users too".into())
+            }
+            (true, false) => Ok(None),
+            (false, ssh_keys) => Ok(Some(System { users: self.users.clone(), ssh_keys })),
+        }
     }
 
     /// The files, each of which has to be there.

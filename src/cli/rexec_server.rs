@@ -193,7 +193,7 @@ fn options(settings: Settings, inherited: Vec<Passed>) -> Result<Options, String
         inherited,
         name: args.name,
         access: args.access.files(),
-        system: args.access.system(),
+        system: args.access.system()?,
         classic: args.classic,
         config: Config {
             max_connections: args.max_connections,

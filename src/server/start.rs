@@ -100,7 +100,7 @@ pub enum StartError {
     #[error(transparent)]
     Classic(#[from] classic::StartError),
     /// Only root can be another user.
-    #[error("--system serves other accounts than its own, which only root can do")]
+    #[error("--users are other accounts than this one, and only root can run commands as another")]
     NotRoot,
     /// Root, and with it whoever can edit the policy of a user.
     #[error(

@@ -196,6 +196,7 @@ fn a_key_that_is_removed_is_refused_its_next_request_on_an_open_connection() {
     let abroad = Abroad::new("");
     let trust = HostTrust { pins: vec![abroad.host_key().1], ..HostTrust::default() };
     let target = Target {
+        user: None,
         endpoint: abroad.server.addr.parse().unwrap(),
         trust: Arc::new(trust),
         keys: KeyRing::of([Key::load(&abroad.key).unwrap()]),

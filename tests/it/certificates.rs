@@ -177,6 +177,7 @@ fn what_is_revoked_is_refused_its_next_request_on_an_open_connection() {
     let trust =
         HostTrust { pins: vec![super::auth::host_key(&office.server).1], ..HostTrust::default() };
     let target = Target {
+        user: None,
         endpoint: office.server.addr.parse().unwrap(),
         trust: Arc::new(trust),
         keys: KeyRing::named(&[office.path("user")], Arc::new(Nobody)).unwrap(),

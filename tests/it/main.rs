@@ -57,5 +57,6 @@ mod start_up;
 mod state;
 mod stop;
 mod strangers;
+mod system;
 mod trust;
 mod upgrade;

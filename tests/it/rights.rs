@@ -31,6 +31,7 @@ impl Abroad {
     fn library(&self) -> rexec::Client {
         let trust = HostTrust { pins: vec![self.host_key().1], ..HostTrust::default() };
         rexec::Client::new(Target {
+            user: None,
             endpoint: self.server.addr.parse().unwrap(),
             trust: Arc::new(trust),
             keys: KeyRing::of([Key::load(&self.key).unwrap()]),

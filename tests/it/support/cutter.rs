@@ -48,6 +48,7 @@ impl Cutter {
 
     pub(crate) fn target(&self) -> Target {
         Target {
+            user: None,
             endpoint: format!("unix:{}", self.path.display()).parse().unwrap(),
             trust: Arc::new(HostTrust::default()),
             keys: rexec::identity::KeyRing::of([]),

@@ -13,6 +13,7 @@ pub(crate) mod server;
 #[allow(dead_code, reason = "the unit tests use the rest")]
 pub(crate) mod soft_key;
 pub(crate) mod terminal;
+pub(crate) mod user;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
