@@ -4,7 +4,9 @@ mod bad_days;
 mod ci;
 mod engine;
 mod input;
+mod page;
 mod report;
+mod resume;
 mod rules;
 mod shown;
 
