@@ -4,6 +4,7 @@
 //! All contenders of a row take turns, and a ratio is the median over rounds of the ratio within a
 //! round: what else the machine does hits all of them alike.
 
+mod batch;
 mod contenders;
 mod durable;
 mod idle;
@@ -115,9 +116,9 @@ type Measure = Box<dyn Fn(&Peers) -> Fallible<Row>>;
 
 /// Every row: how its title begins, and how it is measured.
 fn rows(args: &Args) -> Vec<(&'static str, Measure)> {
-    // Rounds of cold and far; rounds of next, and commands in one; rounds of bulk, and MiB.
-    let (cold, far, next, commands, bulk, mib) =
-        if args.quick { (30, 5, 3, 50, 3, 512) } else { (200, 9, 7, 200, 5, 2048) };
+    // Rounds of cold and far; rounds of next, and commands in one; rounds of bulk, and MiB; hosts of batch.
+    let (cold, far, next, commands, bulk, mib, hosts) =
+        if args.quick { (30, 5, 3, 50, 3, 512, 200) } else { (200, 9, 7, 200, 5, 2048, 1000) };
     let mut rows: Vec<(_, Measure)> = vec![
         ("cold", Box::new(move |peers| rows::cold(peers, cold))),
         ("far", Box::new(move |peers| rows::far(peers, far))),
@@ -128,6 +129,7 @@ fn rows(args: &Args) -> Vec<(&'static str, Measure)> {
         ("record", Box::new(move |peers| durable::record(peers, bulk, mib.min(1024)))),
         ("attach", Box::new(move |peers| durable::attach(peers, bulk, mib.min(1024)))),
         ("many", Box::new(|_| many::row(500))),
+        ("batch", Box::new(move |peers| batch::row(peers, hosts, bulk))),
     ];
     if args.full {
         rows.push(("bulk", Box::new(|peers| rows::bulk(peers, 1, 10 * 1024))));

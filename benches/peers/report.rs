@@ -54,6 +54,11 @@ impl Row {
         self.marks.push(Mark { line, what, limit, figure });
     }
 
+    /// Adds a mark on another figure of a line.
+    pub(crate) fn mark(&mut self, line: usize, what: &'static str, limit: f64, figure: f64) {
+        self.marks.push(Mark { line, what, limit, figure });
+    }
+
     pub(crate) fn print(&self, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "\n{}", self.title)?;
         for (i, line) in self.lines.iter().enumerate() {
