@@ -1,10 +1,13 @@
 //! Which host key a client accepts.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::{Endpoint, HostKeyCheck};
 use crate::identity::known_hosts::{Known, KnownHosts, line_for};
 use crate::identity::{Fingerprint, PublicKey};
+use crate::sys::clock::boottime;
 use crate::sys::fs::{FsError, home_dir};
 
 /// Lines that were not understood, of which an error names at most so many.
@@ -19,6 +22,34 @@ pub struct HostTrust {
     pub files: Vec<PathBuf>,
     /// This account's own host key, for a server on this machine that no file speaks of.
     pub own: Option<PublicKey>,
+    /// What the files said a moment ago.
+    pub recent: Recent,
+}
+
+/// For so long what was read of the files counts: many servers that are reached at once have them read once.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// What files of known hosts said when they were last read, and when that was. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Recent(Arc<Mutex<Option<(Duration, Vec<Arc<KnownHosts>>)>>>);
+
+impl Recent {
+    /// What these files say, which are always the same ones. An error is no answer, and not kept.
+    fn load(&self, files: &[PathBuf]) -> Result<Vec<Arc<KnownHosts>>, FsError> {
+        // A panic elsewhere cannot leave it half-made: it is replaced as a whole.
+        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = boottime();
+        if let Some((at, said)) = &*recent
+            && said.len() == files.len()
+            && now.saturating_sub(*at) < FRESH
+        {
+            return Ok(said.clone());
+        }
+        let said = files.iter().map(|file| KnownHosts::load(file).map(Arc::new));
+        let said = said.collect::<Result<Vec<_>, _>>()?;
+        *recent = Some((now, said.clone()));
+        Ok(said)
+    }
 }
 
 /// Why a server is not to be talked to. The text says what to do.
@@ -130,8 +161,7 @@ impl HostTrust {
         key: &PublicKey,
     ) -> Result<(Vec<Answer>, String), FsError> {
         let (mut answers, mut lines) = (Vec::new(), Vec::new());
-        for file in &self.files {
-            let hosts = KnownHosts::load(file)?;
+        for (file, hosts) in self.files.iter().zip(self.recent.load(&self.files)?) {
             lines.extend(hosts.errors().iter().map(|e| format!("{} {e}", file.display())));
             answers.push(Answer { file: file.clone(), known: hosts.check(host, port, key) });
         }

@@ -33,7 +33,11 @@ impl Fixture {
 fn pins_decide_alone() {
     let f = fixture();
     let revoked = f.file("k", &format!("@revoked * {}\n", f.key));
-    let pinned = |print| HostTrust { pins: vec![print], files: vec![revoked.clone()], own: None };
+    let pinned = |print| HostTrust {
+        pins: vec![print],
+        files: vec![revoked.clone()],
+        ..HostTrust::default()
+    };
     f.check(&pinned(f.key.fingerprint()), "host:1").unwrap();
     let error = f.check(&pinned(f.other.fingerprint()), "localhost:1").unwrap_err();
     assert!(matches!(error, HostKeyError::NotPinned { .. }));
@@ -46,6 +50,7 @@ fn files_go_before_ones_own_key() {
         pins: Vec::new(),
         files: vec![f.file("k", text)],
         own: Some(f.other.clone()),
+        ..HostTrust::default()
     };
     f.check(&trust(&format!("[127.0.0.1]:1 {}", f.key)), "127.0.0.1:1").unwrap();
     let changed = f.check(&trust(&format!("[127.0.0.1]:1 {}", f.other)), "127.0.0.1:1");
