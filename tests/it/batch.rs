@@ -8,6 +8,7 @@ mod page;
 mod report;
 mod resume;
 mod rules;
+mod scale;
 mod shown;
 
 use super::support::fleet::Fleet;
