@@ -210,6 +210,10 @@ fn of_five_hundred_hosts_the_bad_ones_have_their_verdicts_and_the_others_finish_
         let told: Vec<_> = mine.iter().map(|row| row["verdict"].as_str().unwrap()).collect();
         let second = if *verdict == "ok" { "ok" } else { "not_started" };
         assert_eq!(told, [*verdict, second], "{addr}: {mine:?}");
+        if day.full.iter().any(|full| full.addr.to_string() == *addr) {
+            let why = mine[0]["message"].as_str().unwrap();
+            assert!(why.contains("no answer") || why.contains("did not answer"), "{why}");
+        }
         if *verdict == "ok" {
             let floods = day.flooding.1.contains(addr);
             check_block(&blocks[addr.as_str()], mine, if floods { FLOODED } else { 33 });
