@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
+use super::clean::escaped;
 use super::ledger::{Entry, Ledger};
 use crate::client::batch::Outcome;
 
@@ -110,21 +111,10 @@ fn seconds(time: Duration) -> String {
 
 /// Text for an attribute or an element (XML 1.0, 2.2 and 2.4): what no document may have becomes U+FFFD.
 fn attribute(text: &str) -> String {
-    let mut clean = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => clean.push_str("&amp;"),
-            '<' => clean.push_str("&lt;"),
-            '>' => clean.push_str("&gt;"),
-            '"' => clean.push_str("&quot;"),
-            '\t' | '\n' | '\r' => {
-                let _ = write!(clean, "&#{};", u32::from(c));
-            }
-            '\0'..='\x1f' | '\u{fffe}' | '\u{ffff}' => clean.push('\u{fffd}'),
-            c => clean.push(c),
-        }
-    }
-    clean
+    let blanks = ['\t', '\n', '\r'];
+    let is_barred =
+        |c: char| (c < ' ' && !blanks.contains(&c)) || matches!(c, '\u{fffe}' | '\u{ffff}');
+    escaped(&text.replace(is_barred, "\u{fffd}"), &blanks)
 }
 
 #[cfg(test)]
@@ -135,7 +125,7 @@ mod tests {
     fn text_is_escaped() {
         assert_eq!(
             attribute("a<b>&\"c\"\n\x1b\u{ffff}"),
-            "a&lt;b&gt;&amp;&quot;c&quot;&#10;\u{fffd}\u{fffd}"
+            "a&#60;b&#62;&#38;&#34;c&#34;&#10;\u{fffd}\u{fffd}"
         );
         assert_eq!(seconds(Duration::from_millis(61_005)), "61.005");
         assert_eq!(timestamp(SystemTime::UNIX_EPOCH), "1970-01-01T00:00:00");
