@@ -32,12 +32,14 @@ pub(crate) fn row(peers: &Peers, hosts: usize, rounds: usize) -> Fallible<Row> {
     let list = dir.path().join("rexec.hosts");
     fs::write(&list, rexec.hosts.iter().take(hosts).fold(String::new(), with_line))?;
     let batch = || rexec_batch(dir.path(), &list);
-    let (mut local, mut ours) =
-        (Contender::new("local xargs -P, sh -c"), Contender::new("rexec batch"));
+    let mut local = Contender::new("local xargs -P, sh -c");
+    let mut in_turn = Contender::new("local loop, sh -c");
+    let mut ours = Contender::new("rexec batch");
     // The first round fills the caches, and is not counted.
     for round in 0..=rounds {
         let counted = round > 0;
         local.measure(&[], BATCHES, counted, || local_shells(hosts))?;
+        in_turn.measure(&[], BATCHES, counted, || local_loop(hosts))?;
         ours.measure(&rexec.servers, BATCHES, counted, batch)?;
     }
     drop(rexec);
@@ -49,9 +51,9 @@ pub(crate) fn row(peers: &Peers, hosts: usize, rounds: usize) -> Fallible<Row> {
         marks: Vec::new(),
     };
     let peak = ours.samples.iter().map(|sample| mib(sample.peak)).fold(0.0, f64::max);
-    row.lines = vec![local.line(), ours.line()];
-    row.mark_ratio(1, "times the local shells", 1.8);
-    row.mark(1, "MiB at most, client", 64.0, peak);
+    row.lines = vec![local.line(), in_turn.line(), ours.line()];
+    row.mark_ratio(2, "times the local shells, as many at once", 1.8);
+    row.mark(2, "MiB at most, client", 64.0, peak);
     match &peers.ssh {
         Some(ssh) => over_ssh(&mut row, ssh, dir.path(), hosts)?,
         None => row.notes.push("OpenSSH is not here: clush and parallel are left out".into()),
@@ -142,7 +144,14 @@ impl Contender {
     }
 }
 
-/// What starts so many shells here with the least ado.
+/// What starts so many shells one after another, with the least ado.
+fn local_loop(count: usize) -> Command {
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(format!("for i in $(seq {count}); do sh -c true; done"));
+    command
+}
+
+/// What starts so many shells here, as many at once as the others.
 fn local_shells(count: usize) -> Command {
     let mut command = Command::new("sh");
     command.arg("-c").arg(format!("seq {count} | xargs -P {AT_ONCE} -I N sh -c true"));
