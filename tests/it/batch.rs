@@ -10,6 +10,7 @@ mod resume;
 mod rules;
 mod scale;
 mod shown;
+mod steps;
 
 use super::support::fleet::Fleet;
 

@@ -12,12 +12,17 @@ use super::summary::time;
 
 /// Most bytes of a step's output that the page has; `--log-dir` keeps all.
 const OUTPUT_LIMIT: usize = 256 * 1024;
+/// Most bytes of all output on it: no browser likes more.
+const PAGE_LIMIT: usize = 64 << 20;
 
 /// Output for the page.
 #[derive(Default)]
 pub(super) struct Kept {
     spill: Spill,
-    sizes: HashMap<(usize, usize), usize>,
+    /// Bytes of each step's, of those that wrote something; none for one whose rest is left out.
+    sizes: HashMap<(usize, usize), Option<usize>>,
+    /// Bytes of all.
+    whole: usize,
     steps: usize,
 }
 
@@ -28,21 +33,20 @@ impl Kept {
 
     /// Takes a line of a step's, from which secrets were taken out.
     pub(super) fn line(&mut self, host: usize, step: usize, line: &[u8]) -> io::Result<()> {
-        let size = self.sizes.entry((host, step)).or_default();
-        let before = *size;
-        *size += line.len() + 1;
         let place = host * self.steps + step;
-        match (before <= OUTPUT_LIMIT, *size <= OUTPUT_LIMIT) {
-            (_, true) => {
-                let mut text = escaped(&String::from_utf8_lossy(&neutral(line))).into_bytes();
-                text.push(b'\n');
-                self.spill.push(place, &text)
-            }
-            (true, false) => {
-                self.spill.push(place, b"[the rest is not on this page; --log-dir keeps all]\n")
-            }
-            (false, false) => Ok(()),
+        let size = self.sizes.entry((host, step)).or_insert(Some(0));
+        let Some(before) = *size else { return Ok(()) };
+        let (after, whole) = (before + line.len() + 1, self.whole + line.len() + 1);
+        if after > OUTPUT_LIMIT || whole > PAGE_LIMIT {
+            *size = None;
+            return self
+                .spill
+                .push(place, b"[the rest is not on this page; --log-dir keeps all]\n");
         }
+        (*size, self.whole) = (Some(after), whole);
+        let mut text = escaped(&String::from_utf8_lossy(&neutral(line))).into_bytes();
+        text.push(b'\n');
+        self.spill.push(place, &text)
     }
 
     fn take(&mut self, host: usize, step: usize) -> Block {
@@ -149,7 +153,7 @@ h1{font-size:1.3rem}[hidden]{display:none}\
 .host>summary,.axis{display:grid;grid-template-columns:7rem minmax(8rem,1fr) 3fr;gap:.75rem;align-items:center;padding:.15rem 0}\
 .host{border-top:1px solid #8883;content-visibility:auto;contain-intrinsic-size:auto 1.9rem}.host[open]{padding-bottom:.6rem}\
 summary{cursor:pointer;overflow-wrap:anywhere}.host>summary:hover{background:#8881}\
-.axis{color:#888;font-size:.85em}.axis span:first-child{grid-column:3}.axis span:last-child{grid-column:3;grid-row:1;justify-self:end}\
+.axis{color:#888;font-size:.85em}.axis span{grid-area:1/3}.axis span:last-child{justify-self:end}\
 .line{position:relative;height:.9rem;background:#8882;border-radius:.2rem;overflow:hidden}\
 .line i{position:absolute;top:0;height:100%;min-width:2px;box-shadow:inset -1px 0 Canvas}\
 .step{margin:.25rem 0 .25rem 7.75rem;overflow-wrap:anywhere}small{color:#888}\
@@ -176,35 +180,42 @@ if(location.hash){q.value=decodeURIComponent(location.hash.slice(1));find()}</sc
 mod tests {
     use super::*;
 
+    fn text(kept: &mut Kept, host: usize, step: usize) -> Vec<u8> {
+        let block = kept.take(host, step);
+        let mut text = Vec::new();
+        let mut add = |piece: &[u8]| {
+            text.extend_from_slice(piece);
+            Ok(())
+        };
+        kept.spill.read(&block, &mut add).unwrap();
+        text
+    }
+
     #[test]
     fn output_past_the_limit_is_left_out_and_that_is_said() {
         let mut kept = Kept::new(2);
-        let line = vec![b'<'; 1023];
         for _ in 0..OUTPUT_LIMIT / 1024 {
-            kept.line(1, 1, &line).unwrap();
+            kept.line(1, 1, &[b'<'; 1023]).unwrap();
         }
-        let mut text = Vec::new();
-        let whole = kept.spill.take(3);
-        kept.spill
-            .read(&whole, |piece| {
-                text.extend_from_slice(piece);
-                Ok(())
-            })
-            .unwrap();
-        assert_eq!(text.len(), OUTPUT_LIMIT / 1024 * (1023 * 5 + 1));
+        assert_eq!(text(&mut kept, 1, 1).len(), OUTPUT_LIMIT / 1024 * (1023 * 5 + 1));
         for _ in 0..2 {
             kept.line(1, 1, b"x").unwrap();
         }
-        let rest = kept.take(1, 1);
-        text.clear();
-        kept.spill
-            .read(&rest, |piece| {
-                text.extend_from_slice(piece);
-                Ok(())
-            })
-            .unwrap();
+        let rest = text(&mut kept, 1, 1);
         assert!(
-            text.starts_with(b"[the rest") && text.iter().filter(|b| **b == b'\n').count() == 1
+            rest.starts_with(b"[the rest") && rest.iter().filter(|b| **b == b'\n').count() == 1
         );
+    }
+
+    #[test]
+    fn a_page_has_so_much_and_no_more() {
+        let mut kept = Kept::new(1);
+        let line = [b'x'; OUTPUT_LIMIT - 1];
+        for host in 0..PAGE_LIMIT / OUTPUT_LIMIT {
+            kept.line(host, 0, &line).unwrap();
+            assert_eq!(text(&mut kept, host, 0).len(), OUTPUT_LIMIT);
+        }
+        kept.line(1000, 0, b"").unwrap();
+        assert!(text(&mut kept, 1000, 0).starts_with(b"[the rest"));
     }
 }

@@ -21,7 +21,9 @@ const DIE: usize = 10;
 const FLOOD: usize = 30;
 const GARBLE: usize = 10;
 /// Bytes that each of two steps writes there.
-const FLOODED: usize = 500_000;
+const FLOODED: usize = 200_000;
+/// The line behind a step's output.
+const VERDICT: &str = "-- step \"echo $REXEC_RUN\" ok";
 /// What the client may need, whatever comes; the reports of all hosts are a part of it.
 const PEAK_KIB: u64 = 64 * 1024;
 
@@ -155,6 +157,20 @@ impl Day {
         .concat()
     }
 
+    /// Bytes that each step of a host writes.
+    fn writes(&self, addr: &String) -> usize {
+        if self.flooding.1.contains(addr) { FLOODED } else { 33 }
+    }
+
+    /// Bytes that are printed of a host: of one that wrote something its head, and of each step its output
+    /// with the end of its last line, and its verdict.
+    fn printed(&self, addr: &String, verdict: &str) -> u64 {
+        let bytes = self.writes(addr);
+        let output = bytes + usize::from(!bytes.is_multiple_of(33));
+        let whole = format!("== {addr} ==\n").len() + 2 * (output + VERDICT.len() + 1);
+        if verdict == "ok" { whole as u64 } else { 0 }
+    }
+
     fn begun(&self) -> usize {
         let names = fs::read_dir(self.good.0.dir()).unwrap().flatten().map(|e| e.file_name());
         names.filter(|name| name.to_string_lossy().ends_with(".begun")).count()
@@ -179,7 +195,7 @@ fn of_five_hundred_hosts_the_bad_ones_have_their_verdicts_and_the_others_finish_
         "-j",
         "64",
         "--connect-timeout",
-        "3s",
+        "8s",
         "--reconnect-timeout",
         "500ms",
         "--retries",
@@ -192,17 +208,16 @@ fn of_five_hundred_hosts_the_bad_ones_have_their_verdicts_and_the_others_finish_
     }
     client.command.stdout(fs::File::create(&out).unwrap());
     let mut child = client.command.spawn().unwrap();
-    let text = || fs::read_to_string(&out).unwrap();
-    let ended = || text().lines().filter(|line| line.starts_with("== ")).count();
+    let whole: u64 = expected.iter().map(|(addr, verdict)| day.printed(addr, verdict)).sum();
     wait_until("all hosts but those that are to die", || {
-        day.begun() == DIE && ended() >= GOOD + FLOOD
+        day.begun() == DIE && fs::metadata(&out).unwrap().len() == whole
     });
     let peak = peak(child.id());
     day.dying.0.crash();
     assert_eq!(child.wait().unwrap().code(), Some(254));
     assert!(peak < PEAK_KIB, "{peak} KiB");
 
-    let (text, report) = (text(), json_in(&report));
+    let (text, report) = (fs::read_to_string(&out).unwrap(), json_in(&report));
     let (blocks, verdicts) = (blocks(&text), verdicts(&report));
     assert_eq!((verdicts.len(), blocks.len()), (500, GOOD + FLOOD));
     for (addr, verdict) in &expected {
@@ -215,8 +230,7 @@ fn of_five_hundred_hosts_the_bad_ones_have_their_verdicts_and_the_others_finish_
             assert!(why.contains("no answer") || why.contains("did not answer"), "{why}");
         }
         if *verdict == "ok" {
-            let floods = day.flooding.1.contains(addr);
-            check_block(&blocks[addr.as_str()], mine, if floods { FLOODED } else { 33 });
+            check_block(&blocks[addr.as_str()], mine, day.writes(addr));
         }
     }
 }
@@ -230,7 +244,7 @@ fn check_block(block: &[&str], rows: &[&Value], bytes: usize) {
         let (lines, after) = rest.split_at(bytes.div_ceil(33));
         assert!(lines[..whole].iter().all(|line| *line == run), "{row}");
         assert!(lines[whole..].iter().all(|line| run.starts_with(line)), "{row}");
-        assert!(after[0].starts_with("-- step \"echo $REXEC_RUN\" ok"), "{}", after[0]);
+        assert_eq!(after[0], VERDICT);
         rest = &after[1..];
     }
     assert!(rest.is_empty(), "{rest:?}");
