@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::Fallible;
 use crate::contenders::{Peers, Ssh};
 use crate::proc::{Server, spends};
-use crate::report::{Line, Row};
+use crate::report::{Limit, Line, Mark, Row};
 use crate::spawn::{self, Sample};
 use crate::stats::median;
 
@@ -24,11 +24,12 @@ const AT_ONCE: &str = "32";
 const BATCHES: u32 = 5;
 const MIB: f64 = (1u64 << 20) as f64;
 
-/// `true` on so many hosts, so many rounds of it; of ssh's clients one.
-pub(crate) fn row(peers: &Peers, hosts: usize, rounds: usize) -> Fallible<Row> {
-    let each = hosts.div_ceil(SERVERS);
+/// So many rounds of `true` on so many hosts; one of ssh's clients.
+pub(crate) fn row(peers: &Peers, rounds: usize, hosts: usize) -> Fallible<Row> {
+    let servers = hosts.min(SERVERS);
+    let each = hosts.div_ceil(servers);
     let dir = tempfile::tempdir()?;
-    let rexec = Fleet::start(SERVERS, |server| rexec_server(dir.path(), server, each))?;
+    let rexec = Fleet::start(servers, |server| rexec_server(dir.path(), server, each))?;
     let list = dir.path().join("rexec.hosts");
     fs::write(&list, rexec.hosts.iter().take(hosts).fold(String::new(), with_line))?;
     let batch = || rexec_batch(dir.path(), &list);
@@ -44,7 +45,7 @@ pub(crate) fn row(peers: &Peers, hosts: usize, rounds: usize) -> Fallible<Row> {
     }
     drop(rexec);
     let mut row = Row {
-        title: format!("batch: `true` on {hosts} hosts, {AT_ONCE} at once, {SERVERS} servers"),
+        title: format!("batch: `true` on {hosts} hosts, {AT_ONCE} at once, {servers} servers"),
         unit: "s",
         notes: vec!["processor seconds of client, servers and commands".into()],
         lines: Vec::new(),
@@ -52,8 +53,9 @@ pub(crate) fn row(peers: &Peers, hosts: usize, rounds: usize) -> Fallible<Row> {
     };
     let peak = ours.samples.iter().map(|sample| mib(sample.peak)).fold(0.0, f64::max);
     row.lines = vec![local.line(), in_turn.line(), ours.line()];
-    row.mark_ratio(2, "times the local shells, as many at once", 1.8);
-    row.mark(2, "MiB at most, client", 64.0, peak);
+    row.mark_ratio((2, 0), "times the local shells, as many at once", Limit::AtMost(1.8));
+    let limit = Limit::AtMost(64.0);
+    row.marks.push(Mark { line: 2, what: "MiB, client", limit, figure: peak });
     match &peers.ssh {
         Some(ssh) => over_ssh(&mut row, ssh, dir.path(), hosts)?,
         None => row.notes.push("OpenSSH is not here: clush and parallel are left out".into()),
@@ -63,8 +65,9 @@ pub(crate) fn row(peers: &Peers, hosts: usize, rounds: usize) -> Fallible<Row> {
 
 /// The others, over the same addresses.
 fn over_ssh(row: &mut Row, ssh: &Ssh, dir: &Path, hosts: usize) -> Fallible<()> {
-    let each = hosts.div_ceil(SERVERS);
-    let fleet = Fleet::start(SERVERS, |server| ssh_server(ssh, server, each))?;
+    let servers = hosts.min(SERVERS);
+    let each = hosts.div_ceil(servers);
+    let fleet = Fleet::start(servers, |server| ssh_server(ssh, server, each))?;
     let list = dir.join("ssh.hosts");
     fs::write(&list, fleet.hosts.iter().take(hosts).fold(String::new(), with_line))?;
     let all: [(&'static str, &str, Command); 2] = [
