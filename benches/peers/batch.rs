@@ -31,7 +31,7 @@ pub(crate) fn row(peers: &Peers, rounds: usize, hosts: usize) -> Fallible<Row> {
     let dir = tempfile::tempdir()?;
     let rexec = Fleet::start(servers, |server| rexec_server(dir.path(), server, each))?;
     let list = dir.path().join("rexec.hosts");
-    fs::write(&list, rexec.hosts.iter().take(hosts).fold(String::new(), with_line))?;
+    fs::write(&list, rexec.list(hosts))?;
     let batch = || rexec_batch(dir.path(), &list);
     let mut local = Contender::new("local xargs -P, sh -c");
     let mut in_turn = Contender::new("local loop, sh -c");
@@ -69,7 +69,7 @@ fn over_ssh(row: &mut Row, ssh: &Ssh, dir: &Path, hosts: usize) -> Fallible<()> 
     let each = hosts.div_ceil(servers);
     let fleet = Fleet::start(servers, |server| ssh_server(ssh, server, each))?;
     let list = dir.join("ssh.hosts");
-    fs::write(&list, fleet.hosts.iter().take(hosts).fold(String::new(), with_line))?;
+    fs::write(&list, fleet.list(hosts))?;
     let all: [(&'static str, &str, Command); 2] = [
         ("clush over ssh", "clustershell", clush(ssh, &list)),
         ("GNU parallel over ssh", "parallel", parallel(ssh, &list)),
@@ -94,10 +94,6 @@ fn installed(command: &Command) -> Fallible<()> {
     let mut asked = Command::new(command.get_program());
     asked.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     asked.status()?.success().then_some(()).ok_or_else(|| "it does not run".into())
-}
-
-fn with_line(text: String, line: &String) -> String {
-    text + line + "\n"
 }
 
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52 bytes")]
@@ -203,6 +199,11 @@ impl Fleet {
             fleet.hosts.extend(hosts);
         }
         Ok(fleet)
+    }
+
+    /// The first hosts, one a line.
+    fn list(&self, count: usize) -> String {
+        self.hosts.iter().take(count).flat_map(|host| [host.as_str(), "\n"]).collect()
     }
 }
 

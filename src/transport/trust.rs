@@ -31,7 +31,15 @@ const FRESH: Duration = Duration::from_secs(1);
 
 /// What files of known hosts said when they were last read, and when that was. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Recent(Arc<Mutex<Option<(Duration, Vec<Arc<KnownHosts>>)>>>);
+pub struct Recent(Arc<Mutex<Option<Said>>>);
+
+#[derive(Debug)]
+struct Said {
+    /// Since boot.
+    at: Duration,
+    /// File by file.
+    files: Vec<Arc<KnownHosts>>,
+}
 
 impl Recent {
     /// What these files say, which are always the same ones. An error is no answer, and not kept.
@@ -39,16 +47,16 @@ impl Recent {
         // A panic elsewhere cannot leave it half-made: it is replaced as a whole.
         let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = boottime();
-        if let Some((at, said)) = &*recent
-            && said.len() == files.len()
-            && now.saturating_sub(*at) < FRESH
+        if let Some(said) = &*recent
+            && said.files.len() == files.len()
+            && now.saturating_sub(said.at) < FRESH
         {
-            return Ok(said.clone());
+            return Ok(said.files.clone());
         }
-        let said = files.iter().map(|file| KnownHosts::load(file).map(Arc::new));
-        let said = said.collect::<Result<Vec<_>, _>>()?;
-        *recent = Some((now, said.clone()));
-        Ok(said)
+        let read = files.iter().map(|file| KnownHosts::load(file).map(Arc::new));
+        let files = read.collect::<Result<Vec<_>, _>>()?;
+        *recent = Some(Said { at: now, files: files.clone() });
+        Ok(files)
     }
 }
 
