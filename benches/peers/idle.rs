@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rexec::client::Target;
 use rexec::conn::{FrameReader, FrameWriter};
-use rexec::handshake::{Answer, Channel, answer, hello};
+use rexec::handshake::{Answer, Channel, ClientLogin};
 use rexec::proto::frame::Limits;
 use rexec::sys::fs::open_state_dir;
 use rexec::transport::{Stream, connect};
@@ -25,7 +25,7 @@ const KIB_LIMIT: f64 = 24.0;
 /// A whole login may take so long on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-type LoggedIn = (FrameReader<ReadHalf<Stream>>, FrameWriter<WriteHalf<Stream>>);
+pub(crate) type LoggedIn = (FrameReader<ReadHalf<Stream>>, FrameWriter<WriteHalf<Stream>>);
 
 /// Memory of the servers for each idle connection.
 pub(crate) fn row(rexec: &Rexec, ssh: Option<&Ssh>, connections: u32) -> Fallible<Row> {
@@ -75,17 +75,22 @@ async fn log_in_many(addr: &str, connections: u32) -> Fallible<Vec<LoggedIn>> {
     Ok(held)
 }
 
-async fn log_in(target: &Target) -> Fallible<LoggedIn> {
+pub(crate) async fn log_in(target: &Target) -> Fallible<LoggedIn> {
     let trust = Arc::clone(&target.trust);
     let dialled = connect(&target.endpoint, Instant::now() + PATIENCE, trust).await?;
     let channel =
         dialled.channel.map(|c| Channel { host_key: c.fingerprint(), exporter: c.exporter });
     let (read, write) = split(dialled.stream);
     let (mut reader, mut writer) = (FrameReader::new(read, Limits::FULL), FrameWriter::new(write));
-    writer.send(&hello(channel.as_ref(), &target.keys, 0)?, b"").await?;
-    match answer(&mut reader, &target.keys).await? {
+    let keys = match &channel {
+        Some(channel) => target.keys.keys(&channel.host_key).await?,
+        None => Vec::new(),
+    };
+    let mut login = ClientLogin::new(keys);
+    writer.send(&login.hello(channel.as_ref(), target.keys.ask()).await?, b"").await?;
+    match login.answer(&mut reader).await? {
         Answer::Welcome(_) => Ok((reader, writer)),
-        Answer::Try(_) => Err("the server knows another key".into()),
+        Answer::Again => Err("the server knows another key".into()),
     }
 }
 

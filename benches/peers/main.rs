@@ -14,6 +14,7 @@ mod crowd;
 mod durable;
 mod idle;
 mod lines;
+mod login;
 mod many;
 mod page;
 mod proc;
@@ -253,6 +254,7 @@ fn rows(args: &Args) -> Vec<(&'static str, Measure)> {
         ("delay", Box::new(move |peers| lines::delay(peers, few, commands / 5))),
         ("echo", Box::new(move |peers| lines::echo(peers, rounds, commands / 5))),
         ("resume", Box::new(move |peers| broken::resume(peers, rounds, mib.min(256)))),
+        ("login", Box::new(move |peers| login::row(&peers.rexec, rounds, commands))),
         ("idle", Box::new(move |peers| idle::row(&peers.rexec, peers.ssh.as_ref(), connections))),
         ("stalled", Box::new(move |_| broken::stalled(stalled))),
         ("durable", Box::new(move |peers| durable::cold(peers, cold))),

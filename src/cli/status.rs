@@ -4,7 +4,7 @@ use crate::client::{Error, OutputError};
 use crate::exec::Signal;
 use crate::proto::code::Code;
 use crate::proto::header::Stream;
-use crate::proto::verdict::{End, StopBy, Verdict};
+use crate::proto::verdict::{End, Limit, StopBy, Stopped, Verdict};
 
 /// What the client's exit status says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,6 +144,20 @@ pub fn of_end(end: &Result<Verdict, Error>, asked: Asked) -> Answer {
     }
 }
 
+/// The limit of the server that stopped a run.
+fn limit_of(stopped: &Stopped) -> String {
+    match stopped.limit {
+        Some(Limit::Deadline { ms }) => {
+            let time = crate::units::spelt(std::time::Duration::from_millis(ms));
+            format!("the server's policy, by which a run takes at most {time},")
+        }
+        Some(Limit::Output { bytes }) => {
+            format!("the server's policy, by which a run writes at most {bytes} bytes,")
+        }
+        None => "a limit of the server".into(),
+    }
+}
+
 /// The highest signal of the kernels that servers run on (Linux, `signal(7)`).
 const HIGHEST_SIGNAL: u8 = 64;
 
@@ -153,12 +167,14 @@ pub fn of_verdict(verdict: &Verdict, asked: Asked) -> Answer {
     let left = left_running(verdict);
     if let Some(stopped) = verdict.stopped {
         let (status, by) = match stopped.by {
-            StopBy::Deadline => (Status::Deadline, "its deadline (--timeout)"),
-            StopBy::Client => (asked.status(), "this client"),
-            StopBy::ClientLost => (Status::Stopped, "the server, because its client was gone"),
-            StopBy::Operator => (Status::Stopped, "an operator"),
-            StopBy::Policy => (Status::Stopped, "a limit of the server"),
-            StopBy::Shutdown => (Status::Stopped, "the server's shutdown"),
+            StopBy::Deadline => (Status::Deadline, "its deadline (--timeout)".into()),
+            StopBy::Client => (asked.status(), "this client".into()),
+            StopBy::ClientLost => {
+                (Status::Stopped, "the server, because its client was gone".into())
+            }
+            StopBy::Operator => (Status::Stopped, "an operator".into()),
+            StopBy::Policy => (Status::Stopped, limit_of(&stopped)),
+            StopBy::Shutdown => (Status::Stopped, "the server's shutdown".into()),
         };
         return Answer::new(status, format!("stopped by {by} after {} ms{left}", stopped.after_ms));
     }

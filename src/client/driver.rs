@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::command::millis;
 use super::connection::{Connection, NoWelcome, Target};
@@ -16,12 +16,13 @@ use super::sink::Sink;
 use super::state::{Leave, Leg, State};
 use super::stdin::StdinSender;
 use crate::conn::HEARTBEAT;
-use crate::identity::Key;
+use crate::identity::KeyRing;
 use crate::proto::code::Code;
 use crate::proto::frame::{self, FrameError};
 use crate::proto::header::{Attach, ClientHeader, RunRequest, ShowFrom};
 use crate::proto::verdict::Verdict;
 use crate::sys::clock::boottime;
+use crate::transport::DialError;
 
 /// First pause before a reconnection; doubled up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -42,7 +43,7 @@ pub(super) struct Driver<'a> {
     sent_before: Duration,
     /// The keys to prove; once the request was sent, the one under which it was: under another identity
     /// the same request would be another run.
-    keys: Vec<Arc<Key>>,
+    keys: KeyRing,
     state: State,
     input: Option<Input>,
     control: mpsc::UnboundedReceiver<Control>,
@@ -179,10 +180,20 @@ impl<'a> Driver<'a> {
         };
         self.first_sent.get_or_insert_with(boottime);
         let asked = self.ask(connection, request.into()).await;
-        self.keys = connection.key().cloned().into_iter().collect();
+        if let Some(key) = connection.key() {
+            self.keys = self.keys.only(Arc::clone(key));
+        }
         match asked {
             Ok(Ok(())) => {}
             Ok(Err(NoWelcome::Broken(why))) => return Leg::Broken(why),
+            Ok(Err(NoWelcome::Late)) => return Leg::Broken("the server took no request".into()),
+            Ok(Err(NoWelcome::NoKey(why))) if self.state.may_be_started() => {
+                return Leg::Broken(why);
+            }
+            Ok(Err(NoWelcome::NoKey(why))) => {
+                let endpoint = self.target.endpoint.clone();
+                return Leg::done(Err(DialError::NoLogin { endpoint, why }.into()));
+            }
             Ok(Err(NoWelcome::Refused(code, text))) => {
                 // A server that has no room for a connection now may have some later.
                 if self.state.may_be_started() && code != Code::NotAuthorized {
@@ -201,13 +212,10 @@ impl<'a> Driver<'a> {
         connection: &mut Connection,
         request: Bytes,
     ) -> Result<Result<(), NoWelcome>, Error> {
-        let mut asking = std::pin::pin!(timeout(ASK_TIMEOUT, connection.ask(request)));
+        let mut asking = std::pin::pin!(connection.ask(request, ASK_TIMEOUT));
         loop {
             tokio::select! {
-                asked = &mut asking => {
-                    let late = |_| Err(NoWelcome::Broken("the server took no request".into()));
-                    return Ok(asked.unwrap_or_else(late));
-                }
+                asked = &mut asking => return Ok(asked),
                 Some(asked) = self.control.recv() => self.ask_later(asked)?,
                 () = until(self.state.cancelled) => return Err(self.state.no_answer()),
             }

@@ -8,9 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{
-    Notify, OwnedRwLockWriteGuard, OwnedSemaphorePermit, RwLock, Semaphore, TryAcquireError,
-};
+use tokio::sync::{Notify, OwnedRwLockWriteGuard, RwLock, Semaphore, TryAcquireError};
 use tokio::time::Instant;
 use tracing::error;
 
@@ -21,9 +19,12 @@ use super::durable::{Durable, Keeping, There};
 use super::engine::{Engine, Terms};
 use super::id::RunId;
 use super::journal::JournalError;
+use super::judged::Judged;
+use super::place::{Counts, Judge, Place};
 use super::record::encode;
 use super::request::{Request, Terms as RequestTerms};
 use super::run::{Owner, Phase, Run};
+use super::shares::Shares;
 use super::table::{Burial, Claim, Held, Key, Table};
 use crate::exec::{self, BaseEnv, Scanner, SpawnError};
 use crate::proto::code::Code;
@@ -63,9 +64,12 @@ pub struct Host {
     pub(super) scanner: Scanner,
     /// One for each run that may be under way; closed to new runs at shutdown.
     places: Arc<Semaphore>,
+    /// What each identity has under way.
+    pub(super) shares: Arc<Shares>,
     /// Runs under way that end with this process.
     here: AtomicUsize,
     idle: Notify,
+    counts: Counts,
     /// Read while a run is being started; written while nothing new may be.
     gate: Arc<RwLock<()>>,
     /// Nothing new may be started while it is there.
@@ -167,6 +171,7 @@ impl Host {
         Arc::new(Self {
             budget: Arc::new(Budget::new(settings.memory_budget)),
             places: Arc::new(Semaphore::new(settings.max_runs)),
+            shares: Arc::default(),
             settings,
             base_env: BaseEnv::of_this_process(),
             table,
@@ -174,6 +179,7 @@ impl Host {
             scanner,
             here: AtomicUsize::new(0),
             idle: Notify::new(),
+            counts: Counts::default(),
             gate: Arc::default(),
             held: Mutex::default(),
             one_more: Notify::new(),
@@ -181,7 +187,8 @@ impl Host {
         })
     }
 
-    /// Starts a run or goes on with it. The owner is whoever asked last.
+    /// Starts a run or goes on with it. The owner is whoever asked last. What is to be started is judged by
+    /// `judge`; going on with what was started is not, or a client would be told that nothing was.
     ///
     /// # Errors
     /// [`Denied`] says whether anything may have been started.
@@ -189,13 +196,25 @@ impl Host {
         self: &Arc<Self>,
         identity: &Arc<str>,
         request: &Request,
+        judge: &Judge<'_>,
+    ) -> Result<Served, Denied> {
+        let served = self.serve(identity, request, judge).await;
+        self.counts.note(&served);
+        served
+    }
+
+    async fn serve(
+        self: &Arc<Self>,
+        identity: &Arc<str>,
+        request: &Request,
+        judge: &Judge<'_>,
     ) -> Result<Served, Denied> {
         let key = Key { identity: Arc::clone(identity), id: request.id.clone() };
         let pass = self.gate.try_read().ok();
         let (mut place, mut why_not) = (None, String::new());
         let make = || {
             pass.as_ref().ok_or(Code::ShuttingDown)?;
-            let made = self.place().and_then(|free| {
+            let made = self.place(identity, judge).and_then(|free| {
                 place = Some(free);
                 self.make(&key, request).map(Arc::new)
             });
@@ -207,12 +226,12 @@ impl Host {
         let claim = self.table.claim(&key, request.first_sent_ago, make);
         match claim {
             Claim::New(kept) => match (&*kept, place) {
-                (Kept::Here(run), Some(place)) => {
-                    let (owner, pid) = self.start(run, request, place)?;
+                (Kept::Here(run), Some((place, judged))) => {
+                    let (owner, pid) = self.start(run, request, &judged, place)?;
                     Ok(Served::Here { owner, pid, attached: false })
                 }
-                (Kept::There(durable), Some(place)) => {
-                    let launched = self.launch(durable, request, place);
+                (Kept::There(durable), Some((place, judged))) => {
+                    let launched = self.launch(durable, request, judged, place);
                     let mut launched = std::pin::pin!(launched);
                     let in_time = tokio::time::timeout(START_PATIENCE, &mut launched).await;
                     drop(pass);
@@ -260,8 +279,12 @@ impl Host {
         Ok(Kept::Here(Arc::new(run)))
     }
 
-    fn place(&self) -> Result<OwnedSemaphorePermit, (Code, String)> {
-        Arc::clone(&self.places).try_acquire_owned().map_err(|e| match e {
+    fn place(
+        &self,
+        identity: &Arc<str>,
+        judge: &Judge<'_>,
+    ) -> Result<(Place, Judged), (Code, String)> {
+        let permit = Arc::clone(&self.places).try_acquire_owned().map_err(|e| match e {
             TryAcquireError::Closed => {
                 (Code::ShuttingDown, "the server is shutting down".to_owned())
             }
@@ -269,16 +292,19 @@ impl Host {
                 let most = self.settings.max_runs;
                 (Code::TooManyRuns, format!("the server has {most} runs already"))
             }
-        })
+        })?;
+        let (judged, share) = self.shares.take(identity, judge)?;
+        Ok((Place::new(permit, share), judged))
     }
 
     fn start(
         self: &Arc<Self>,
         run: &Arc<Run>,
         request: &Request,
-        place: OwnedSemaphorePermit,
+        judged: &Judged,
+        place: Place,
     ) -> Result<(Owner, u32), Denied> {
-        let started = self.spawn(run, request, place);
+        let started = self.spawn(run, request, judged, place);
         match &started {
             Ok((_, pid)) => run.set_phase(Phase::Running { pid: *pid }),
             Err(Denied::Lost(code)) => {
@@ -301,11 +327,12 @@ impl Host {
         self: &Arc<Self>,
         run: &Arc<Run>,
         request: &Request,
-        place: OwnedSemaphorePermit,
+        judged: &Judged,
+        place: Place,
     ) -> Result<(Owner, u32), Denied> {
         let mark = self.books.accept(&run.key, request)?;
         pause::point("accepted");
-        let spec = request.spec(self.settings.shell.clone());
+        let spec = judged.spec(request, self.settings.shell.clone());
         let spawned = match exec::spawn(&spec, &self.base_env, run.key.id.as_str(), mark) {
             Ok(spawned) => spawned,
             Err(SpawnError::NotStarted(e)) => {
@@ -321,6 +348,8 @@ impl Host {
         let owner = run.take_over();
         let terms = Terms {
             deadline: request.deadline(),
+            ceiling: judged.ceilings.deadline,
+            output: judged.ceilings.output,
             grace: request.grace(),
             wait_eof: spec.wait_eof,
             merge: spec.merge,
@@ -349,6 +378,9 @@ impl Host {
 
     fn finish(&self, run: &Arc<Run>, mut verdict: Verdict) {
         pause::point("ended");
+        let ends = [verdict.stdout, verdict.stderr, verdict.both];
+        let bytes = ends.into_iter().flatten().map(|end| end.size).sum();
+        self.counts.output.fetch_add(bytes, Ordering::Relaxed);
         verdict.journal = self.books.ended(run, &mut verdict);
         pause::point("journaled");
         match encode(&ServerHeader::Verdict(Box::new(verdict)), b"") {
@@ -379,6 +411,25 @@ impl Host {
             Kept::There(_) | Kept::Gone(_) => None,
         };
         self.table.all_live().iter().filter_map(here).collect()
+    }
+
+    /// What has happened to runs since the start.
+    #[must_use]
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// How many runs are under way, durable ones that this server has started among them.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.settings.max_runs - self.places.available_permits()
+    }
+
+    /// Bytes of the memory budget that are in use.
+    #[must_use]
+    pub fn budget_used(&self) -> u64 {
+        let budget = i64::try_from(self.settings.memory_budget).unwrap_or(i64::MAX);
+        u64::try_from(budget.saturating_sub(self.budget.left())).unwrap_or(0)
     }
 
     /// Gives an id up for a client that does not know whether it was ever used.

@@ -129,7 +129,10 @@ pub struct Accepted {
     pub mark: String,
     /// The command's words, shortened.
     pub command: String,
-    /// SHA-256 of the words, each ended by NUL.
+    /// What the client asked for, shortened, if `command` was run instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<String>,
+    /// SHA-256 of the client's words, each ended by NUL.
     pub digest: Digest,
     /// Whether a supervisor keeps the run, so that it outlives its server.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -7,12 +7,12 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use rustix::process::{PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
-use tokio::sync::OwnedSemaphorePermit;
 use tracing::{error, info, warn};
 
 use super::clock::{self, Moment};
@@ -21,11 +21,13 @@ use super::disk::scan::{Scan, scan};
 use super::disk::{Meta, Outcome, Writer};
 use super::durable::{Durable, Keeping, Source, State, There, lock, verdict_frame};
 use super::host::{Closed, Denied, Host, Kept, check_same};
+use super::judged::Judged;
 use super::link::Link;
+use super::place::Place;
 use super::record::encode;
-use super::request::Request;
+use super::request::{Imposed, Request};
 use crate::conn::Frame;
-use crate::exec::{Mark, TERM_GRACE, stop_leftovers};
+use crate::exec::{TERM_GRACE, stop_leftovers};
 use crate::proto::code::Code;
 use crate::proto::frame::{Decoded, Limits};
 use crate::proto::header::{Attach, ClientHeader, ServerHeader, ShowFrom};
@@ -49,6 +51,12 @@ pub struct Setup {
     pub mark: String,
     /// Most bytes of the record.
     pub record_limit: u64,
+    /// The request, as the server has judged it.
+    #[serde(default)]
+    pub judged: Judged,
+    /// What is run instead of what its request asks for.
+    #[serde(default)]
+    pub imposed: Imposed,
 }
 
 /// Why a supervisor gave no answer.
@@ -65,11 +73,12 @@ impl Host {
         self: &Arc<Self>,
         run: &Arc<Durable>,
         request: &Request,
-        place: OwnedSemaphorePermit,
+        judged: Judged,
+        place: Place,
     ) -> Result<There, Denied> {
         let (host, run, request) = (Arc::clone(self), Arc::clone(run), request.clone());
         let task = tokio::spawn(async move {
-            let started = host.start_there(&run, &request).await;
+            let started = host.start_there(&run, &request, judged).await;
             host.settle_start(&run, &started, place);
             match started {
                 Ok((link, answer)) => {
@@ -89,6 +98,7 @@ impl Host {
         self: &Arc<Self>,
         run: &Arc<Durable>,
         request: &Request,
+        judged: Judged,
     ) -> Result<(Link, Frame), Denied> {
         let (Some(ledger), Some(keeping)) = (self.books.ledger(), &self.keeping) else {
             return Err(Denied::Refused(
@@ -113,7 +123,13 @@ impl Host {
         }
         let since = clock::boottime();
         let answer = match launched {
-            Ok(link) => self.ask_new(link, run, request, (keeping.record_limit, mark)).await,
+            Ok(link) => {
+                let (identity, mark) = (run.key.identity.to_string(), mark.to_string());
+                let imposed = request.imposed().clone();
+                let record_limit = keeping.record_limit;
+                let setup = Setup { identity, mark, record_limit, judged, imposed };
+                self.ask_new(link, request, &setup).await
+            }
             Err(e) => Err(NoAnswer::Launch(e)),
         };
         match answer {
@@ -132,20 +148,17 @@ impl Host {
     async fn ask_new(
         &self,
         link: Link,
-        run: &Durable,
         request: &Request,
-        (record_limit, mark): (u64, Mark),
+        setup: &Setup,
     ) -> Result<(Link, Frame), NoAnswer> {
-        let request = request.encoded(true).map_err(|e| NoAnswer::Launch(io::Error::other(e)))?;
+        let asked = request.encoded(true).map_err(|e| NoAnswer::Launch(io::Error::other(e)))?;
         pause::point("launched");
-        let (identity, mark) = (run.key.identity.to_string(), mark.to_string());
-        let setup = Setup { identity, mark, record_limit };
         let shell = self.settings.shell.as_os_str().as_bytes();
-        let asked = async {
-            link.send(&setup, shell).await?;
-            link.ask(request).await
+        let answer = async {
+            link.send(setup, shell).await?;
+            link.ask(asked).await
         };
-        match asked.await {
+        match answer.await {
             Ok(answer) => Ok((link, answer)),
             Err(_) => Err(NoAnswer::Gone),
         }
@@ -193,10 +206,13 @@ impl Host {
         self: &Arc<Self>,
         run: &Arc<Durable>,
         started: &Result<(Link, Frame), Denied>,
-        place: OwnedSemaphorePermit,
+        place: Place,
     ) {
         match started {
-            Ok(_) => self.watch(Arc::clone(run), Some(place)),
+            Ok(_) => {
+                self.counts().started.fetch_add(1, Ordering::Relaxed);
+                self.watch(Arc::clone(run), Some(place));
+            }
             Err(Denied::Refused(code, text) | Denied::NotStarted(code, text)) => {
                 self.table.release(&run.key);
                 run.set_state(State::NotStarted { code: *code, text: text.clone() });
@@ -211,8 +227,10 @@ impl Host {
     }
 
     /// Waits for the end of a run and writes it down, in a task of its own.
-    pub(super) fn watch(self: &Arc<Self>, run: Arc<Durable>, place: Option<OwnedSemaphorePermit>) {
+    pub(super) fn watch(self: &Arc<Self>, run: Arc<Durable>, place: Option<Place>) {
         let host = Arc::clone(self);
+        // One of a server before this one has no place, and counts as its identity's all the same.
+        let share = place.is_none().then(|| self.shares.adopt(&run.key.identity));
         tokio::spawn(async move {
             while matches!(run.state(), State::Live { .. }) {
                 if let Some(verdict) = verdict_of(&run).await {
@@ -221,7 +239,7 @@ impl Host {
                     tokio::time::sleep(LINK_PAUSE).await;
                 }
             }
-            drop(place);
+            drop((place, share));
             host.left();
         });
     }

@@ -59,6 +59,7 @@ impl Ledger {
             boottime_ms: millis(clock::boottime()),
             mark: mark.to_string(),
             command: request.command(),
+            asked: request.asked(),
             digest: request.terms.command_digest(),
             durable: request.is_durable(),
         };

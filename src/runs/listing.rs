@@ -31,11 +31,15 @@ impl Kept {
 }
 
 impl Host {
-    /// The one run of an identity whose id has this part.
+    /// The one run of an identity, or of them all, whose id has this part.
     ///
     /// # Errors
     /// There is none, or more than one; another's run is as good as none.
-    pub fn find(&self, identity: &Arc<str>, part: &str) -> Result<Arc<Kept>, (Code, String)> {
+    pub fn find(
+        &self,
+        identity: Option<&Arc<str>>,
+        part: &str,
+    ) -> Result<Arc<Kept>, (Code, String)> {
         let mut found = self.table.find(identity, part);
         match (found.pop(), found.len()) {
             (Some(one), 0) => Ok(one),
@@ -46,16 +50,20 @@ impl Host {
         }
     }
 
-    /// The newest runs of an identity whose records are kept, at most `limit`, the newest last; and how many
+    /// The newest runs of an identity, or of them all, whose records are kept, at most `limit`, the newest last; and how many
     /// there are. Looks at the disk.
     #[must_use]
-    pub fn list(&self, identity: &Arc<str>, limit: usize) -> (Vec<RunInfo>, usize) {
+    pub fn list(&self, identity: Option<&Arc<str>>, limit: usize) -> (Vec<RunInfo>, usize) {
         let found = self.table.find(identity, "");
         let mut all: Vec<_> = found.iter().filter_map(|kept| Listed::of(kept)).collect();
         let total = all.len();
         all.sort_by_key(Listed::accepted);
         let newest = all.split_off(total.saturating_sub(limit));
-        (newest.iter().map(Listed::info).collect(), total)
+        let told = |listed: &Listed<'_>| RunInfo {
+            identity: identity.is_none().then(|| listed.key().identity.to_string()),
+            ..listed.info()
+        };
+        (newest.iter().map(told).collect(), total)
     }
 
     /// Deletes the record of a run that is over. Looks at the disk.
@@ -101,6 +109,13 @@ impl<'a> Listed<'a> {
                 (size, _) => Some(Self::There(run, size.unwrap_or_default())),
             },
             Kept::Gone(_) => None,
+        }
+    }
+
+    fn key(&self) -> &'a Key {
+        match self {
+            Self::Here(run) => &run.key,
+            Self::There(run, _) => &run.key,
         }
     }
 
@@ -151,6 +166,7 @@ fn written(verdict: &Verdict) -> u64 {
 fn info(key: &Key, command: &str, accepted: &str, state: RunState) -> RunInfo {
     RunInfo {
         run: key.id.to_string(),
+        identity: None,
         state,
         durable: false,
         command: command.chars().take(COMMAND_SHOWN).collect(),

@@ -9,6 +9,8 @@ use tracing::{debug, info};
 use super::end::SessionEnd;
 use super::held::Held;
 use super::outbox::Outbox;
+use super::policy::{Allowed, Asked, Command, Forbidden, Rights, Whose};
+use super::rights::{RightsNow, imposed};
 use super::serving::{Order, Serving};
 use super::throttle::Throttle;
 use crate::exec::Signal;
@@ -22,6 +24,7 @@ use crate::runs::host::{Closed, Denied, Host, Kept, Served};
 use crate::runs::id::RunId;
 use crate::runs::request::Request;
 use crate::runs::run::Run;
+use crate::runs::shares::Usage;
 
 /// Most runs of one list: a client that has more asks for the newest.
 pub const LIST_LIMIT: usize = 10_000;
@@ -29,15 +32,18 @@ pub const LIST_LIMIT: usize = 10_000;
 /// of 200 control characters, are then in less frames than may wait for a client.
 const LIST_CHUNK: usize = BODY_LIMIT;
 
-/// Whether an identity is still let in: asked anew for each request.
-pub(super) type StillIn = Box<dyn Fn() -> bool + Send + Sync>;
+/// What the policy says of what is asked for, by the rights of the one who asks and by what the identity has
+/// under way.
+pub(super) type Judge =
+    Box<dyn Fn(&Asked<'_>, Rights, Usage) -> Result<Allowed, Forbidden> + Send + Sync>;
 
 /// The requests of one connection.
 pub(super) struct Requests {
     pub(super) host: Arc<Host>,
     pub(super) identity: Arc<str>,
     pub(super) outbox: Arc<Outbox>,
-    pub(super) still_in: StillIn,
+    pub(super) rights: RightsNow,
+    pub(super) judge: Judge,
     /// What keeps lines about refusals to one a second.
     pub(super) refusals: Arc<Throttle>,
     /// The client was silent for longer than an id is remembered for: a request that was held back
@@ -74,7 +80,7 @@ impl Requests {
             }
             ClientHeader::Cancel { run } => self.order(Order::Cancel, run).await,
             ClientHeader::Attach(attach) => self.attach(&attach).await,
-            ClientHeader::List { limit } => self.list(limit).await,
+            ClientHeader::List { limit, all } => self.list(limit, all).await,
             ClientHeader::Remove { run } => self.remove(&run).await,
             ClientHeader::Close { id, first_sent_ms_ago } => {
                 self.close(&id, Duration::from_millis(first_sent_ms_ago)).await
@@ -92,9 +98,6 @@ impl Requests {
         if self.is_stale {
             let text = "the connection was suspended for too long to start anything on it";
             return Err(SessionEnd::word(Code::PeerSilent, text));
-        }
-        if !(self.still_in)() {
-            return self.no_longer_in(&header);
         }
         let request = match Request::parse(header, body) {
             Ok(request) => request,
@@ -125,8 +128,23 @@ impl Requests {
         }
     }
 
-    async fn start(&mut self, request: Request, is_late: bool) -> Result<(), SessionEnd> {
-        match self.host.run(&self.identity, &request).await {
+    async fn start(&mut self, mut request: Request, is_late: bool) -> Result<(), SessionEnd> {
+        let Some(options) = (self.rights)() else {
+            return self.may_not_run(&request, Forbidden::no_longer_in());
+        };
+        request.impose(imposed(&options));
+        let asked = Asked::Run(Command {
+            form: request.form(),
+            words: request.words(),
+            cwd: request.cwd(),
+            env: request.env_names(),
+        });
+        let rights = Rights::of(&options);
+        let judge = |usage: Usage| match (self.judge)(&asked, rights, usage) {
+            Ok(Allowed { judged, part }) => Ok((judged, part)),
+            Err(Forbidden { code, text }) => Err((code, text)),
+        };
+        match self.host.run(&self.identity, &request, &judge).await {
             Ok(Served::Later) if is_late => {
                 let text = "the server is being upgraded and waits for other runs to end";
                 self.refuse(Code::ShuttingDown, text.into())
@@ -157,12 +175,31 @@ impl Requests {
 
     /// The first request of a run is refused for good. To a later one that would be a lie: the run may
     /// have been started when the client was still let in.
-    fn no_longer_in(&self, header: &RunRequest) -> Result<(), SessionEnd> {
-        let text = "this key is no longer authorized";
-        match header.first_sent_ms_ago {
-            0 => self.refuse(Code::NotAuthorized, text.into()),
-            _ => Err(SessionEnd::word(Code::NotAuthorized, text)),
+    fn may_not_run(&self, request: &Request, why: Forbidden) -> Result<(), SessionEnd> {
+        if request.first_sent_ago.is_zero() {
+            return self.refuse(why.code, why.text);
         }
+        Err(SessionEnd::word(why.code, why.text))
+    }
+
+    /// What may be done now: the rights may have changed since the last request.
+    fn judged(&self, asked: &Asked<'_>) -> Result<Allowed, Forbidden> {
+        let options = (self.rights)().ok_or_else(Forbidden::no_longer_in)?;
+        (self.judge)(asked, Rights::of(&options), Usage::default())
+    }
+
+    /// Whether this may be done; if not, that was answered.
+    fn may(&self, asked: &Asked<'_>) -> Result<bool, SessionEnd> {
+        match self.judged(asked) {
+            Ok(_) => Ok(true),
+            Err(Forbidden { code, text }) => self.refuse(code, text).map(|()| false),
+        }
+    }
+
+    /// As [`Self::may`], where to refuse is to say that nothing was started: then the conversation ends.
+    fn may_or_end(&self, asked: &Asked<'_>) -> Result<(), SessionEnd> {
+        let judged = self.judged(asked);
+        judged.map(drop).map_err(|why| SessionEnd::word(why.code, why.text))
     }
 
     fn deny(&self, id: &RunId, denied: Denied) -> Result<(), SessionEnd> {
@@ -217,6 +254,7 @@ impl Requests {
             return self.order_by_name(order, &part).await;
         }
         let Some((serving, _)) = self.outbox.serving() else { return Ok(()) };
+        self.may_or_end(&Asked::Keep)?;
         match serving.order(order).await? {
             Some(answer) => self.outbox.answer(&answer),
             None => Ok(()),
@@ -224,7 +262,11 @@ impl Requests {
     }
 
     async fn order_by_name(&self, order: Order, part: &str) -> Result<(), SessionEnd> {
-        let Some(kept) = self.find(part)? else { return Ok(()) };
+        let asked = match order {
+            Order::Signal(_) => Asked::Signal,
+            Order::Cancel => Asked::Stop,
+        };
+        let Some(kept) = self.find(part, asked)? else { return Ok(()) };
         let obeyed = match &*kept {
             Kept::Here(run) => match order {
                 Order::Signal(signal) => run.signal(signal),
@@ -239,13 +281,23 @@ impl Requests {
         self.outbox.answer(&answer)
     }
 
-    /// The one run that is meant. None if that was refused.
-    fn find(&self, part: &str) -> Result<Option<Arc<Kept>>, SessionEnd> {
-        if !(self.still_in)() {
-            self.refuse(Code::NotAuthorized, "this key is no longer authorized".into())?;
+    /// The one run that is meant: an own one, or for an operator anybody's. None if that was refused. Who is
+    /// no operator is told the same of another's run as of none.
+    fn find(
+        &self,
+        part: &str,
+        asked: fn(Whose) -> Asked<'static>,
+    ) -> Result<Option<Arc<Kept>>, SessionEnd> {
+        if !self.may(&asked(Whose::Own))? {
             return Ok(None);
         }
-        match self.host.find(&self.identity, part) {
+        let found = match self.host.find(Some(&self.identity), part) {
+            Err((Code::NoSuchRun, _)) if self.judged(&asked(Whose::All)).is_ok() => {
+                self.host.find(None, part)
+            }
+            found => found,
+        };
+        match found {
             Ok(kept) => Ok(Some(kept)),
             Err((code, text)) => self.refuse(code, text).map(|()| None),
         }
@@ -253,7 +305,7 @@ impl Requests {
 
     async fn attach(&mut self, attach: &Attach) -> Result<(), SessionEnd> {
         self.free_for_another()?;
-        let Some(kept) = self.find(&attach.run)? else { return Ok(()) };
+        let Some(kept) = self.find(&attach.run, Asked::Attach)? else { return Ok(()) };
         match &*kept {
             Kept::Here(run) => self.attach_here(run, attach),
             Kept::There(run) => match self.host.look(run, attach).await {
@@ -282,13 +334,14 @@ impl Requests {
         Ok(())
     }
 
-    async fn list(&self, limit: Option<u64>) -> Result<(), SessionEnd> {
-        if !(self.still_in)() {
-            return self.refuse(Code::NotAuthorized, "this key is no longer authorized".into());
+    async fn list(&self, limit: Option<u64>, all: bool) -> Result<(), SessionEnd> {
+        if !self.may(&Asked::List(if all { Whose::All } else { Whose::Own }))? {
+            return Ok(());
         }
         let limit = limit.map_or(LIST_LIMIT, |n| usize::try_from(n).unwrap_or(LIST_LIMIT));
         let (host, identity) = (Arc::clone(&self.host), Arc::clone(&self.identity));
-        let (runs, total) = on_disk(move || host.list(&identity, limit.min(LIST_LIMIT))).await?;
+        let (runs, total) =
+            on_disk(move || host.list((!all).then_some(&identity), limit.min(LIST_LIMIT))).await?;
         let mut chunks = listing_chunks(&runs)?.into_iter().peekable();
         while let Some(body) = chunks.next() {
             let more = chunks.peek().is_some();
@@ -298,7 +351,7 @@ impl Requests {
     }
 
     async fn remove(&self, part: &str) -> Result<(), SessionEnd> {
-        let Some(kept) = self.find(part)? else { return Ok(()) };
+        let Some(kept) = self.find(part, Asked::Remove)? else { return Ok(()) };
         let (host, run) = (Arc::clone(&self.host), kept.id().to_string());
         match on_disk(move || host.remove(&kept)).await? {
             Ok(()) => self.outbox.answer(&ServerHeader::Done { run }),
@@ -340,6 +393,7 @@ impl Requests {
         let Ok(id) = RunId::new(id) else {
             return self.refuse(Code::BadRequest, "there is no such id".into());
         };
+        self.may_or_end(&Asked::Keep)?;
         match self.host.close(&self.identity, &id, first_sent_ago).await {
             Closed::NeverStarted => {
                 self.outbox.answer(&ServerHeader::NeverStarted { run: id.to_string() })
@@ -422,6 +476,7 @@ mod tests {
         });
         RunInfo {
             run: "x".repeat(ID_LIMIT),
+            identity: Some(format!("key:SHA256:{}", "x".repeat(43))),
             state: RunState::Running,
             durable: true,
             command: "\u{1}".repeat(200),

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::classic::{self, ClassicSettings};
-use super::{Shared, accept};
+use super::{Shared, accept, status};
 use crate::proto::verdict::StopBy;
 use crate::runs::host::Host;
 use crate::sys::fs::Lock;
@@ -47,6 +48,7 @@ pub struct Running {
     pub(super) classic_settings: ClassicSettings,
     pub(super) classic: Vec<(classic::Kind, Bound)>,
     pub(super) bound: Vec<Bound>,
+    pub(super) status: Option<UnixListener>,
     /// Held as long as the server lives.
     pub(super) lock: Lock,
 }
@@ -93,6 +95,10 @@ impl Running {
         let mut listeners = Vec::new();
         for bound in &self.bound {
             listeners.push(tokio::spawn(accept(bound.register()?, Arc::clone(&self.shared))));
+        }
+        if let Some(status) = &self.status {
+            let listener = tokio::net::UnixListener::from_std(status.try_clone()?)?;
+            listeners.push(tokio::spawn(status::tell(listener, Arc::clone(&self.shared))));
         }
         let (stop_classics, _) = watch::channel(false);
         let mut classics = JoinSet::new();

@@ -17,7 +17,9 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::outbox::Outbox;
-use super::requests::Requests;
+use super::policy::Allowed;
+use super::requests::{Judge, Requests};
+use super::rights;
 use super::session::{Patience, serve as serve_session};
 use super::throttle::Throttle;
 use crate::conn::{Frame, FrameReader, FrameWriter};
@@ -30,7 +32,9 @@ use crate::runs::books::Books;
 use crate::runs::disk::folder::Claim;
 use crate::runs::disk::{Folder, Writer};
 use crate::runs::host::{Host, Settings};
+use crate::runs::judged::Judged;
 use crate::runs::launch::Setup;
+use crate::runs::request::Imposed;
 use crate::runs::table::Table;
 use crate::sys::fs::is_own_or_root;
 use crate::sys::{pause, process};
@@ -46,6 +50,9 @@ const IDLE: Duration = Duration::from_secs(365 * 24 * 3600);
 struct Supervisor {
     host: Arc<Host>,
     identity: Arc<str>,
+    judged: Judged,
+    /// What is run instead of what is asked for.
+    imposed: Imposed,
     refusals: Arc<Throttle>,
 }
 
@@ -104,7 +111,8 @@ async fn supervise(folder: Folder) -> io::Result<()> {
 impl Supervisor {
     /// Locks the record, which nobody may have written yet.
     fn claim(folder: Folder, setup: &Frame) -> io::Result<Self> {
-        let Setup { identity, mark, record_limit } = setup.header().map_err(io::Error::other)?;
+        let Setup { identity, mark, record_limit, judged, imposed } =
+            setup.header().map_err(io::Error::other)?;
         let mark = Mark::from_hex(mark.as_bytes());
         let mark = mark.ok_or_else(|| io::Error::other("the setup has no mark"))?;
         let record = match folder.claim()? {
@@ -124,7 +132,8 @@ impl Supervisor {
         let books = Books::Supervisor { folder, mark, writer: Some(writer).into() };
         let (table, scanner) = (Table::new(Duration::ZERO), Scanner::on_demand());
         let host = Host::new(settings, books, table, scanner, None);
-        Ok(Self { host, identity: identity.into(), refusals: Arc::default() })
+        let identity = identity.into();
+        Ok(Self { host, identity, judged, imposed, refusals: Arc::default() })
     }
 
     /// Serves who comes until the run is over, or was not started.
@@ -188,7 +197,8 @@ impl Supervisor {
             host: Arc::clone(&self.host),
             identity: Arc::clone(&self.identity),
             outbox: Arc::new(Outbox::greeting()),
-            still_in: Box::new(|| true),
+            rights: rights::of_a_server(self.imposed.clone()),
+            judge: judged_before(self.judged.clone()),
             refusals: Arc::clone(&self.refusals),
             is_stale: false,
             held: None,
@@ -198,6 +208,11 @@ impl Supervisor {
         serve_session(reader, writer, requests, patience).await;
         self.host.left();
     }
+}
+
+/// The server has judged: nothing that a supervisor is asked for comes from anybody else.
+fn judged_before(judged: Judged) -> Judge {
+    Box::new(move |_, _, _| Ok(Allowed { judged: judged.clone(), ..Allowed::default() }))
 }
 
 fn listen(folder: &Folder) -> io::Result<UnixListener> {

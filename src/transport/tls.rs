@@ -131,7 +131,7 @@ impl TlsServer {
         let no_key = || rustls::Error::General("the host key is not an Ed25519 key".to_owned());
         let spki = host_key.to_spki().ok_or_else(no_key)?;
         let shown = CertificateDer::from(spki.as_ref().to_vec());
-        let certified = CertifiedKey::new(vec![shown], key.tls_signer());
+        let certified = CertifiedKey::new(vec![shown], key.tls_signer().ok_or_else(no_key)?);
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_no_client_auth()

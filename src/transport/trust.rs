@@ -1,17 +1,45 @@
 //! Which host key a client accepts.
 
+use std::future::ready;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{Endpoint, HostKeyCheck};
 use crate::identity::known_hosts::{Known, KnownHosts, line_for};
-use crate::identity::{Fingerprint, PublicKey};
+use crate::identity::{Ask, Asking, Fingerprint, PublicKey};
 use crate::sys::clock::boottime;
-use crate::sys::fs::{FsError, home_dir};
+use crate::sys::fs::{FsError, append_line, home_dir};
 
 /// Lines that were not understood, of which an error names at most so many.
 const NAMED_LINES: usize = 3;
+
+/// What is done about a host that nobody has spoken of.
+#[derive(Debug, Clone, Default)]
+pub enum NewHosts {
+    /// It is refused.
+    #[default]
+    Refuse,
+    /// Its key is believed and remembered.
+    Accept(Arc<dyn Ask>),
+    /// Somebody is asked.
+    Ask(Arc<dyn Ask>),
+}
+
+/// A host key that nobody has spoken of.
+#[derive(Debug)]
+pub struct UnknownHost {
+    /// The address asked for.
+    pub endpoint: Endpoint,
+    /// The key shown.
+    pub key: PublicKey,
+    /// The line that would make it known.
+    pub line: String,
+    /// The file to add it to: the last one that was asked.
+    pub file: Option<PathBuf>,
+    /// Empty, or the lines of the files that were not understood, to be put at the end of the text.
+    pub left_out: String,
+}
 
 /// What a client knows of host keys, asked in the order of the fields.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +50,8 @@ pub struct HostTrust {
     pub files: Vec<PathBuf>,
     /// This account's own host key, for a server on this machine that no file speaks of.
     pub own: Option<PublicKey>,
+    /// What is done about any other host.
+    pub new_hosts: NewHosts,
     /// What the files said a moment ago.
     pub recent: Recent,
 }
@@ -75,22 +105,14 @@ pub enum HostKeyError {
     #[error(
         "the host key of {endpoint} is not known: {}. If the server prints the same fingerprint, {}add this \
          line to {}: {line}{left_out}",
-        key.fingerprint(),
-        make_folder(file.as_deref()),
-        file.as_ref().map_or_else(|| "a known_hosts file".to_owned(), |f| f.display().to_string())
+        .0.key.fingerprint(),
+        make_folder(.0.file.as_deref()),
+        .0.file.as_ref().map_or_else(|| "a known_hosts file".to_owned(), |f| f.display().to_string()),
+        endpoint = .0.endpoint,
+        line = .0.line,
+        left_out = .0.left_out,
     )]
-    Unknown {
-        /// The address asked for.
-        endpoint: Endpoint,
-        /// The key shown.
-        key: PublicKey,
-        /// The line that would make it known.
-        line: String,
-        /// The file to add it to: the last one that was asked.
-        file: Option<PathBuf>,
-        /// Empty, or the lines of the files that were not understood, to be put at the end of the text.
-        left_out: String,
-    },
+    Unknown(Box<UnknownHost>),
     /// It is another key than before: someone may be in between.
     #[error(
         "the host key of {endpoint} is {}, but line {line} of {} says {listed}. Somebody may be listening \
@@ -143,6 +165,9 @@ pub enum HostKeyError {
         /// The key of a server of this account.
         own: Fingerprint,
     },
+    /// The key was accepted, and cannot be remembered.
+    #[error("the host key cannot be added to the known hosts: {0}; --host-key accepts it for once")]
+    Remember(#[source] FsError),
     /// A file of known hosts cannot be read, so nothing is known of what it says.
     #[error("the known hosts cannot be read: {0}")]
     File(#[from] FsError),
@@ -226,6 +251,32 @@ impl HostKeyCheck for HostTrust {
             self.judge(endpoint, key)
         })
     }
+
+    fn believes<'a>(&'a self, unknown: &'a UnknownHost) -> Asking<'a, bool> {
+        match &self.new_hosts {
+            NewHosts::Refuse => Box::pin(ready(false)),
+            NewHosts::Accept(_) => Box::pin(ready(true)),
+            NewHosts::Ask(ask) => {
+                Box::pin(
+                    async move { ask.is_right(&unknown.endpoint.to_string(), &unknown.key).await },
+                )
+            }
+        }
+    }
+
+    fn remember(&self, unknown: &UnknownHost) -> Result<(), HostKeyError> {
+        let default = || Self::default_file().map_err(HostKeyError::Remember);
+        let file = unknown.file.clone().map_or_else(default, Ok)?;
+        append_line(&file, &unknown.line).map_err(HostKeyError::Remember)?;
+        if let NewHosts::Accept(ask) | NewHosts::Ask(ask) = &self.new_hosts {
+            let (host, key) = (&unknown.endpoint, unknown.key.fingerprint());
+            ask.tell(&format!(
+                "{host} has the host key {key} from now on, says {}",
+                file.display()
+            ));
+        }
+        Ok(())
+    }
 }
 
 impl HostTrust {
@@ -254,8 +305,9 @@ impl HostTrust {
             }
             _ => {
                 let line = line_for(&host, port, key);
-                let file = self.files.last().cloned();
-                Err(HostKeyError::Unknown { endpoint, key: key.clone(), line, file, left_out })
+                let (key, file) = (key.clone(), self.files.last().cloned());
+                let unknown = UnknownHost { endpoint, key, line, file, left_out };
+                Err(HostKeyError::Unknown(Box::new(unknown)))
             }
         }
     }

@@ -4,11 +4,12 @@ use tokio::io::{DuplexStream, ReadHalf, WriteHalf, duplex, split};
 
 use super::*;
 use crate::conn::SILENCE;
-use crate::identity::{Authorized, host_key, local_identity};
+use crate::identity::{AccessFiles, Authorized, host_key, local_identity};
 use crate::proto::frame::Limits;
 use crate::runs::books::Books;
 use crate::runs::host::{Host, Settings};
 use crate::runs::recover;
+use crate::server::policy::{Allowed, Policy};
 use crate::server::{Config, Shared};
 use crate::sys::fs::StateDir;
 use crate::transport::TlsServer;
@@ -30,8 +31,8 @@ fn shared(folder: &TempDir) -> Arc<Shared> {
     let host = Host::new(Settings::default(), books, found.table, scanner, None);
     let tls = TlsServer::new(&host_key(&state).unwrap()).unwrap();
     let local = local_identity(&state).unwrap();
-    let authorized = Arc::new(Authorized::new(Vec::new(), local.public()));
-    Arc::new(Shared::new(Config::default(), host, tls, authorized))
+    let authorized = Arc::new(Authorized::new(AccessFiles::default(), local.public()));
+    Arc::new(Shared::new((Config::default(), Policy::default()), host, tls, authorized))
 }
 
 fn connect() -> Peer {
@@ -43,7 +44,8 @@ fn connect() -> Peer {
         host: Arc::clone(&shared.host),
         identity: "local:0".into(),
         outbox: Arc::new(Outbox::greeting()),
-        still_in: Box::new(|| true),
+        rights: crate::server::rights::of_a_server(Default::default()),
+        judge: Box::new(|_, _, _| Ok(Allowed::default())),
         refusals: Arc::clone(&shared.peers),
         is_stale: false,
         held: None,

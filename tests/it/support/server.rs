@@ -277,6 +277,9 @@ impl Client {
     pub(crate) fn new(state: &Path) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rexec"));
         command.env("REXEC_STATE_DIR", state).env("HOME", state).stdin(Stdio::null());
+        for name in ["SSH_AUTH_SOCK", "REXEC_ASKPASS", "REXEC_IDENTITY"] {
+            command.env_remove(name);
+        }
         Self { command }
     }
 
