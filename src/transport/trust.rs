@@ -277,32 +277,6 @@ impl HostKeyCheck for HostTrust {
             self.judge(endpoint, key)
         })
     }
-
-    fn believes<'a>(&'a self, unknown: &'a UnknownHost) -> Asking<'a, bool> {
-        match &self.new_hosts {
-            NewHosts::Refuse => Box::pin(ready(false)),
-            NewHosts::Accept(_) => Box::pin(ready(true)),
-            NewHosts::Ask(ask) => {
-                Box::pin(
-                    async move { ask.is_right(&unknown.endpoint.to_string(), &unknown.key).await },
-                )
-            }
-        }
-    }
-
-    fn remember(&self, unknown: &UnknownHost) -> Result<(), HostKeyError> {
-        let default = || Self::default_file().map_err(HostKeyError::Remember);
-        let file = unknown.file.clone().map_or_else(default, Ok)?;
-        append_line(&file, &unknown.line).map_err(HostKeyError::Remember)?;
-        if let NewHosts::Accept(ask) | NewHosts::Ask(ask) = &self.new_hosts {
-            let (host, key) = (&unknown.endpoint, unknown.key.fingerprint());
-            ask.tell(&format!(
-                "{host} has the host key {key} from now on, says {}",
-                file.display()
-            ));
-        }
-        Ok(())
-    }
 }
 
 impl HostTrust {

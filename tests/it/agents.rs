@@ -184,9 +184,9 @@ fn a_security_key_that_nobody_touched_is_not_let_in() {
     away.authorize(&[&key.line()]);
     let agent = with_security_keys(vec![key], 0);
     away.run(away.client().env("SSH_AUTH_SOCK", agent.socket())).expect(254);
-    wait_until("the reason in the log", || {
-        away.server.log().contains("was not touched for this signature")
-    });
+    // The peer is told what a stranger is told; the operator is told why.
+    let log = || away.server.log();
+    wait_until("the reason", || log().contains("was not touched for this signature"));
 }
 
 /// Its file is a handle: what signs is the device, through ssh-agent.
