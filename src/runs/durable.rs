@@ -6,7 +6,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -95,8 +95,6 @@ pub enum Source {
     Link(Arc<Link>),
     /// The record that the supervisor left.
     Record(Box<View>),
-    /// Nowhere: the first answer is the last.
-    Nothing,
 }
 
 impl fmt::Debug for Source {
@@ -104,7 +102,6 @@ impl fmt::Debug for Source {
         f.write_str(match self {
             Self::Link(_) => "Link",
             Self::Record(_) => "Record",
-            Self::Nothing => "Nothing",
         })
     }
 }
@@ -232,14 +229,6 @@ pub fn verdict_frame(verdict: &Verdict) -> Result<Bytes, FrameError> {
 pub fn lost_frame(key: &Key, code: Code) -> Result<Bytes, FrameError> {
     let (run, text) = (key.id.to_string(), code.meaning().into());
     encode(&ServerHeader::Lost(Refusal { run, code, text }), b"")
-}
-
-impl Keeping {
-    /// The folder of all runs.
-    #[must_use]
-    pub fn folder(&self) -> &Path {
-        &self.runs
-    }
 }
 
 /// Locks what is only ever held for a moment.

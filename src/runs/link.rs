@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -15,6 +16,9 @@ use super::disk::Folder;
 use crate::conn::{ConnError, Frame, FrameReader, FrameWriter};
 use crate::proto::frame::Limits;
 use crate::proto::header::{ClientHeader, Hello, ServerHeader};
+
+/// A supervisor that lives and does not take the link is asked again after so long.
+pub(super) const RETRY: Duration = Duration::from_millis(100);
 
 /// A connection to a supervisor. There is no limit to its silence: the kernel tells of a dead one at
 /// once, and a stopped one is waited for.

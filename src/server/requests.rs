@@ -17,8 +17,10 @@ use crate::proto::frame::{self, BODY_LIMIT, Decoded, Limits};
 use crate::proto::header::{Attach, ClientHeader, Refusal, Refused, RunRequest, ServerHeader};
 use crate::proto::listing::RunInfo;
 use crate::proto::verdict::StopBy;
+use crate::runs::answer::{Closed, Denied, Served};
 use crate::runs::durable::There;
-use crate::runs::host::{Closed, Denied, Host, Kept, Served};
+use crate::runs::entry::Entry;
+use crate::runs::host::Host;
 use crate::runs::id::RunId;
 use crate::runs::request::Request;
 use crate::runs::run::Run;
@@ -198,16 +200,12 @@ impl Requests {
         if !matches!(first, Ok(Decoded::Frame(frame)) if frame.kind == "started") {
             self.outbox.answer_encoded(answer);
         }
-        if let Some(serving) = Serving::there(there, &self.host) {
-            self.outbox.follow(serving, 0);
-        }
+        self.outbox.follow(Serving::there(there, &self.host), 0);
     }
 
     fn follow_there(&self, there: There, after: u64) {
         self.outbox.answer_encoded(there.answer.clone());
-        if let Some(serving) = Serving::there(there, &self.host) {
-            self.outbox.follow(serving, after);
-        }
+        self.outbox.follow(Serving::there(there, &self.host), after);
     }
 
     /// An order to the run of this connection, or to one that is named. One that crosses the run's end or
@@ -226,12 +224,12 @@ impl Requests {
     async fn order_by_name(&self, order: Order, part: &str) -> Result<(), SessionEnd> {
         let Some(kept) = self.find(part)? else { return Ok(()) };
         let obeyed = match &*kept {
-            Kept::Here(run) => match order {
+            Entry::Here(run) => match order {
                 Order::Signal(signal) => run.signal(signal),
                 Order::Cancel => run.stop(StopBy::Operator),
             },
-            Kept::There(run) => self.host.order(run, order.header(Some(&run.key.id))).await,
-            Kept::Gone(_) => false,
+            Entry::There(run) => self.host.order(run, order.header(Some(&run.key.id))).await,
+            Entry::Gone(_) => false,
         };
         let run = kept.id().to_string();
         let answer =
@@ -240,7 +238,7 @@ impl Requests {
     }
 
     /// The one run that is meant. None if that was refused.
-    fn find(&self, part: &str) -> Result<Option<Arc<Kept>>, SessionEnd> {
+    fn find(&self, part: &str) -> Result<Option<Arc<Entry>>, SessionEnd> {
         if !(self.still_in)() {
             self.refuse(Code::NotAuthorized, "this key is no longer authorized".into())?;
             return Ok(None);
@@ -255,15 +253,15 @@ impl Requests {
         self.free_for_another()?;
         let Some(kept) = self.find(&attach.run)? else { return Ok(()) };
         match &*kept {
-            Kept::Here(run) => self.attach_here(run, attach),
-            Kept::There(run) => match self.host.look(run, attach).await {
+            Entry::Here(run) => self.attach_here(run, attach),
+            Entry::There(run) => match self.host.look(run, attach).await {
                 Ok(there) => {
                     self.follow_there(there, attach.after);
                     Ok(())
                 }
                 Err(denied) => self.deny(&run.key.id, denied),
             },
-            Kept::Gone(gone) => self.lost(&gone.key.id, Code::Forgotten),
+            Entry::Gone(gone) => self.lost(&gone.key.id, Code::Forgotten),
         }
     }
 

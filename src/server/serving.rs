@@ -14,8 +14,9 @@ use crate::runs::durable::{Durable, Source, State, There, lost_frame};
 use crate::runs::host::Host;
 use crate::runs::id::RunId;
 use crate::runs::link::Link;
+use crate::runs::owner::{Outgoing, Owner};
 use crate::runs::record::encode;
-use crate::runs::run::{Outgoing, Owner, Run};
+use crate::runs::run::Run;
 
 /// So much of the record is taken at a time: two of an engine's largest pieces with their headers, or a
 /// file would be read in parts that end just before the second one does.
@@ -106,17 +107,16 @@ impl Serving {
         Ok(Self::Seen(Seen { run, owner, view, follow }))
     }
 
-    /// A durable run; none if the first answer was the last.
-    pub(super) fn there(there: There, host: &Arc<Host>) -> Option<Self> {
+    /// A durable run.
+    pub(super) fn there(there: There, host: &Arc<Host>) -> Self {
         match there.source {
-            Source::Link(link) => Some(Self::Linked(Linked {
+            Source::Link(link) => Self::Linked(Linked {
                 host: Arc::clone(host),
                 run: there.run,
                 link,
                 inbox: Mutex::default(),
-            })),
-            Source::Record(view) => Some(Self::Left(there.run, view)),
-            Source::Nothing => None,
+            }),
+            Source::Record(view) => Self::Left(there.run, view),
         }
     }
 

@@ -17,7 +17,7 @@ use super::serving::Batch;
 use crate::conn::{FrameReader, FrameWriter, HEARTBEAT};
 use crate::proto::code::Code;
 use crate::proto::header::{ClientHeader, ServerHeader};
-use crate::runs::run::Outgoing;
+use crate::runs::owner::Outgoing;
 
 /// How long a client may be suspended by its terminal.
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 3600);

@@ -51,3 +51,4 @@ mod state;
 mod stop;
 mod strangers;
 mod upgrade;
+mod upgrade_program;
