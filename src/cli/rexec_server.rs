@@ -32,10 +32,10 @@ const OWN_DESCRIPTORS: u64 = 64;
 /// Runs `rexec-server` with these arguments, the program's name first; the exit status.
 #[must_use]
 pub fn main(args: &[OsString]) -> u8 {
-    if let [_, verb, folder] = args
+    if let [_, verb, runs] = args
         && verb == SUPERVISE
     {
-        return supervise(folder);
+        return supervise(runs);
     }
     let program = match Program::read(args) {
         Ok(program) => program,
@@ -71,11 +71,11 @@ fn failed(line: &str) -> u8 {
     FAILED
 }
 
-/// The supervisor of one durable run, which a server starts.
-fn supervise(folder: &OsStr) -> u8 {
+/// The supervisor of one durable run, or one that waits for it, which a server starts.
+fn supervise(runs: &OsStr) -> u8 {
     let log = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false);
     log.with_target(false).init();
-    match crate::server::supervise::main(Path::new(folder)) {
+    match crate::server::supervise::main(Path::new(runs)) {
         Ok(()) => 0,
         Err(line) => {
             tracing::error!("{line}");

@@ -25,6 +25,7 @@ use super::owner::Owner;
 use super::record::encode;
 use super::request::Request;
 use super::run::{Phase, Run};
+use super::spare::Spare;
 use super::table::{Burial, Claim, Key, Table};
 use crate::exec::{self, BaseEnv, Scanner, SpawnError};
 use crate::proto::code::Code;
@@ -73,6 +74,7 @@ pub struct Host {
     held: Mutex<Option<OwnedRwLockWriteGuard<()>>>,
     /// A durable run is over.
     pub(super) one_more: Notify,
+    pub(super) spare: Spare,
     /// Where durable runs are kept; none in a supervisor.
     pub(super) keeping: Option<Keeping>,
 }
@@ -101,6 +103,7 @@ impl Host {
             gate: Arc::default(),
             held: Mutex::default(),
             one_more: Notify::new(),
+            spare: Spare::default(),
             keeping,
         })
     }
@@ -340,6 +343,10 @@ impl Host {
     pub fn close_to_new(&self) {
         self.places.close();
         self.admit();
+    }
+
+    pub(super) fn is_closed_to_new(&self) -> bool {
+        self.places.is_closed()
     }
 
     /// Starts nothing until [`Self::admit`]; what is asked for is answered [`Served::Later`]. Returns when

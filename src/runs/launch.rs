@@ -1,8 +1,7 @@
 //! Starting the supervisor of a durable run.
 
-use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
@@ -35,6 +34,8 @@ pub const SUPERVISE: &str = "supervise";
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "supervise")]
 pub struct Setup {
+    /// The name of the run's folder.
+    pub folder: String,
     /// Under which identity the run is claimed.
     pub identity: String,
     /// What its processes are to carry.
@@ -95,7 +96,7 @@ impl Host {
         // A process takes as long to come up as a line to reach the disk. It starts nothing before it is
         // told what, which is when both are there.
         let (synced, launched) =
-            tokio::join!(ledger.synced(seq), async { launch_supervisor(run, &meta, keeping) });
+            tokio::join!(ledger.synced(seq), self.launch_supervisor(run, &meta, keeping));
         if let Err(e) = synced {
             error!("the journal cannot be synced: {e}");
             ledger.not_started(&run.key, Code::JournalFailed.name());
@@ -121,6 +122,22 @@ impl Host {
         }
     }
 
+    /// Makes the folder of a run, and has a supervisor that waits at its end of the link.
+    async fn launch_supervisor(
+        &self,
+        run: &Durable,
+        meta: &Meta,
+        keeping: &Keeping,
+    ) -> io::Result<Link> {
+        run.folder.make()?;
+        let link = match self.spare.take().await {
+            Some(link) => link,
+            None => start_supervisor(keeping, run.folder.log()?.into())?,
+        };
+        run.folder.set_meta(meta)?;
+        Ok(link)
+    }
+
     async fn ask_new(
         &self,
         link: Link,
@@ -131,7 +148,7 @@ impl Host {
         let request = request.encoded(true).map_err(|e| NoAnswer::Launch(io::Error::other(e)))?;
         pause::point("launched");
         let (identity, mark) = (run.key.identity.to_string(), mark.to_string());
-        let setup = Setup { identity, mark, record_limit };
+        let setup = Setup { folder: run.folder.name(), identity, mark, record_limit };
         let shell = self.settings.shell.as_os_str().as_bytes();
         let asked = async {
             link.send(&setup, shell).await?;
@@ -188,7 +205,10 @@ impl Host {
         place: OwnedSemaphorePermit,
     ) {
         match started {
-            Ok(_) => self.watch(Arc::clone(run), Some(place)),
+            Ok(_) => {
+                self.watch(Arc::clone(run), Some(place));
+                self.prepare_another(run);
+            }
             Err(Denied::Refused(code, text) | Denied::NotStarted(code, text)) => {
                 self.table.release(&run.key);
                 run.set_state(State::NotStarted { code: *code, text: text.clone() });
@@ -203,23 +223,15 @@ impl Host {
     }
 }
 
-/// Makes the folder of a run and starts its supervisor, which waits at its end of the link.
-fn launch_supervisor(run: &Durable, meta: &Meta, keeping: &Keeping) -> io::Result<Link> {
-    run.folder.make()?;
+/// Starts a supervisor, which waits at its end of the link to be told for which run. It leaves this
+/// process's session, which a leader of a process group cannot.
+pub(super) fn start_supervisor(keeping: &Keeping, log: Stdio) -> io::Result<Link> {
     let (link, theirs) = Link::pair()?;
-    start_supervisor(run, keeping, theirs)?;
-    run.folder.set_meta(meta)?;
-    Ok(link)
-}
-
-/// Starts the supervisor of a run with `link` as its standard input. It will leave this process's session,
-/// which a leader of a process group cannot.
-fn start_supervisor(run: &Durable, keeping: &Keeping, link: OwnedFd) -> io::Result<()> {
     // By descriptor: the program that is running, also when its file has been replaced.
     let program = format!("/proc/self/fd/{}", keeping.program.as_raw_fd());
     let mut command = Command::new(program);
-    command.arg0("rexec-server").arg(SUPERVISE).arg(OsStr::new(run.folder.path()));
-    command.stdin(Stdio::from(link)).stdout(Stdio::null()).stderr(run.folder.log()?);
+    command.arg0("rexec-server").arg(SUPERVISE).arg(&keeping.runs);
+    command.stdin(theirs).stdout(Stdio::null()).stderr(log);
     let pid = process::spawn(&mut command)?;
     drop(command);
     match pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from).and_then(process::watch) {
@@ -236,5 +248,5 @@ fn start_supervisor(run: &Durable, keeping: &Keeping, link: OwnedFd) -> io::Resu
             process::disown(pid);
         }
     }
-    Ok(())
+    Ok(link)
 }

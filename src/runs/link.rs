@@ -104,6 +104,16 @@ impl Link {
         }
     }
 
+    /// Whether something has come, be it the end.
+    pub async fn has_news(&self) -> bool {
+        let mut reader = self.reader.lock().await;
+        tokio::select! {
+            biased;
+            _ = reader.next(None) => true,
+            () = std::future::ready(()) => false,
+        }
+    }
+
     /// The next frame if it is there already.
     pub async fn next_now(&self) -> Option<Frame> {
         let mut reader = self.reader.lock().await;

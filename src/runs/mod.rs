@@ -23,6 +23,7 @@ pub mod request;
 pub mod retention;
 pub mod run;
 mod settle;
+mod spare;
 pub mod stdin;
 pub mod store;
 pub mod sweep;

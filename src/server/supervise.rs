@@ -20,7 +20,7 @@ use super::outbox::Outbox;
 use super::requests::Requests;
 use super::session::{Patience, serve as serve_session};
 use super::throttle::Throttle;
-use crate::conn::{Frame, FrameReader, FrameWriter};
+use crate::conn::{FrameReader, FrameWriter};
 use crate::exec::{Mark, Scanner, adopt, pipes_released};
 use crate::handshake::AGENT;
 use crate::proto::frame::Limits;
@@ -49,11 +49,12 @@ struct Supervisor {
     refusals: Arc<Throttle>,
 }
 
-/// Supervises the run in `folder`, as the server on the standard input says.
+/// Supervises one of the runs below `runs`: which one, the server on the standard input says. Without a
+/// server that says it there is nothing to do.
 ///
 /// # Errors
 /// One line: nothing was started, or the record cannot be written.
-pub fn main(folder: &Path) -> Result<(), String> {
+pub fn main(runs: &Path) -> Result<(), String> {
     pause::program("supervisor");
     process::prepare().map_err(|e| e.to_string())?;
     // Nothing that ends the server's session or its terminal ends this process.
@@ -62,12 +63,12 @@ pub fn main(folder: &Path) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|e| format!("cannot start: {e}"))?;
-    let supervised = runtime.block_on(supervise(Folder::found(folder.to_owned())));
+    let supervised = runtime.block_on(supervise(runs));
     runtime.shutdown_background();
     supervised.map_err(|e| e.to_string())
 }
 
-async fn supervise(folder: Folder) -> io::Result<()> {
+async fn supervise(runs: &Path) -> io::Result<()> {
     let link = StdStream::from(rustix::stdio::stdin().try_clone_to_owned()?);
     link.set_nonblocking(true)?;
     // The copy is enough: nothing that is started here is to hold the link.
@@ -76,9 +77,13 @@ async fn supervise(folder: Folder) -> io::Result<()> {
     let (read, write) = split(UnixStream::from_std(link)?);
     let mut reader = FrameReader::new(read, Limits::FULL);
     let first = reader.next(None).await.map_err(io::Error::other)?;
-    let first = first.ok_or_else(|| io::Error::other("the server has gone"))?;
+    let Some(first) = first else { return Ok(()) };
     pause::point("asked");
-    let supervisor = Arc::new(Supervisor::claim(folder.clone(), &first)?);
+    let setup: Setup = first.header().map_err(io::Error::other)?;
+    let folder = Folder::found(runs.join(&setup.folder));
+    // What it has to complain of is said where the run is.
+    rustix::stdio::dup2_stderr(folder.log()?)?;
+    let supervisor = Arc::new(Supervisor::claim(folder.clone(), setup, &first.body)?);
     pause::point("locked");
     let listener = listen(&folder)?;
     tokio::spawn(async {
@@ -103,8 +108,8 @@ async fn supervise(folder: Folder) -> io::Result<()> {
 
 impl Supervisor {
     /// Locks the record, which nobody may have written yet.
-    fn claim(folder: Folder, setup: &Frame) -> io::Result<Self> {
-        let Setup { identity, mark, record_limit } = setup.header().map_err(io::Error::other)?;
+    fn claim(folder: Folder, setup: Setup, shell: &[u8]) -> io::Result<Self> {
+        let Setup { identity, mark, record_limit, .. } = setup;
         let mark = Mark::from_hex(mark.as_bytes());
         let mark = mark.ok_or_else(|| io::Error::other("the setup has no mark"))?;
         let record = match folder.claim()? {
@@ -118,7 +123,7 @@ impl Supervisor {
             return Err(io::Error::other("the run was given up"));
         }
         let writer = Writer::new(record, record_limit);
-        let shell = std::os::unix::ffi::OsStrExt::from_bytes(&setup.body);
+        let shell = std::os::unix::ffi::OsStrExt::from_bytes(shell);
         let shell = Path::new::<std::ffi::OsStr>(shell).to_owned();
         let settings = Settings { shell, max_runs: 1, ..Settings::default() };
         let books = Books::Supervisor { folder, mark, writer: Some(writer).into() };

@@ -122,6 +122,12 @@ impl Folder {
         Self(path)
     }
 
+    /// Its name below the folder of all runs.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.0.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
