@@ -51,6 +51,8 @@ pub struct Durable {
     state: watch::Sender<State>,
     /// Held while its end is written down, so that it is written once.
     pub(super) settling: Mutex<()>,
+    /// Held while its outcome is put on the disk, or its record removed.
+    pub(super) noting: Mutex<()>,
     /// The journal has its end already, from a server that did not come to note it in the folder.
     pub(super) is_journaled: bool,
 }
@@ -127,7 +129,15 @@ impl Durable {
     #[must_use]
     pub fn found(key: Key, folder: Folder, meta: Meta, state: State, is_journaled: bool) -> Self {
         let (state, _) = watch::channel(state);
-        Self { key, folder, meta, state, settling: Mutex::default(), is_journaled }
+        Self {
+            key,
+            folder,
+            meta,
+            state,
+            settling: Mutex::default(),
+            noting: Mutex::default(),
+            is_journaled,
+        }
     }
 
     /// What is written into its folder before its supervisor starts.
@@ -160,6 +170,23 @@ impl Durable {
     pub async fn over(&self) {
         let mut state = self.state.subscribe();
         let _ = state.wait_for(|s| matches!(s, State::Over(_) | State::Forgotten(_))).await;
+    }
+
+    /// Puts its record and its outcome on the disk, unless it is forgotten by now: its folder may be another
+    /// run's. Waits for the disk.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(super) fn note(&self, outcome: &Outcome) -> io::Result<()> {
+        let _one = lock(&self.noting);
+        if !matches!(self.state(), State::Over(_)) {
+            return Ok(());
+        }
+        // First: an outcome that outlives its record would promise too much.
+        if let Some(record) = self.folder.record()? {
+            record.sync_data()?;
+        }
+        self.folder.set_outcome(outcome)
     }
 
     /// What a client is told of a run that is over, from the record that is left.

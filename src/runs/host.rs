@@ -25,6 +25,7 @@ use super::owner::Owner;
 use super::record::encode;
 use super::request::Request;
 use super::run::{Phase, Run};
+use super::settle::NOTED_AT_ONCE;
 use super::spare::Spare;
 use super::table::{Burial, Claim, Key, Table};
 use crate::exec::{self, BaseEnv, Scanner, SpawnError};
@@ -75,6 +76,8 @@ pub struct Host {
     /// A durable run is over.
     pub(super) one_more: Notify,
     pub(super) spare: Spare,
+    /// One for each end of a run that is being put on the disk.
+    pub(super) noting: Semaphore,
     /// Where durable runs are kept; none in a supervisor.
     pub(super) keeping: Option<Keeping>,
 }
@@ -83,7 +86,7 @@ impl Host {
     /// A host that writes down in `books` what happens, and knows what is in `table`.
     #[must_use]
     pub fn new(
-        mut settings: Settings,
+        (mut settings, base_env): (Settings, BaseEnv),
         books: Books,
         table: Table<Entry>,
         scanner: Scanner,
@@ -94,7 +97,7 @@ impl Host {
             budget: Arc::new(Budget::new(settings.memory_budget)),
             places: Arc::new(Semaphore::new(settings.max_runs)),
             settings,
-            base_env: BaseEnv::of_this_process(),
+            base_env,
             table,
             books,
             scanner,
@@ -104,6 +107,7 @@ impl Host {
             held: Mutex::default(),
             one_more: Notify::new(),
             spare: Spare::default(),
+            noting: Semaphore::new(NOTED_AT_ONCE),
             keeping,
         })
     }

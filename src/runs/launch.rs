@@ -21,7 +21,6 @@ use super::host::Host;
 use super::link::Link;
 use super::request::Request;
 use crate::conn::Frame;
-use crate::exec::Mark;
 use crate::proto::code::Code;
 use crate::proto::header::ServerHeader;
 use crate::sys::pause;
@@ -93,12 +92,13 @@ impl Host {
         pause::point("accepted");
         let meta = run.full_meta(mark, ledger.origin());
         let seq = ledger.last_seq();
-        // A process takes as long to come up as a line to reach the disk. It starts nothing before it is
-        // told what, which is when both are there.
+        // While the line goes to the disk a supervisor comes up and takes its place. It starts nothing
+        // before it is asked to, which is when the line is there.
         let (synced, launched) =
-            tokio::join!(ledger.synced(seq), self.launch_supervisor(run, &meta, keeping));
+            tokio::join!(ledger.synced(seq), self.launch_supervisor(run, meta, keeping));
         if let Err(e) = synced {
             error!("the journal cannot be synced: {e}");
+            drop(launched);
             ledger.not_started(&run.key, Code::JournalFailed.name());
             run.folder.remove();
             let text = "the server cannot write its journal".into();
@@ -106,7 +106,7 @@ impl Host {
         }
         let since = clock::boottime();
         let answer = match launched {
-            Ok(link) => self.ask_new(link, run, request, (keeping.record_limit, mark)).await,
+            Ok(link) => ask_new(link, request).await,
             Err(e) => Err(NoAnswer::Launch(e)),
         };
         match answer {
@@ -122,11 +122,11 @@ impl Host {
         }
     }
 
-    /// Makes the folder of a run, and has a supervisor that waits at its end of the link.
+    /// Makes the folder of a run, and tells a supervisor of it.
     async fn launch_supervisor(
         &self,
         run: &Durable,
-        meta: &Meta,
+        meta: Meta,
         keeping: &Keeping,
     ) -> io::Result<Link> {
         run.folder.make()?;
@@ -134,30 +134,14 @@ impl Host {
             Some(link) => link,
             None => start_supervisor(keeping, run.folder.log()?.into())?,
         };
-        run.folder.set_meta(meta)?;
-        Ok(link)
-    }
-
-    async fn ask_new(
-        &self,
-        link: Link,
-        run: &Durable,
-        request: &Request,
-        (record_limit, mark): (u64, Mark),
-    ) -> Result<(Link, Frame), NoAnswer> {
-        let request = request.encoded(true).map_err(|e| NoAnswer::Launch(io::Error::other(e)))?;
+        run.folder.set_meta(&meta)?;
         pause::point("launched");
-        let (identity, mark) = (run.key.identity.to_string(), mark.to_string());
-        let setup = Setup { folder: run.folder.name(), identity, mark, record_limit };
-        let shell = self.settings.shell.as_os_str().as_bytes();
-        let asked = async {
-            link.send(&setup, shell).await?;
-            link.ask(request).await
-        };
-        match asked.await {
-            Ok(answer) => Ok((link, answer)),
-            Err(_) => Err(NoAnswer::Gone),
-        }
+        let Meta { identity, mark, .. } = meta;
+        let (folder, record_limit) = (run.folder.name(), keeping.record_limit);
+        let setup = Setup { folder, identity, mark, record_limit };
+        // One that is gone is noticed when it is asked.
+        let _ = link.send(&setup, self.settings.shell.as_os_str().as_bytes()).await;
+        Ok(link)
     }
 
     fn first_answer(
@@ -220,6 +204,14 @@ impl Host {
             }
             Err(Denied::Lost(_)) => {}
         }
+    }
+}
+
+async fn ask_new(link: Link, request: &Request) -> Result<(Link, Frame), NoAnswer> {
+    let request = request.encoded(true).map_err(|e| NoAnswer::Launch(io::Error::other(e)))?;
+    match link.ask(request).await {
+        Ok(answer) => Ok((link, answer)),
+        Err(_) => Err(NoAnswer::Gone),
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use super::clock::Moment;
@@ -23,11 +25,20 @@ use crate::proto::stored::StoredHeader;
 use crate::proto::verdict::Verdict;
 use crate::sys::pause;
 
+/// Whoever has started a run is given so long to see its end.
+const WATCH_AFTER: Duration = Duration::from_millis(50);
+/// So many ends of runs are put on the disk at one time.
+pub(super) const NOTED_AT_ONCE: usize = 4;
+
 impl Host {
-    /// Waits for the end of a run and writes it down, in a task of its own.
+    /// Waits for the end of a run and writes it down, in a task of its own. `place` is that of a run that
+    /// was just started: whoever has started it may see it to its end without another link.
     pub(super) fn watch(self: &Arc<Self>, run: Arc<Durable>, place: Option<OwnedSemaphorePermit>) {
         let host = Arc::clone(self);
         tokio::spawn(async move {
+            if place.is_some() {
+                let _ = timeout(WATCH_AFTER, run.over()).await;
+            }
             while matches!(run.state(), State::Live { .. }) {
                 if let Some(verdict) = verdict_of(&run).await {
                     host.ended(&run, &verdict);
@@ -41,7 +52,7 @@ impl Host {
     }
 
     /// A verdict has come from a supervisor: it is written down, once, before anybody is told.
-    pub fn ended(&self, run: &Durable, frame: &Frame) -> Option<Bytes> {
+    pub fn ended(self: &Arc<Self>, run: &Arc<Durable>, frame: &Frame) -> Option<Bytes> {
         let Ok(ServerHeader::Verdict(verdict)) = frame.header() else { return None };
         let length = run.folder.record().ok().flatten().and_then(|file| file.metadata().ok());
         let length = length.map_or(0, |m| m.len().saturating_sub(frame.size() as u64));
@@ -54,8 +65,8 @@ impl Host {
 
     /// Writes down how a run ended, unless that is done already.
     pub(super) fn note_ended(
-        &self,
-        run: &Durable,
+        self: &Arc<Self>,
+        run: &Arc<Durable>,
         mut verdict: Verdict,
         length: u64,
     ) -> Arc<Outcome> {
@@ -75,19 +86,36 @@ impl Host {
         Moment::now(self.books.ledger().map_or("", |ledger| &ledger.origin().boot))
     }
 
-    fn over(&self, run: &Durable, outcome: Outcome) -> Arc<Outcome> {
-        if let Err(e) = run.folder.set_outcome(&outcome) {
-            // The journal has it; the next server finds the record without it and notes it anew.
-            error!(run = %run.key.id, "cannot note how it ended: {e}");
-        }
+    fn over(self: &Arc<Self>, run: &Arc<Durable>, outcome: Outcome) -> Arc<Outcome> {
         // A supervisor that was killed has left it.
         run.folder.remove_socket();
-        pause::point("noted");
         let outcome = Arc::new(outcome);
         run.set_state(State::Over(Arc::clone(&outcome)));
-        self.one_more.notify_one();
         self.left();
+        let host = Arc::clone(self);
+        tokio::spawn(host.note(Arc::clone(run), Arc::clone(&outcome)));
         outcome
+    }
+
+    /// Puts the end of a run on the disk, in the order that keeps it true if the machine goes down in
+    /// between: its journal line, all of its record, what sums it up. Nobody waits for that. Until it is done
+    /// the next server finds the end in the record and the journal.
+    async fn note(self: Arc<Self>, run: Arc<Durable>, outcome: Arc<Outcome>) {
+        let Ok(_turn) = self.noting.acquire().await else { return };
+        if let Some(ledger) = self.books.ledger()
+            && let Err(e) = ledger.synced(ledger.last_seq()).await
+        {
+            error!("the journal cannot be synced: {e}");
+        }
+        let noted = tokio::task::spawn_blocking(move || {
+            if let Err(e) = run.note(&outcome) {
+                error!(run = %run.key.id, "cannot note how it ended: {e}");
+            }
+            pause::point("noted");
+        });
+        // A panic there would be a bug.
+        let _ = noted.await;
+        self.one_more.notify_one();
     }
 
     /// Finds out what became of a run whose supervisor does not answer. False if it lives.
@@ -154,7 +182,7 @@ impl Host {
     }
 
     /// A run has lost its supervisor: what is left of it is stopped, and its end is unknown.
-    async fn lost(&self, run: &Durable, found: &Scan) {
+    async fn lost(self: &Arc<Self>, run: &Arc<Durable>, found: &Scan) {
         let start_time = found.running.map_or(0, |(_, start_time)| start_time);
         let left_running = match run.mark() {
             Some(mark) if self.is_here(run) => {

@@ -188,9 +188,9 @@ impl Host {
 
     /// Removes the record of a run; its id stays taken. What goes on is left alone.
     pub(super) fn forget(&self, run: &Arc<Durable>) -> io::Result<()> {
-        let _one = lock(&run.settling);
+        let _one = lock(&run.noting);
         let State::Over(outcome) = run.state() else { return Ok(()) };
-        // It could not be written when the disk was full.
+        // It could not be written when the disk was full, or is about to be.
         if run.folder.outcome()?.is_none() {
             run.folder.set_outcome(&outcome)?;
         }

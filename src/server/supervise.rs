@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, split};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::warn;
@@ -21,7 +21,7 @@ use super::requests::Requests;
 use super::session::{Patience, serve as serve_session};
 use super::throttle::Throttle;
 use crate::conn::{FrameReader, FrameWriter};
-use crate::exec::{Mark, Scanner, adopt, pipes_released};
+use crate::exec::{BaseEnv, Mark, Scanner, adopt, pipes_released};
 use crate::handshake::AGENT;
 use crate::proto::frame::Limits;
 use crate::proto::header::{ClientHeader, ServerHeader, Welcome};
@@ -47,6 +47,20 @@ struct Supervisor {
     host: Arc<Host>,
     identity: Arc<str>,
     refusals: Arc<Throttle>,
+}
+
+/// What reaches this process.
+struct Signals {
+    terminate: Signal,
+    /// Without a terminal nobody means this process by these.
+    _others: [Signal; 2],
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        let others = [signal(SignalKind::hangup())?, signal(SignalKind::interrupt())?];
+        Ok(Self { terminate: signal(SignalKind::terminate())?, _others: others })
+    }
 }
 
 /// Supervises one of the runs below `runs`: which one, the server on the standard input says. Without a
@@ -76,25 +90,30 @@ async fn supervise(runs: &Path) -> io::Result<()> {
     rustix::stdio::dup2_stdin(&null)?;
     let (read, write) = split(UnixStream::from_std(link)?);
     let mut reader = FrameReader::new(read, Limits::FULL);
-    let first = reader.next(None).await.map_err(io::Error::other)?;
+    let (base_env, mut signals) = (BaseEnv::of_this_process(), Signals::new()?);
+    tokio::spawn(async {
+        if let Err(e) = adopt().await {
+            warn!("cannot reap what the run leaves behind: {e}");
+        }
+    });
+    let first = tokio::select! {
+        first = reader.next(None) => first.map_err(io::Error::other)?,
+        _ = signals.terminate.recv() => None,
+    };
     let Some(first) = first else { return Ok(()) };
     pause::point("asked");
     let setup: Setup = first.header().map_err(io::Error::other)?;
     let folder = Folder::found(runs.join(&setup.folder));
     // What it has to complain of is said where the run is.
     rustix::stdio::dup2_stderr(folder.log()?)?;
-    let supervisor = Arc::new(Supervisor::claim(folder.clone(), setup, &first.body)?);
+    let supervisor = Supervisor::claim(folder.clone(), setup, &first.body, base_env)?;
+    let supervisor = Arc::new(supervisor);
     pause::point("locked");
     let listener = listen(&folder)?;
-    tokio::spawn(async {
-        if let Err(e) = adopt().await {
-            warn!("cannot reap what the run leaves behind: {e}");
-        }
-    });
     let mut sessions = JoinSet::new();
     let owner = Arc::clone(&supervisor);
     sessions.spawn(async move { owner.serve(reader, FrameWriter::new(write)).await });
-    supervisor.serve_until_over(&listener, &mut sessions).await?;
+    supervisor.serve_until_over(&listener, &mut sessions, signals).await;
     drop(listener);
     folder.remove_socket();
     pause::point("recorded");
@@ -108,7 +127,7 @@ async fn supervise(runs: &Path) -> io::Result<()> {
 
 impl Supervisor {
     /// Locks the record, which nobody may have written yet.
-    fn claim(folder: Folder, setup: Setup, shell: &[u8]) -> io::Result<Self> {
+    fn claim(folder: Folder, setup: Setup, shell: &[u8], base_env: BaseEnv) -> io::Result<Self> {
         let Setup { identity, mark, record_limit, .. } = setup;
         let mark = Mark::from_hex(mark.as_bytes());
         let mark = mark.ok_or_else(|| io::Error::other("the setup has no mark"))?;
@@ -128,7 +147,7 @@ impl Supervisor {
         let settings = Settings { shell, max_runs: 1, ..Settings::default() };
         let books = Books::Supervisor { folder, mark, writer: Some(writer).into() };
         let (table, scanner) = (Table::new(Duration::ZERO), Scanner::on_demand());
-        let host = Host::new(settings, books, table, scanner, None);
+        let host = Host::new((settings, base_env), books, table, scanner, None);
         Ok(Self { host, identity: identity.into(), refusals: Arc::default() })
     }
 
@@ -137,20 +156,17 @@ impl Supervisor {
         self: &Arc<Self>,
         listener: &UnixListener,
         sessions: &mut JoinSet<()>,
-    ) -> io::Result<()> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        // Without a terminal nobody means this process by these.
-        let _hangup = signal(SignalKind::hangup())?;
-        let _interrupt = signal(SignalKind::interrupt())?;
+        mut signals: Signals,
+    ) {
         let over = self.host.one_is_over();
         tokio::pin!(over);
         loop {
             tokio::select! {
-                () = &mut over => return Ok(()),
-                _ = terminate.recv() => self.host.stop_all(StopBy::Shutdown, false),
+                () = &mut over => return,
+                _ = signals.terminate.recv() => self.host.stop_all(StopBy::Shutdown, false),
                 Some(_) = sessions.join_next() => {
                     if self.host.is_empty() {
-                        return Ok(());
+                        return;
                     }
                 }
                 accepted = listener.accept() => match accepted {

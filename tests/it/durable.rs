@@ -180,7 +180,9 @@ fn a_restarted_server_knows_the_end_of_a_run_whose_supervisor_lives_on() {
     verb(&server, "wait", &[&id]).expect(0);
     assert_eq!(supervisors(server.state()).len(), 1);
     let outcome = std::fs::read_dir(server.state().join("instances/test/runs")).unwrap().next();
-    std::fs::remove_file(outcome.unwrap().unwrap().path().join("outcome.json")).unwrap();
+    let outcome = outcome.unwrap().unwrap().path().join("outcome.json");
+    wait_until("its outcome", || outcome.exists());
+    std::fs::remove_file(outcome).unwrap();
     server.restart();
     assert_eq!(verb(&server, "attach", &[&id]).expect(0).stdout, b"held\n");
     std::fs::write(gate, "").unwrap();

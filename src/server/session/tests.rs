@@ -4,6 +4,7 @@ use tokio::io::{DuplexStream, ReadHalf, WriteHalf, duplex, split};
 
 use super::*;
 use crate::conn::SILENCE;
+use crate::exec::BaseEnv;
 use crate::identity::{Authorized, host_key, local_identity};
 use crate::proto::frame::Limits;
 use crate::runs::books::Books;
@@ -27,7 +28,13 @@ fn shared(folder: &TempDir) -> Arc<Shared> {
     let found = recover::open(journal.path(), runs.path(), recover::origin().unwrap()).unwrap();
     let scanner = crate::exec::Scanner::new().unwrap();
     let books = Books::Server(found.ledger);
-    let host = Host::new(Settings::default(), books, found.table, scanner, None);
+    let host = Host::new(
+        (Settings::default(), BaseEnv::of_this_process()),
+        books,
+        found.table,
+        scanner,
+        None,
+    );
     let tls = TlsServer::new(&host_key(&state).unwrap()).unwrap();
     let local = local_identity(&state).unwrap();
     let authorized = Arc::new(Authorized::new(Vec::new(), local.public()));
