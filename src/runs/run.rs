@@ -59,7 +59,7 @@ pub struct Run {
     pub accepted: String,
     phase: watch::Sender<Phase>,
     shared: Mutex<Shared>,
-    pub(super) engine: Notify,
+    pub(super) engine: Arc<Notify>,
 }
 
 /// What the engine and the connections change.
@@ -121,6 +121,10 @@ impl Run {
     /// A run that was just claimed. Nobody owns it yet.
     #[must_use]
     pub fn new(key: Key, request: &Request, budget: &Arc<Budget>, store: Store) -> Self {
+        let engine = Arc::new(Notify::new());
+        if let Store::Disk(writer) = &store {
+            writer.call(Arc::clone(&engine));
+        }
         let shared = Shared {
             store,
             stdin: StdinQueue::new(Arc::clone(budget), request.has_stdin()),
@@ -141,15 +145,7 @@ impl Run {
         let (phase, _) = watch::channel(Phase::Starting);
         let (terms, command, accepted) =
             (request.terms.clone(), request.command(), clock::timestamp());
-        Self {
-            key,
-            terms,
-            command,
-            accepted,
-            phase,
-            shared: Mutex::new(shared),
-            engine: Notify::new(),
-        }
+        Self { key, terms, command, accepted, phase, shared: Mutex::new(shared), engine }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Shared> {
@@ -211,7 +207,7 @@ impl Run {
         };
         let needs = shared.store.needs();
         // Who does not want the output does not pay for it either.
-        if needs.over && !shared.discard && !shared.ended {
+        if needs.over.is_some() && !shared.discard && !shared.ended {
             shared.stop = shared.stop.or(Some(StopBy::Policy));
         }
         Orders {

@@ -22,6 +22,7 @@ mod durable;
 mod durable_bad;
 mod durable_kill;
 mod durable_places;
+mod durable_spare;
 mod durable_torn;
 mod env;
 mod exact;
