@@ -89,6 +89,16 @@ impl Link {
         self.writer.lock().await.send(header, body).await
     }
 
+    /// Sends a frame that is encoded already.
+    ///
+    /// # Errors
+    /// The supervisor is gone.
+    pub async fn pass_on(&self, frame: Bytes) -> Result<(), ConnError> {
+        let mut writer = self.writer.lock().await;
+        writer.queue_encoded(frame).await?;
+        writer.flush().await
+    }
+
     /// The next frame; none when the supervisor has closed the link. Heartbeats are passed over. Cancel
     /// safe.
     ///

@@ -1,6 +1,9 @@
 //! One connection from accept to its end: a place in the lobby, TLS, login, then its session.
 
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{ReadHalf, WriteHalf, split};
@@ -13,6 +16,7 @@ use super::lobby::Place;
 use super::outbox::Outbox;
 use super::requests::Requests;
 use super::session::{Patience, serve as serve_session};
+use super::waiting::Waiting;
 use crate::conn::{FrameReader, FrameWriter, SILENCE};
 use crate::handshake::{AGENT, Channel, Login, LoginError, Origin, judge};
 use crate::identity::{Identity, News};
@@ -60,9 +64,16 @@ pub(super) async fn serve(accepted: Accepted, mut place: Place, shared: Arc<Shar
         login = timeout_at(deadline, log_in(accepted, &shared)) => login.unwrap_or(Err(Stranger::Late)),
         () = place.shown_out() => Err(Stranger::ShownOut),
     };
-    drop(place);
     match login {
-        Ok(logged_in) => logged_in.serve(&shared).await,
+        Ok(logged_in) => {
+            let mut served = pin!(logged_in.serve(&shared));
+            // What came with the login is answered from the lobby: a server that stops waits for that.
+            let over = poll_fn(|cx| Poll::Ready(served.as_mut().poll(cx).is_ready())).await;
+            drop(place);
+            if !over {
+                served.await;
+            }
+        }
         Err(why) => shared.about_strangers(|| {
             let from = address.map_or_else(|| "a unix socket".to_owned(), |a| a.to_string());
             format!("no login from {from}: {why}")
@@ -167,8 +178,16 @@ impl LoggedIn {
         let host = Arc::clone(&shared.host);
         let still_in = still_in(shared, origin, who);
         let refusals = Arc::clone(&shared.peers);
-        let requests =
-            Requests { host, identity, outbox, still_in, refusals, is_stale: false, held: None };
+        let requests = Requests {
+            host,
+            identity,
+            outbox,
+            still_in,
+            refusals,
+            is_stale: false,
+            held: None,
+            waiting: Waiting::default(),
+        };
         let patience = Patience { idle: shared.config.idle_timeout, silence: Some(SILENCE) };
         let end = serve_session(reader, writer, requests, patience).await;
         shared.host.left();

@@ -8,6 +8,7 @@ mod held;
 mod instance;
 mod lobby;
 mod outbox;
+mod posted;
 mod requests;
 mod running;
 mod serving;
@@ -15,6 +16,7 @@ mod session;
 mod start;
 pub mod supervise;
 mod throttle;
+mod waiting;
 
 use std::io;
 use std::sync::Arc;
@@ -33,6 +35,7 @@ pub use requests::LIST_LIMIT;
 pub use running::{Call, Ended, Running};
 pub use session::LONGEST_PAUSE;
 pub use start::{Kept, Options, Server, StartError};
+pub use waiting::BEHIND_LIMIT;
 
 use crate::identity::Authorized;
 use crate::runs::host::Host;

@@ -11,6 +11,7 @@ use super::held::Held;
 use super::outbox::Outbox;
 use super::serving::{Order, Serving};
 use super::throttle::Throttle;
+use super::waiting::{Answer, Waiting};
 use crate::exec::Signal;
 use crate::proto::code::Code;
 use crate::proto::frame::{self, BODY_LIMIT, Decoded, Limits};
@@ -47,6 +48,8 @@ pub(super) struct Requests {
     pub(super) is_stale: bool,
     /// A request that waits for the end of an upgrade.
     pub(super) held: Option<Held>,
+    /// A request that waits for a supervisor.
+    pub(super) waiting: Waiting,
 }
 
 impl Requests {
@@ -56,14 +59,17 @@ impl Requests {
         header: ClientHeader,
         body: Bytes,
     ) -> Result<(), SessionEnd> {
+        if self.waiting.is_before(&header) {
+            return self.waiting.keep(header, body);
+        }
         match header {
             ClientHeader::Run(run) => self.run(*run, body).await,
             piece @ (ClientHeader::Stdin(_) | ClientHeader::StdinEnd(_)) => {
                 let nothing = || SessionEnd::word(Code::BadFrame, "stdin without a run");
                 let (serving, _) = self.outbox.serving().ok_or_else(nothing)?;
-                serving.stdin(piece, &body).await
+                serving.stdin(piece, &body)
             }
-            ClientHeader::Ack { seq } => self.ack(seq).await,
+            ClientHeader::Ack { seq } => self.ack(seq),
             // What has not begun handles no signal: any of them is its end.
             ClientHeader::Cancel { run: None } | ClientHeader::Signal { run: None, .. }
                 if self.held.is_some() =>
@@ -81,7 +87,7 @@ impl Requests {
             ClientHeader::Close { id, first_sent_ms_ago } => {
                 self.close(&id, Duration::from_millis(first_sent_ms_ago)).await
             }
-            ClientHeader::Detach => self.detach().await,
+            ClientHeader::Detach => self.detach(),
             ClientHeader::Hello(_) => {
                 Err(SessionEnd::word(Code::BadFrame, "hello was said already"))
             }
@@ -114,7 +120,7 @@ impl Requests {
 
     /// Whether a run is under way, or asked for.
     pub(super) fn is_busy(&self) -> bool {
-        self.held.is_some() || self.outbox.is_busy()
+        self.held.is_some() || self.waiting.is_waiting() || self.outbox.is_busy()
     }
 
     /// The client does not want what was held any more, or is not there.
@@ -128,7 +134,46 @@ impl Requests {
     }
 
     async fn start(&mut self, request: Request, is_late: bool) -> Result<(), SessionEnd> {
-        match self.host.run(&self.identity, &request).await {
+        let (host, identity) = (Arc::clone(&self.host), Arc::clone(&self.identity));
+        let asked = async move {
+            let served = host.run(&identity, &request).await;
+            Answer::Run { request, is_late, served }
+        };
+        self.ask(asked).await
+    }
+
+    /// Answers at once, or when the supervisor has.
+    async fn ask(
+        &mut self,
+        asked: impl Future<Output = Answer> + Send + 'static,
+    ) -> Result<(), SessionEnd> {
+        match self.waiting.ask(asked).await {
+            Some(answer) => self.answer(answer),
+            None => Ok(()),
+        }
+    }
+
+    /// Passes an answer on.
+    pub(super) fn answer(&mut self, answer: Answer) -> Result<(), SessionEnd> {
+        match answer {
+            Answer::Run { request, is_late, served } => self.started(request, is_late, served),
+            Answer::Attach { after, there: Ok(there), .. } => {
+                self.follow_there(there, after);
+                Ok(())
+            }
+            Answer::Attach { id, there: Err(denied), .. } => self.deny(&id, denied),
+            Answer::Close { id, closed } => self.closed(&id, closed),
+            Answer::Order { run, obeyed } => self.outbox.answer(&obeyed_or_not(run, obeyed)),
+        }
+    }
+
+    fn started(
+        &mut self,
+        request: Request,
+        is_late: bool,
+        served: Result<Served, Denied>,
+    ) -> Result<(), SessionEnd> {
+        match served {
             Ok(Served::Later) if is_late => {
                 let text = "the server is being upgraded and waits for other runs to end";
                 self.refuse(Code::ShuttingDown, text.into())
@@ -210,31 +255,36 @@ impl Requests {
 
     /// An order to the run of this connection, or to one that is named. One that crosses the run's end or
     /// its refusal is nobody's fault.
-    async fn order(&self, order: Order, run: Option<String>) -> Result<(), SessionEnd> {
+    async fn order(&mut self, order: Order, run: Option<String>) -> Result<(), SessionEnd> {
         if let Some(part) = run {
             return self.order_by_name(order, &part).await;
         }
         let Some((serving, _)) = self.outbox.serving() else { return Ok(()) };
-        match serving.order(order).await? {
+        match serving.order(order)? {
             Some(answer) => self.outbox.answer(&answer),
             None => Ok(()),
         }
     }
 
-    async fn order_by_name(&self, order: Order, part: &str) -> Result<(), SessionEnd> {
+    async fn order_by_name(&mut self, order: Order, part: &str) -> Result<(), SessionEnd> {
         let Some(kept) = self.find(part)? else { return Ok(()) };
+        let run = kept.id().to_string();
         let obeyed = match &*kept {
             Entry::Here(run) => match order {
                 Order::Signal(signal) => run.signal(signal),
                 Order::Cancel => run.stop(StopBy::Operator),
             },
-            Entry::There(run) => self.host.order(run, order.header(Some(&run.key.id))).await,
+            Entry::There(there) => {
+                let (host, there) = (Arc::clone(&self.host), Arc::clone(there));
+                let asked = async move {
+                    let obeyed = host.order(&there, order.header(Some(&there.key.id))).await;
+                    Answer::Order { run, obeyed }
+                };
+                return self.ask(asked).await;
+            }
             Entry::Gone(_) => false,
         };
-        let run = kept.id().to_string();
-        let answer =
-            if obeyed { ServerHeader::Done { run } } else { ServerHeader::AlreadyEnded { run } };
-        self.outbox.answer(&answer)
+        self.outbox.answer(&obeyed_or_not(run, obeyed))
     }
 
     /// The one run that is meant. None if that was refused.
@@ -254,13 +304,15 @@ impl Requests {
         let Some(kept) = self.find(&attach.run)? else { return Ok(()) };
         match &*kept {
             Entry::Here(run) => self.attach_here(run, attach),
-            Entry::There(run) => match self.host.look(run, attach).await {
-                Ok(there) => {
-                    self.follow_there(there, attach.after);
-                    Ok(())
-                }
-                Err(denied) => self.deny(&run.key.id, denied),
-            },
+            Entry::There(run) => {
+                let (host, run) = (Arc::clone(&self.host), Arc::clone(run));
+                let attach = attach.clone();
+                let asked = async move {
+                    let there = host.look(&run, &attach).await;
+                    Answer::Attach { id: run.key.id.clone(), after: attach.after, there }
+                };
+                self.ask(asked).await
+            }
             Entry::Gone(gone) => self.lost(&gone.key.id, Code::Forgotten),
         }
     }
@@ -280,7 +332,7 @@ impl Requests {
         Ok(())
     }
 
-    async fn list(&self, limit: Option<u64>) -> Result<(), SessionEnd> {
+    async fn list(&mut self, limit: Option<u64>) -> Result<(), SessionEnd> {
         if !(self.still_in)() {
             return self.refuse(Code::NotAuthorized, "this key is no longer authorized".into());
         }
@@ -295,7 +347,7 @@ impl Requests {
         Ok(())
     }
 
-    async fn remove(&self, part: &str) -> Result<(), SessionEnd> {
+    async fn remove(&mut self, part: &str) -> Result<(), SessionEnd> {
         let Some(kept) = self.find(part)? else { return Ok(()) };
         let (host, run) = (Arc::clone(&self.host), kept.id().to_string());
         match on_disk(move || host.remove(&kept)).await? {
@@ -304,18 +356,18 @@ impl Requests {
         }
     }
 
-    async fn detach(&self) -> Result<(), SessionEnd> {
+    fn detach(&self) -> Result<(), SessionEnd> {
         let Some((serving, _)) = self.outbox.serving() else { return Ok(()) };
-        let Some(answer) = serving.detach().await? else { return Ok(()) };
+        let Some(answer) = serving.detach()? else { return Ok(()) };
         if matches!(answer, ServerHeader::Detached { .. }) {
             self.outbox.leave();
         }
         self.outbox.answer(&answer)
     }
 
-    async fn ack(&self, seq: u64) -> Result<(), SessionEnd> {
+    fn ack(&self, seq: u64) -> Result<(), SessionEnd> {
         let Some((serving, sent)) = self.outbox.serving() else { return Ok(()) };
-        if serving.ack(seq, sent).await? && self.outbox.is_ended() {
+        if serving.ack(seq, sent)? && self.outbox.is_ended() {
             if let Some(owner) = serving.owner() {
                 self.host.confirmed(owner.run());
             }
@@ -338,11 +390,20 @@ impl Requests {
         let Ok(id) = RunId::new(id) else {
             return self.refuse(Code::BadRequest, "there is no such id".into());
         };
-        match self.host.close(&self.identity, &id, first_sent_ago).await {
+        let (host, identity) = (Arc::clone(&self.host), Arc::clone(&self.identity));
+        let asked = async move {
+            let closed = host.close(&identity, &id, first_sent_ago).await;
+            Answer::Close { id, closed }
+        };
+        self.ask(asked).await
+    }
+
+    fn closed(&self, id: &RunId, closed: Closed) -> Result<(), SessionEnd> {
+        match closed {
             Closed::NeverStarted => {
                 self.outbox.answer(&ServerHeader::NeverStarted { run: id.to_string() })
             }
-            Closed::Lost(code) => self.lost(&id, code),
+            Closed::Lost(code) => self.lost(id, code),
             Closed::Refused(code, text) => self.refuse(code, text),
             Closed::Run(owner) => {
                 owner.discard_output()?;
@@ -355,6 +416,10 @@ impl Requests {
             }
         }
     }
+}
+
+fn obeyed_or_not(run: String, obeyed: bool) -> ServerHeader {
+    if obeyed { ServerHeader::Done { run } } else { ServerHeader::AlreadyEnded { run } }
 }
 
 /// Does what may have to wait for the disk.

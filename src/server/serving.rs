@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::end::SessionEnd;
+use super::posted::Posted;
 use crate::conn::{ConnError, Frame};
 use crate::proto::code::Code;
 use crate::proto::header::{ClientHeader, ServerHeader, ShowFrom, StdinPiece};
@@ -49,6 +50,7 @@ pub(super) struct Linked {
     host: Arc<Host>,
     run: Arc<Durable>,
     link: Arc<Link>,
+    outgoing: Posted,
     inbox: Mutex<Inbox>,
 }
 
@@ -113,6 +115,7 @@ impl Serving {
             Source::Link(link) => Self::Linked(Linked {
                 host: Arc::clone(host),
                 run: there.run,
+                outgoing: Posted::to(&link),
                 link,
                 inbox: Mutex::default(),
             }),
@@ -160,25 +163,25 @@ impl Serving {
     }
 
     /// The client has every frame up to `seq`. True if the verdict is among them.
-    pub(super) async fn ack(&self, seq: u64, sent: u64) -> Result<bool, SessionEnd> {
+    pub(super) fn ack(&self, seq: u64, sent: u64) -> Result<bool, SessionEnd> {
         let ahead =
             |e: crate::runs::record::AckAhead| SessionEnd::word(Code::BadFrame, e.to_string());
         match self {
             Self::Owned(owner) => owner.ack(seq)?.map_err(ahead),
             Self::Seen(Seen { view, .. }) | Self::Left(_, view) => view.ack(seq).map_err(ahead),
             Self::Linked(linked) => {
-                linked.send(&ClientHeader::Ack { seq }, &Bytes::new()).await?;
+                linked.outgoing.send(&ClientHeader::Ack { seq }, b"")?;
                 Ok(seq >= sent)
             }
         }
     }
 
     /// A piece of the standard input, or its end.
-    pub(super) async fn stdin(&self, header: ClientHeader, body: &Bytes) -> Result<(), SessionEnd> {
+    pub(super) fn stdin(&self, header: ClientHeader, body: &Bytes) -> Result<(), SessionEnd> {
         let corrupt =
             |e: crate::runs::stdin::StdinError| SessionEnd::word(Code::Corrupt, e.to_string());
         if let Self::Linked(linked) = self {
-            return linked.send(&header, body).await;
+            return linked.outgoing.send(&header, body);
         }
         let Some(owner) = self.owner() else {
             // The run is over, or this client only looks: what crosses that on its way is thrown away.
@@ -195,10 +198,10 @@ impl Serving {
     }
 
     /// An order to the run. The answer, if there is one now.
-    pub(super) async fn order(&self, order: Order) -> Result<Option<ServerHeader>, SessionEnd> {
+    pub(super) fn order(&self, order: Order) -> Result<Option<ServerHeader>, SessionEnd> {
         let (run, obeyed) = match self {
             Self::Linked(linked) => {
-                linked.send(&order.header(None), &Bytes::new()).await?;
+                linked.outgoing.send(&order.header(None), b"")?;
                 return Ok(None);
             }
             Self::Left(run, _) => (run.key.id.to_string(), false),
@@ -215,10 +218,10 @@ impl Serving {
     }
 
     /// Lets the run go on without this connection. The answer, if there is one now.
-    pub(super) async fn detach(&self) -> Result<Option<ServerHeader>, SessionEnd> {
+    pub(super) fn detach(&self) -> Result<Option<ServerHeader>, SessionEnd> {
         match self {
             Self::Linked(linked) => {
-                linked.send(&ClientHeader::Detach, &Bytes::new()).await?;
+                linked.outgoing.send(&ClientHeader::Detach, b"")?;
                 Ok(None)
             }
             Self::Left(run, _) => {
@@ -301,12 +304,6 @@ impl Seen {
 impl Linked {
     fn lock(&self) -> std::sync::MutexGuard<'_, Inbox> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn send(&self, header: &ClientHeader, body: &Bytes) -> Result<(), SessionEnd> {
-        // A supervisor that is gone is noticed where its frames are read.
-        let _ = self.link.send(header, body).await;
-        Ok(())
     }
 
     /// Waits for the supervisor's next frame, and takes with it what is there already. Cancel safe.

@@ -20,6 +20,7 @@ use super::outbox::Outbox;
 use super::requests::Requests;
 use super::session::{Patience, serve as serve_session};
 use super::throttle::Throttle;
+use super::waiting::Waiting;
 use crate::conn::{FrameReader, FrameWriter};
 use crate::exec::{BaseEnv, Mark, Scanner, adopt, pipes_released};
 use crate::handshake::AGENT;
@@ -213,6 +214,7 @@ impl Supervisor {
             refusals: Arc::clone(&self.refusals),
             is_stale: false,
             held: None,
+            waiting: Waiting::default(),
         };
         // A server that is stopped, or very busy, has not gone.
         let patience = Patience { idle: IDLE, silence: None };

@@ -35,7 +35,7 @@ fn peak_kib(pid: u32) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-fn stop(pid: u32) {
+pub(super) fn stop(pid: u32) {
     kill(pid, Signal::STOP);
     wait_until("the stop", || {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

@@ -23,6 +23,7 @@ mod durable_bad;
 mod durable_kill;
 mod durable_places;
 mod durable_spare;
+mod durable_stopped;
 mod durable_torn;
 mod env;
 mod exact;

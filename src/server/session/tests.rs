@@ -10,6 +10,7 @@ use crate::proto::frame::Limits;
 use crate::runs::books::Books;
 use crate::runs::host::{Host, Settings};
 use crate::runs::recover;
+use crate::server::waiting::Waiting;
 use crate::server::{Config, Shared};
 use crate::sys::fs::StateDir;
 use crate::transport::TlsServer;
@@ -54,6 +55,7 @@ fn connect() -> Peer {
         refusals: Arc::clone(&shared.peers),
         is_stale: false,
         held: None,
+        waiting: Waiting::default(),
     };
     let patience = Patience { idle: Duration::from_secs(7200), silence: Some(SILENCE) };
     let (reader, writer) = (FrameReader::new(read, Limits::FULL), FrameWriter::new(write));
