@@ -1,7 +1,7 @@
-//! Who is measured: the local shell, rexec, and ssh in two settings.
+//! Who is measured: the local shell, rexec, and the programs that people would use instead.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::proc::Server;
 
@@ -29,15 +29,26 @@ pub(crate) struct Ssh {
     pub(crate) server: Server,
 }
 
+/// Dropbear's server and its client.
+#[derive(Debug, Clone)]
+pub(crate) struct Dropbear {
+    /// The private key in its own format.
+    pub(crate) key: PathBuf,
+    pub(crate) user: String,
+    pub(crate) port: u16,
+    pub(crate) server: Server,
+}
+
 /// What there is to measure.
 #[derive(Debug, Clone)]
 pub(crate) struct Peers {
     pub(crate) rexec: Rexec,
     pub(crate) ssh: Option<Ssh>,
+    pub(crate) dropbear: Option<Dropbear>,
 }
 
 /// Makes the command for shell text, reaching the server at a port.
-type MakeCommand = Box<dyn Fn(u16, &str) -> Command>;
+type MakeCommand = Box<dyn Fn(u16, &str) -> Command + Sync>;
 
 /// A way to run shell text.
 pub(crate) struct Contender {
@@ -58,12 +69,27 @@ impl Contender {
 }
 
 impl Rexec {
-    fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.addr.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or_default()
     }
 }
 
 impl Ssh {
+    /// As shipped, and as fast as it gets.
+    fn contenders(&self) -> Vec<Contender> {
+        let settings = [("ssh as shipped", &[][..]), ("ssh curve25519, aes128-gcm", &FAST[..])];
+        let contender = |(name, options): (&'static str, &'static [&str])| {
+            let from = self.clone();
+            let command = Box::new(move |port, text: &str| {
+                let mut command = from.command(port);
+                command.args(options).arg("bench").arg(text);
+                command
+            });
+            Contender { name, server: Some(self.server), port: self.port, command }
+        };
+        settings.into_iter().map(contender).collect()
+    }
+
     /// An ssh command as shipped.
     pub(crate) fn command(&self, port: u16) -> Command {
         let mut command = Command::new("ssh");
@@ -76,6 +102,21 @@ impl Ssh {
         let mut command = self.command(self.port);
         command.arg("-S").arg(socket);
         command
+    }
+}
+
+impl Dropbear {
+    fn contender(&self) -> Contender {
+        let from = self.clone();
+        let command = Box::new(move |port: u16, text: &str| {
+            let mut command = Command::new("dbclient");
+            // It knows the hosts of the account only: here it looks at no list, and says so each time.
+            command.args(["-y", "-y", "-i"]).arg(&from.key).stderr(Stdio::null());
+            command.arg("-p").arg(port.to_string());
+            command.arg(format!("{}@127.0.0.1", from.user)).arg(text);
+            command
+        });
+        Contender { name: "dropbear", server: Some(self.server), port: self.port, command }
     }
 }
 
@@ -96,18 +137,8 @@ impl Peers {
         });
         let (server, port) = (Some(self.rexec.server), self.rexec.port());
         all.push(Contender { name: "rexec", server, port, command: rexec });
-        let Some(ssh) = &self.ssh else { return all };
-        for (name, options) in
-            [("ssh as shipped", &[][..]), ("ssh curve25519, aes128-gcm", &FAST[..])]
-        {
-            let (from, options) = (ssh.clone(), options.to_vec());
-            let command = Box::new(move |port, text: &str| {
-                let mut command = from.command(port);
-                command.args(&options).arg("bench").arg(text);
-                command
-            });
-            all.push(Contender { name, server: Some(ssh.server), port: ssh.port, command });
-        }
+        all.extend(self.ssh.iter().flat_map(Ssh::contenders));
+        all.extend(self.dropbear.iter().map(Dropbear::contender));
         all
     }
 }

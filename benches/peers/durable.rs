@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::Fallible;
 use crate::contenders::Peers;
-use crate::report::{Line, Mark, Row};
+use crate::report::{Limit, Line, Mark, Row};
 use crate::spawn::{self, Sample};
 use crate::stats::median;
 
@@ -21,10 +21,6 @@ pub(crate) fn client(words: &[&str]) -> Command {
     command
 }
 
-fn line(name: &str) -> Line {
-    Line { name: name.into(), samples: Vec::new(), beside: Vec::new() }
-}
-
 /// What durability adds to a short command.
 pub(crate) fn cold(peers: &Peers, rounds: usize) -> Fallible<Row> {
     let addr = peers.rexec.addr.as_str();
@@ -33,8 +29,8 @@ pub(crate) fn cold(peers: &Peers, rounds: usize) -> Fallible<Row> {
         ("rexec --durable", &["--durable", addr, "true"]),
         ("rexec -d", &["-d", addr, "true"]),
     ];
-    let mut lines = vec![line("local sh -c")];
-    lines.extend(all.iter().map(|(name, _)| line(name)));
+    let mut lines = vec![Line::new("local sh -c")];
+    lines.extend(all.iter().map(|(name, _)| Line::new(*name)));
     // The first round fills the caches, and is not counted.
     for round in 0..=rounds {
         let mut local = Command::new("sh");
@@ -55,7 +51,12 @@ pub(crate) fn cold(peers: &Peers, rounds: usize) -> Fallible<Row> {
             &rounds.map(|((durable, plain), local)| (durable - plain) / local).collect::<Vec<_>>(),
         )
     };
-    let mark = |line| Mark { line, what: "local spawns added", limit: 2.0, figure: added(line) };
+    let mark = |line| Mark {
+        line,
+        what: "local spawns added",
+        limit: Limit::AtMost(2.0),
+        figure: added(line),
+    };
     let marks = vec![mark(2), mark(3)];
     let title = format!("durable: a client process that runs `true`, {rounds} rounds");
     let notes = vec!["a local spawn: `sh -c true`; -d returns when the run is safe".into()];
@@ -69,7 +70,7 @@ pub(crate) fn record(peers: &Peers, rounds: usize, mib: u64) -> Fallible<Row> {
     let file = folder.path().join("dd");
     let text = format!("head -c {} /dev/zero", mib << 20);
     let names = ["dd, to the disk (fdatasync)", "dd, to memory", "rexec, record"];
-    let mut lines: Vec<_> = names.iter().map(|name| line(name)).collect();
+    let mut lines: Vec<_> = names.iter().map(|name| Line::new(*name)).collect();
     for round in 0..rounds {
         let id = format!("bench-record-{round}-{}", std::process::id());
         for (at, line) in lines.iter_mut().enumerate() {
@@ -98,9 +99,9 @@ pub(crate) fn record(peers: &Peers, rounds: usize, mib: u64) -> Fallible<Row> {
         lines,
         marks: Vec::new(),
     };
-    let slower: Vec<_> = row.ratios(2).iter().map(|ratio| 1.0 / ratio).collect();
+    let slower: Vec<_> = row.ratios(2, 0).iter().map(|ratio| 1.0 / ratio).collect();
     let what = "times as long as dd to the disk";
-    row.marks.push(Mark { line: 2, what, limit: 1.25, figure: median(&slower) });
+    row.marks.push(Mark { line: 2, what, limit: Limit::AtMost(1.25), figure: median(&slower) });
     Ok(row)
 }
 
@@ -122,7 +123,7 @@ pub(crate) fn attach(peers: &Peers, rounds: usize, mib: u64) -> Fallible<Row> {
         "rexec attach, one that goes on",
         "rexec --durable, a fresh run",
     ];
-    let mut lines: Vec<_> = names.iter().map(|name| line(name)).collect();
+    let mut lines: Vec<_> = names.iter().map(|name| Line::new(*name)).collect();
     for round in 0..rounds {
         let id = |what| format!("bench-{what}-{round}-{}", std::process::id());
         let (ended, going) = (id("ended"), id("going"));
@@ -156,9 +157,9 @@ pub(crate) fn attach(peers: &Peers, rounds: usize, mib: u64) -> Fallible<Row> {
     let notes = vec!["the one that goes on is shown as far as it is (`rexec logs`)".into()];
     let mut row = Row { title, unit: "GB/s", notes, lines, marks: Vec::new() };
     for line in [1, 2] {
-        let slower: Vec<_> = row.ratios(line).iter().map(|ratio| 1.0 / ratio).collect();
+        let slower: Vec<_> = row.ratios(line, 0).iter().map(|ratio| 1.0 / ratio).collect();
         let what = "times as long as a fresh run";
-        row.marks.push(Mark { line, what, limit: 1.1, figure: median(&slower) });
+        row.marks.push(Mark { line, what, limit: Limit::AtMost(1.1), figure: median(&slower) });
     }
     Ok(row)
 }

@@ -1,7 +1,6 @@
 //! Many durable runs at once.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::Fallible;
 use crate::durable::{client, wait_for};
 use crate::proc::Server;
-use crate::report::{Line, Mark, Row};
+use crate::report::{Limit, Line, Mark, Row};
 use crate::spawn;
 use crate::stats::median;
 
@@ -52,7 +51,7 @@ pub(crate) fn row(count: usize) -> Fallible<Row> {
     let mib: Vec<_> = private.iter().map(|bytes| *bytes as f64 / f64::from(1 << 20)).collect();
     lines[0].beside.push(("private MiB of a supervisor", median(&mib)));
     let most = mib.iter().copied().fold(0.0, f64::max);
-    let mark = |line, what, limit, figure| Mark { line, what, limit, figure };
+    let mark = |line, what, limit, figure| Mark { line, what, limit: Limit::AtMost(limit), figure };
     Ok(Row {
         title: format!("many: {count} durable runs at once, and a server killed and started again"),
         unit: "s",
@@ -158,9 +157,8 @@ fn serve(dir: &Path, listen: &str) -> Fallible<(Child, String)> {
     command.args(["--name", "many", "--listen", listen]);
     command.env("REXEC_STATE_DIR", dir.join("state")).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut server = command.spawn()?;
-    let mut line = String::new();
-    server.stdout.take().map(|out| BufReader::new(out).read_line(&mut line)).transpose()?;
-    match line.trim_end().strip_prefix("listening on ") {
+    let line = spawn::first_line(&mut server)?;
+    match line.strip_prefix("listening on ") {
         Some(addr) => Ok((server, addr.to_owned())),
         None => Err("the server did not start".into()),
     }

@@ -55,6 +55,19 @@ impl Server {
         Ok(Duration::from_millis(ticks * 1000 / tick))
     }
 
+    /// Waits until the server has spent no processor time for so long.
+    pub(crate) fn rests(self, for_so_long: Duration) -> io::Result<()> {
+        let mut before = self.cpu()?;
+        loop {
+            thread::sleep(for_so_long);
+            let now = self.cpu()?;
+            if now == before {
+                return Ok(());
+            }
+            before = now;
+        }
+    }
+
     /// Waits until the server has no children left.
     fn settle(self) -> io::Result<()> {
         while self.tree()?.len() > 1 {

@@ -1,12 +1,13 @@
 //! Rows of figures: as text for people, as JSON for comparisons.
 
+use std::fmt;
 use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
 use crate::stats::{median, spread};
 
-/// With a larger interquartile range over median a line is not to be relied upon.
+/// A line with a larger interquartile range over median is not to be relied upon, and not shown.
 const RELIABLE: f64 = 0.10;
 
 /// One figure of one contender.
@@ -25,10 +26,47 @@ pub(crate) struct Mark {
     pub(crate) line: usize,
     /// What is compared, in words.
     pub(crate) what: &'static str,
-    /// At most.
-    pub(crate) limit: f64,
+    /// How far the figure may go.
+    pub(crate) limit: Limit,
     /// The figure.
     pub(crate) figure: f64,
+}
+
+/// How far a figure may go.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Limit {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+impl Limit {
+    fn is_kept(self, figure: f64) -> bool {
+        match self {
+            Self::AtMost(most) => figure <= most,
+            Self::AtLeast(least) => figure >= least,
+        }
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtMost(most) => write!(f, "at most {most}"),
+            Self::AtLeast(least) => write!(f, "at least {least}"),
+        }
+    }
+}
+
+impl Line {
+    /// A line without samples yet.
+    pub(crate) fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), samples: Vec::new(), beside: Vec::new() }
+    }
+
+    /// Whether its samples agree enough to be shown.
+    fn is_reliable(&self) -> bool {
+        self.samples.len() < 2 || spread(&self.samples) <= RELIABLE
+    }
 }
 
 /// Contenders at one task, in turns. The first line is what the others are compared with.
@@ -42,46 +80,71 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// The ratio of a line to the first one, round by round: the machine's moods cancel out.
-    pub(crate) fn ratios(&self, line: usize) -> Vec<f64> {
-        let pairs = self.lines[line].samples.iter().zip(&self.lines[0].samples);
-        pairs.map(|(sample, first)| sample / first).collect()
+    /// The ratios of a line to another one, round by round: the machine's moods cancel out.
+    pub(crate) fn ratios(&self, line: usize, to: usize) -> Vec<f64> {
+        let pairs = self.lines[line].samples.iter().zip(&self.lines[to].samples);
+        pairs.map(|(sample, other)| sample / other).collect()
     }
 
-    /// Adds a mark on a line's median ratio to the first.
-    pub(crate) fn mark_ratio(&mut self, line: usize, what: &'static str, limit: f64) {
-        let figure = median(&self.ratios(line));
-        self.marks.push(Mark { line, what, limit, figure });
+    /// Adds a mark on the median of the ratios of a line to another one, if both are here.
+    pub(crate) fn mark_ratio(
+        &mut self,
+        (line, to): (usize, usize),
+        what: &'static str,
+        limit: Limit,
+    ) {
+        if line.max(to) < self.lines.len() {
+            let figure = median(&self.ratios(line, to));
+            self.marks.push(Mark { line, what, limit, figure });
+        }
+    }
+
+    /// Whether every line can be relied upon.
+    pub(crate) fn is_reliable(&self) -> bool {
+        self.lines.iter().all(Line::is_reliable)
     }
 
     pub(crate) fn print(&self, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "\n{}", self.title)?;
+        if !self.is_reliable() {
+            return self.print_unreliable(out);
+        }
         for (i, line) in self.lines.iter().enumerate() {
             self.print_line(out, i, line)?;
         }
         for mark in &self.marks {
-            let verdict = if mark.figure <= mark.limit { "kept" } else { "MISSED" };
+            let verdict = if mark.limit.is_kept(mark.figure) { "kept" } else { "MISSED" };
             let name = &self.lines[mark.line].name;
             let (what, limit, figure) = (mark.what, mark.limit, mark.figure);
-            writeln!(out, "  mark {verdict}: {name}: {what} {figure:.2}, at most {limit}")?;
+            writeln!(out, "  mark {verdict}: {name}: {what} {figure:.2}, {limit}")?;
         }
         self.notes.iter().try_for_each(|note| writeln!(out, "  note: {note}"))
     }
 
+    fn print_unreliable(&self, out: &mut impl Write) -> io::Result<()> {
+        for line in self.lines.iter().filter(|line| !line.is_reliable()) {
+            let (name, spread) = (&line.name, spread(&line.samples) * 100.0);
+            writeln!(
+                out,
+                "  not shown: half of the samples of {name} span {spread:.0} % of their median"
+            )?;
+        }
+        Ok(())
+    }
+
     fn print_line(&self, out: &mut impl Write, i: usize, line: &Line) -> io::Result<()> {
         let (unit, samples) = (self.unit, &line.samples);
-        write!(out, "  {:<28} {:>9.3} {unit:<4}", line.name, median(samples))?;
+        write!(out, "  {:<28} {:>9.3} {unit}", line.name, median(samples))?;
         if samples.len() > 1 {
-            write!(out, " +-{:>3.0} %", spread(samples) * 50.0)?;
+            write!(out, "{:<1$} +-{2:>3.0} %", "", 4 - unit.len().min(4), spread(samples) * 50.0)?;
         }
         if i > 0 {
-            write!(out, "  {:>6.2} x", median(&self.ratios(i)))?;
+            write!(out, "  {:>6.2} x", median(&self.ratios(i, 0)))?;
         }
         for (name, figure) in &line.beside {
             write!(out, "   {name} {figure:.2}")?;
         }
-        let unreliable = samples.len() > 1 && spread(samples) > RELIABLE;
-        writeln!(out, "{}", if unreliable { "   UNRELIABLE" } else { "" })
+        writeln!(out)
     }
 
     pub(crate) fn json(&self) -> Value {
@@ -95,7 +158,7 @@ impl Row {
                 "name": line.name,
                 "median": median(&line.samples),
                 "spread": spread(&line.samples),
-                "ratio": median(&self.ratios(i)),
+                "ratio": median(&self.ratios(i, 0)),
                 "samples": line.samples,
                 "beside": beside,
             })
@@ -104,8 +167,9 @@ impl Row {
             json!({
                 "line": self.lines[mark.line].name,
                 "what": mark.what,
-                "limit": mark.limit,
+                "limit": mark.limit.to_string(),
                 "figure": mark.figure,
+                "kept": mark.limit.is_kept(mark.figure),
             })
         };
         json!({

@@ -1,7 +1,7 @@
 //! The one way in which every program is started and timed, the local shell included.
 
-use std::io::{self, Read};
-use std::process::{Command, Stdio};
+use std::io::{self, BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rexec::sys::process::{self, Pid};
@@ -24,10 +24,15 @@ pub(crate) struct Sample {
 }
 
 /// Runs a command to its end, reading its standard output into nothing.
-pub(crate) fn run(mut command: Command) -> io::Result<Sample> {
+pub(crate) fn run(command: Command) -> io::Result<Sample> {
+    run_with(command, Stdio::null())
+}
+
+/// The same, with a standard input.
+pub(crate) fn run_with(mut command: Command, stdin: Stdio) -> io::Result<Sample> {
     let (mut reader, writer) = io::pipe()?;
     rustix::pipe::fcntl_setpipe_size(&reader, PIPE)?;
-    command.stdin(Stdio::null()).stdout(writer).stderr(Stdio::inherit());
+    command.stdin(stdin).stdout(writer);
     let start = Instant::now();
     let pid = process::spawn(&mut command)?;
     let name = command.get_program().to_owned();
@@ -59,4 +64,11 @@ fn wait(pid: Pid) -> io::Result<bool> {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
     let status = rustix::io::retry_on_intr(|| waitid(WaitId::Pid(pid), options))?;
     Ok(status.is_some_and(|status| status.exit_status() == Some(0)))
+}
+
+/// The first line that a child says; empty if it says none.
+pub(crate) fn first_line(child: &mut Child) -> io::Result<String> {
+    let mut line = String::new();
+    child.stdout.take().map(|out| BufReader::new(out).read_line(&mut line)).transpose()?;
+    Ok(line.trim_end().to_owned())
 }

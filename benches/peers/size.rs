@@ -1,0 +1,48 @@
+//! What the programs weigh, and how long they take to say who they are.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use crate::Fallible;
+use crate::contenders::Peers;
+use crate::report::{Line, Row};
+use crate::spawn;
+
+/// The time of a start that does nothing.
+pub(crate) fn row(peers: &Peers, rounds: usize) -> Fallible<Row> {
+    let mut all: Vec<(&str, PathBuf, &str)> = vec![
+        ("/bin/true", "/bin/true".into(), "--version"),
+        ("rexec", env!("CARGO_BIN_EXE_rexec").into(), "--version"),
+        ("rexec-server", env!("CARGO_BIN_EXE_rexec-server").into(), "--version"),
+    ];
+    if peers.ssh.is_some() {
+        all.extend(found("ssh").map(|path| ("ssh", path, "-V")));
+    }
+    if peers.dropbear.is_some() {
+        all.extend(found("dbclient").map(|path| ("dbclient", path, "-V")));
+    }
+    let mut lines = Vec::new();
+    for (name, path, _) in &all {
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^52 bytes")]
+        let mib = std::fs::metadata(path)?.len() as f64 / f64::from(1 << 20);
+        lines.push(Line { beside: vec![("MiB", mib)], ..Line::new(*name) });
+    }
+    for round in 0..=rounds {
+        for ((_, path, word), line) in all.iter().zip(&mut lines) {
+            let mut command = Command::new(path);
+            command.arg(word).stderr(Stdio::null());
+            let took = spawn::run(command)?.wall;
+            if round > 0 {
+                line.samples.push(took.as_secs_f64() * 1e3);
+            }
+        }
+    }
+    let title = format!("size: of the programs, and the time of `--version`, {rounds} rounds");
+    let notes = vec!["without the libraries that ssh and dbclient share with others".into()];
+    Ok(Row { title, unit: "ms", notes, lines, marks: Vec::new() })
+}
+
+fn found(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|path| path.exists())
+}
