@@ -67,7 +67,7 @@ impl Requests {
             piece @ (ClientHeader::Stdin(_) | ClientHeader::StdinEnd(_)) => {
                 let nothing = || SessionEnd::word(Code::BadFrame, "stdin without a run");
                 let (serving, _) = self.outbox.serving().ok_or_else(nothing)?;
-                serving.stdin(piece, &body)
+                serving.stdin(&piece, &body)
             }
             ClientHeader::Ack { seq } => self.ack(seq),
             // What has not begun handles no signal: any of them is its end.
@@ -137,7 +137,7 @@ impl Requests {
         let (host, identity) = (Arc::clone(&self.host), Arc::clone(&self.identity));
         let asked = async move {
             let served = host.run(&identity, &request).await;
-            Answer::Run { request, is_late, served }
+            Answer::Run { request: Box::new(request), is_late, served }
         };
         self.ask(asked).await
     }
@@ -156,7 +156,7 @@ impl Requests {
     /// Passes an answer on.
     pub(super) fn answer(&mut self, answer: Answer) -> Result<(), SessionEnd> {
         match answer {
-            Answer::Run { request, is_late, served } => self.started(request, is_late, served),
+            Answer::Run { request, is_late, served } => self.started(*request, is_late, served),
             Answer::Attach { after, there: Ok(there), .. } => {
                 self.follow_there(there, after);
                 Ok(())

@@ -9,7 +9,7 @@ use super::end::SessionEnd;
 use super::posted::Posted;
 use crate::conn::{ConnError, Frame};
 use crate::proto::code::Code;
-use crate::proto::header::{ClientHeader, ServerHeader, ShowFrom, StdinPiece};
+use crate::proto::header::{ClientHeader, ServerHeader, ShowFrom};
 use crate::runs::disk::View;
 use crate::runs::durable::{Durable, Source, State, There, lost_frame};
 use crate::runs::host::Host;
@@ -177,21 +177,19 @@ impl Serving {
     }
 
     /// A piece of the standard input, or its end.
-    pub(super) fn stdin(&self, header: ClientHeader, body: &Bytes) -> Result<(), SessionEnd> {
+    pub(super) fn stdin(&self, header: &ClientHeader, body: &Bytes) -> Result<(), SessionEnd> {
         let corrupt =
             |e: crate::runs::stdin::StdinError| SessionEnd::word(Code::Corrupt, e.to_string());
         if let Self::Linked(linked) = self {
-            return linked.outgoing.send(&header, body);
+            return linked.outgoing.send(header, body);
         }
         let Some(owner) = self.owner() else {
             // The run is over, or this client only looks: what crosses that on its way is thrown away.
             return Ok(());
         };
         let taken = match header {
-            ClientHeader::Stdin(piece) => owner.stdin(piece, body)?,
-            ClientHeader::StdinEnd(StdinPiece { offset, hash }) => {
-                owner.stdin_end(StdinPiece { offset, hash })?
-            }
+            ClientHeader::Stdin(piece) => owner.stdin(*piece, body)?,
+            ClientHeader::StdinEnd(piece) => owner.stdin_end(*piece)?,
             _ => Ok(()),
         };
         taken.map_err(corrupt)

@@ -21,7 +21,7 @@ pub const BEHIND_LIMIT: usize = 2 * INPUT.largest;
 
 /// What was asked, and the answer.
 pub(super) enum Answer {
-    Run { request: Request, is_late: bool, served: Result<Served, Denied> },
+    Run { request: Box<Request>, is_late: bool, served: Result<Served, Denied> },
     Attach { id: RunId, after: u64, there: Result<There, Denied> },
     Close { id: RunId, closed: Closed },
     Order { run: String, obeyed: bool },
