@@ -35,8 +35,10 @@ impl Posted {
         if self.waiting.fetch_add(cost, Ordering::Relaxed) + cost > BEHIND_LIMIT {
             return Err(flooded());
         }
-        // A supervisor that is gone is noticed where its frames are read.
-        let _ = self.frames.send(frame);
+        if self.frames.send(frame).is_err() {
+            // A supervisor that is gone is noticed where its frames are read.
+            self.waiting.fetch_sub(cost, Ordering::Relaxed);
+        }
         Ok(())
     }
 }
