@@ -149,6 +149,12 @@ impl Error {
         Self::Unknown { run: run.into(), text, code: None }
     }
 
+    /// An earlier program asked for `run`, and this one ended before it had asked for it again.
+    pub(super) fn unasked(run: &str) -> Self {
+        let text = "asked for earlier, and not again: nobody knows how it ended".into();
+        Self::Unknown { run: run.into(), text, code: None }
+    }
+
     /// The link was lost for longer than the caller wanted to wait.
     pub(super) fn lost_link(run: &str, why: &str, waited: Duration) -> Self {
         let text = format!(
