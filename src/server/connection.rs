@@ -1,7 +1,10 @@
 //! One connection from accept to its end: a place in the lobby, TLS, login, then its session.
 
+use std::future::{Future as _, poll_fn};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{ReadHalf, WriteHalf, split};
@@ -17,6 +20,7 @@ use super::requests::{Judge, Requests};
 use super::rights::{self, RightsNow};
 use super::session::{Patience, serve as serve_session};
 use super::status::Why;
+use super::waiting::Waiting;
 use crate::conn::{ConnError, FrameReader, FrameWriter, SILENCE};
 use crate::handshake::{AGENT, Channel, Login, LoginError, Origin, judge};
 use crate::identity::{Caller, Identity};
@@ -82,9 +86,16 @@ pub(super) async fn serve(accepted: Accepted, mut place: Place, shared: Arc<Shar
         login = timeout(most, log_in(accepted, &shared)) => login.unwrap_or(Err(Stranger::Late(most))),
         () = place.shown_out() => Err(Stranger::ShownOut),
     };
-    drop(place);
     match login {
-        Ok(logged_in) => logged_in.serve(&shared).await,
+        Ok(logged_in) => {
+            let mut served = pin!(logged_in.serve(&shared));
+            // What came with the login is answered from the lobby: a server that stops waits for that.
+            let over = poll_fn(|cx| Poll::Ready(served.as_mut().poll(cx).is_ready())).await;
+            drop(place);
+            if !over {
+                served.await;
+            }
+        }
         Err(why) => {
             // A refusal was noted before it was said.
             if !matches!(why, Stranger::Refused(..)) {
@@ -228,6 +239,7 @@ impl LoggedIn {
             refusals,
             is_stale: false,
             held: None,
+            waiting: Waiting::default(),
         };
         let patience = Patience { idle: shared.config.idle_timeout, silence: Some(SILENCE) };
         let end = serve_session(reader, writer, requests, patience).await;
@@ -244,7 +256,7 @@ impl LoggedIn {
 /// What the policy says of what an identity asks for.
 fn by_policy(shared: &Arc<Shared>, identity: &Arc<str>) -> Judge {
     let (shared, identity) = (Arc::clone(shared), Arc::clone(identity));
-    Box::new(move |asked, rights, usage| {
+    Arc::new(move |asked, rights, usage| {
         decide(&shared.policy, Subject { identity: &identity, rights }, asked, usage)
     })
 }

@@ -10,6 +10,7 @@ mod lobby;
 mod outbox;
 mod penalties;
 pub mod policy;
+mod posted;
 mod requests;
 mod rights;
 mod running;
@@ -19,6 +20,7 @@ mod start;
 pub mod status;
 pub mod supervise;
 mod throttle;
+mod waiting;
 
 use std::io;
 use std::net::SocketAddr;
@@ -39,6 +41,7 @@ pub use requests::LIST_LIMIT;
 pub use running::{Call, Ended, Running};
 pub use session::LONGEST_PAUSE;
 pub use start::{Kept, Options, Server, StartError};
+pub use waiting::BEHIND_LIMIT;
 
 use crate::identity::Authorized;
 use crate::runs::host::Host;

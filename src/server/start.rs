@@ -280,8 +280,9 @@ impl Server {
         let scanner = Scanner::new().map_err(StartError::System)?;
         let Recovered { ledger, table, unfinished, durable } = self.recovered;
         let classic_settings = ClassicSettings::new(self.settings.shell.clone(), scanner.clone());
-        let books = Books::Server(ledger);
-        let host = Host::new(self.settings, books, table, scanner.clone(), self.keeping);
+        let (books, base_env) = (Books::Server(ledger), BaseEnv::of_this_process());
+        let host =
+            Host::new((self.settings, base_env), books, table, scanner.clone(), self.keeping);
         let settling = Arc::clone(&host);
         tokio::spawn(
             async move { recover::settle((unfinished, durable), &settling, &scanner).await },
