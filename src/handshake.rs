@@ -270,7 +270,7 @@ pub trait Doors {
 
 /// A server of its own account only.
 impl Doors for Arc<Authorized> {
-    async fn door(&self, user: Option<&str>) -> Result<Arc<Authorized>, Refused> {
+    async fn door(&self, user: Option<&str>) -> Result<Self, Refused> {
         if user.is_none() {
             return Ok(Self::clone(self));
         }

@@ -86,7 +86,7 @@ pub(crate) async fn log_in(target: &Target) -> Fallible<LoggedIn> {
         Some(channel) => target.keys.keys(&channel.host_key).await?,
         None => Vec::new(),
     };
-    let mut login = ClientLogin::new(keys);
+    let mut login = ClientLogin::new(None, keys);
     writer.send(&login.hello(channel.as_ref(), target.keys.ask()).await?, b"").await?;
     match login.answer(&mut reader).await? {
         Answer::Welcome(_) => Ok((reader, writer)),

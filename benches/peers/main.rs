@@ -4,6 +4,7 @@
 //! All contenders of a row take turns, and a ratio is the median over rounds of the ratio within a
 //! round: what else the machine does hits all of them alike.
 
+mod batch;
 mod broken;
 mod bulk;
 mod cold;
@@ -194,6 +195,8 @@ struct Size {
     connections: u32,
     stalled: usize,
     many: usize,
+    /// Hosts of a batch.
+    hosts: usize,
 }
 
 impl Args {
@@ -209,6 +212,7 @@ impl Args {
             connections: 1000,
             stalled: 256,
             many: 500,
+            hosts: 1000,
         };
         if self.full {
             Size { mib: 4096, connections: 10_000, many: 1000, ..normal }
@@ -221,11 +225,12 @@ impl Args {
                 mib: 256,
                 millions: 1,
                 many: 50,
+                hosts: 200,
                 ..normal
             }
         } else if self.smoke {
             let few = Size { cold: 1, far: 1, rounds: 1, few: 1, commands: 20, ..normal };
-            Size { mib: 8, millions: 1, connections: 20, stalled: 4, many: 4, ..few }
+            Size { mib: 8, millions: 1, connections: 20, stalled: 4, many: 4, hosts: 20, ..few }
         } else {
             normal
         }
@@ -234,7 +239,7 @@ impl Args {
 
 /// Every row: how its title begins, and how it is measured.
 fn rows(args: &Args) -> Vec<(&'static str, Measure)> {
-    let Size { cold, far, rounds, few, commands, mib, millions, connections, stalled, many } =
+    let Size { cold, far, rounds, few, commands, mib, millions, connections, stalled, many, hosts } =
         args.size();
     let kept = mib.min(1024);
     vec![
@@ -256,6 +261,7 @@ fn rows(args: &Args) -> Vec<(&'static str, Measure)> {
         ("record", Box::new(move |peers| durable::record(peers, few, kept))),
         ("attach", Box::new(move |peers| durable::attach(peers, few, kept))),
         ("many", Box::new(move |_| many::row(many))),
+        ("batch", Box::new(move |peers| batch::row(peers, few, hosts))),
         ("size", Box::new(move |peers| size::row(peers, cold))),
     ]
 }

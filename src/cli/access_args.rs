@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::identity::{AccessFiles, Permits, Source, is_user};
 use crate::server::System;
+use crate::server::users::KEYS_FOLDER;
 
 /// Who is let in.
 #[derive(Debug, clap::Args)]
@@ -45,6 +46,14 @@ fn user(text: &str) -> Result<String, String> {
 }
 
 impl AccessArgs {
+    /// The same, and the lists that root keeps for the users of a server in system mode.
+    pub(super) fn all_files(&self) -> AccessFiles {
+        let mut files = self.files();
+        let of_user = |user| Source { path: Path::new(KEYS_FOLDER).join(user), required: false };
+        files.keys.extend(self.users.iter().map(of_user));
+        files
+    }
+
     /// What is decided about system mode, if it is that.
     pub(super) fn system(&self) -> Result<Option<System>, String> {
         match (self.users.is_empty(), self.use_ssh_keys) {

@@ -35,7 +35,7 @@ pub(super) const REFUSED: u8 = 1;
 
 /// Prints what a server would go by; the exit status.
 pub(super) fn main(settings: &Settings, json: bool) -> u8 {
-    let files = check_files(&settings.args.access.files(), SystemTime::now());
+    let files = check_files(&settings.args.access.all_files(), SystemTime::now());
     let text = match json {
         true => format!("{}\n", files::json(settings, &files)),
         false => told(settings) + &files::told(&files),

@@ -35,7 +35,7 @@ const OWN_DESCRIPTORS: u64 = 64;
 #[must_use]
 pub fn main(args: &[OsString]) -> u8 {
     match args {
-        [_, verb, folder] if verb == SUPERVISE => return supervise(folder),
+        [_, verb, runs] if verb == SUPERVISE => return supervise(runs),
         [_, verb, asked] if verb == own_files::READ_AS => return own_files::main(asked),
         [_, verb, rest @ ..] if verb == shim::LIMITED => return shim::main(rest),
         _ => {}
@@ -101,12 +101,12 @@ fn failed(line: &str) -> u8 {
     FAILED
 }
 
-/// The supervisor of one durable run, which a server starts.
-fn supervise(folder: &OsStr) -> u8 {
+/// The supervisor of one durable run, or one that waits for it, which a server starts.
+fn supervise(runs: &OsStr) -> u8 {
     shim::offer();
     let log = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false);
     log.with_target(false).init();
-    match crate::server::supervise::main(Path::new(folder)) {
+    match crate::server::supervise::main(Path::new(runs)) {
         Ok(()) => 0,
         Err(line) => {
             tracing::error!("{line}");

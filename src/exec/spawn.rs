@@ -14,6 +14,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::Uid;
 use tokio::net::unix::pipe::{Receiver, Sender};
 
 use super::not_started::{NotStarted, SpawnError};
@@ -123,15 +124,16 @@ impl Pipes {
     fn make(spec: &Spec) -> io::Result<Self> {
         let (stdin, child_stdin) = if spec.stdin || matches!(spec.program, Program::Script { .. }) {
             let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+            give(&read, spec)?;
             (Some(Sender::from_owned_fd(write)?), Stdio::from(read))
         } else {
             (None, Stdio::null())
         };
-        let (stdout, child_stdout) = output()?;
+        let (stdout, child_stdout) = output(spec)?;
         let (stderr, child_stderr) = if spec.merge {
             (None, child_stdout.try_clone()?)
         } else {
-            let (stderr, child_stderr) = output()?;
+            let (stderr, child_stderr) = output(spec)?;
             (Some(stderr), child_stderr)
         };
         Ok(Self {
@@ -145,8 +147,15 @@ impl Pipes {
     }
 }
 
-fn output() -> io::Result<(Receiver, OwnedFd)> {
+/// A pipe is its maker's: another user could use it, but not open it by a name such as `/dev/stderr`.
+fn give(pipe: &OwnedFd, spec: &Spec) -> io::Result<()> {
+    let Some(user) = &spec.user else { return Ok(()) };
+    Ok(rustix::fs::fchown(pipe, Some(Uid::from_raw(user.uid)), None)?)
+}
+
+fn output(spec: &Spec) -> io::Result<(Receiver, OwnedFd)> {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+    give(&write, spec)?;
     Ok((Receiver::from_owned_fd(read)?, write))
 }
 

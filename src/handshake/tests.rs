@@ -145,3 +145,31 @@ async fn without_a_key_nothing_is_said() {
     // Over a unix socket none is needed.
     assert_eq!(of(&login.hello(None, &Nobody).await.unwrap()).keys, [""; 0]);
 }
+
+/// Lets everybody in as whoever they ask for, should they prove their key.
+struct Open(Arc<Authorized>);
+
+impl Doors for Open {
+    async fn door(&self, _: Option<&str>) -> Result<Arc<Authorized>, Refused> {
+        Ok(Arc::clone(&self.0))
+    }
+}
+
+#[tokio::test]
+async fn a_proof_is_worth_nothing_for_another_user() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = made(&dir, "key", "");
+    let place = Place::listing(dir, &[&key]);
+    let doors = Open(Arc::clone(&place.authorized));
+    let mut login = ClientLogin::new(Some("alice".into()), vec![key]);
+    let hello = login.hello(Some(&channel()), &Nobody).await.unwrap();
+    for (user, is_in) in [(Some("alice"), true), (Some("bob"), false), (None, false)] {
+        let hello = Hello { user: user.map(str::to_owned), ..of(&hello).clone() };
+        let mut bytes = Vec::new();
+        crate::proto::frame::encode(&ClientHeader::Hello(hello), b"", &mut bytes).unwrap();
+        let mut reader = FrameReader::new(bytes.as_slice(), Limits::HELLO);
+        let origin = Origin::Tls { channel: channel(), caller: HERE };
+        let judged = judge(&mut reader, &origin, &doors, 0, |_| ()).await.unwrap();
+        assert_eq!(matches!(judged, Login::In { .. }), is_in, "{user:?}");
+    }
+}

@@ -137,6 +137,16 @@ pub enum StreamEndKind {
     Held,
     /// A stop ended the reading although bytes may have been left in the pipe.
     Cut,
+    /// The record has passed its limit: more was written, and what came behind is not in it.
+    Limit,
+}
+
+impl StreamEndKind {
+    /// Whether bytes that were written may be missing.
+    #[must_use]
+    pub fn is_short(self) -> bool {
+        matches!(self, Self::Cut | Self::Limit)
+    }
 }
 
 /// Processor time.

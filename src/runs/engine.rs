@@ -12,6 +12,7 @@ use tokio::net::unix::pipe::Sender;
 use tokio::time::{Instant, sleep_until};
 
 use super::clock::{self, millis};
+use super::disk::writer::Over;
 use super::record::Recorder;
 use super::run::{Orders, Run};
 use super::stdin::Next;
@@ -77,6 +78,8 @@ struct Course {
     output_exceeded: bool,
     /// Nothing more is read.
     output_over: bool,
+    /// Because the record has passed its limit.
+    at_limit: bool,
     /// Reading ends then, whatever is in the pipes.
     cut_at: Option<Instant>,
 }
@@ -202,6 +205,7 @@ impl Course {
             hurried: false,
             ends: Vec::new(),
             output_over: false,
+            at_limit: false,
             cut_at: None,
         }
     }
@@ -322,7 +326,8 @@ impl Course {
         if stuck || (orders.give_up && self.stop == Stop::NotAsked) {
             self.cut_at.get_or_insert(now + CUT_AFTER);
         }
-        self.output_over |= orders.needs.over;
+        self.output_over |= orders.needs.over.is_some();
+        self.at_limit |= orders.needs.over == Some(Over::Limit);
         self.output_over |= self.give_up_at(orders).is_some_and(|at| at <= now);
         self.output_over
     }
@@ -348,9 +353,9 @@ impl Course {
     }
 
     fn verdict(&self, run: &Run, seq: u64, left: exec::Stopped, usage: exec::Usage) -> Verdict {
+        let short = if self.at_limit { StreamEndKind::Limit } else { StreamEndKind::Cut };
         let end_of = |stream| {
-            let end =
-                self.ends.iter().find(|(s, _)| *s == stream).map_or(StreamEndKind::Cut, |e| e.1);
+            let end = self.ends.iter().find(|(s, _)| *s == stream).map_or(short, |e| e.1);
             self.recorder.stream_end(stream, end)
         };
         let (end, ended) = match self.main {

@@ -8,24 +8,29 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedRwLockWriteGuard, RwLock, Semaphore, TryAcquireError};
+use tokio::sync::{
+    Notify, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, Semaphore, TryAcquireError,
+};
 use tokio::time::Instant;
 use tracing::error;
 
+use super::answer::{Closed, Denied, Served, check_same};
 use super::books::Books;
-use super::clock::When;
 use super::credit::Budget;
-use super::durable::{Durable, Keeping, There};
+use super::durable::{Durable, Keeping};
 use super::engine::{Engine, Terms};
+use super::entry::Entry;
 use super::id::RunId;
-use super::journal::JournalError;
 use super::judged::Judged;
+use super::owner::Owner;
 use super::place::{Counts, Judge, Place};
 use super::record::encode;
-use super::request::{Request, Terms as RequestTerms};
-use super::run::{Owner, Phase, Run};
+use super::request::Request;
+use super::run::{Phase, Run};
+use super::settle::NOTED_AT_ONCE;
 use super::shares::Shares;
-use super::table::{Burial, Claim, Held, Key, Table};
+use super::spare::Spare;
+use super::table::{Burial, Claim, Key, Table};
 use crate::exec::{self, BaseEnv, Scanner, SpawnError};
 use crate::proto::code::Code;
 use crate::proto::header::ServerHeader;
@@ -58,7 +63,7 @@ impl Default for Settings {
 pub struct Host {
     pub(super) settings: Settings,
     base_env: BaseEnv,
-    pub(super) table: Table<Kept>,
+    pub(super) table: Table<Entry>,
     pub(super) books: Books,
     budget: Arc<Budget>,
     pub(super) scanner: Scanner,
@@ -76,94 +81,20 @@ pub struct Host {
     held: Mutex<Option<OwnedRwLockWriteGuard<()>>>,
     /// A durable run is over.
     pub(super) one_more: Notify,
+    pub(super) spare: Spare,
+    /// One for each end of a run that is being put on the disk.
+    pub(super) noting: Semaphore,
     /// Where durable runs are kept; none in a supervisor.
     pub(super) keeping: Option<Keeping>,
-}
-
-/// A run in the table.
-#[derive(Debug)]
-pub enum Kept {
-    /// It is driven by this process.
-    Here(Arc<Run>),
-    /// Its supervisor drives it, or did.
-    There(Arc<Durable>),
-    /// It was durable, it is over, and its record is no longer kept.
-    Gone(Gone),
-}
-
-/// What is known of a run whose record is gone.
-#[derive(Debug)]
-pub struct Gone {
-    /// Its id under its identity.
-    pub key: Key,
-    /// When it ended.
-    pub ended: When,
-}
-
-impl Held for Kept {
-    fn passes(&self) -> bool {
-        matches!(self, Self::Here(_))
-    }
-}
-
-/// A request that is served.
-#[derive(Debug)]
-pub enum Served {
-    /// By a run of this process.
-    Here {
-        /// The connection's hold on it.
-        owner: Owner,
-        /// Its main process.
-        pid: u32,
-        /// It was there before.
-        attached: bool,
-    },
-    /// By a supervisor, or by the record that it left.
-    There(There),
-    /// Not yet: the id is free. To be asked again when the host admits new runs.
-    Later,
-}
-
-/// The answer to a request that is not served.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Denied {
-    /// Nothing was started and the id is free.
-    Refused(Code, String),
-    /// Nothing was started and the id is free: the command itself cannot be started.
-    NotStarted(Code, String),
-    /// It may have been started; nothing more is known.
-    Lost(Code),
-}
-
-impl Denied {
-    pub(super) fn no_journal(error: &JournalError) -> Self {
-        error!("refusing a run: {error}");
-        Self::Refused(Code::JournalFailed, "the server cannot write its journal".into())
-    }
-}
-
-/// The answer to `close`.
-#[derive(Debug)]
-pub enum Closed {
-    /// It never started and never will.
-    NeverStarted,
-    /// It is this run, which is now being stopped.
-    Run(Owner),
-    /// It is this durable run, which is now being stopped.
-    There(There),
-    /// Nothing more is known.
-    Lost(Code),
-    /// The id cannot be buried: see the code.
-    Refused(Code, String),
 }
 
 impl Host {
     /// A host that writes down in `books` what happens, and knows what is in `table`.
     #[must_use]
     pub fn new(
-        mut settings: Settings,
+        (mut settings, base_env): (Settings, BaseEnv),
         books: Books,
-        table: Table<Kept>,
+        table: Table<Entry>,
         scanner: Scanner,
         keeping: Option<Keeping>,
     ) -> Arc<Self> {
@@ -173,7 +104,7 @@ impl Host {
             places: Arc::new(Semaphore::new(settings.max_runs)),
             shares: Arc::default(),
             settings,
-            base_env: BaseEnv::of_this_process(),
+            base_env,
             table,
             books,
             scanner,
@@ -183,6 +114,8 @@ impl Host {
             gate: Arc::default(),
             held: Mutex::default(),
             one_more: Notify::new(),
+            spare: Spare::default(),
+            noting: Semaphore::new(NOTED_AT_ONCE),
             keeping,
         })
     }
@@ -210,7 +143,7 @@ impl Host {
         judge: &Judge<'_>,
     ) -> Result<Served, Denied> {
         let key = Key { identity: Arc::clone(identity), id: request.id.clone() };
-        let pass = self.gate.try_read().ok();
+        let pass = Arc::clone(&self.gate).try_read_owned().ok();
         let (mut place, mut why_not) = (None, String::new());
         let make = || {
             pass.as_ref().ok_or(Code::ShuttingDown)?;
@@ -226,14 +159,14 @@ impl Host {
         let claim = self.table.claim(&key, request.first_sent_ago, make);
         match claim {
             Claim::New(kept) => match (&*kept, place) {
-                (Kept::Here(run), Some((place, judged))) => {
+                (Entry::Here(run), Some((place, judged))) => {
                     let (owner, pid) = match judged.user {
                         None => self.start(run, request, &judged, place)?,
-                        Some(_) => self.start_aside(run, request, judged, place).await?,
+                        Some(_) => self.start_aside((run, request), judged, place, pass).await?,
                     };
                     Ok(Served::Here { owner, pid, attached: false })
                 }
-                (Kept::There(durable), Some((place, judged))) => {
+                (Entry::There(durable), Some((place, judged))) => {
                     let launched = self.launch(durable, request, judged, place);
                     let mut launched = std::pin::pin!(launched);
                     let in_time = tokio::time::timeout(START_PATIENCE, &mut launched).await;
@@ -244,14 +177,14 @@ impl Host {
                     }
                 }
                 // `make` takes a place before it makes anything, and makes nothing that is gone.
-                (Kept::Gone(_), _) | (_, None) => Err(Denied::Lost(Code::OutOfResources)),
+                (Entry::Gone(_), _) | (_, None) => Err(Denied::Lost(Code::OutOfResources)),
             },
             Claim::Existing(kept) => {
                 drop(pass);
                 match &*kept {
-                    Kept::Here(run) => attach(run, request).await,
-                    Kept::There(durable) => self.go_on(durable, request).await.map(Served::There),
-                    Kept::Gone(_) => Err(Denied::Lost(Code::Forgotten)),
+                    Entry::Here(run) => attach(run, request).await,
+                    Entry::There(durable) => self.go_on(durable, request).await.map(Served::There),
+                    Entry::Gone(_) => Err(Denied::Lost(Code::Forgotten)),
                 }
             }
             Claim::Past(Code::Buried) => {
@@ -267,10 +200,10 @@ impl Host {
         }
     }
 
-    fn make(&self, key: &Key, request: &Request) -> Result<Kept, (Code, String)> {
+    fn make(&self, key: &Key, request: &Request) -> Result<Entry, (Code, String)> {
         match (request.is_durable(), &self.keeping, &self.books) {
             (true, Some(keeping), _) => {
-                return Ok(Kept::There(Arc::new(Durable::new(key, request, keeping))));
+                return Ok(Entry::There(Arc::new(Durable::new(key, request, keeping))));
             }
             (true, None, Books::Server(_)) => {
                 return Err((Code::Unsupported, "this server keeps no durable runs".into()));
@@ -279,7 +212,7 @@ impl Host {
         }
         let store = self.books.store(&self.budget)?;
         let run = Run::new(key.clone(), request, &self.budget, store);
-        Ok(Kept::Here(Arc::new(run)))
+        Ok(Entry::Here(Arc::new(run)))
     }
 
     fn place(
@@ -304,15 +237,19 @@ impl Host {
     /// is brought to its end, though the connection may be gone by then.
     async fn start_aside(
         self: &Arc<Self>,
-        run: &Arc<Run>,
-        request: &Request,
+        (run, request): (&Arc<Run>, &Request),
         judged: Judged,
         place: Place,
+        pass: Option<OwnedRwLockReadGuard<()>>,
     ) -> Result<(Owner, u32), Denied> {
         let (host, run, request) = (Arc::clone(self), Arc::clone(run), request.clone());
-        let started = move || host.start(&run, &request, &judged, place);
-        let lost = |_| Denied::Lost(Code::OutOfResources);
-        tokio::task::spawn_blocking(started).await.unwrap_or_else(|e| Err(lost(e)))
+        let started = move || {
+            let started = host.start(&run, &request, &judged, place);
+            drop(pass);
+            started
+        };
+        let started = tokio::task::spawn_blocking(started).await;
+        started.unwrap_or(Err(Denied::Lost(Code::OutOfResources)))
     }
 
     fn start(
@@ -426,9 +363,9 @@ impl Host {
 
     /// Every run of this process.
     pub(super) fn runs_here(&self) -> Vec<Arc<Run>> {
-        let here = |kept: &Arc<Kept>| match &**kept {
-            Kept::Here(run) => Some(Arc::clone(run)),
-            Kept::There(_) | Kept::Gone(_) => None,
+        let here = |kept: &Arc<Entry>| match &**kept {
+            Entry::Here(run) => Some(Arc::clone(run)),
+            Entry::There(_) | Entry::Gone(_) => None,
         };
         self.table.all_live().iter().filter_map(here).collect()
     }
@@ -458,9 +395,9 @@ impl Host {
         let key = Key { identity: Arc::clone(identity), id: id.clone() };
         match self.table.bury(&key, first_sent_ago) {
             Burial::Existing(kept) => match &*kept {
-                Kept::Here(run) => close_here(run).await,
-                Kept::There(durable) => self.close_there(durable).await,
-                Kept::Gone(_) => Closed::Lost(Code::Forgotten),
+                Entry::Here(run) => close_here(run).await,
+                Entry::There(durable) => self.close_there(durable).await,
+                Entry::Gone(_) => Closed::Lost(Code::Forgotten),
             },
             Burial::Past(Code::Buried) => Closed::NeverStarted,
             Burial::Buried => {
@@ -487,6 +424,10 @@ impl Host {
     pub fn close_to_new(&self) {
         self.places.close();
         self.admit();
+    }
+
+    pub(super) fn is_closed_to_new(&self) -> bool {
+        self.places.is_closed()
     }
 
     /// Starts nothing until [`Self::admit`]; what is asked for is answered [`Served::Later`]. Returns when
@@ -594,20 +535,6 @@ async fn close_here(run: &Arc<Run>) -> Closed {
             Closed::Run(owner)
         }
     }
-}
-
-/// Whether an id that is taken stands for this request.
-pub(super) fn check_same(
-    id: &RunId,
-    terms: &RequestTerms,
-    request: &Request,
-) -> Result<(), Denied> {
-    let differing = terms.differing(&request.terms);
-    if differing.is_empty() {
-        return Ok(());
-    }
-    let text = format!("run {id} is another request: {} differ", differing.join(", "));
-    Err(Denied::Refused(Code::Conflict, text))
 }
 
 async fn attach(run: &Arc<Run>, request: &Request) -> Result<Served, Denied> {

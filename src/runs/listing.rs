@@ -5,8 +5,8 @@ use std::time::SystemTime;
 
 use super::disk::{Outcome, Size};
 use super::durable::{Durable, State};
-use super::host::{Host, Kept};
-use super::id::RunId;
+use super::entry::Entry;
+use super::host::Host;
 use super::record::encode;
 use super::run::Run;
 use super::table::Key;
@@ -18,18 +18,6 @@ use crate::proto::verdict::Verdict;
 /// So many characters of a command are listed.
 const COMMAND_SHOWN: usize = 200;
 
-impl Kept {
-    /// The id.
-    #[must_use]
-    pub fn id(&self) -> &RunId {
-        match self {
-            Self::Here(run) => &run.key.id,
-            Self::There(run) => &run.key.id,
-            Self::Gone(gone) => &gone.key.id,
-        }
-    }
-}
-
 impl Host {
     /// The one run of an identity, or of them all, whose id has this part.
     ///
@@ -39,7 +27,7 @@ impl Host {
         &self,
         identity: Option<&Arc<str>>,
         part: &str,
-    ) -> Result<Arc<Kept>, (Code, String)> {
+    ) -> Result<Arc<Entry>, (Code, String)> {
         let mut found = self.table.find(identity, part);
         match (found.pop(), found.len()) {
             (Some(one), 0) => Ok(one),
@@ -70,13 +58,13 @@ impl Host {
     ///
     /// # Errors
     /// It goes on, or has no record on disk, or that cannot be deleted.
-    pub fn remove(&self, kept: &Kept) -> Result<(), (Code, String)> {
+    pub fn remove(&self, kept: &Entry) -> Result<(), (Code, String)> {
         let run = match kept {
-            Kept::Here(_) => {
+            Entry::Here(_) => {
                 return Err((Code::NotDurable, "the run has no record on disk".into()));
             }
-            Kept::Gone(_) => return Ok(()),
-            Kept::There(run) => run,
+            Entry::Gone(_) => return Ok(()),
+            Entry::There(run) => run,
         };
         if !matches!(run.state(), State::Over(_) | State::Forgotten(_)) {
             return Err((Code::StillRunning, "the run goes on".into()));
@@ -100,15 +88,15 @@ enum Listed<'a> {
 }
 
 impl<'a> Listed<'a> {
-    fn of(kept: &'a Kept) -> Option<Self> {
+    fn of(kept: &'a Entry) -> Option<Self> {
         match kept {
-            Kept::Here(run) => Some(Self::Here(run)),
-            Kept::There(run) => match (run.folder.disk().unwrap_or(None), run.state()) {
+            Entry::Here(run) => Some(Self::Here(run)),
+            Entry::There(run) => match (run.folder.disk().unwrap_or(None), run.state()) {
                 // Somebody has removed it, and its server has not seen that yet.
                 (None, State::Over(_) | State::Forgotten(_)) => None,
                 (size, _) => Some(Self::There(run, size.unwrap_or_default())),
             },
-            Kept::Gone(_) => None,
+            Entry::Gone(_) => None,
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::host::{Denied, Served};
+use super::answer::{Denied, Served};
 use super::judged::Judged;
 use super::shares::{Share, Usage};
 use crate::proto::code::Code;

@@ -1,7 +1,10 @@
 //! One connection from accept to its end: a place in the lobby, TLS, login, then its session.
 
+use std::future::{Future as _, poll_fn};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{ReadHalf, WriteHalf, split};
@@ -17,7 +20,8 @@ use super::rights::{self, RightsNow};
 use super::session::{Patience, serve as serve_session};
 use super::status::Why;
 use super::users::Guest;
-use super::{Served, Shared};
+use super::waiting::Waiting;
+use super::{Shared, Whom};
 use crate::conn::{ConnError, FrameReader, FrameWriter, SILENCE};
 use crate::handshake::{AGENT, Channel, Login, LoginError, Origin, judge};
 use crate::identity::{Authorized, Caller, Identity};
@@ -85,9 +89,16 @@ pub(super) async fn serve(accepted: Accepted, mut place: Place, shared: Arc<Shar
         login = timeout(most, log_in(accepted, &shared)) => login.unwrap_or(Err(Stranger::Late(most))),
         () = place.shown_out() => Err(Stranger::ShownOut),
     };
-    drop(place);
     match login {
-        Ok(logged_in) => logged_in.serve(&shared).await,
+        Ok(logged_in) => {
+            let mut served = pin!(logged_in.serve(&shared));
+            // What came with the login is answered from the lobby: a server that stops waits for that.
+            let over = poll_fn(|cx| Poll::Ready(served.as_mut().poll(cx).is_ready())).await;
+            drop(place);
+            if !over {
+                served.await;
+            }
+        }
         Err(why) => {
             // A refusal was noted before it was said.
             if !matches!(why, Stranger::Refused(..)) {
@@ -120,7 +131,7 @@ async fn log_in(accepted: Accepted, shared: &Arc<Shared>) -> Result<LoggedIn, St
     };
     let mut hellos = 0;
     loop {
-        let news = |news| rights::tell(&news);
+        let news = |news| shared.doors.tell(&news);
         let judging = judge(&mut reader, &origin, &shared.doors, hellos, news);
         let judged = timeout_at(deadline, judging).await.map_err(|_| Stranger::Late(patience))?;
         let (refused, why) = match judged {
@@ -163,12 +174,12 @@ fn door_of(
     // A door that lets nobody in has let nobody in.
     let nobody = || Stranger::Refused(Code::NotAuthorized, "this user is not served".into());
     match (&shared.doors, user) {
-        (Served::Itself(authorized), None) => Ok((Arc::clone(authorized), None)),
-        (Served::Users(users), Some(name)) => {
+        (Whom::Itself(authorized), None) => Ok((Arc::clone(authorized), None)),
+        (Whom::Users(users), Some(name)) => {
             let guest = users.guest(name).ok_or_else(nobody)?;
             Ok((Arc::clone(guest.authorized()), Some(guest)))
         }
-        (Served::Itself(_), Some(_)) | (Served::Users(_), None) => Err(nobody()),
+        (Whom::Itself(_), Some(_)) | (Whom::Users(_), None) => Err(nobody()),
     }
 }
 
@@ -255,6 +266,7 @@ impl LoggedIn {
             refusals,
             is_stale: false,
             held: None,
+            waiting: Waiting::default(),
         };
         let patience = Patience { idle: shared.config.idle_timeout, silence: Some(SILENCE) };
         let end = serve_session(reader, writer, requests, patience).await;
@@ -271,7 +283,7 @@ impl LoggedIn {
 /// What the policy says of what an identity asks for, and as whom it is run.
 fn by_policy(shared: &Arc<Shared>, identity: &Arc<str>, guest: Option<Arc<Guest>>) -> Judge {
     let (shared, identity) = (Arc::clone(shared), Arc::clone(identity));
-    Box::new(move |asked, rights, usage| {
+    Arc::new(move |asked, rights, usage| {
         let mut allowed =
             decide(&shared.policy, Subject { identity: &identity, rights }, asked, usage)?;
         if let Some(guest) = &guest {

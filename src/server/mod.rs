@@ -10,6 +10,7 @@ mod lobby;
 mod outbox;
 mod penalties;
 pub mod policy;
+mod posted;
 mod requests;
 mod rights;
 mod running;
@@ -20,6 +21,7 @@ pub mod status;
 pub mod supervise;
 mod throttle;
 pub mod users;
+mod waiting;
 
 use std::io;
 use std::net::SocketAddr;
@@ -41,9 +43,10 @@ pub use running::{Call, Ended, Running};
 pub use session::LONGEST_PAUSE;
 pub use start::{Kept, Options, Server, StartError};
 pub use users::System;
+pub use waiting::BEHIND_LIMIT;
 
 use crate::handshake::Doors;
-use crate::identity::Authorized;
+use crate::identity::{Authorized, News};
 use crate::proto::header::Refused;
 use crate::runs::host::Host;
 use crate::transport::{Listener, TlsServer};
@@ -82,14 +85,24 @@ impl Default for Config {
 }
 
 /// Whom a server serves.
-enum Served {
+enum Whom {
     /// Its own account.
     Itself(Arc<Authorized>),
     /// The users of a machine: system mode.
     Users(Users),
 }
 
-impl Doors for Served {
+impl Whom {
+    /// Says what has come up in the files of keys at a login.
+    fn tell(&self, news: &News) {
+        match self {
+            Self::Itself(_) => rights::tell(news),
+            Self::Users(users) => users.tell(news),
+        }
+    }
+}
+
+impl Doors for Whom {
     async fn door(&self, user: Option<&str>) -> Result<Arc<Authorized>, Refused> {
         match self {
             Self::Itself(authorized) => authorized.door(user).await,
@@ -104,7 +117,7 @@ pub(crate) struct Shared {
     policy: Policy,
     host: Arc<Host>,
     tls: TlsServer,
-    doors: Served,
+    doors: Whom,
     lobby: Arc<Lobby>,
     places: Arc<Semaphore>,
     strangers: Throttle,
@@ -147,7 +160,7 @@ impl Shared {
         (config, policy): (Config, Policy),
         host: Arc<Host>,
         tls: TlsServer,
-        doors: Served,
+        doors: Whom,
     ) -> Self {
         Self {
             penalties: Penalties::new(config.no_penalty.clone()),

@@ -14,14 +14,17 @@ use super::rights::{RightsNow, imposed};
 use super::serving::{Order, Serving};
 use super::throttle::Throttle;
 use super::users::Guest;
+use super::waiting::{Answer, Waiting};
 use crate::exec::Signal;
 use crate::proto::code::Code;
 use crate::proto::frame::{self, BODY_LIMIT, Decoded, Limits};
 use crate::proto::header::{Attach, ClientHeader, Refusal, Refused, RunRequest, ServerHeader};
 use crate::proto::listing::RunInfo;
 use crate::proto::verdict::StopBy;
+use crate::runs::answer::{Closed, Denied, Served};
 use crate::runs::durable::There;
-use crate::runs::host::{Closed, Denied, Host, Kept, Served};
+use crate::runs::entry::Entry;
+use crate::runs::host::Host;
 use crate::runs::id::RunId;
 use crate::runs::request::Request;
 use crate::runs::run::Run;
@@ -36,7 +39,7 @@ const LIST_CHUNK: usize = BODY_LIMIT;
 /// What the policy says of what is asked for, by the rights of the one who asks and by what the identity has
 /// under way.
 pub(super) type Judge =
-    Box<dyn Fn(&Asked<'_>, Rights, Usage) -> Result<Allowed, Forbidden> + Send + Sync>;
+    Arc<dyn Fn(&Asked<'_>, Rights, Usage) -> Result<Allowed, Forbidden> + Send + Sync>;
 
 /// Whether the one who asks this may be asked for rights; the others are parts of what was granted.
 fn is_judged(header: &ClientHeader) -> bool {
@@ -67,6 +70,8 @@ pub(super) struct Requests {
     pub(super) is_stale: bool,
     /// A request that waits for the end of an upgrade.
     pub(super) held: Option<Held>,
+    /// A request that waits for a supervisor.
+    pub(super) waiting: Waiting,
 }
 
 impl Requests {
@@ -76,6 +81,9 @@ impl Requests {
         header: ClientHeader,
         body: Bytes,
     ) -> Result<(), SessionEnd> {
+        if self.waiting.is_before(&header) {
+            return self.waiting.keep(header, body);
+        }
         if is_judged(&header) {
             self.look_at_account().await;
         }
@@ -84,9 +92,9 @@ impl Requests {
             piece @ (ClientHeader::Stdin(_) | ClientHeader::StdinEnd(_)) => {
                 let nothing = || SessionEnd::word(Code::BadFrame, "stdin without a run");
                 let (serving, _) = self.outbox.serving().ok_or_else(nothing)?;
-                serving.stdin(piece, &body).await
+                serving.stdin(&piece, &body)
             }
-            ClientHeader::Ack { seq } => self.ack(seq).await,
+            ClientHeader::Ack { seq } => self.ack(seq),
             // What has not begun handles no signal: any of them is its end.
             ClientHeader::Cancel { run: None } | ClientHeader::Signal { run: None, .. }
                 if self.held.is_some() =>
@@ -104,7 +112,7 @@ impl Requests {
             ClientHeader::Close { id, first_sent_ms_ago } => {
                 self.close(&id, Duration::from_millis(first_sent_ms_ago)).await
             }
-            ClientHeader::Detach => self.detach().await,
+            ClientHeader::Detach => self.detach(),
             ClientHeader::Hello(_) => {
                 Err(SessionEnd::word(Code::BadFrame, "hello was said already"))
             }
@@ -113,7 +121,7 @@ impl Requests {
     }
 
     /// The account, and the user's lists of keys, as they are now: what is judged next goes by them.
-    async fn look_at_account(&self) {
+    async fn look_at_account(&mut self) {
         if let Some(guest) = &self.guest {
             guest.refresh_for_request().await;
         }
@@ -142,7 +150,7 @@ impl Requests {
 
     /// Whether a run is under way, or asked for.
     pub(super) fn is_busy(&self) -> bool {
-        self.held.is_some() || self.outbox.is_busy()
+        self.held.is_some() || self.waiting.is_waiting() || self.outbox.is_busy()
     }
 
     /// The client does not want what was held any more, or is not there.
@@ -160,18 +168,52 @@ impl Requests {
             return self.may_not_run(&request, Forbidden::no_longer_in());
         };
         request.impose(imposed(&options));
-        let asked = Asked::Run(Command {
-            form: request.form(),
-            words: request.words(),
-            cwd: request.cwd(),
-            env: request.env_names(),
-        });
         let rights = Rights::of(&options);
-        let judge = |usage: Usage| match (self.judge)(&asked, rights, usage) {
-            Ok(Allowed { judged, part }) => Ok((judged, part)),
-            Err(Forbidden { code, text }) => Err((code, text)),
+        let (host, identity) = (Arc::clone(&self.host), Arc::clone(&self.identity));
+        let judge = Arc::clone(&self.judge);
+        let asked = async move {
+            let judge = |usage: Usage| match judge(&wanted(&request), rights, usage) {
+                Ok(Allowed { judged, part }) => Ok((judged, part)),
+                Err(Forbidden { code, text }) => Err((code, text)),
+            };
+            let served = host.run(&identity, &request, &judge).await;
+            Answer::Run { request: Box::new(request), is_late, served }
         };
-        match self.host.run(&self.identity, &request, &judge).await {
+        self.ask(asked).await
+    }
+
+    /// Answers at once, or when the supervisor has.
+    async fn ask(
+        &mut self,
+        asked: impl Future<Output = Answer> + Send + 'static,
+    ) -> Result<(), SessionEnd> {
+        match self.waiting.ask(asked).await {
+            Some(answer) => self.answer(answer),
+            None => Ok(()),
+        }
+    }
+
+    /// Passes an answer on.
+    pub(super) fn answer(&mut self, answer: Answer) -> Result<(), SessionEnd> {
+        match answer {
+            Answer::Run { request, is_late, served } => self.started(*request, is_late, served),
+            Answer::Attach { after, there: Ok(there), .. } => {
+                self.follow_there(there, after);
+                Ok(())
+            }
+            Answer::Attach { id, there: Err(denied), .. } => self.deny(&id, denied),
+            Answer::Close { id, closed } => self.closed(&id, closed),
+            Answer::Order { run, obeyed } => self.outbox.answer(&obeyed_or_not(run, obeyed)),
+        }
+    }
+
+    fn started(
+        &mut self,
+        request: Request,
+        is_late: bool,
+        served: Result<Served, Denied>,
+    ) -> Result<(), SessionEnd> {
+        match served {
             Ok(Served::Later) if is_late => {
                 let text = "the server is being upgraded and waits for other runs to end";
                 self.refuse(Code::ShuttingDown, text.into())
@@ -262,50 +304,51 @@ impl Requests {
         if !matches!(first, Ok(Decoded::Frame(frame)) if frame.kind == "started") {
             self.outbox.answer_encoded(answer);
         }
-        if let Some(serving) = Serving::there(there, &self.host) {
-            self.outbox.follow(serving, 0);
-        }
+        self.outbox.follow(Serving::there(there, &self.host), 0);
     }
 
     fn follow_there(&self, there: There, after: u64) {
         self.outbox.answer_encoded(there.answer.clone());
-        if let Some(serving) = Serving::there(there, &self.host) {
-            self.outbox.follow(serving, after);
-        }
+        self.outbox.follow(Serving::there(there, &self.host), after);
     }
 
     /// An order to the run of this connection, or to one that is named. One that crosses the run's end or
     /// its refusal is nobody's fault.
-    async fn order(&self, order: Order, run: Option<String>) -> Result<(), SessionEnd> {
+    async fn order(&mut self, order: Order, run: Option<String>) -> Result<(), SessionEnd> {
         if let Some(part) = run {
             return self.order_by_name(order, &part).await;
         }
         let Some((serving, _)) = self.outbox.serving() else { return Ok(()) };
         self.may_or_end(&Asked::Keep)?;
-        match serving.order(order).await? {
+        match serving.order(order)? {
             Some(answer) => self.outbox.answer(&answer),
             None => Ok(()),
         }
     }
 
-    async fn order_by_name(&self, order: Order, part: &str) -> Result<(), SessionEnd> {
+    async fn order_by_name(&mut self, order: Order, part: &str) -> Result<(), SessionEnd> {
         let asked = match order {
             Order::Signal(_) => Asked::Signal,
             Order::Cancel => Asked::Stop,
         };
         let Some(kept) = self.find(part, asked)? else { return Ok(()) };
+        let run = kept.id().to_string();
         let obeyed = match &*kept {
-            Kept::Here(run) => match order {
+            Entry::Here(run) => match order {
                 Order::Signal(signal) => run.signal(signal),
                 Order::Cancel => run.stop(StopBy::Operator),
             },
-            Kept::There(run) => self.host.order(run, order.header(Some(&run.key.id))).await,
-            Kept::Gone(_) => false,
+            Entry::There(there) => {
+                let (host, there) = (Arc::clone(&self.host), Arc::clone(there));
+                let asked = async move {
+                    let obeyed = host.order(&there, order.header(Some(&there.key.id))).await;
+                    Answer::Order { run, obeyed }
+                };
+                return self.ask(asked).await;
+            }
+            Entry::Gone(_) => false,
         };
-        let run = kept.id().to_string();
-        let answer =
-            if obeyed { ServerHeader::Done { run } } else { ServerHeader::AlreadyEnded { run } };
-        self.outbox.answer(&answer)
+        self.outbox.answer(&obeyed_or_not(run, obeyed))
     }
 
     /// The one run that is meant: an own one, or for an operator anybody's. None if that was refused. Who is
@@ -314,7 +357,7 @@ impl Requests {
         &self,
         part: &str,
         asked: fn(Whose) -> Asked<'static>,
-    ) -> Result<Option<Arc<Kept>>, SessionEnd> {
+    ) -> Result<Option<Arc<Entry>>, SessionEnd> {
         if !self.may(&asked(Whose::Own))? {
             return Ok(None);
         }
@@ -334,15 +377,17 @@ impl Requests {
         self.free_for_another()?;
         let Some(kept) = self.find(&attach.run, Asked::Attach)? else { return Ok(()) };
         match &*kept {
-            Kept::Here(run) => self.attach_here(run, attach),
-            Kept::There(run) => match self.host.look(run, attach).await {
-                Ok(there) => {
-                    self.follow_there(there, attach.after);
-                    Ok(())
-                }
-                Err(denied) => self.deny(&run.key.id, denied),
-            },
-            Kept::Gone(gone) => self.lost(&gone.key.id, Code::Forgotten),
+            Entry::Here(run) => self.attach_here(run, attach),
+            Entry::There(run) => {
+                let (host, run) = (Arc::clone(&self.host), Arc::clone(run));
+                let attach = attach.clone();
+                let asked = async move {
+                    let there = host.look(&run, &attach).await;
+                    Answer::Attach { id: run.key.id.clone(), after: attach.after, there }
+                };
+                self.ask(asked).await
+            }
+            Entry::Gone(gone) => self.lost(&gone.key.id, Code::Forgotten),
         }
     }
 
@@ -361,7 +406,7 @@ impl Requests {
         Ok(())
     }
 
-    async fn list(&self, limit: Option<u64>, all: bool) -> Result<(), SessionEnd> {
+    async fn list(&mut self, limit: Option<u64>, all: bool) -> Result<(), SessionEnd> {
         if !self.may(&Asked::List(if all { Whose::All } else { Whose::Own }))? {
             return Ok(());
         }
@@ -377,7 +422,7 @@ impl Requests {
         Ok(())
     }
 
-    async fn remove(&self, part: &str) -> Result<(), SessionEnd> {
+    async fn remove(&mut self, part: &str) -> Result<(), SessionEnd> {
         let Some(kept) = self.find(part, Asked::Remove)? else { return Ok(()) };
         let (host, run) = (Arc::clone(&self.host), kept.id().to_string());
         match on_disk(move || host.remove(&kept)).await? {
@@ -386,18 +431,18 @@ impl Requests {
         }
     }
 
-    async fn detach(&self) -> Result<(), SessionEnd> {
+    fn detach(&self) -> Result<(), SessionEnd> {
         let Some((serving, _)) = self.outbox.serving() else { return Ok(()) };
-        let Some(answer) = serving.detach().await? else { return Ok(()) };
+        let Some(answer) = serving.detach()? else { return Ok(()) };
         if matches!(answer, ServerHeader::Detached { .. }) {
             self.outbox.leave();
         }
         self.outbox.answer(&answer)
     }
 
-    async fn ack(&self, seq: u64) -> Result<(), SessionEnd> {
+    fn ack(&self, seq: u64) -> Result<(), SessionEnd> {
         let Some((serving, sent)) = self.outbox.serving() else { return Ok(()) };
-        if serving.ack(seq, sent).await? && self.outbox.is_ended() {
+        if serving.ack(seq, sent)? && self.outbox.is_ended() {
             if let Some(owner) = serving.owner() {
                 self.host.confirmed(owner.run());
             }
@@ -421,11 +466,20 @@ impl Requests {
             return self.refuse(Code::BadRequest, "there is no such id".into());
         };
         self.may_or_end(&Asked::Keep)?;
-        match self.host.close(&self.identity, &id, first_sent_ago).await {
+        let (host, identity) = (Arc::clone(&self.host), Arc::clone(&self.identity));
+        let asked = async move {
+            let closed = host.close(&identity, &id, first_sent_ago).await;
+            Answer::Close { id, closed }
+        };
+        self.ask(asked).await
+    }
+
+    fn closed(&self, id: &RunId, closed: Closed) -> Result<(), SessionEnd> {
+        match closed {
             Closed::NeverStarted => {
                 self.outbox.answer(&ServerHeader::NeverStarted { run: id.to_string() })
             }
-            Closed::Lost(code) => self.lost(&id, code),
+            Closed::Lost(code) => self.lost(id, code),
             Closed::Refused(code, text) => self.refuse(code, text),
             Closed::Run(owner) => {
                 owner.discard_output()?;
@@ -438,6 +492,10 @@ impl Requests {
             }
         }
     }
+}
+
+fn obeyed_or_not(run: String, obeyed: bool) -> ServerHeader {
+    if obeyed { ServerHeader::Done { run } } else { ServerHeader::AlreadyEnded { run } }
 }
 
 /// Does what may have to wait for the disk.
@@ -477,6 +535,16 @@ fn signal_number(name: &str) -> Result<u8, SessionEnd> {
 /// Not `refused`, which would say that nothing was started.
 fn no_such_frame() -> SessionEnd {
     SessionEnd::word(Code::BadFrame, "no such frame was made of this run")
+}
+
+/// What the policy is to judge.
+fn wanted(request: &Request) -> Asked<'_> {
+    Asked::Run(Command {
+        form: request.form(),
+        words: request.words(),
+        cwd: request.cwd(),
+        env: request.env_names(),
+    })
 }
 
 #[cfg(test)]

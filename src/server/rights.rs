@@ -27,7 +27,10 @@ pub(super) fn of(
             return None;
         }
         let Again { granted, news } = authorized.again(&who, &proven, caller);
-        news.iter().for_each(tell);
+        match &guest {
+            Some(guest) => news.iter().for_each(|news| guest.tell(news)),
+            None => news.iter().for_each(tell),
+        }
         match granted {
             Ok(granted) if granted.who == who => Some(granted.options),
             Ok(_) => None,

@@ -83,12 +83,13 @@ impl Running {
             self.drain_to_stop(calls).await;
         }
         taking.end().await;
-        if held.is_none() {
-            return Ok(Ended::Stopped);
+        // Whoever is let in by now is answered. Shown to the door before the request was sent a client would
+        // not come back; after it, it would look for the server in vain.
+        tokio::select! {
+            _ = timeout(FAREWELL, self.shared.lobby.emptied()) => {}
+            () = stop_call(calls), if held.is_none() => {}
         }
-        // Whoever is shown to the door before the request was sent would not come back.
-        let _ = timeout(FAREWELL, self.shared.lobby.emptied()).await;
-        Ok(Ended::Drained)
+        Ok(if held.is_none() { Ended::Stopped } else { Ended::Drained })
     }
 
     fn take(&self) -> io::Result<Taking> {

@@ -16,7 +16,7 @@ use super::instance::{self, INSTANCES, JOURNAL, NAME_LIMIT, Name, RUNS};
 use super::policy::Policy;
 use super::running::{Call, Ended, Running};
 use super::users::{self, System, Users};
-use super::{Config, Served, Shared, status};
+use super::{Config, Shared, Whom, status};
 use crate::exec::{BaseEnv, NotStarted, Scanner};
 use crate::identity::{
     AccessFiles, Authorized, Fingerprint, KeyError, LineError, News, PublicKey, Role, Trouble,
@@ -190,7 +190,7 @@ pub struct Server {
     config: Config,
     policy: Policy,
     settings: Settings,
-    doors: Served,
+    doors: Whom,
     tls: TlsServer,
     host_key: Fingerprint,
     recovered: Recovered,
@@ -226,8 +226,8 @@ impl Server {
         let name = Name::new(options.name, &listen, &options.classic)?;
         // An address that is none is told before what it would need.
         let doors = match &options.system {
-            None => Served::Itself(authorized(&listen, options.access, local.public())?),
-            Some(system) => Served::Users(users(system, options.access)?),
+            None => Whom::Itself(authorized(&listen, options.access, local.public())?),
+            Some(system) => Whom::Users(users(system, &options.access)?),
         };
         // Their supervisors are root's: whose runs they are to start is not settled.
         let kept = options.kept.filter(|_| options.system.is_none());
@@ -298,8 +298,9 @@ impl Server {
         let scanner = Scanner::new().map_err(StartError::System)?;
         let Recovered { ledger, table, unfinished, durable } = self.recovered;
         let classic_settings = ClassicSettings::new(self.settings.shell.clone(), scanner.clone());
-        let books = Books::Server(ledger);
-        let host = Host::new(self.settings, books, table, scanner.clone(), self.keeping);
+        let (books, base_env) = (Books::Server(ledger), BaseEnv::of_this_process());
+        let host =
+            Host::new((self.settings, base_env), books, table, scanner.clone(), self.keeping);
         let settling = Arc::clone(&host);
         tokio::spawn(
             async move { recover::settle((unfinished, durable), &settling, &scanner).await },
@@ -333,7 +334,7 @@ fn keeping(instance: &StateDir, runs: &StateDir, kept: Kept) -> Result<Keeping, 
 }
 
 /// What is there to be said of the users at start is said.
-fn users(system: &System, access: AccessFiles) -> Result<Users, StartError> {
+fn users(system: &System, access: &AccessFiles) -> Result<Users, StartError> {
     if euid() != 0 {
         return Err(StartError::NotRoot);
     }
@@ -342,7 +343,7 @@ fn users(system: &System, access: AccessFiles) -> Result<Users, StartError> {
     }
     look(&Authorized::as_user("", access.clone(), Vec::new()))?;
     system.notes().iter().for_each(|line| warn!("{line}"));
-    let users = Users::new(system, &access);
+    let users = Users::new(system, access);
     users.check();
     Ok(users)
 }

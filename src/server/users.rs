@@ -14,7 +14,7 @@ pub use login::NoLogin;
 
 use super::throttle::Throttle;
 use crate::handshake::Doors;
-use crate::identity::{AccessFiles, Authorized, Handed, Source};
+use crate::identity::{AccessFiles, Authorized, Handed, News, Source};
 use crate::proto::code::Code;
 use crate::proto::header::Refused;
 use crate::sys::users::User;
@@ -67,11 +67,14 @@ pub(super) struct Users {
     /// The door of all who are not served.
     nobody: Arc<Authorized>,
     refusals: Throttle,
+    news: Throttle,
 }
 
 /// One user: the account as it was last looked at, and who may use it.
 pub(super) struct Guest {
     name: String,
+    /// What is in a user's files is the user's to choose, and how often it changes.
+    news: Throttle,
     authorized: Arc<Authorized>,
     own: Vec<(&'static str, Handed)>,
     state: Mutex<State>,
@@ -92,6 +95,7 @@ impl Users {
             all: system.users.iter().map(guest).collect(),
             nobody: Arc::new(Authorized::as_user("", AccessFiles::default(), Vec::new())),
             refusals: Throttle::default(),
+            news: Throttle::default(),
         }
     }
 
@@ -101,6 +105,13 @@ impl Users {
             if let Err(why) = login::account(&guest.name) {
                 warn!("nobody is let in as {}: {why}", guest.name);
             }
+        }
+    }
+
+    /// What is in a user's files is the user's to choose: at most a line a second.
+    pub(super) fn tell(&self, news: &News) {
+        if let Some(line) = self.news.line(|| news.to_string()) {
+            warn!("{line}");
         }
     }
 
@@ -144,6 +155,7 @@ impl Guest {
         let handed = own.iter().map(|(_, handed)| handed.clone()).collect();
         Self {
             name: name.to_owned(),
+            news: Throttle::default(),
             authorized: Arc::new(Authorized::as_user(name, files, handed)),
             own,
             state: Mutex::new(State { looked: None, account: Err(NoLogin::Unknown) }),
@@ -153,6 +165,13 @@ impl Guest {
 
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Says what has come up in the lists, at most a line a second.
+    pub(super) fn tell(&self, news: &News) {
+        if let Some(line) = self.news.line(|| news.to_string()) {
+            warn!("{line}");
+        }
     }
 
     pub(super) fn authorized(&self) -> &Arc<Authorized> {

@@ -40,7 +40,7 @@ pub struct Shadow {
     /// The password field begins with `!`, as `usermod -L` has it. A `*` only means that there is no password.
     pub is_locked: bool,
     /// The day, counted from 1970, from which on the account is expired.
-    pub expires: Option<i64>,
+    pub expires: Option<u64>,
 }
 
 /// Calls one of the `get*_r` functions with ever larger buffers. None: there is no entry.
@@ -133,7 +133,8 @@ pub fn shadow(name: &str) -> io::Result<Option<Shadow>> {
     look(ask, |entry: &libc::spwd| Shadow {
         // SAFETY: a string of a found entry, which lives as long as it is read.
         is_locked: unsafe { bytes(entry.sp_pwdp) }.starts_with(b"!"),
-        expires: i64::from(entry.sp_expire).try_into().ok().filter(|day: &i64| *day >= 0),
+        // Below 0: there is none.
+        expires: u64::try_from(entry.sp_expire).ok(),
     })
 }
 

@@ -93,6 +93,28 @@ fn a_command_runs_as_its_user_with_groups_home_shell_and_the_environment_of_a_lo
     assert_eq!(unknown, None, "nothing of root's environment");
 }
 
+/// Pipes that root has made could not be opened by their names.
+#[test]
+fn the_users_own_streams_can_be_opened_by_their_names() {
+    let Some(alice) = User::new() else { return };
+    let machine = Machine::serving(&[&alice.name]);
+    listed(&machine, &alice);
+    let text = "cat /dev/stdin > /dev/stdout; echo problem > /dev/stderr";
+    let ran = machine.client(&[], &alice.name).arg(text).run_with(b"fine").expect(0);
+    assert_eq!((ran.text().as_str(), ran.stderr.as_str()), ("fine", "problem\n"));
+}
+
+#[test]
+fn the_journal_says_as_whom_a_command_was_run() {
+    let Some(alice) = User::new() else { return };
+    let machine = Machine::serving(&[&alice.name]);
+    listed(&machine, &alice);
+    machine.run(&alice.name, &["true"]).expect(0);
+    let journal = machine.server.journal();
+    let identity = journal.iter().find_map(|line| line["identity"].as_str()).unwrap();
+    assert!(identity.starts_with(&format!("{}@key:SHA256:", alice.name)), "{identity}");
+}
+
 #[test]
 fn there_is_no_way_back_to_root() {
     let Some(alice) = User::new() else { return };

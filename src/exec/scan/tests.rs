@@ -7,6 +7,20 @@ fn target(child: &Child) -> Target {
     Target { mark: child.mark(), group: None, uid: None, not_before: process.start_time }
 }
 
+/// Who serves several users and may signal all of them: a mark that one has got hold of is worth nothing.
+#[tokio::test]
+async fn a_mark_on_a_process_that_another_user_has_started_does_not_count() {
+    let scanner = Scanner::new().unwrap();
+    let run = spawn(&shell("exec sleep 1000"));
+    let own = rustix::process::getuid().as_raw();
+    for (uid, found) in [(own, 1), (own + 1, 0)] {
+        let target = Target { uid: Some(uid), ..target(&run.child) };
+        let seen = scanner.scan(target, Action::Count).await.unwrap();
+        assert_eq!(seen.processes.len(), found, "{uid}");
+    }
+    stop(&run.child, &scanner, Duration::ZERO).await.unwrap();
+}
+
 #[test]
 fn the_mark_is_found_where_a_variable_begins() {
     let mark = Mark::new().unwrap();

@@ -5,6 +5,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 
+use std::path::PathBuf;
+
 use super::*;
 use crate::exec::End;
 use crate::exec::testing::{argv, run, shell, spawn as start, spec, within};

@@ -4,13 +4,15 @@ use tokio::io::{DuplexStream, ReadHalf, WriteHalf, duplex, split};
 
 use super::*;
 use crate::conn::SILENCE;
+use crate::exec::BaseEnv;
 use crate::identity::{AccessFiles, Authorized, host_key, local_identity};
 use crate::proto::frame::Limits;
 use crate::runs::books::Books;
 use crate::runs::host::{Host, Settings};
 use crate::runs::recover;
 use crate::server::policy::{Allowed, Policy};
-use crate::server::{Config, Shared};
+use crate::server::waiting::Waiting;
+use crate::server::{Config, Shared, Whom};
 use crate::sys::fs::StateDir;
 use crate::transport::TlsServer;
 
@@ -28,7 +30,13 @@ fn shared(folder: &TempDir) -> Arc<Shared> {
     let found = recover::open(journal.path(), runs.path(), recover::origin().unwrap()).unwrap();
     let scanner = crate::exec::Scanner::new().unwrap();
     let books = Books::Server(found.ledger);
-    let host = Host::new(Settings::default(), books, found.table, scanner, None);
+    let host = Host::new(
+        (Settings::default(), BaseEnv::of_this_process()),
+        books,
+        found.table,
+        scanner,
+        None,
+    );
     let tls = TlsServer::new(&host_key(&state).unwrap()).unwrap();
     let local = local_identity(&state).unwrap();
     let authorized = Arc::new(Authorized::new(AccessFiles::default(), local.public()));
@@ -36,7 +44,7 @@ fn shared(folder: &TempDir) -> Arc<Shared> {
         (Config::default(), Policy::default()),
         host,
         tls,
-        Served::Itself(authorized),
+        Whom::Itself(authorized),
     ))
 }
 
@@ -50,11 +58,12 @@ fn connect() -> Peer {
         identity: "local:0".into(),
         outbox: Arc::new(Outbox::greeting()),
         rights: crate::server::rights::of_a_server(Default::default()),
-        judge: Box::new(|_, _, _| Ok(Allowed::default())),
+        judge: Arc::new(|_, _, _| Ok(Allowed::default())),
         refusals: Arc::clone(&shared.peers),
         guest: None,
         is_stale: false,
         held: None,
+        waiting: Waiting::default(),
     };
     let patience = Patience { idle: Duration::from_secs(7200), silence: Some(SILENCE) };
     let (reader, writer) = (FrameReader::new(read, Limits::FULL), FrameWriter::new(write));

@@ -48,8 +48,7 @@ pub(super) fn account(name: &str) -> Result<User, NoLogin> {
     let user = users::user(name).map_err(database)?.ok_or(NoLogin::Unknown)?;
     let shadow = users::shadow(name).map_err(database)?.unwrap_or_default();
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let today = i64::try_from(since.as_secs() / DAY_S).unwrap_or(i64::MAX);
-    may_log_in(&user, shadow, today, Path::new(NOLOGIN_FILE).exists())?;
+    may_log_in(&user, shadow, since.as_secs() / DAY_S, Path::new(NOLOGIN_FILE).exists())?;
     let shell = shell_of(&user);
     if !shell.is_file() || access(shell, Access::EXEC_OK).is_err() {
         return Err(NoLogin::BadShell(shell.to_owned()));
@@ -62,7 +61,7 @@ fn shell_of(user: &User) -> &Path {
     named.unwrap_or(Path::new(DEFAULT_SHELL))
 }
 
-fn may_log_in(user: &User, shadow: Shadow, today: i64, is_closed: bool) -> Result<(), NoLogin> {
+fn may_log_in(user: &User, shadow: Shadow, today: u64, is_closed: bool) -> Result<(), NoLogin> {
     let shell = shell_of(user);
     let lets_nobody_in = |name: &std::ffi::OsStr| NO_SHELLS.iter().any(|shell| name == *shell);
     if shadow.is_locked {

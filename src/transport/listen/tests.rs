@@ -144,7 +144,7 @@ async fn a_borrowed_host_key_is_refused() {
     let shown = CertificateDer::from(spki.as_ref().to_vec());
     let certified = rustls::sign::CertifiedKey::new(vec![shown], thief.key.tls_signer().unwrap());
     let resolver = rustls::server::AlwaysResolvesServerRawPublicKeys::new(Arc::new(certified));
-    let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(tls::provider()))
+    let mut config = rustls::ServerConfig::builder_with_provider(tls::provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .with_no_client_auth()
@@ -244,7 +244,7 @@ impl ServerCertVerifier for TakesAny {
 /// What both ends say when a client with these wishes comes.
 async fn other_client(raw_key: bool, alpn: &[&[u8]]) -> (HandshakeError, Option<std::io::Error>) {
     let server = server("127.0.0.1:0");
-    let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(tls::provider()))
+    let mut config = rustls::ClientConfig::builder_with_provider(tls::provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .dangerous()

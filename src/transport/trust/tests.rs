@@ -115,3 +115,22 @@ fn a_file_that_cannot_be_read_is_an_error() {
     let trust = HostTrust { files: vec![path], own: Some(f.key.clone()), ..HostTrust::default() };
     assert!(matches!(f.check(&trust, "localhost:1"), Err(HostKeyError::File(_))));
 }
+
+#[test]
+fn files_are_read_again_after_a_moment_and_never_taken_for_others() {
+    let f = fixture();
+    let (one, other) = (f.file("one", &format!("host {}", f.key)), f.file("other", ""));
+    let recent = Recent::default();
+    let knows = |file: &PathBuf, now: Duration| {
+        let said = recent.load(std::slice::from_ref(file), now).unwrap();
+        said[0].1.check("host", 1, &f.key) != Known::Unknown
+    };
+    assert!(knows(&one, Duration::ZERO));
+    assert!(!knows(&other, Duration::ZERO));
+    assert!(knows(&one, Duration::ZERO));
+    f.file("one", "");
+    assert!(knows(&one, FRESH - Duration::from_nanos(1)));
+    assert!(!knows(&one, FRESH));
+    assert!(recent.load(&[f.dir.path().into()], FRESH).is_err(), "a folder is no file");
+    assert!(!knows(&one, FRESH));
+}

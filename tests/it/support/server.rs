@@ -179,8 +179,25 @@ impl Server {
     }
 }
 
-/// The supervisors of durable runs below this folder that live now.
+/// The supervisors of durable runs below this folder that live now, without the one that waits for a run.
 pub(crate) fn supervisors(state: &Path) -> Vec<u32> {
+    let mut all = all_supervisors(state);
+    all.retain(|pid| complains_to(*pid).is_some_and(|to| to != Path::new("/dev/null")));
+    all
+}
+
+/// Those that wait for a run: they complain to nobody yet.
+pub(crate) fn spare_supervisors(state: &Path) -> Vec<u32> {
+    let mut all = all_supervisors(state);
+    all.retain(|pid| complains_to(*pid).is_some_and(|to| to == Path::new("/dev/null")));
+    all
+}
+
+fn complains_to(pid: u32) -> Option<PathBuf> {
+    std::fs::read_link(format!("/proc/{pid}/fd/2")).ok()
+}
+
+fn all_supervisors(state: &Path) -> Vec<u32> {
     let is_one = |pid: &u32| {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let mut words = line.split(|b| *b == 0).skip(1);
