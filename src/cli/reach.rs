@@ -79,7 +79,11 @@ impl Reach {
             if trust.files.is_empty() {
                 trust.files.extend(HostTrust::default_file().ok());
             }
-            if endpoint.is_local() && (keys.is_none() || trust.pins.is_empty()) {
+            // Whoever serves users is not this account: it is believed as a server elsewhere is.
+            if place.user.is_none()
+                && endpoint.is_local()
+                && (keys.is_none() || trust.pins.is_empty())
+            {
                 let state = open_state_dir()?;
                 let own = host_public_key(&state)?;
                 if keys.is_none() {
@@ -150,5 +154,9 @@ impl Reach {
 fn is_alike(a: &Place, b: &Place) -> bool {
     let kind =
         |place: &Place| (matches!(place.endpoint, Endpoint::Unix(_)), place.endpoint.is_local());
-    kind(a) == kind(b) && a.host_key == b.host_key && a.identity == b.identity
+    let names_user = |place: &Place| place.user.is_some();
+    kind(a) == kind(b)
+        && names_user(a) == names_user(b)
+        && a.host_key == b.host_key
+        && a.identity == b.identity
 }

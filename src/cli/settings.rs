@@ -307,6 +307,7 @@ mod tests {
             "listen" => "[\"127.0.0.1:0\"]",
             "classic" => "[\"raw=127.0.0.1:0\"]",
             "no-penalty" => "[\"none\"]",
+            "users" => "[\"alice\", \"bob\"]",
             "log-format" => "\"json\"",
             _ if is(key, |action| matches!(action, clap::ArgAction::SetTrue)) => "false",
             _ if is(key, |action| matches!(action, clap::ArgAction::Append)) => "[\"/k\"]",

@@ -32,7 +32,7 @@ use crate::identity::{KeyError, KeyRing, host_public_key, local_identity};
 use crate::proto::header::{ClientHeader, Stream, Welcome};
 use crate::proto::verdict::Verdict;
 use crate::sys::fs::{FsError, StateDir, open_state_dir};
-use crate::transport::{Endpoint, HostTrust};
+use crate::transport::{Endpoint, EndpointError, HostTrust};
 use connection::Connection;
 use driver::{Driver, Wanted};
 use state::Leave;
@@ -48,7 +48,7 @@ pub const RECONNECT_TIMEOUT: Duration = Duration::from_secs(90);
 pub enum SetupError {
     /// The address makes no sense.
     #[error(transparent)]
-    Destination(#[from] DestinationError),
+    Endpoint(#[from] EndpointError),
     /// The state folder cannot be used.
     #[error(transparent)]
     State(#[from] FsError),
@@ -94,15 +94,13 @@ impl Client {
         Self { target, reconnect_timeout: RECONNECT_TIMEOUT, connection: None, last_run: None }
     }
 
-    /// A client with no configuration: a server of this account on this machine, `HOST:PORT` or, where it serves
-    /// several users, `USER@HOST:PORT`.
+    /// A client with no configuration: a server of this account on this machine.
     ///
     /// # Errors
     /// The address, the state folder or a key in it cannot be used.
     pub fn local(address: &str) -> Result<Self, SetupError> {
-        let Destination { user, endpoint } = address.parse()?;
-        let local = Target::local(endpoint, &open_state_dir()?)?;
-        Ok(Self::new(Target { user, ..local }))
+        let endpoint: Endpoint = address.parse()?;
+        Ok(Self::new(Target::local(endpoint, &open_state_dir()?)?))
     }
 
     /// How long a lost server is looked for.

@@ -246,17 +246,19 @@ fn without_a_user_nobody_is_let_in_not_even_root_on_the_unix_socket() {
         let ran = Client::new(machine.server.state()).args(&[address, "id"]).run().expect(254);
         assert!(ran.stderr.contains("USER@HOST:PORT"), "{}", ran.stderr);
     }
-    let address = format!("{}@{}", alice.name, machine.server.addr);
     // The local identity of root's state folder is no key of alice's.
-    let ran = Client::new(machine.server.state()).args(&[&address, "id"]).run();
-    assert_eq!(ran.status, 254, "{}", ran.stderr);
+    let identity = machine.server.state().join("identity");
+    let machine = Machine { key: identity, ..machine };
+    told(machine.run(&alice.name, &["id"]));
 }
 
 #[test]
 fn a_server_of_one_account_refuses_a_user() {
     let server = Server::start(&[]);
     let address = format!("alice@{}", server.addr);
-    let ran = Client::new(server.state()).args(&[&address, "id"]).run().expect(254);
+    let identity = server.state().join("identity");
+    let client = Client::new(server.state()).arg("-i").arg(identity).arg("--accept-new");
+    let ran = client.args(&[&address, "id"]).run().expect(254);
     assert!(ran.stderr.contains("leave the user out"), "{}", ran.stderr);
 }
 
@@ -331,6 +333,23 @@ async fn a_key_that_is_taken_out_of_the_users_list_ends_what_an_open_connection_
         }
     };
     assert!(matches!(refused, Error::Refused { code: Code::NotAuthorized, .. }), "{refused}");
+}
+
+/// The state folder of a user has a host key of its own, which is not that of root's server.
+#[test]
+fn on_this_machine_too_a_server_of_users_is_believed_by_known_hosts() {
+    let Some(alice) = User::new() else { return };
+    let machine = Machine::serving(&[&alice.name]);
+    listed(&machine, &alice);
+    let address = format!("{}@{}", alice.name, machine.server.addr);
+    let run = |options: &[&str]| {
+        let client = Client::new(&machine.here.path().join("state"));
+        client.arg("-i").arg(&machine.key).args(options).args(&[&address, "id -un"]).run()
+    };
+    let told = run(&[]).expect(255).stderr;
+    assert!(told.contains("known_hosts"), "{told}");
+    run(&["--accept-new"]).expect(0);
+    assert_eq!(run(&[]).expect(0).text().trim(), alice.name);
 }
 
 #[test]
