@@ -22,7 +22,7 @@ fuzz_target!(|data: &[u8]| {
     let stream = if mode & 1 == 0 { rest.to_vec() } else { framed(rest) };
     let hellos = if mode & 2 == 0 { 0 } else { HELLOS_LIMIT - 1 };
     let key = PublicKey::from_base64(KEY).unwrap();
-    let authorized = Authorized::new(AccessFiles::default(), &key);
+    let authorized = Arc::new(Authorized::new(AccessFiles::default(), &key));
     let loopback = mode & 4 == 0;
     let tls = Origin::Tls {
         channel: Channel { host_key: key.fingerprint(), exporter: [7; 32] },
@@ -58,7 +58,12 @@ fn framed(lines: &[u8]) -> Vec<u8> {
     stream
 }
 
-fn login(stream: &[u8], origin: &Origin, authorized: &Authorized, hellos: usize) -> Option<Login> {
+fn login(
+    stream: &[u8],
+    origin: &Origin,
+    authorized: &Arc<Authorized>,
+    hellos: usize,
+) -> Option<Login> {
     static RUNTIME: OnceLock<Arc<tokio::runtime::Runtime>> = OnceLock::new();
     let runtime = RUNTIME
         .get_or_init(|| Arc::new(tokio::runtime::Builder::new_current_thread().build().unwrap()));
