@@ -6,6 +6,7 @@ mod client_args;
 mod config;
 mod gc;
 mod journal;
+mod journal_args;
 mod man;
 mod output;
 mod past;

@@ -8,6 +8,7 @@ use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use super::client_args::{duration, some_time};
+use super::journal_args::JournalArgs;
 use super::man::Section;
 use super::{gc, journal};
 use crate::server::classic::ClassicAddr;
@@ -90,6 +91,9 @@ pub(super) struct Args {
     /// On SIGTERM or SIGHUP, give runs so long to end by themselves; a second SIGTERM stops them at once
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub(super) drain_timeout: Duration,
+
+    #[command(flatten)]
+    pub(super) journal: JournalArgs,
 
     /// Stop a durable run whose record grows beyond so much
     #[arg(long, value_name = "BYTES", default_value = "1G", value_parser = bytes)]

@@ -103,7 +103,7 @@ impl Host {
         // A process takes as long to come up as a line to reach the disk. It starts nothing before it is
         // told what, which is when both are there.
         let (synced, launched) =
-            tokio::join!(ledger.synced(seq), async { launch_supervisor(run, &meta, keeping) });
+            tokio::join!(ledger.sure(seq, true), async { launch_supervisor(run, &meta, keeping) });
         if let Err(e) = synced {
             error!("the journal cannot be synced: {e}");
             ledger.not_started(&run.key, Code::JournalFailed.name());

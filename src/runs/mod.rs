@@ -22,4 +22,5 @@ pub mod stdin;
 pub mod store;
 pub mod sweep;
 pub mod table;
+pub mod throttle;
 mod wire;

@@ -14,7 +14,6 @@ mod serving;
 mod session;
 mod start;
 pub mod supervise;
-mod throttle;
 
 use std::io;
 use std::sync::Arc;
@@ -36,9 +35,9 @@ pub use start::{Kept, Options, Server, StartError};
 
 use crate::identity::Authorized;
 use crate::runs::host::Host;
+use crate::runs::throttle::Throttle;
 use crate::transport::{Listener, TlsServer};
 use lobby::Lobby;
-use throttle::Throttle;
 
 /// How long to wait before accepting again when the system has no descriptor for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

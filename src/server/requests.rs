@@ -10,7 +10,6 @@ use super::end::SessionEnd;
 use super::held::Held;
 use super::outbox::Outbox;
 use super::serving::{Order, Serving};
-use super::throttle::Throttle;
 use crate::exec::Signal;
 use crate::proto::code::Code;
 use crate::proto::frame::{self, BODY_LIMIT, Decoded, Limits};
@@ -22,6 +21,7 @@ use crate::runs::host::{Closed, Denied, Host, Kept, Served};
 use crate::runs::id::RunId;
 use crate::runs::request::Request;
 use crate::runs::run::Run;
+use crate::runs::throttle::Throttle;
 
 /// Most runs of one list: a client that has more asks for the newest.
 pub const LIST_LIMIT: usize = 10_000;

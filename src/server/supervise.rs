@@ -19,7 +19,6 @@ use tracing::warn;
 use super::outbox::Outbox;
 use super::requests::Requests;
 use super::session::{Patience, serve as serve_session};
-use super::throttle::Throttle;
 use crate::conn::{Frame, FrameReader, FrameWriter};
 use crate::exec::{Mark, Scanner, adopt, pipes_released};
 use crate::handshake::AGENT;
@@ -32,6 +31,7 @@ use crate::runs::disk::{Folder, Writer};
 use crate::runs::host::{Host, Settings};
 use crate::runs::launch::Setup;
 use crate::runs::table::Table;
+use crate::runs::throttle::Throttle;
 use crate::sys::fs::is_own_or_root;
 use crate::sys::{pause, process};
 

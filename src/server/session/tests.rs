@@ -8,6 +8,7 @@ use crate::identity::{Authorized, host_key, local_identity};
 use crate::proto::frame::Limits;
 use crate::runs::books::Books;
 use crate::runs::host::{Host, Settings};
+use crate::runs::journal::rules::{Digester, Rules};
 use crate::runs::recover;
 use crate::server::{Config, Shared};
 use crate::sys::fs::StateDir;
@@ -24,9 +25,13 @@ fn shared(folder: &TempDir) -> Arc<Shared> {
     let state = StateDir::open(&folder.path().canonicalize().unwrap().join("state")).unwrap();
     let journal = state.subdir("journal").unwrap();
     let runs = state.subdir("runs").unwrap();
-    let found = recover::open(journal.path(), runs.path(), recover::origin().unwrap()).unwrap();
+    let found = {
+        let state = StateDir::open(&journal.path().canonicalize().unwrap()).unwrap();
+        let written = (&Rules::default(), Digester::of(&state).unwrap());
+        recover::open(journal.path(), runs.path(), recover::origin().unwrap(), written).unwrap()
+    };
     let scanner = crate::exec::Scanner::new().unwrap();
-    let books = Books::Server(found.ledger);
+    let books = Books::Server(Box::new(found.ledger));
     let host = Host::new(Settings::default(), books, found.table, scanner, None);
     let tls = TlsServer::new(&host_key(&state).unwrap()).unwrap();
     let local = local_identity(&state).unwrap();
