@@ -3,7 +3,8 @@
 //! Over TLS the client proves a key with a signature over the channel's exporter, so a proof is worth
 //! nothing on another connection. `hello` leaves together with the first request: login costs no
 //! round trip of its own. A server that would accept another of the listed keys names it; the client
-//! then says `hello` once more, which costs one.
+//! then says `hello` once more, which costs one. A `hello` without a proof only asks which key that is:
+//! so nobody has to touch a device or type a passphrase for a server that does not know the key.
 
 use std::sync::Arc;
 
@@ -11,7 +12,8 @@ use tokio::io::AsyncRead;
 
 use crate::conn::{ConnError, FrameReader};
 use crate::identity::{
-    Authorized, Fingerprint, Identity, Key, News, PublicKey, sign_auth, verify_auth,
+    Again, Ask, Authorized, Caller, Candidate, Certificate, Fingerprint, Granted, Identity, News,
+    Presence, Proven, PublicKey, Refusal, auth_text, verify_auth,
 };
 use crate::proto::code::Code;
 use crate::proto::frame::Limits;
@@ -21,6 +23,8 @@ use crate::proto::header::{ClientHeader, Hello, Refused, ServerHeader, Welcome};
 pub const AGENT: &str = concat!("rexec ", env!("CARGO_PKG_VERSION"));
 /// Most keys that a `hello` may list.
 pub const KEYS_LIMIT: usize = 64;
+/// Most times that a client may say `hello` on a connection.
+pub const HELLOS_LIMIT: usize = 6;
 /// Most characters of a peer's name that are shown.
 const AGENT_SHOWN: usize = 64;
 /// Frames that may stand between a refused `hello` and the next one: the request that came with it.
@@ -47,9 +51,9 @@ pub enum LoginError {
     /// The server says no.
     #[error("{}", .0.text)]
     Refused(Refused),
-    /// The client's key cannot make a proof.
-    #[error("the proof of the key cannot be made: {0}")]
-    Proof(#[from] crate::identity::ProofError),
+    /// The client has no key that it can prove.
+    #[error("{0}")]
+    NoKey(String),
     /// The peer answered something that has no place here.
     #[error("the peer does not speak this protocol: {0}")]
     Protocol(String),
@@ -61,24 +65,15 @@ impl From<crate::proto::frame::FrameError> for LoginError {
     }
 }
 
-/// The client's half: `hello` with a proof of `keys[index]`; on a unix socket (no channel) the kernel
-/// says who is calling.
-///
-/// # Errors
-/// [`LoginError::Proof`].
-pub fn hello(
-    channel: Option<&Channel>,
-    keys: &[Arc<Key>],
-    index: usize,
-) -> Result<ClientHeader, LoginError> {
-    let mut hello = Hello { client: AGENT.into(), ..Hello::default() };
-    if let (Some(channel), Some(key)) = (channel, keys.get(index)) {
-        hello.keys =
-            keys.iter().take(KEYS_LIMIT).map(|k| k.public().fingerprint().to_string()).collect();
-        hello.key = Some(key.public().to_base64());
-        hello.signature = Some(sign_auth(key, &channel.host_key, None, &channel.exporter)?);
-    }
-    Ok(ClientHeader::Hello(hello))
+/// The client's half: which key is proved next.
+pub struct ClientLogin {
+    keys: Vec<Arc<Candidate>>,
+    /// The key that the server has named.
+    named: Option<Arc<Candidate>>,
+    /// The key that was proved last.
+    proven: Option<Arc<Candidate>>,
+    /// Why keys could not be proved.
+    failures: Vec<String>,
 }
 
 /// The server's answer to a `hello`, as the client reads it.
@@ -86,32 +81,135 @@ pub fn hello(
 pub enum Answer {
     /// Logged in.
     Welcome(Welcome),
-    /// Say `hello` again, with this one of the keys.
-    Try(usize),
+    /// Say `hello` again: the server has named another key.
+    Again,
 }
 
-/// The client's half: reads the answer.
-///
-/// # Errors
-/// A [`LoginError`].
-pub async fn answer<R: AsyncRead + Unpin>(
-    reader: &mut FrameReader<R>,
-    keys: &[Arc<Key>],
-) -> Result<Answer, LoginError> {
-    let frame = reader.next(Some(crate::conn::SILENCE)).await?.ok_or(LoginError::Closed)?;
-    match frame.header::<ServerHeader>()? {
-        ServerHeader::Welcome(welcome) => Ok(Answer::Welcome(welcome)),
-        ServerHeader::Refused(refused) => {
-            let named = refused.key.as_deref().filter(|_| refused.code == Code::TryKey);
-            let is_named =
-                |key: &Arc<Key>| Some(key.public().fingerprint().to_string().as_str()) == named;
-            keys.iter().position(is_named).map(Answer::Try).ok_or(LoginError::Refused(refused))
-        }
-        ServerHeader::Error { code, text } => {
-            Err(LoginError::Refused(Refused { code, text, key: None }))
-        }
-        _ => Err(LoginError::Protocol("its answer to hello is none".into())),
+impl ClientLogin {
+    /// With these keys, the one to prove first in front; at most [`KEYS_LIMIT`] count. None are needed on
+    /// a unix socket.
+    #[must_use]
+    pub fn new(mut keys: Vec<Arc<Candidate>>) -> Self {
+        keys.truncate(KEYS_LIMIT);
+        Self { keys, named: None, proven: None, failures: Vec::new() }
     }
+
+    /// The next `hello`. On a unix socket (no channel) the kernel says who is calling. Over TLS it has the
+    /// proof of the key that the server has named, else of the first that needs nobody to do anything.
+    /// If only keys are left that do, it asks the server which of them it lists. A key that cannot be
+    /// proved is told of and left out.
+    ///
+    /// # Errors
+    /// [`LoginError::NoKey`].
+    pub async fn hello(
+        &mut self,
+        channel: Option<&Channel>,
+        ask: &dyn Ask,
+    ) -> Result<ClientHeader, LoginError> {
+        let mut hello = Hello { client: AGENT.into(), ..Hello::default() };
+        let Some(channel) = channel else { return Ok(ClientHeader::Hello(hello)) };
+        self.proven = None;
+        while let Some(key) = self.next() {
+            match prove(&key, channel, ask).await {
+                Ok(signature) => {
+                    hello.key = Some(key.public().to_base64());
+                    hello.signature = Some(signature);
+                    self.put_first(&key);
+                    self.proven = Some(key);
+                    break;
+                }
+                Err(why) => self.leave_out(&key, &why, ask),
+            }
+        }
+        if self.keys.is_empty() {
+            let why = self.failures.join("; ");
+            let why = if why.is_empty() { "there is no key to prove".into() } else { why };
+            return Err(LoginError::NoKey(why));
+        }
+        if self.proven.is_none() {
+            ask.note(
+                "asking which of the keys the server lists, before somebody is needed for one",
+            );
+        }
+        hello.certificate = self.certificate();
+        hello.keys = self.keys.iter().map(|key| key.public().fingerprint().to_string()).collect();
+        Ok(ClientHeader::Hello(hello))
+    }
+
+    /// That of the key that is proved; else the first one, about which the server is asked.
+    fn certificate(&self) -> Option<String> {
+        let proven = self.proven.as_ref().and_then(|key| key.certificate());
+        let first = || self.keys.iter().find_map(|key| key.certificate());
+        proven.or_else(first).map(Certificate::to_base64)
+    }
+
+    fn next(&self) -> Option<Arc<Candidate>> {
+        let first = || self.keys.iter().find(|key| !key.needs_somebody()).cloned();
+        self.named.clone().or_else(first)
+    }
+
+    fn put_first(&mut self, key: &Arc<Candidate>) {
+        if let Some(at) = self.keys.iter().position(|other| Arc::ptr_eq(other, key)) {
+            self.keys[..=at].rotate_right(1);
+        }
+    }
+
+    fn leave_out(&mut self, key: &Arc<Candidate>, why: &str, ask: &dyn Ask) {
+        let line = format!("cannot prove {key}: {why}");
+        ask.tell(&line);
+        self.failures.push(line);
+        self.keys.retain(|other| !Arc::ptr_eq(other, key));
+        self.named = None;
+    }
+
+    /// The key that the last `hello` proved; none if that was only a question, and no request goes with it.
+    #[must_use]
+    pub fn proven(&self) -> Option<&Arc<Candidate>> {
+        self.proven.as_ref()
+    }
+
+    /// Reads the answer.
+    ///
+    /// # Errors
+    /// A [`LoginError`].
+    pub async fn answer<R: AsyncRead + Unpin>(
+        &mut self,
+        reader: &mut FrameReader<R>,
+    ) -> Result<Answer, LoginError> {
+        let frame = reader.next(Some(crate::conn::SILENCE)).await?.ok_or(LoginError::Closed)?;
+        match frame.header::<ServerHeader>()? {
+            ServerHeader::Welcome(welcome) => Ok(Answer::Welcome(welcome)),
+            ServerHeader::Refused(refused) => self.refused(refused),
+            ServerHeader::Error { code, text } => {
+                Err(LoginError::Refused(Refused { code, text, key: None }))
+            }
+            _ => Err(LoginError::Protocol("its answer to hello is none".into())),
+        }
+    }
+
+    /// A key that was proved is not named again by an honest server.
+    fn refused(&mut self, refused: Refused) -> Result<Answer, LoginError> {
+        let name = refused.key.as_deref().filter(|_| refused.code == Code::TryKey);
+        let is_named = |key: &&Arc<Candidate>| {
+            let is_new = self.proven.as_ref().is_none_or(|proven| !Arc::ptr_eq(proven, key));
+            is_new && Some(key.public().fingerprint().to_string().as_str()) == name
+        };
+        match self.keys.iter().find(is_named) {
+            Some(key) => {
+                self.named = Some(Arc::clone(key));
+                Ok(Answer::Again)
+            }
+            None => Err(LoginError::Refused(refused)),
+        }
+    }
+}
+
+async fn prove(key: &Candidate, channel: &Channel, ask: &dyn Ask) -> Result<String, String> {
+    let text = auth_text(&channel.host_key, None, key.public(), &channel.exporter)
+        .map_err(|e| e.to_string())?;
+    let proof = key.prove(&text, ask).await.map_err(|e| e.to_string())?;
+    ask.note(&format!("proving {key}"));
+    Ok(proof)
 }
 
 /// Where a connection comes from, as the server sees it.
@@ -121,8 +219,8 @@ pub enum Origin {
     Tls {
         /// The channel.
         channel: Channel,
-        /// The peer is on this machine.
-        loopback: bool,
+        /// Where the peer calls from.
+        caller: Caller,
     },
     /// Over a unix socket, from a process of this account or root.
     Unix(Identity),
@@ -133,19 +231,26 @@ pub enum Origin {
 pub enum Login {
     /// Let in.
     In {
-        /// Who it is.
-        who: Identity,
+        /// Who it is, and what it may do now.
+        granted: Granted,
+        /// By what: to be asked again for each request.
+        proven: Proven,
         /// The client's name, fit to be shown.
         client: String,
     },
     /// Not with this key, but with that one: send the refusal and read on.
     Again(Refused),
     /// Not let in: send the refusal and close.
-    Out(Refused),
+    Out {
+        /// What the peer is told.
+        refused: Refused,
+        /// What the operator is told, if it is more.
+        why: Option<String>,
+    },
 }
 
 /// The server's half: reads the next `hello`, skipping the request that came with a refused one, and
-/// judges it. What has come up in the key files goes to `news`.
+/// judges it. `hellos` came before it on this connection. What has come up in the key files goes to `news`.
 ///
 /// # Errors
 /// A [`LoginError`]: the peer does not speak the protocol, or is gone.
@@ -153,71 +258,127 @@ pub async fn judge<R: AsyncRead + Unpin>(
     reader: &mut FrameReader<R>,
     origin: &Origin,
     authorized: &Authorized,
-    first: bool,
+    hellos: usize,
     news: impl FnMut(News),
 ) -> Result<Login, LoginError> {
+    let first = hellos == 0;
     for _ in 0..=SKIPPED_LIMIT {
         // The request behind a refused hello may be as long as any: a stranger's is not held.
         reader.set_limits(if first { Limits::HELLO } else { Limits::FULL });
         let frame = reader.next_without_body().await?.ok_or(LoginError::Closed)?;
         match frame.header::<ClientHeader>()? {
             ClientHeader::Hello(hello) => {
-                return Ok(decide(&hello, origin, authorized, first, news));
+                return Ok(decide(&hello, origin, authorized, hellos, news));
             }
             _ if first => return Err(LoginError::Protocol("the first frame must be hello".into())),
             _ => {}
         }
     }
-    Err(LoginError::Protocol("no second hello came".into()))
+    Err(LoginError::Protocol("no further hello came".into()))
 }
 
 fn decide(
     hello: &Hello,
     origin: &Origin,
     authorized: &Authorized,
-    first: bool,
-    news: impl FnMut(News),
+    hellos: usize,
+    mut news: impl FnMut(News),
 ) -> Login {
     let client = shown(&hello.client);
     if hello.user.is_some() {
         let text = "this server runs commands as its own account only; leave the user out".into();
-        return Login::Out(Refused { code: Code::Unsupported, text, key: None });
+        return out(Refused { code: Code::Unsupported, text, key: None });
     }
-    let (channel, loopback) = match origin {
-        Origin::Unix(who) => return Login::In { who: who.clone(), client },
-        Origin::Tls { channel, loopback } => (channel, *loopback),
+    let (channel, caller) = match origin {
+        Origin::Unix(who) => {
+            let granted = Granted { who: who.clone(), options: Arc::default() };
+            return Login::In { granted, proven: Proven::Kernel, client };
+        }
+        Origin::Tls { channel, caller } => (channel, *caller),
     };
     let key = hello.key.as_deref().and_then(|k| PublicKey::from_base64(k).ok());
     let proof = key.as_ref().zip(hello.signature.as_ref());
     let proven = proof.map(|(key, _)| key.fingerprint());
-    let listed = hello.keys.iter().take(KEYS_LIMIT).filter(|_| first);
+    let may_ask = hellos + 1 < HELLOS_LIMIT;
+    let listed = hello.keys.iter().take(KEYS_LIMIT).filter(|_| may_ask);
     let candidates: Vec<Fingerprint> =
         proven.into_iter().chain(listed.filter_map(|k| k.parse().ok())).collect();
-    let lookup = authorized.lookup(&candidates, loopback);
-    lookup.news.into_iter().for_each(news);
-    match (lookup.found, proof) {
-        (Some((found, who)), Some((key, proof))) if proven == Some(found) => {
-            match verify_auth(key, proof, &channel.host_key, None, &channel.exporter) {
-                Ok(()) => Login::In { who, client },
-                Err(e) => not_authorized(e.to_string()),
-            }
+    let certificate = hello.certificate.as_deref();
+    let certified = certificate.map(|text| certified(text, authorized, caller, &mut news));
+    if let (Some(Ok((certificate, granted))), Some((key, proof))) = (&certified, proof)
+        && certificate.key() == key
+    {
+        let (granted, proven) = (granted.clone(), Proven::Certificate(certificate.clone()));
+        return checked(Login::In { granted, proven, client }, Some((key, proof)), channel);
+    }
+    let lookup = authorized.lookup(&candidates, caller);
+    lookup.news.into_iter().for_each(&mut news);
+    match (lookup.found, certified) {
+        (Ok((found, granted)), _) if proven == Some(found) => {
+            let login = Login::In { granted, proven: Proven::Key(found), client };
+            checked(login, proof, channel)
         }
-        (Some((found, _)), _) => Login::Again(Refused {
-            code: Code::TryKey,
-            text: "another of the listed keys is authorized here".into(),
-            key: Some(found.to_string()),
-        }),
-        (None, _) => {
-            not_authorized("none of the client's keys is authorized on this server".into())
+        (_, Some(Ok((certificate, _)))) if may_ask => try_key(certificate.key().fingerprint()),
+        (Ok((found, _)), _) if may_ask => try_key(found),
+        // Neither the answer nor the time that it takes tells a key that is not let in from a wrong proof
+        // of one that is.
+        (_, Some(Err(why))) | (Err(why), _) => {
+            checked(not_authorized(Some(why.to_string())), proof, channel)
         }
+        _ => checked(not_authorized(None), proof, channel),
     }
 }
 
-fn not_authorized(text: String) -> Login {
-    Login::Out(Refused { code: Code::NotAuthorized, text, key: None })
+fn try_key(key: Fingerprint) -> Login {
+    Login::Again(Refused {
+        code: Code::TryKey,
+        text: "another of the listed keys is authorized here".into(),
+        key: Some(key.to_string()),
+    })
+}
+
+/// What the holder of a certificate is granted.
+fn certified(
+    text: &str,
+    authorized: &Authorized,
+    caller: Caller,
+    news: impl FnMut(News),
+) -> Result<(Certificate, Granted), Refusal> {
+    let certificate = Certificate::from_base64(text).map_err(Refusal::Certificate)?;
+    let Again { granted, news: all } = authorized.certified(&certificate, caller);
+    all.into_iter().for_each(news);
+    Ok((certificate, granted?))
+}
+
+/// `login`, if the proof is the key's on this connection. Without one nobody is let in.
+fn checked(login: Login, proof: Option<(&PublicKey, &String)>, channel: &Channel) -> Login {
+    let Some((key, proof)) = proof else {
+        let is_in = matches!(login, Login::In { .. });
+        return if is_in { not_authorized(None) } else { login };
+    };
+    let presence = match &login {
+        Login::In { granted, .. } => granted.options.presence(),
+        Login::Again(_) | Login::Out { .. } => Presence::default(),
+    };
+    match verify_auth(key, proof, &channel.host_key, None, &channel.exporter, presence) {
+        Ok(()) => login,
+        Err(e) => not_authorized(Some(e.to_string())),
+    }
+}
+
+fn not_authorized(why: Option<String>) -> Login {
+    let text = "none of the client's keys is authorized on this server".into();
+    Login::Out { refused: Refused { code: Code::NotAuthorized, text, key: None }, why }
+}
+
+fn out(refused: Refused) -> Login {
+    Login::Out { refused, why: None }
 }
 
 /// A peer's text without control characters, shortened.
 fn shown(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(AGENT_SHOWN).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@
 //! # let path = folder.path().canonicalize()?.join("state");
 //! # let options = server::Options {
 //! #     state: StateDir::open(&path)?, listen: vec!["127.0.0.1:0".parse()?], name: None,
-//! #     inherited: vec![], authorized_keys: vec![], classic: vec![], config: Default::default(), settings: Default::default(),
+//! #     inherited: vec![], access: Default::default(), classic: vec![], config: Default::default(), policy: Default::default(), settings: Default::default(),
 //! #     kept: None, journal: Default::default(),
 //! # };
 //! # let server = server::Server::prepare(options)?;
@@ -46,7 +46,7 @@
 //! identity   keys            | exec       processes
 //! conn       frames over any stream
 //! proto      the format
-//! sys        what the system is asked for; the only unsafe code
+//! sys        what the system is asked for; the only unsafe code   | units    times and sizes as people write them
 //! ```
 
 pub mod cli;
@@ -60,6 +60,7 @@ pub mod runs;
 pub mod server;
 pub mod sys;
 pub mod transport;
+pub mod units;
 
 pub use client::{Client, Command};
 

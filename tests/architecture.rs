@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Rows from the lowest up. Modules of one row do not import each other.
 const ROWS: &[&[&str]] = &[
-    &["sys"],
+    &["sys", "units"],
     &["proto"],
     &["conn"],
     &["identity", "exec"],
@@ -116,13 +116,15 @@ fn every_option_is_in_the_help_the_manual_page_and_the_readme() {
     let readme =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
     let (client, server) = (env!("CARGO_BIN_EXE_rexec"), env!("CARGO_BIN_EXE_rexec-server"));
-    let commands: [(&str, &[&str], usize); 6] = [
+    let commands: [(&str, &[&str], usize); 8] = [
         (client, &[], 30),
         (client, &["batch"], 30),
         (server, &[], 16),
         (server, &["journal", "show"], 7),
         (server, &["journal", "verify"], 5),
         (server, &["gc"], 6),
+        (server, &["check"], 16),
+        (server, &["status"], 3),
     ];
     for (program, command, least) in commands {
         let options = options(&said_by(program, &[command, &["--help"]].concat()));
@@ -150,5 +152,23 @@ fn the_readme_names_files_that_are_there() {
     assert!(names.len() > 8, "{names:?}");
     for name in names.iter().filter(|n| !n.contains("://")) {
         assert!(root.join(name).exists(), "{name} is missing");
+    }
+}
+
+/// A test whose name has changed would leave a promise without its proof.
+#[test]
+fn every_test_that_the_page_on_security_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/security.md")).unwrap();
+    let mut files = Vec::new();
+    ["src", "tests"].iter().for_each(|folder| sources(&root.join(folder), &mut files));
+    let code: String = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    let is_test = |word: &&str| {
+        word.len() > 20 && word.chars().all(|c| c.is_ascii_lowercase() || "_0123456789".contains(c))
+    };
+    let named: Vec<&str> = page.split('`').skip(1).step_by(2).filter(is_test).collect();
+    assert!(named.len() > 20, "{named:?}");
+    for name in named {
+        assert!(code.contains(&format!("fn {name}(")), "{name} is missing");
     }
 }

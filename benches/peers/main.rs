@@ -4,6 +4,7 @@
 //! All contenders of a row take turns, and a ratio is the median over rounds of the ratio within a
 //! round: what else the machine does hits all of them alike.
 
+mod batch;
 mod broken;
 mod bulk;
 mod cold;
@@ -13,6 +14,7 @@ mod crowd;
 mod durable;
 mod idle;
 mod lines;
+mod login;
 mod many;
 mod page;
 mod proc;
@@ -193,6 +195,8 @@ struct Size {
     connections: u32,
     stalled: usize,
     many: usize,
+    /// Hosts of a batch.
+    hosts: usize,
 }
 
 impl Args {
@@ -208,6 +212,7 @@ impl Args {
             connections: 1000,
             stalled: 256,
             many: 500,
+            hosts: 1000,
         };
         if self.full {
             Size { mib: 4096, connections: 10_000, many: 1000, ..normal }
@@ -220,11 +225,12 @@ impl Args {
                 mib: 256,
                 millions: 1,
                 many: 50,
+                hosts: 200,
                 ..normal
             }
         } else if self.smoke {
             let few = Size { cold: 1, far: 1, rounds: 1, few: 1, commands: 20, ..normal };
-            Size { mib: 8, millions: 1, connections: 20, stalled: 4, many: 4, ..few }
+            Size { mib: 8, millions: 1, connections: 20, stalled: 4, many: 4, hosts: 20, ..few }
         } else {
             normal
         }
@@ -233,7 +239,7 @@ impl Args {
 
 /// Every row: how its title begins, and how it is measured.
 fn rows(args: &Args) -> Vec<(&'static str, Measure)> {
-    let Size { cold, far, rounds, few, commands, mib, millions, connections, stalled, many } =
+    let Size { cold, far, rounds, few, commands, mib, millions, connections, stalled, many, hosts } =
         args.size();
     let kept = mib.min(1024);
     vec![
@@ -248,12 +254,14 @@ fn rows(args: &Args) -> Vec<(&'static str, Measure)> {
         ("delay", Box::new(move |peers| lines::delay(peers, few, commands / 5))),
         ("echo", Box::new(move |peers| lines::echo(peers, rounds, commands / 5))),
         ("resume", Box::new(move |peers| broken::resume(peers, rounds, mib.min(256)))),
+        ("login", Box::new(move |peers| login::row(&peers.rexec, rounds, commands))),
         ("idle", Box::new(move |peers| idle::row(&peers.rexec, peers.ssh.as_ref(), connections))),
         ("stalled", Box::new(move |_| broken::stalled(stalled))),
         ("durable", Box::new(move |peers| durable::cold(peers, cold))),
         ("record", Box::new(move |peers| durable::record(peers, few, kept))),
         ("attach", Box::new(move |peers| durable::attach(peers, few, kept))),
         ("many", Box::new(move |_| many::row(many))),
+        ("batch", Box::new(move |peers| batch::row(peers, few, hosts))),
         ("size", Box::new(move |peers| size::row(peers, cold))),
     ]
 }

@@ -122,6 +122,9 @@ impl Own {
             let mut words = line.split(|b| *b == 0).skip(1);
             if words.next() == Some(b"supervise")
                 && words.next().is_some_and(|word| word.starts_with(folder))
+                // The one that waits for a run is none.
+                && fs::read_link(format!("/proc/{pid}/fd/2"))
+                    .is_ok_and(|to| to != std::path::Path::new("/dev/null"))
             {
                 found.push(pid);
             }

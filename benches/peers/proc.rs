@@ -15,31 +15,8 @@ pub(crate) struct Server(pub(crate) u32);
 
 impl Server {
     /// What a task costs the server and its processes in processor time.
-    ///
-    /// A process of sshd's may end without being waited for, and its time is then in nobody's books: so
-    /// they are read again and again, and what is missed is the last interval of such a process.
     pub(crate) fn spends<T>(self, task: impl FnOnce() -> T) -> io::Result<(T, Duration)> {
-        self.settle()?;
-        let before = self.cpu()?;
-        let is_over = AtomicBool::new(false);
-        let look = || {
-            let mut most = before;
-            while !is_over.load(Ordering::Relaxed) {
-                // A process that ends while it is looked at is seen in the next round, or was before.
-                most = self.cpu().unwrap_or(most).max(most);
-                thread::sleep(INTERVAL);
-            }
-            most
-        };
-        let (done, most) = thread::scope(|scope| {
-            let looking = scope.spawn(look);
-            let done = task();
-            is_over.store(true, Ordering::Relaxed);
-            (done, looking.join())
-        });
-        self.settle()?;
-        let most = most.map_err(|_| io::Error::other("the watch on the server failed"))?;
-        Ok((done, self.cpu()?.max(most) - before))
+        spends(&[self], true, task)
     }
 
     /// Processor time of the server, of its live descendants, and of those that were waited for.
@@ -113,6 +90,42 @@ impl Server {
         }
         Ok(found)
     }
+}
+
+/// What a task costs servers and their processes in processor time.
+///
+/// A process of sshd's may end without being waited for, and its time is then in nobody's books: so
+/// they are `watched`, that is read again and again, and what is missed is the last interval of such a
+/// process.
+pub(crate) fn spends<T>(
+    servers: &[Server],
+    watched: bool,
+    task: impl FnOnce() -> T,
+) -> io::Result<(T, Duration)> {
+    let cpu = || servers.iter().map(|server| server.cpu()).sum::<io::Result<Duration>>();
+    servers.iter().try_for_each(|server| server.settle())?;
+    let before = cpu()?;
+    let is_over = AtomicBool::new(false);
+    // Looking at a hundred takes milliseconds itself.
+    let pause = u32::try_from(servers.len() / 20).unwrap_or(0).max(1);
+    let look = || {
+        let mut most = before;
+        while watched && !is_over.load(Ordering::Relaxed) {
+            // A process that ends while it is looked at is seen in the next round, or was before.
+            most = cpu().unwrap_or(most).max(most);
+            thread::sleep(INTERVAL * pause);
+        }
+        most
+    };
+    let (done, most) = thread::scope(|scope| {
+        let looking = scope.spawn(look);
+        let done = task();
+        is_over.store(true, Ordering::Relaxed);
+        (done, looking.join())
+    });
+    servers.iter().try_for_each(|server| server.settle())?;
+    let most = most.map_err(|_| io::Error::other("the watch on the servers failed"))?;
+    Ok((done, cpu()?.max(most) - before))
 }
 
 /// A line `name  N kB` of a file, in bytes.

@@ -105,7 +105,7 @@ impl World {
         reap(&mut self.server())
     }
 
-    /// The supervisors that live.
+    /// The supervisors of runs that live. The one that waits for a run complains to nobody yet.
     pub(crate) fn supervisors(&self) -> Vec<u32> {
         let folder = self.instance();
         let is_one = |pid: &u32| {
@@ -115,6 +115,8 @@ impl World {
                 && words
                     .next()
                     .is_some_and(|w| w.starts_with(folder.as_os_str().as_encoded_bytes()))
+                && fs::read_link(format!("/proc/{pid}/fd/2"))
+                    .is_ok_and(|to| to != Path::new("/dev/null"))
         };
         pids().into_iter().filter(is_one).collect()
     }

@@ -11,6 +11,7 @@ use super::man::Section;
 use super::place::Place;
 use super::reach::Reach;
 use super::status::TABLE;
+use crate::units::{duration, some_time};
 
 /// Run a command on another machine and get the truth about it.
 #[derive(Debug, Parser)]
@@ -122,36 +123,6 @@ pub(super) fn with_verbs() -> clap::Command {
     Args::command().subcommands(super::verbs::definitions()).subcommand(super::batch::definition())
 }
 
-/// The longest duration that is taken: no clock overflows within it.
-const LONGEST_DURATION: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-
-/// The shortest duration that is one on the wire.
-const SHORTEST_DURATION: Duration = Duration::from_millis(1);
-
-/// A [`duration`] in which something can happen.
-pub(super) fn some_time(text: &str) -> Result<Duration, String> {
-    match duration(text)? {
-        read if read < SHORTEST_DURATION => {
-            Err("shorter than 1ms, so it would be over at once; give more, or leave the option out"
-                .into())
-        }
-        read => Ok(read),
-    }
-}
-
-/// A duration for people: `30s`, `1h 30m`, or a plain number of seconds.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let read = match text.parse() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => humantime::parse_duration(text)
-            .map_err(|e| format!("{e}; write it like 30s, 5m or 1h 30m"))?,
-    };
-    if read > LONGEST_DURATION {
-        return Err("longer than 100 years".into());
-    }
-    Ok(read)
-}
-
 const SEE_ALSO: &str = "rexec-server(1), ssh(1)";
 const EXAMPLES: &str =
     "  rexec 127.0.0.1:8080 \"ls -l | head\"           text for the server's shell
@@ -170,6 +141,7 @@ const COMMANDS: &str =
   rexec signal ADDR RUN SIG  send it a signal
   rexec stop ADDR RUN        stop it and everything that it started
   rexec rm ADDR RUN...       delete its record
+  rexec host-key ADDR        print the host key that a server shows
 
 RUN is a run's id or a unique part of it. `rexec VERB --help` says more.
 ";
@@ -190,24 +162,4 @@ pub(super) fn sections() -> Vec<Section> {
         ("EXAMPLES", EXAMPLES.into()),
         ("SEE ALSO", SEE_ALSO.into()),
     ]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations() {
-        assert_eq!(duration("30"), Ok(Duration::from_secs(30)));
-        assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(5400)));
-        assert_eq!(duration(&LONGEST_DURATION.as_secs().to_string()), Ok(LONGEST_DURATION));
-        let over = (LONGEST_DURATION.as_secs() + 1).to_string();
-        for bad in ["", "30x", "-1", "1e3", &over, &u64::MAX.to_string(), "1000000y"] {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
-        assert_eq!(some_time("1ms"), Ok(SHORTEST_DURATION));
-        for none in ["0", "0s", "999us", "30x"] {
-            assert!(some_time(none).is_err(), "{none}");
-        }
-    }
 }

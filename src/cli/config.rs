@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer};
 
-use crate::client::batch::plan::place_of;
+use crate::client::batch::plan::from_toml;
 use crate::identity::Fingerprint;
 use crate::sys::fs::{TrustedFile, home_dir};
 use crate::transport::Endpoint;
@@ -91,16 +91,9 @@ impl Config {
             Err(e) => Err(e.to_string()),
             Ok(file) => {
                 let text = file.read(CONFIG_LIMIT).map_err(|e| e.to_string())?;
-                Self::parse(&text).map_err(|e| format!("{}:{e}", path.display()))
+                from_toml(&text).map_err(|e| format!("{}:{e}", path.display()))
             }
         }
-    }
-
-    fn parse(text: &str) -> Result<Self, String> {
-        toml::from_str(text).map_err(|e| {
-            let (line, column) = place_of(text, e.span().map_or(0, |span| span.start));
-            format!("{line}:{column}: {}", e.message())
-        })
     }
 
     /// The server of that name.
@@ -134,7 +127,7 @@ mod tests {
             "[hosts.build]\naddress = \"10.0.0.5:8080\"\nhost_key = \"{print}\"\nidentity = \"/k\"\n\
              [groups]\nweb = [\"web[1-2]:80\", \"build\"]\n"
         );
-        let config = Config::parse(&text).unwrap();
+        let config: Config = from_toml(&text).unwrap();
         let build = config.alias("build").unwrap();
         assert_eq!(build.address.to_string(), "10.0.0.5:8080");
         assert_eq!(build.host_key.unwrap().to_string(), print);
@@ -153,9 +146,9 @@ mod tests {
             ("[hosts.ps]\naddress = \"a:1\"", 1, 8, "a command of rexec"),
             ("[hosts.\"a:1\"]\naddress = \"a:1\"", 1, 8, "is no name"),
         ] {
-            let error = Config::parse(text).unwrap_err();
-            let place = format!("{line}:{column}: ");
-            assert!(error.starts_with(&place) && error.contains(part), "{text}: {error}");
+            let error = from_toml::<Config>(text).unwrap_err();
+            assert_eq!((error.line, error.column), (line, column), "{text}: {error}");
+            assert!(error.text.contains(part), "{text}: {error}");
         }
     }
 }

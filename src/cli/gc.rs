@@ -4,15 +4,14 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::client_args::duration;
 use super::output::write_all;
-use super::server_args::bytes;
 use super::{complain, unprinted};
 use crate::runs::retention::Retention;
 use crate::runs::sweep::{Removed, collect};
 use crate::server::{FindError, RUNS, find_instance};
 use crate::sys::fs::{FsError, StateDir, state_dir_path};
 use crate::sys::process::boot_id;
+use crate::units::{bytes, duration};
 
 const PROGRAM: &str = "rexec-server";
 /// Exit status: something could not be removed.

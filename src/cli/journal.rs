@@ -6,7 +6,6 @@ use std::time::SystemTime;
 
 use clap::{Args, Subcommand};
 
-use super::client_args::duration;
 use super::output::write_all;
 use super::{complain, is_obeyed, past, unprinted};
 use crate::proto::digest::Digest;
@@ -17,6 +16,7 @@ use crate::runs::journal::verify::{Report, verify};
 use crate::runs::journal::{Event, JournalError, Line, Refused};
 use crate::server::{FindError, find_journal};
 use crate::sys::fs::{FsError, state_dir_path};
+use crate::units::duration;
 
 const PROGRAM: &str = "rexec-server";
 /// Exit status: the chain is broken.

@@ -1,15 +1,19 @@
 //! The two programs: command lines, and the one place that talks to people.
 
+mod access_args;
 mod batch;
 mod calls;
+mod check;
 mod client_args;
 mod config;
 mod gc;
+mod host_key;
 mod journal;
 mod journal_args;
 mod man;
 mod output;
 mod past;
+mod person;
 mod place;
 mod prompt;
 mod reach;
@@ -17,8 +21,11 @@ mod report;
 pub mod rexec;
 pub mod rexec_server;
 mod server_args;
+mod server_status;
+mod settings;
 mod signals;
 pub mod status;
+mod terminal;
 mod upgrade;
 mod verbs;
 mod verdict_file;

@@ -12,7 +12,7 @@ use tempfile::{NamedTempFile, TempPath};
 
 use crate::client::{INLINE_LIMIT, Output};
 use crate::proto::header::Stream;
-use crate::proto::verdict::{StreamEndKind, Verdict};
+use crate::proto::verdict::Verdict;
 
 /// Most bytes of output that `--json` holds.
 pub(super) const JSON_LIMIT: usize = 256 * 1024 * 1024;
@@ -151,7 +151,7 @@ impl Output for ToFile {
     fn finish(&mut self, verdict: &Verdict) -> io::Result<()> {
         let end = verdict.stdout.or(verdict.both);
         if verdict.stopped.is_none()
-            && end.is_some_and(|end| end.end != StreamEndKind::Cut)
+            && end.is_some_and(|end| !end.end.is_short())
             && let Some(name) = self.unfinished.as_ref().and_then(Unfinished::take)
         {
             name.persist(&self.path).map_err(|e| self.named(&e.error))?;

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::client_args::{duration, some_time};
 use super::complain;
+use super::person::Person;
 use super::place::Place;
 use crate::client::{Client, SetupError, Target};
-use crate::identity::{Fingerprint, Key, host_public_key, local_identity};
+use crate::identity::{Ask, Fingerprint, KeyRing, host_public_key, local_identity};
 use crate::sys::fs::open_state_dir;
-use crate::transport::{Endpoint, HostTrust};
+use crate::transport::{Endpoint, HostTrust, NewHosts};
+use crate::units::{duration, some_time};
 
 /// Where to go, as whom, and how patiently.
 #[derive(Debug, Clone, Args)]
@@ -25,7 +26,8 @@ pub(super) struct Reach {
     #[arg(short, long)]
     pub(super) verbose: bool,
 
-    /// Prove this Ed25519 key (OpenSSH format) instead of this account's local identity
+    /// Prove the key in FILE (OpenSSH format; also a public one whose private half ssh-agent has), and no
+    /// other; without it: ssh-agent's keys, ~/.ssh/id_*, this account's local identity
     #[arg(short, long, value_name = "FILE")]
     pub(super) identity: Vec<PathBuf>,
 
@@ -36,6 +38,10 @@ pub(super) struct Reach {
     /// Accept only the host key with this fingerprint
     #[arg(long, value_name = "SHA256:...")]
     pub(super) host_key: Vec<Fingerprint>,
+
+    /// Believe the host key of a server that is not known yet, and remember it; a changed one is refused
+    #[arg(long)]
+    pub(super) accept_new: bool,
 
     /// Give up reaching the server after so long
     #[arg(long, value_name = "TIME", value_parser = some_time, default_value = "10s")]
@@ -52,46 +58,63 @@ const IDENTITY_VAR: &str = "REXEC_IDENTITY";
 impl Reach {
     /// A client of the server at `place`.
     pub(super) fn client(&self, place: &Place) -> Result<Client, SetupError> {
-        Ok(Client::new(self.target(place)?).reconnect_timeout(self.reconnect_timeout))
+        Ok(Client::new(self.target(place, self.person(true))?)
+            .reconnect_timeout(self.reconnect_timeout))
     }
 
     /// Where to go and as whom, from the options and the state folder. What the command line says of all
     /// servers counts more than what is configured for one.
-    fn target(&self, place: &Place) -> Result<Target, SetupError> {
+    fn target(&self, place: &Place, person: Person) -> Result<Target, SetupError> {
         let endpoint = &place.endpoint;
-        let mut keys = Vec::new();
-        let configured = place.identity.iter().filter(|_| self.identity.is_empty());
-        for path in self.identity.iter().chain(configured) {
-            keys.push(Arc::new(Key::load(path)?));
-        }
-        if keys.is_empty() {
-            keys.extend(Key::from_env(IDENTITY_VAR)?.map(Arc::new));
-        }
+        let person = || -> Arc<dyn Ask> { Arc::new(person) };
         let mut trust = HostTrust { pins: self.host_key.clone(), ..HostTrust::default() };
+        trust.new_hosts =
+            if self.accept_new { NewHosts::Accept(person()) } else { NewHosts::Ask(person()) };
         if trust.pins.is_empty() {
             trust.pins.extend(place.host_key);
         }
+        let mut keys = self.named_keys(place, person())?;
         if matches!(endpoint, Endpoint::Tcp { .. }) {
             trust.files.clone_from(&self.known_hosts);
             if trust.files.is_empty() {
                 trust.files.extend(HostTrust::default_file().ok());
             }
-            if keys.is_empty() || (endpoint.is_local() && trust.pins.is_empty()) {
+            if endpoint.is_local() && (keys.is_none() || trust.pins.is_empty()) {
                 let state = open_state_dir()?;
-                if endpoint.is_local() {
-                    trust.own = Some(host_public_key(&state)?);
+                let own = host_public_key(&state)?;
+                if keys.is_none() {
+                    let own = (own.fingerprint(), local_identity(&state)?);
+                    keys = Some(KeyRing::usual(Some(own), person()));
                 }
-                if keys.is_empty() {
-                    keys.push(Arc::new(local_identity(&state)?));
-                }
+                trust.own = Some(own);
             }
         }
+        let keys = keys.unwrap_or_else(|| KeyRing::usual(None, person()));
         Ok(Target {
             endpoint: endpoint.clone(),
             trust: Arc::new(trust),
             keys,
             connect_timeout: self.connect_timeout,
         })
+    }
+
+    /// The keys that the options, the configuration or a variable name, if they do.
+    fn named_keys(
+        &self,
+        place: &Place,
+        person: Arc<dyn Ask>,
+    ) -> Result<Option<KeyRing>, SetupError> {
+        let configured = place.identity.iter().filter(|_| self.identity.is_empty());
+        let paths: Vec<PathBuf> = self.identity.iter().chain(configured).cloned().collect();
+        if paths.is_empty() {
+            return Ok(KeyRing::from_env(IDENTITY_VAR, person)?);
+        }
+        Ok(Some(KeyRing::named(&paths, person)?))
+    }
+
+    /// Whoever sits in front of this program.
+    fn person(&self, asks_about_hosts: bool) -> Person {
+        Person { quiet: self.quiet, verbose: self.verbose, asks_about_hosts }
     }
 
     /// Where each of many servers is, and as whom to go there: what they have in common is read once.
@@ -103,7 +126,7 @@ impl Reach {
             let alike = match before {
                 Some((_, target)) => target.clone(),
                 None => {
-                    let target = self.target(place)?;
+                    let target = self.target(place, self.person(false))?;
                     made.push((place, target.clone()));
                     target
                 }

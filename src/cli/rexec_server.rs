@@ -11,10 +11,11 @@ use tracing::{info, warn};
 use super::calls::{self, HEARD, Hangup};
 use super::output::write_all;
 use super::server_args::{Args, Command, LogFormat, Program, definition, sections};
+use super::settings::{self, Settings};
 use super::upgrade::{Upgrade, tell_reloaded};
-use super::{complain, gc, journal, print_definition};
-use crate::exec;
-use crate::runs::host::Settings;
+use super::{check, complain, gc, journal, print_definition, server_status};
+use crate::exec::{self, shim};
+use crate::runs::host;
 use crate::runs::launch::SUPERVISE;
 use crate::runs::retention::Retention;
 use crate::server::{Config, Ended, Kept, Options, Server};
@@ -32,10 +33,10 @@ const OWN_DESCRIPTORS: u64 = 64;
 /// Runs `rexec-server` with these arguments, the program's name first; the exit status.
 #[must_use]
 pub fn main(args: &[OsString]) -> u8 {
-    if let [_, verb, folder] = args
-        && verb == SUPERVISE
-    {
-        return supervise(folder);
+    match args {
+        [_, verb, runs] if verb == SUPERVISE => return supervise(runs),
+        [_, verb, rest @ ..] if verb == shim::LIMITED => return shim::main(rest),
+        _ => {}
     }
     let program = match Program::read(args) {
         Ok(program) => program,
@@ -44,14 +45,41 @@ pub fn main(args: &[OsString]) -> u8 {
     match program.command {
         Some(Command::Journal(command)) => journal::main(command),
         Some(Command::Gc(args)) => gc::main(&args),
-        None => serve_as(args, program.serve),
+        Some(Command::Status(args)) => server_status::main(&args),
+        Some(Command::Check(check)) => match Settings::read(args) {
+            Ok(settings) => check::main(&settings, check.json),
+            Err(e) => unset(&e),
+        },
+        None => {
+            let (shell, man) = (program.completions, program.man);
+            print_definition(definition, sections, shell, man).unwrap_or_else(|| serve_as(args))
+        }
     }
 }
 
-fn serve_as(args: &[OsString], options: Args) -> u8 {
-    if let Some(status) = print_definition(definition, sections, options.completions, options.man) {
-        return status;
+/// Says why there are no settings; the exit status.
+fn unset(error: &settings::Error) -> u8 {
+    match error {
+        settings::Error::Usage(e) => super::usage("rexec-server", e),
+        settings::Error::File(line) => failed(line),
     }
+}
+
+/// Whether a text is a configuration of a server.
+///
+/// # Errors
+/// One line that begins with line and column.
+pub fn check_config(text: &str) -> Result<(), String> {
+    settings::check_text(text)
+}
+
+fn serve_as(args: &[OsString]) -> u8 {
+    shim::offer();
+    let settings = match Settings::read(args) {
+        Ok(settings) => settings,
+        Err(e) => return unset(&e),
+    };
+    let options = &settings.args;
     // Besides the sockets, the lock of the instance is handed over.
     let (passed, slots) = match listen_fds::take(options.sockets() + 1) {
         Ok(taken) => taken,
@@ -60,7 +88,7 @@ fn serve_as(args: &[OsString], options: Args) -> u8 {
     if let Err(e) = options.check_addresses(passed.len()) {
         return super::usage("rexec-server", &e);
     }
-    match prepare_and_serve(args, options, passed, slots) {
+    match prepare_and_serve(args, settings, passed, slots) {
         Ok(()) => 0,
         Err(line) => failed(&line),
     }
@@ -71,11 +99,12 @@ fn failed(line: &str) -> u8 {
     FAILED
 }
 
-/// The supervisor of one durable run, which a server starts.
-fn supervise(folder: &OsStr) -> u8 {
+/// The supervisor of one durable run, or one that waits for it, which a server starts.
+fn supervise(runs: &OsStr) -> u8 {
+    shim::offer();
     let log = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false);
     log.with_target(false).init();
-    match crate::server::supervise::main(Path::new(folder)) {
+    match crate::server::supervise::main(Path::new(runs)) {
         Ok(()) => 0,
         Err(line) => {
             tracing::error!("{line}");
@@ -86,7 +115,7 @@ fn supervise(folder: &OsStr) -> u8 {
 
 fn prepare_and_serve(
     words: &[OsString],
-    args: Args,
+    settings: Settings,
     passed: Vec<Passed>,
     mut slots: Slots,
 ) -> Result<(), String> {
@@ -95,11 +124,12 @@ fn prepare_and_serve(
         false => Hangup::Heard(Terminals::now()),
     };
     let inherited = process::prepare().map_err(|e| e.to_string())?;
-    start_log(&args);
+    let args = &settings.args;
+    start_log(args);
     let upgrade =
         Upgrade::new(words).map_err(|e| format!("/proc does not tell what this is: {e}"))?;
-    tell_of_surroundings(&args, &inherited);
-    let mut server = Server::prepare(options(args, passed)?).map_err(|e| e.to_string())?;
+    tell_of_surroundings(args, &inherited);
+    let mut server = Server::prepare(options(settings, passed)?).map_err(|e| e.to_string())?;
     if !server.place(&mut slots).map_err(|e| e.to_string())? {
         info!("there are too many addresses to hand over: restart this server to upgrade it");
     }
@@ -153,20 +183,23 @@ fn start_log(args: &Args) {
     }
 }
 
-fn options(args: Args, inherited: Vec<Passed>) -> Result<Options, String> {
+fn options(settings: Settings, inherited: Vec<Passed>) -> Result<Options, String> {
+    let Settings { args, policy, .. } = settings;
     Ok(Options {
         state: open_state_dir().map_err(|e| e.to_string())?,
         listen: args.listen,
         inherited,
         name: args.name,
-        authorized_keys: args.authorized_keys,
+        access: args.access.files(),
         classic: args.classic,
         config: Config {
             max_connections: args.max_connections,
             idle_timeout: args.idle_timeout,
             drain_timeout: args.drain_timeout,
+            no_penalty: args.no_penalty.into_iter().flatten().collect(),
         },
-        settings: Settings {
+        policy,
+        settings: host::Settings {
             shell: args.shell,
             max_runs: args.max_runs,
             memory_budget: args.memory_budget,

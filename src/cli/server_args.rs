@@ -7,12 +7,14 @@ use std::time::Duration;
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use super::client_args::{duration, some_time};
+use super::access_args::AccessArgs;
 use super::journal_args::JournalArgs;
 use super::man::Section;
-use super::{gc, journal};
+use super::{check, gc, journal, server_status};
+use crate::server::Network;
 use crate::server::classic::ClassicAddr;
 use crate::transport::{Endpoint, Host, ListenAddr};
+use crate::units::{bytes, duration, some_time};
 
 /// A server whose `--listen NAME:PORT` has more addresses than this is restarted to upgrade it.
 const NAME_SOCKETS: usize = 8;
@@ -36,6 +38,14 @@ pub(super) struct Program {
     /// What is decided about a server.
     #[command(flatten)]
     pub(super) serve: Args,
+
+    /// Print completions for a shell and exit
+    #[arg(long, value_name = "SHELL", exclusive = true)]
+    pub(super) completions: Option<Shell>,
+
+    /// Print the manual page and exit
+    #[arg(long, exclusive = true)]
+    pub(super) man: bool,
 }
 
 /// What the program does besides serving.
@@ -44,11 +54,34 @@ pub(super) enum Command {
     #[command(subcommand)]
     Journal(journal::Command),
     Gc(gc::Args),
+    Check(Box<check::Args>),
+    Status(server_status::Args),
 }
+
+/// The verb that only reads the settings.
+pub(super) const CHECK: &str = "check";
+
+const MAX_CONNECTIONS: &str = "4096";
+const MAX_RUNS: &str = "1024";
+const MEMORY_BUDGET: &str = "256M";
+const SHELL: &str = "/bin/sh";
+const IDLE_TIMEOUT: &str = "10m";
+const DRAIN_TIMEOUT: &str = "30s";
+const RECORD_LIMIT: &str = "1G";
+const KEEP_FOR: &str = "7d";
+const KEEP_COUNT: &str = "10000";
+const KEEP_BYTES: &str = "16G";
+const NO_PENALTY: [&str; 2] = ["127.0.0.0/8", "::1/128"];
+const LOG_FORMAT: &str = "text";
 
 /// What is decided about a server.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
+    /// Read settings from FILE: TOML, where each of these options is a key, and where the policy is: who may run
+    /// what, and within what. What is given on the command line counts
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+
     /// Listen here: host:port (port 0: any free one), [::1]:8080, localhost:8080 (both families) or
     /// unix:/path/to/socket; repeatable. Not needed where sockets are handed over (LISTEN_FDS)
     #[arg(long, value_name = "ADDR")]
@@ -58,10 +91,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME")]
     pub(super) name: Option<String>,
 
-    /// Let in the Ed25519 keys of FILE (as OpenSSH writes it), besides this account on this machine;
-    /// repeatable
-    #[arg(long, value_name = "FILE")]
-    pub(super) authorized_keys: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(super) access: AccessArgs,
 
     /// Serve the socket tutorial's clients here, to programs of this account on this machine only:
     /// json=ADDR, length=ADDR or raw=ADDR; repeatable
@@ -69,64 +100,61 @@ pub(super) struct Args {
     pub(super) classic: Vec<ClassicAddr>,
 
     /// Most logged-in connections at one time
-    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = at_least_one)]
+    #[arg(long, value_name = "N", default_value = MAX_CONNECTIONS, value_parser = at_least_one)]
     pub(super) max_connections: usize,
 
     /// Most runs at one time
-    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = at_least_one)]
+    #[arg(long, value_name = "N", default_value = MAX_RUNS, value_parser = at_least_one)]
     pub(super) max_runs: usize,
 
     /// Memory for output that clients have not confirmed, such as 64M; each run has 96 KiB on top
-    #[arg(long, value_name = "BYTES", default_value = "256M", value_parser = bytes)]
+    #[arg(long, value_name = "BYTES", default_value = MEMORY_BUDGET, value_parser = bytes)]
     pub(super) memory_budget: u64,
 
     /// The shell for command text
-    #[arg(long, value_name = "PATH", default_value = "/bin/sh")]
+    #[arg(long, value_name = "PATH", default_value = SHELL)]
     pub(super) shell: PathBuf,
 
     /// Close a connection on which nothing was run for so long
-    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = some_time)]
+    #[arg(long, value_name = "TIME", default_value = IDLE_TIMEOUT, value_parser = some_time)]
     pub(super) idle_timeout: Duration,
 
     /// On SIGTERM or SIGHUP, give runs so long to end by themselves; a second SIGTERM stops them at once
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = DRAIN_TIMEOUT, value_parser = duration)]
     pub(super) drain_timeout: Duration,
+
+    /// Failed logins from this address or network (such as 10.0.0.0/8) have no penalty; repeatable. Loopback has
+    /// none unless something else is given here; none: nobody is exempt
+    #[arg(long, value_name = "NET", default_values = NO_PENALTY, value_parser = network)]
+    pub(super) no_penalty: Vec<Exempt>,
 
     #[command(flatten)]
     pub(super) journal: JournalArgs,
 
     /// Stop a durable run whose record grows beyond so much
-    #[arg(long, value_name = "BYTES", default_value = "1G", value_parser = bytes)]
+    #[arg(long, value_name = "BYTES", default_value = RECORD_LIMIT, value_parser = bytes)]
     pub(super) record_limit: u64,
 
     /// Keep records of durable runs for so long after their end; their ids are taken for as long, and 10
     /// minutes more
-    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = KEEP_FOR, value_parser = duration)]
     pub(super) keep_for: Duration,
 
     /// Keep at most so many records of durable runs that have ended; those that ended first go first
-    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    #[arg(long, value_name = "N", default_value = KEEP_COUNT)]
     pub(super) keep_count: usize,
 
     /// Keep records of at most so many bytes of disk; those that ended first go first
-    #[arg(long, value_name = "BYTES", default_value = "16G", value_parser = bytes)]
+    #[arg(long, value_name = "BYTES", default_value = KEEP_BYTES, value_parser = bytes)]
     pub(super) keep_bytes: u64,
 
     /// How log lines look on stderr
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    #[arg(long, value_name = "FORMAT", default_value = LOG_FORMAT)]
     pub(super) log_format: LogFormat,
 
     /// Log more
     #[arg(short, long)]
     pub(super) verbose: bool,
-
-    /// Print completions for a shell and exit
-    #[arg(long, value_name = "SHELL", exclusive = true)]
-    pub(super) completions: Option<Shell>,
-
-    /// Print the manual page and exit
-    #[arg(long, exclusive = true)]
-    pub(super) man: bool,
 }
 
 /// How log lines look.
@@ -157,6 +185,8 @@ const EXAMPLES: &str =
     "  rexec-server --listen 127.0.0.1:8080     in one terminal; it says when it is ready
   rexec 127.0.0.1:8080 \"ls -l\"                in another one
   rexec-server journal show                what was run, by whom, and how it ended
+  rexec-server check --config FILE         is this configuration right, and what would it mean?
+  rexec-server status                      what a running server counts
   rexec-server gc --dry-run                what would be removed of durable runs that are over";
 
 fn after_help() -> String {
@@ -205,6 +235,13 @@ impl Args {
     }
 }
 
+/// From where failed logins have no penalty; none: from nowhere.
+pub(super) type Exempt = Option<Network>;
+
+fn network(text: &str) -> Result<Exempt, String> {
+    if text == "none" { Ok(None) } else { text.parse().map(Some) }
+}
+
 fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(n) if n > 0 => Ok(n),
@@ -212,28 +249,27 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
-/// A count of bytes: `65536`, `64K`, `256M`, `1G`.
-pub(super) fn bytes(text: &str) -> Result<u64, String> {
-    let (digits, shift) = match text.as_bytes().last() {
-        Some(b'K' | b'k') => (&text[..text.len() - 1], 10),
-        Some(b'M' | b'm') => (&text[..text.len() - 1], 20),
-        Some(b'G' | b'g') => (&text[..text.len() - 1], 30),
-        _ => (text, 0),
-    };
-    let count: u64 = digits.parse().map_err(|_| "a count of bytes, such as 65536, 64M or 1G")?;
-    count.checked_mul(1 << shift).ok_or_else(|| "too many bytes".into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runs::host::Settings;
+    use crate::server::{Config, Kept};
 
     #[test]
-    fn byte_counts() {
-        assert_eq!(bytes("65536"), Ok(65536));
-        assert_eq!(bytes("32M"), Ok(32 << 20));
-        for bad in ["", "M", "1T", "-1", "99999999999G"] {
-            assert!(bytes(bad).is_err(), "{bad}");
-        }
+    fn the_defaults_are_those_of_the_library() {
+        let args = Program::try_parse_from(["rexec-server"]).unwrap().serve;
+        let (config, settings, kept) = (Config::default(), Settings::default(), Kept::default());
+        assert_eq!(args.max_connections, config.max_connections);
+        assert_eq!(args.idle_timeout, config.idle_timeout);
+        assert_eq!(args.drain_timeout, config.drain_timeout);
+        let exempt: Vec<_> = args.no_penalty.iter().copied().flatten().collect();
+        assert_eq!(exempt, config.no_penalty);
+        assert_eq!(args.max_runs, settings.max_runs);
+        assert_eq!(args.memory_budget, settings.memory_budget);
+        assert_eq!(args.shell, settings.shell);
+        assert_eq!(args.record_limit, kept.record_limit);
+        assert_eq!(args.keep_for, kept.retention.age);
+        assert_eq!(args.keep_count, kept.retention.count);
+        assert_eq!(args.keep_bytes, kept.retention.bytes);
     }
 }

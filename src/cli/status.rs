@@ -4,7 +4,7 @@ use crate::client::{Error, OutputError};
 use crate::exec::Signal;
 use crate::proto::code::Code;
 use crate::proto::header::Stream;
-use crate::proto::verdict::{End, StopBy, Verdict};
+use crate::proto::verdict::{End, Limit, StopBy, Stopped, StreamEndKind, Verdict};
 
 /// What the client's exit status says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,6 +144,20 @@ pub fn of_end(end: &Result<Verdict, Error>, asked: Asked) -> Answer {
     }
 }
 
+/// The limit of the server that stopped a run.
+fn limit_of(stopped: &Stopped) -> String {
+    match stopped.limit {
+        Some(Limit::Deadline { ms }) => {
+            let time = crate::units::spelt(std::time::Duration::from_millis(ms));
+            format!("the server's policy, by which a run takes at most {time},")
+        }
+        Some(Limit::Output { bytes }) => {
+            format!("the server's policy, by which a run writes at most {bytes} bytes,")
+        }
+        None => "a limit of the server".into(),
+    }
+}
+
 /// The highest signal of the kernels that servers run on (Linux, `signal(7)`).
 const HIGHEST_SIGNAL: u8 = 64;
 
@@ -153,12 +167,17 @@ pub fn of_verdict(verdict: &Verdict, asked: Asked) -> Answer {
     let left = left_running(verdict);
     if let Some(stopped) = verdict.stopped {
         let (status, by) = match stopped.by {
-            StopBy::Deadline => (Status::Deadline, "its deadline (--timeout)"),
-            StopBy::Client => (asked.status(), "this client"),
-            StopBy::ClientLost => (Status::Stopped, "the server, because its client was gone"),
-            StopBy::Operator => (Status::Stopped, "an operator"),
-            StopBy::Policy => (Status::Stopped, "a limit of the server"),
-            StopBy::Shutdown => (Status::Stopped, "the server's shutdown"),
+            StopBy::Deadline => (Status::Deadline, "its deadline (--timeout)".into()),
+            StopBy::Client => (asked.status(), "this client".into()),
+            StopBy::ClientLost => {
+                (Status::Stopped, "the server, because its client was gone".into())
+            }
+            StopBy::Operator => (Status::Stopped, "an operator".into()),
+            StopBy::Policy if is_at_limit(verdict) => {
+                (Status::Stopped, "the server, because its record passed --record-limit,".into())
+            }
+            StopBy::Policy => (Status::Stopped, limit_of(&stopped)),
+            StopBy::Shutdown => (Status::Stopped, "the server's shutdown".into()),
         };
         return Answer::new(status, format!("stopped by {by} after {} ms{left}", stopped.after_ms));
     }
@@ -175,6 +194,11 @@ pub fn of_verdict(verdict: &Verdict, asked: Asked) -> Answer {
         }
         None => Answer::new(Status::Unknown, format!("nobody knows how the command ended{left}")),
     }
+}
+
+fn is_at_limit(verdict: &Verdict) -> bool {
+    let ends = [verdict.stdout, verdict.stderr, verdict.both];
+    ends.iter().flatten().any(|end| end.end == StreamEndKind::Limit)
 }
 
 fn left_running(verdict: &Verdict) -> String {
@@ -220,13 +244,13 @@ pub fn of_error(error: &Error, asked: Asked) -> Answer {
         }
         Error::Output { error, verdict } => {
             let left = verdict.as_deref().map(left_running).unwrap_or_default();
-            let (status, line) = of_output(error, asked);
+            let (status, line) = of_output(error, verdict.as_deref(), asked);
             Answer::new(status, format!("{line}{left}"))
         }
     }
 }
 
-fn of_output(error: &OutputError, asked: Asked) -> (Status, String) {
+fn of_output(error: &OutputError, verdict: Option<&Verdict>, asked: Asked) -> (Status, String) {
     match error {
         OutputError::Write(Stream::Stdout | Stream::Both, e)
             if e.kind() == std::io::ErrorKind::BrokenPipe =>
@@ -234,7 +258,19 @@ fn of_output(error: &OutputError, asked: Asked) -> (Status, String) {
             (Status::Closed, "stopped, because stdout was closed".into())
         }
         OutputError::GivenUp => (asked.status(), error.to_string()),
-        _ => (Status::Output, format!("{error}; the command was stopped")),
+        _ => (Status::Output, format!("{error}; {}", what_became(verdict))),
+    }
+}
+
+/// What the command came to, beside its output.
+fn what_became(verdict: Option<&Verdict>) -> String {
+    let end = verdict.filter(|verdict| verdict.stopped.is_none()).map(|verdict| &verdict.end);
+    match end {
+        Some(Some(End::Exited { code })) => format!("the command ended by itself with {code}"),
+        Some(Some(End::Signaled { signal, .. })) => {
+            format!("the command was killed by signal {}", signal_name(*signal))
+        }
+        _ => "the command was stopped".into(),
     }
 }
 

@@ -37,6 +37,9 @@ enum Verb {
         /// At most so many, the newest
         #[arg(long, value_name = "N", default_value_t = 1000)]
         limit: u64,
+        /// Those of everybody, with whose they are; for operators
+        #[arg(long)]
+        all: bool,
         /// One JSON object a line
         #[arg(long)]
         json: bool,
@@ -97,15 +100,21 @@ enum Verb {
         #[command(flatten)]
         runs: Several,
     },
+    /// Print the host key that a server shows now, as a line of known_hosts, and its fingerprint. No login,
+    /// and nothing is verified: compare the fingerprint with what the server printed at its start
+    HostKey {
+        #[command(flatten)]
+        at: At,
+    },
 }
 
 #[derive(Debug, Clone, clap::Args)]
-struct At {
+pub(super) struct At {
     /// The server: host:port, [::1]:8080, localhost:8080, unix:/path/to/socket, a name of
     /// ~/.config/rexec/config.toml, or rexec://host:port?host-key=SHA256:...
-    addr: Place,
+    pub(super) addr: Place,
     #[command(flatten)]
-    reach: Reach,
+    pub(super) reach: Reach,
 }
 
 #[derive(Debug, clap::Args)]
@@ -132,7 +141,7 @@ enum Where {
 /// Whether a first argument is a verb: no address is such a word. The definitions are not made for an
 /// address or an option: that takes longer than all else before a run's connection.
 pub(super) fn is_verb(word: &str) -> bool {
-    let is_word = word.bytes().all(|b| b.is_ascii_lowercase());
+    let is_word = word.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
     is_word && definitions().iter().any(|verb| verb.get_name() == word)
 }
 
@@ -169,7 +178,8 @@ impl Verb {
             | Self::Wait { at, .. }
             | Self::Signal { at, .. }
             | Self::Stop { at, .. }
-            | Self::Rm { at, .. } => at,
+            | Self::Rm { at, .. }
+            | Self::HostKey { at } => at,
         }
     }
 
@@ -183,7 +193,7 @@ impl Verb {
             }
         };
         match self {
-            Self::Ps { limit, json, .. } => ps(at, client, *limit, *json).await,
+            Self::Ps { limit, all, json, .. } => ps(at, client, (*limit, *all), *json).await,
             Self::Attach { run, from, forward_signals, .. } => {
                 attach(at, client, &run.run, *from, *forward_signals).await
             }
@@ -195,6 +205,7 @@ impl Verb {
             }
             Self::Stop { run, .. } => stop(at, client, &run.run).await,
             Self::Rm { runs, .. } => remove(at, client, &runs.runs).await,
+            Self::HostKey { .. } => super::host_key::show(at).await,
         }
     }
 }
@@ -235,7 +246,7 @@ fn ordered(at: &At, run: &str, obeyed: Result<bool, Error>) -> u8 {
     }
 }
 
-fn print(at: &At, text: &str) -> u8 {
+pub(super) fn print(at: &At, text: &str) -> u8 {
     match write_all(rustix::stdio::stdout(), text.as_bytes()) {
         Ok(()) => 0,
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Status::Closed.code(),
@@ -246,8 +257,12 @@ fn print(at: &At, text: &str) -> u8 {
     }
 }
 
-async fn ps(at: &At, mut client: Client, limit: u64, json: bool) -> u8 {
-    let Runs { newest, total } = match client.runs(limit).await {
+async fn ps(at: &At, mut client: Client, (limit, all): (u64, bool), json: bool) -> u8 {
+    let runs = match all {
+        true => client.runs_of_all(limit).await,
+        false => client.runs(limit).await,
+    };
+    let Runs { newest, total } = match runs {
         Ok(runs) => runs,
         Err(e) => return failed(at, e),
     };
@@ -282,6 +297,10 @@ fn table(runs: &[RunInfo]) -> String {
             size(run.disk),
             command
         ));
+        if let Some(identity) = &run.identity {
+            text.truncate(text.len() - 1);
+            text.push_str(&format!("  ({identity})\n"));
+        }
     }
     text
 }

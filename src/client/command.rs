@@ -225,7 +225,7 @@ fn setting(name: &OsStr, value: &OsStr) -> Result<OsString, UsageError> {
 }
 
 /// As long as the wire can say: what is longer ends after everything else.
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).min(INTEGER_LIMIT - 1)
 }
 

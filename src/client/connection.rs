@@ -9,12 +9,14 @@ use tokio::time::{Instant, timeout};
 
 use super::error::Error;
 use crate::conn::{ConnError, Frame, FrameReader, FrameWriter};
-use crate::handshake::{self, Answer, Channel, LoginError};
-use crate::identity::Key;
+use crate::handshake::{Answer, Channel, ClientLogin, HELLOS_LIMIT, LoginError};
+use crate::identity::{Candidate, KeyRing};
 use crate::proto::code::Code;
 use crate::proto::frame::Limits;
 use crate::proto::header::Welcome;
-use crate::transport::{self, Cork, DialError, Endpoint, HostKeyCheck, Stream};
+use crate::transport::{
+    self, ClientStream, Cork, DialError, Endpoint, HostKeyCheck, HostKeyError, HostTrust, Stream,
+};
 
 /// Where to go and as whom.
 #[derive(Clone)]
@@ -23,8 +25,8 @@ pub struct Target {
     pub endpoint: Endpoint,
     /// Which host keys are accepted.
     pub trust: Arc<dyn HostKeyCheck>,
-    /// The keys that can be proved, the one to try first in front.
-    pub keys: Vec<Arc<Key>>,
+    /// The keys that can be proved.
+    pub keys: KeyRing,
     /// How long reaching the server may take; of more than [`LONGEST_CONNECT`] the rest is not used.
     pub connect_timeout: Duration,
 }
@@ -39,9 +41,9 @@ pub(super) struct Connection {
     /// Out once a request was sent.
     pub(super) cork: Cork,
     channel: Option<Channel>,
-    keys: Vec<Arc<Key>>,
-    /// The key that was proved last.
-    index: usize,
+    keys: KeyRing,
+    /// The key that was proved.
+    proven: Option<Arc<Candidate>>,
     welcome: Option<Welcome>,
 }
 
@@ -49,16 +51,18 @@ pub(super) struct Connection {
 pub(super) enum NoWelcome {
     /// Nothing was started.
     Refused(Code, String),
+    /// This client has no key to prove. Nothing was started.
+    NoKey(String),
     /// The link died; the request may have arrived.
     Broken(String),
+    /// The server took too long; the request may have arrived.
+    Late,
 }
 
 impl Connection {
     /// Reaches the server, to prove one of `keys`. Nothing of a request is sent.
-    pub(super) async fn open(target: &Target, keys: &[Arc<Key>]) -> Result<Self, DialError> {
-        let deadline = Instant::now() + target.connect_timeout.min(LONGEST_CONNECT);
-        let dialled =
-            transport::connect(&target.endpoint, deadline, Arc::clone(&target.trust)).await?;
+    pub(super) async fn open(target: &Target, keys: &KeyRing) -> Result<Self, DialError> {
+        let dialled = dial(target).await?;
         let channel =
             dialled.channel.map(|c| Channel { host_key: c.fingerprint(), exporter: c.exporter });
         let (read, write) = split(dialled.stream);
@@ -67,54 +71,79 @@ impl Connection {
             writer: FrameWriter::new(write),
             cork: dialled.cork,
             channel,
-            keys: keys.to_vec(),
-            index: 0,
+            keys: keys.clone(),
+            proven: None,
             welcome: None,
         })
     }
 
     /// Sends `request` (whole frames), with the login before it on a new connection, and reads the
-    /// answer to the login.
-    pub(super) async fn ask(&mut self, request: Bytes) -> Result<(), NoWelcome> {
+    /// answer to the login. The server may take so long as `limit` each time that it is waited for.
+    pub(super) async fn ask(&mut self, request: Bytes, limit: Duration) -> Result<(), NoWelcome> {
         if self.welcome.is_some() {
-            return self.send(request).await.map_err(|e| NoWelcome::Broken(e.to_string()));
+            let sent = timeout(limit, self.send(request)).await.map_err(|_| NoWelcome::Late)?;
+            return sent.map_err(|e| NoWelcome::Broken(e.to_string()));
         }
-        let first = self.login(0, request.clone()).await.map_err(NoWelcome::from)?;
-        let answer = match first {
-            Answer::Try(index) => self.login(index, request).await.map_err(NoWelcome::from)?,
-            welcome @ Answer::Welcome(_) => welcome,
+        let keys = match &self.channel {
+            Some(channel) => self.keys.keys(&channel.host_key).await,
+            None => Ok(Vec::new()),
         };
-        match answer {
-            Answer::Welcome(welcome) => {
+        let keys = keys.map_err(|e| NoWelcome::NoKey(e.to_string()))?;
+        let mut login = ClientLogin::new(keys);
+        for _ in 0..HELLOS_LIMIT {
+            if let Answer::Welcome(welcome) = self.hello(&mut login, &request, limit).await? {
                 self.welcome = Some(welcome);
-                Ok(())
+                return Ok(());
             }
-            Answer::Try(_) => Err(NoWelcome::Refused(
-                Code::NotAuthorized,
-                "the server accepts none of the keys that it named".into(),
-            )),
         }
+        let text = "the server accepts none of the keys that it named".into();
+        Err(NoWelcome::Refused(Code::NotAuthorized, text))
     }
 
     /// Logs in without a request, within the time that reaching the server may take.
     pub(super) async fn log_in(&mut self, target: &Target) -> Result<(), Error> {
         let endpoint = target.endpoint.clone();
-        let limit = target.connect_timeout.min(LONGEST_CONNECT);
-        match timeout(limit, self.ask(Bytes::new())).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(NoWelcome::Refused(code, text))) => Err(NoWelcome::refusal(code, text)),
-            Ok(Err(NoWelcome::Broken(why))) => Err(DialError::NoLogin { endpoint, why }.into()),
-            Err(_) => Err(DialError::Timeout { endpoint, stage: "logging in" }.into()),
+        match self.ask(Bytes::new(), target.connect_timeout.min(LONGEST_CONNECT)).await {
+            Ok(()) => Ok(()),
+            Err(NoWelcome::Late) => {
+                Err(DialError::Timeout { endpoint, stage: "logging in" }.into())
+            }
+            Err(NoWelcome::Refused(code, text)) => Err(NoWelcome::refusal(code, text)),
+            Err(NoWelcome::NoKey(why) | NoWelcome::Broken(why)) => {
+                Err(DialError::NoLogin { endpoint, why }.into())
+            }
         }
     }
 
-    async fn login(&mut self, index: usize, request: Bytes) -> Result<Answer, LoginError> {
-        self.index = index;
-        let hello = handshake::hello(self.channel.as_ref(), &self.keys, index)?;
-        self.writer.queue(&hello, b"")?;
+    /// Says `hello`, with the request behind it if it can be answered with more than a question.
+    async fn hello(
+        &mut self,
+        login: &mut ClientLogin,
+        request: &Bytes,
+        limit: Duration,
+    ) -> Result<Answer, NoWelcome> {
+        let hello = login.hello(self.channel.as_ref(), self.keys.ask()).await?;
+        self.proven = login.proven().cloned();
+        self.writer.queue(&hello, b"").map_err(LoginError::from)?;
+        let is_question = self.channel.is_some() && self.proven.is_none();
+        let request = if is_question { Bytes::new() } else { request.clone() };
+        let answer = timeout(limit, self.answer(login, request)).await;
+        let answer = answer.map_err(|_| NoWelcome::Late)??;
+        if matches!(answer, Answer::Again) {
+            // The request that went with it was thrown away.
+            self.proven = None;
+        }
+        Ok(answer)
+    }
+
+    async fn answer(
+        &mut self,
+        login: &mut ClientLogin,
+        request: Bytes,
+    ) -> Result<Answer, LoginError> {
         // A refusal may be on its way although the rest of the request cannot be sent any more.
         let sent = self.send(request).await;
-        match handshake::answer(&mut self.reader, &self.keys).await {
+        match login.answer(&mut self.reader).await {
             Err(LoginError::Conn(_) | LoginError::Closed) if sent.is_err() => {
                 Err(sent.err().map_or(LoginError::Closed, LoginError::Conn))
             }
@@ -129,9 +158,9 @@ impl Connection {
         Ok(())
     }
 
-    /// The key that was proved with the last request; none on a unix socket.
-    pub(super) fn key(&self) -> Option<&Arc<Key>> {
-        self.keys.get(self.index)
+    /// The key that was proved; none on a unix socket, or if there was none to prove.
+    pub(super) fn key(&self) -> Option<&Arc<Candidate>> {
+        self.proven.as_ref()
     }
 
     /// Who the server says it is and we are; none before the first request.
@@ -159,6 +188,24 @@ impl Connection {
     }
 }
 
+/// Reaches the server. A host key that nobody knows is asked about while no connection waits; it is
+/// remembered once the server has proved it.
+async fn dial(target: &Target) -> Result<ClientStream, DialError> {
+    let Target { endpoint, trust, .. } = target;
+    let deadline = || Instant::now() + target.connect_timeout.min(LONGEST_CONNECT);
+    let unknown = match transport::connect(endpoint, deadline(), Arc::clone(trust)).await {
+        Err(DialError::HostKey(HostKeyError::Unknown(unknown))) => unknown,
+        done => return done,
+    };
+    if !trust.believes(&unknown).await {
+        return Err(HostKeyError::Unknown(unknown).into());
+    }
+    let this = HostTrust { pins: vec![unknown.key.fingerprint()], ..HostTrust::default() };
+    let dialled = transport::connect(endpoint, deadline(), Arc::new(this)).await?;
+    trust.remember(&unknown)?;
+    Ok(dialled)
+}
+
 fn is_heartbeat(frame: &Frame) -> bool {
     use crate::proto::header::ServerHeader;
     matches!(frame.header(), Ok(ServerHeader::Heartbeat | ServerHeader::AlreadyEnded { .. }))
@@ -168,7 +215,7 @@ impl From<LoginError> for NoWelcome {
     fn from(error: LoginError) -> Self {
         match error {
             LoginError::Refused(refused) => Self::Refused(refused.code, refused.text),
-            LoginError::Proof(e) => Self::Refused(Code::NotAuthorized, e.to_string()),
+            LoginError::NoKey(why) => Self::NoKey(why),
             other => Self::Broken(other.to_string()),
         }
     }
@@ -200,8 +247,8 @@ mod tests {
             writer: FrameWriter::new(write),
             cork: Cork::default(),
             channel: None,
-            keys: Vec::new(),
-            index: 0,
+            keys: KeyRing::of([]),
+            proven: None,
             welcome: None,
         };
         (connection, theirs)

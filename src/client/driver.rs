@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
+use super::command::millis;
 use super::connection::{Connection, NoWelcome, Target};
 use super::control::{Control, Input, RunIo};
 use super::error::Error;
@@ -15,12 +16,13 @@ use super::sink::Sink;
 use super::state::{Leave, Leg, State};
 use super::stdin::StdinSender;
 use crate::conn::HEARTBEAT;
-use crate::identity::Key;
+use crate::identity::KeyRing;
 use crate::proto::code::Code;
 use crate::proto::frame::{self, FrameError};
 use crate::proto::header::{Attach, ClientHeader, RunRequest, ShowFrom};
 use crate::proto::verdict::Verdict;
 use crate::sys::clock::boottime;
+use crate::transport::DialError;
 
 /// First pause before a reconnection; doubled up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -34,13 +36,14 @@ pub(super) struct Driver<'a> {
     target: &'a Target,
     reconnect_timeout: Duration,
     wanted: Wanted,
-    /// Time since boot when the request was first sent: it may be sent again after the machine has slept.
+    /// Time since boot when the request was first sent, or when this driver was made if another program had
+    /// sent it before: it may be sent again after the machine has slept.
     first_sent: Option<Duration>,
-    /// How much earlier another program sent the same request; none: it did not.
-    sent_before: Option<Duration>,
+    /// How long before that the other program had sent it.
+    sent_before: Duration,
     /// The keys to prove; once the request was sent, the one under which it was: under another identity
     /// the same request would be another run.
-    keys: Vec<Arc<Key>>,
+    keys: KeyRing,
     state: State,
     input: Option<Input>,
     control: mpsc::UnboundedReceiver<Control>,
@@ -77,20 +80,18 @@ impl<'a> Driver<'a> {
         state.looks = matches!(wanted, Wanted::Look(_));
         state.is_durable = matches!(&wanted, Wanted::Run(header, _) if header.durable);
         let sent_before = match &wanted {
-            Wanted::Run(header, _) if header.first_sent_ms_ago > 0 => {
-                Some(Duration::from_millis(header.first_sent_ms_ago))
-            }
-            _ => None,
+            Wanted::Run(header, _) => Duration::from_millis(header.first_sent_ms_ago),
+            Wanted::Look(_) => Duration::ZERO,
         };
         // That request may still arrive, or have started the run.
-        state.unanswered = u32::from(sent_before.is_some());
+        state.unanswered = u32::from(!sent_before.is_zero());
         let (input, control) = (io.stdin, io.control);
         let keys = target.keys.clone();
         Self {
             target,
             reconnect_timeout,
             wanted,
-            first_sent: None,
+            first_sent: (!sent_before.is_zero()).then(boottime),
             sent_before,
             keys,
             state,
@@ -135,7 +136,7 @@ impl<'a> Driver<'a> {
 
     /// Whether the request may have arrived.
     fn was_sent(&self) -> bool {
-        self.first_sent.is_some() || self.sent_before.is_some()
+        self.first_sent.is_some()
     }
 
     async fn connected<'c>(
@@ -179,10 +180,20 @@ impl<'a> Driver<'a> {
         };
         self.first_sent.get_or_insert_with(boottime);
         let asked = self.ask(connection, request.into()).await;
-        self.keys = connection.key().cloned().into_iter().collect();
+        if let Some(key) = connection.key() {
+            self.keys = self.keys.only(Arc::clone(key));
+        }
         match asked {
             Ok(Ok(())) => {}
             Ok(Err(NoWelcome::Broken(why))) => return Leg::Broken(why),
+            Ok(Err(NoWelcome::Late)) => return Leg::Broken("the server took no request".into()),
+            Ok(Err(NoWelcome::NoKey(why))) if self.state.may_be_started() => {
+                return Leg::Broken(why);
+            }
+            Ok(Err(NoWelcome::NoKey(why))) => {
+                let endpoint = self.target.endpoint.clone();
+                return Leg::done(Err(DialError::NoLogin { endpoint, why }.into()));
+            }
             Ok(Err(NoWelcome::Refused(code, text))) => {
                 // A server that has no room for a connection now may have some later.
                 if self.state.may_be_started() && code != Code::NotAuthorized {
@@ -201,13 +212,10 @@ impl<'a> Driver<'a> {
         connection: &mut Connection,
         request: Bytes,
     ) -> Result<Result<(), NoWelcome>, Error> {
-        let mut asking = std::pin::pin!(timeout(ASK_TIMEOUT, connection.ask(request)));
+        let mut asking = std::pin::pin!(connection.ask(request, ASK_TIMEOUT));
         loop {
             tokio::select! {
-                asked = &mut asking => {
-                    let late = |_| Err(NoWelcome::Broken("the server took no request".into()));
-                    return Ok(asked.unwrap_or_else(late));
-                }
+                asked = &mut asking => return Ok(asked),
                 Some(asked) = self.control.recv() => self.ask_later(asked)?,
                 () = until(self.state.cancelled) => return Err(self.state.no_answer()),
             }
@@ -219,8 +227,7 @@ impl<'a> Driver<'a> {
     fn request(&mut self) -> Result<Vec<u8>, FrameError> {
         // A request that was sent before is never 0 ms old: 0 means the first time.
         let ago = self.first_sent.map_or(0, |at| {
-            let ago = boottime().saturating_sub(at) + self.sent_before.unwrap_or_default();
-            u64::try_from(ago.as_millis()).unwrap_or(u64::MAX).max(1)
+            millis(self.sent_before.saturating_add(boottime().saturating_sub(at))).max(1)
         });
         let mut frame = Vec::new();
         self.state.closing = self.state.is_given_up();

@@ -54,6 +54,13 @@ pub enum OutputError {
     /// The server stopped reading the command's output before its end.
     #[error("{} was cut short on the server", name(.0))]
     Cut(Stream),
+    /// The run's record passed the server's limit: it has the first so many bytes.
+    #[error(
+        "{} is longer than the server's --record-limit lets a record be: {} bytes of it were kept",
+        name(.0),
+        .1
+    )]
+    Limit(Stream, u64),
     /// More came than was asked for.
     #[error("the server sent more than this client's credit")]
     Flooded,
@@ -139,6 +146,12 @@ impl Error {
     /// The caller did not even wait for the answer to the cancel of `run`.
     pub(crate) fn hurried(run: &str) -> Self {
         let text = "interrupted again while it was being stopped".into();
+        Self::Unknown { run: run.into(), text, code: None }
+    }
+
+    /// An earlier program asked for `run`, and this one ended before it had asked for it again.
+    pub(super) fn unasked(run: &str) -> Self {
+        let text = "asked for earlier, and not again: nobody knows how it ended".into();
         Self::Unknown { run: run.into(), text, code: None }
     }
 

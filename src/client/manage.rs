@@ -16,6 +16,7 @@ use crate::proto::frame;
 use crate::proto::header::{Attach, ClientHeader, ServerHeader, ShowFrom, Stream};
 use crate::proto::listing::RunInfo;
 use crate::proto::verdict::Verdict;
+use crate::transport::DialError;
 
 /// Runs of one identity.
 #[derive(Debug, Clone, PartialEq)]
@@ -102,8 +103,20 @@ impl Client {
     /// # Errors
     /// The server cannot be reached, or refuses.
     pub async fn runs(&mut self, limit: u64) -> Result<Runs, Error> {
+        self.list(limit, false).await
+    }
+
+    /// The runs of all identities, at most `limit` of them; for operators.
+    ///
+    /// # Errors
+    /// As [`Client::runs`].
+    pub async fn runs_of_all(&mut self, limit: u64) -> Result<Runs, Error> {
+        self.list(limit, true).await
+    }
+
+    async fn list(&mut self, limit: u64, all: bool) -> Result<Runs, Error> {
         let mut newest = Vec::new();
-        let mut frame = self.ask(&ClientHeader::List { limit: Some(limit) }).await?;
+        let mut frame = self.ask(&ClientHeader::List { limit: Some(limit), all }).await?;
         loop {
             let ServerHeader::Runs { more, total } = header(&frame)? else {
                 return Err(unexpected());
@@ -164,12 +177,15 @@ impl Client {
         let mut encoded = Vec::new();
         frame::encode(request, b"", &mut encoded).map_err(|e| broken(&e.to_string()))?;
         let Some(connection) = &mut self.connection else { return Err(broken("it is gone")) };
-        let asked = timeout(self.target.connect_timeout, connection.ask(Bytes::from(encoded)));
-        match asked.await {
-            Ok(Ok(())) => self.answer().await,
-            Ok(Err(NoWelcome::Refused(code, text))) => Err(NoWelcome::refusal(code, text)),
-            Ok(Err(NoWelcome::Broken(why))) => Err(broken(&why)),
-            Err(_) => Err(broken("it did not answer in time")),
+        match connection.ask(Bytes::from(encoded), self.target.connect_timeout).await {
+            Ok(()) => self.answer().await,
+            Err(NoWelcome::Refused(code, text)) => Err(NoWelcome::refusal(code, text)),
+            Err(NoWelcome::Broken(why)) => Err(broken(&why)),
+            Err(NoWelcome::Late) => Err(broken("it did not answer in time")),
+            Err(NoWelcome::NoKey(why)) => {
+                let endpoint = self.target.endpoint.clone();
+                Err(DialError::NoLogin { endpoint, why }.into())
+            }
         }
     }
 

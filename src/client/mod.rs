@@ -26,7 +26,7 @@ pub use manage::Runs;
 pub use sink::{INLINE_LIMIT, Output};
 
 use crate::conn::HEARTBEAT;
-use crate::identity::{KeyError, host_public_key, local_identity};
+use crate::identity::{KeyError, KeyRing, host_public_key, local_identity};
 use crate::proto::header::{ClientHeader, Stream, Welcome};
 use crate::proto::verdict::Verdict;
 use crate::sys::fs::{FsError, StateDir, open_state_dir};
@@ -206,7 +206,7 @@ impl Target {
         Ok(Self {
             endpoint,
             trust: Arc::new(HostTrust { own: Some(own), ..HostTrust::default() }),
-            keys: vec![Arc::new(identity)],
+            keys: KeyRing::of([identity]),
             connect_timeout: CONNECT_TIMEOUT,
         })
     }

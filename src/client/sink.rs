@@ -333,8 +333,9 @@ impl Worker {
             Some(end) if end.size == running.offset() && end.hash == running.digest() => {
                 match end.end {
                     StreamEndKind::Eof | StreamEndKind::Held => Ok(()),
-                    StreamEndKind::Cut if stopped => Ok(()),
+                    StreamEndKind::Cut | StreamEndKind::Limit if stopped => Ok(()),
                     StreamEndKind::Cut => Err(OutputError::Cut(stream)),
+                    StreamEndKind::Limit => Err(OutputError::Limit(stream, end.size)),
                 }
             }
             _ => Err(OutputError::Altered(stream)),

@@ -14,7 +14,7 @@ use crate::proto::code::Code;
 use crate::proto::digest::HASH_NAME;
 use crate::proto::frame::{self, FrameError, INTEGER_LIMIT};
 use crate::proto::header::{ClientHeader, ServerHeader, Started};
-use crate::proto::verdict::{StreamEndKind, Verdict};
+use crate::proto::verdict::Verdict;
 
 /// Bytes of the server's window that are written between two confirmations while more is waiting.
 const ACK_EVERY: u64 = 128 * 1024;
@@ -421,7 +421,7 @@ impl State {
     /// Whether everything before the verdict is here and written.
     fn is_whole(&self, verdict: &Verdict) -> bool {
         let ends = [verdict.stdout, verdict.stderr, verdict.both];
-        let is_cut = ends.iter().flatten().any(|end| end.end == StreamEndKind::Cut);
+        let is_cut = ends.iter().flatten().any(|end| end.end.is_short());
         let written = !self.given_up && self.sink.written() + 1 >= verdict.seq;
         written && verdict.seq == self.received + 1 && !is_cut
     }

@@ -11,10 +11,12 @@
 //!    until then the zombie keeps the pid, and with it the process group's id, from being given to
 //!    anybody else.
 
+pub mod limits;
 pub mod not_started;
 pub mod program;
 pub mod pump;
 pub mod scan;
+pub mod shim;
 pub mod signal;
 pub mod spawn;
 pub mod spec;
@@ -22,6 +24,7 @@ pub mod stop;
 pub mod wait;
 
 pub use crate::sys::process::Usage;
+pub use limits::Limits;
 pub use not_started::{NotStarted, SpawnError};
 pub use pump::{Event, Pump, Stream, StreamEnd, pipes_released};
 pub use scan::{Containment, Scanner};

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+use super::shim::Stage;
 use super::spec::TEXT_LIMIT;
 
 /// Nothing was executed. Each text is one line; names from the client are in it escaped. What to do
@@ -56,6 +57,14 @@ pub enum NotStarted {
     /// A variable cannot exist (empty name, `=`, NUL) or is the server's to set.
     #[error("the environment variable {0:?} cannot be set")]
     BadEnvironment(OsString),
+    /// A limit that it is to be held to cannot be set.
+    #[error("it cannot be held to its limits ({stage:?}): {error}")]
+    Limits {
+        /// Which.
+        stage: Stage,
+        /// What the system said.
+        error: io::Error,
+    },
     /// EAGAIN: the account's or the machine's processes.
     #[error("this account or machine can have no more processes")]
     OutOfProcesses,

@@ -18,6 +18,7 @@ use tokio::net::unix::pipe::{Receiver, Sender};
 
 use super::not_started::{NotStarted, SpawnError};
 use super::program::{check_cwd, find};
+use super::shim;
 use super::spec::{BaseEnv, Mark, Program, Spec, TEXT_LIMIT};
 use super::wait::Child;
 use crate::sys::clock::boottime;
@@ -48,15 +49,25 @@ pub struct Spawned {
 pub fn spawn(spec: &Spec, base: &BaseEnv, run: &str, mark: Mark) -> Result<Spawned, SpawnError> {
     let env = base.with(&spec.env, run, mark)?;
     let cwd = working_directory(spec.cwd.as_deref(), base.home())?;
-    let path = env.get(OsStr::new("PATH")).map_or(OsStr::new(""), OsString::as_os_str);
+    let path = match spec.own_path {
+        true => base.path(),
+        false => env.get(OsStr::new("PATH")).map_or(OsStr::new(""), OsString::as_os_str),
+    };
     let (program, words) = argv(&spec.program, path, &cwd)?;
     let pipes = Pipes::new(spec)?;
-    let mut command = Command::new(&program);
-    command.arg0(words.first().map_or(program.as_os_str(), OsString::as_os_str));
-    command.args(words.iter().skip(1)).env_clear().envs(&env).process_group(0).current_dir(&cwd);
+    let is_limited = !spec.limits.is_none();
+    let mut command = Command::new(if is_limited { Path::new(shim::PROGRAM) } else { &program });
+    command.env_clear().process_group(0).current_dir(&cwd);
     command.stdin(pipes.child_stdin).stdout(pipes.child_stdout).stderr(pipes.child_stderr);
     let since = boottime();
-    let pid = process::spawn(&mut command).map_err(|e| NotStarted::from_exec(e, &program))?;
+    let pid = if is_limited {
+        command.envs(env.iter().map(|(name, value)| (shim::signed(name), value)));
+        shim::spawn(&mut command, (&program, &words), spec.limits)?
+    } else {
+        command.arg0(words.first().map_or(program.as_os_str(), OsString::as_os_str));
+        command.args(words.iter().skip(1)).envs(&env);
+        process::spawn(&mut command).map_err(|e| NotStarted::from_exec(e, &program))?
+    };
     // Closes our copies of the child's ends: they would keep end-of-file from being seen, and the
     // descriptors set free are those that following the child needs.
     drop(command);

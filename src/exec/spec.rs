@@ -6,6 +6,7 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::limits::Limits;
 use super::not_started::NotStarted;
 use super::program::find;
 use crate::sys::process;
@@ -59,6 +60,10 @@ pub struct Spec {
     pub stdin: bool,
     /// The run's output ends when nobody holds its pipes, as ssh has it.
     pub wait_eof: bool,
+    /// The program is looked up in the server's PATH, whatever the run's own is.
+    pub own_path: bool,
+    /// What the kernel is to hold it to.
+    pub limits: Limits,
 }
 
 impl fmt::Debug for Program {
@@ -82,6 +87,8 @@ impl fmt::Debug for Spec {
             .field("merge", &self.merge)
             .field("stdin", &self.stdin)
             .field("wait_eof", &self.wait_eof)
+            .field("own_path", &self.own_path)
+            .field("limits", &self.limits)
             .finish()
     }
 }
@@ -172,6 +179,11 @@ impl BaseEnv {
         Self(values.into_iter().filter_map(|(name, value)| Some((name.into(), value?))).collect())
     }
 
+    /// Where a run that sets no PATH of its own looks for programs.
+    pub(super) fn path(&self) -> &OsStr {
+        self.0.get(OsStr::new("PATH")).map_or(OsStr::new(""), OsString::as_os_str)
+    }
+
     /// The account's home, where runs start unless they are told otherwise; none if it is no absolute path.
     pub(super) fn home(&self) -> Option<&Path> {
         self.0.get(OsStr::new("HOME")).map(Path::new).filter(|home| home.is_absolute())
@@ -182,9 +194,8 @@ impl BaseEnv {
     /// # Errors
     /// There is no such program, or it may not be executed.
     pub fn program(&self, name: &Path) -> Result<PathBuf, NotStarted> {
-        let path = self.0.get(OsStr::new("PATH")).map_or(OsStr::new(""), OsString::as_os_str);
         let here = std::env::current_dir().unwrap_or_else(|_| "/".into());
-        find(name.as_os_str(), path, &here)
+        find(name.as_os_str(), self.path(), &here)
     }
 
     /// The whole environment of a run.
@@ -278,6 +289,8 @@ mod tests {
             merge: false,
             stdin: false,
             wait_eof: false,
+            own_path: false,
+            limits: Limits::default(),
         };
         assert!(!format!("{spec:?}").contains("hunter2"));
         assert!(format!("{spec:?}").contains("TOKEN"));

@@ -17,7 +17,16 @@ use crate::sys::process::{Pid, ProcessRef, has_ended};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) fn spec(program: Program) -> Spec {
-    Spec { program, env: Vec::new(), cwd: None, merge: false, stdin: false, wait_eof: false }
+    Spec {
+        program,
+        env: Vec::new(),
+        cwd: None,
+        merge: false,
+        stdin: false,
+        wait_eof: false,
+        own_path: false,
+        limits: super::Limits::default(),
+    }
 }
 
 pub(super) fn shell(text: &str) -> Spec {

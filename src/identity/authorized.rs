@@ -1,247 +1,292 @@
 //! Who is let in, judged anew on every question.
 
-use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
-use super::authorized_keys::{self, Entry};
-use super::{Fingerprint, LineError, PublicKey};
-use crate::sys::fs::{FsError, TrustedFile, Version, euid, is_own_or_root};
+use super::authorized_keys::{Entry, Keys};
+use super::watched::Watched;
+use super::{
+    Authority, Barred, Caller, Certificate, CertificateError, Fingerprint, Granted, Identity,
+    KeyOptions, News, Permits, Proven, PublicKey, Revoked, Role, Source, Uncertified,
+};
+use crate::sys::fs::euid;
+use crate::sys::process::account;
 
 #[cfg(test)]
 mod tests;
 
-/// Seconds for which a file counts as still being changed: two changes within one tick of a file
-/// system's clock (two seconds on FAT) cannot be told apart.
-const UNSETTLED_S: i64 = 3;
-
-/// Who a peer is. Runs belong to one of these.
-#[derive(Debug, Clone)]
-pub enum Identity {
-    /// A program of this account on this machine: it holds the local identity's key, or came over a
-    /// unix socket, where the kernel names its uid.
-    Local {
-        /// Whose program it is.
-        uid: u32,
-    },
-    /// The holder of a listed key.
-    Key {
-        /// The key.
-        fingerprint: Fingerprint,
-        /// What the list says after it; for people, and no part of who it is.
-        comment: String,
-    },
+/// The files that say who is let in.
+#[derive(Debug, Clone, Default)]
+pub struct AccessFiles {
+    /// Keys, and keys that sign certificates, as in `~/.ssh/authorized_keys`.
+    pub keys: Vec<Source>,
+    /// What their lines may say.
+    pub permits: Permits,
+    /// Keys that sign certificates, one a line: a certificate that names the account is let in.
+    pub authorities: Vec<Source>,
+    /// What is not let in any more, whoever lists it. Without all of it nobody is.
+    pub revoked: Vec<Source>,
 }
 
-impl Identity {
-    /// Who comes from `uid` over a unix socket; none if that is neither this server's account nor root.
-    #[must_use]
-    pub fn of_unix_peer(uid: u32) -> Option<Self> {
-        is_own_or_root(uid).then_some(Self::Local { uid })
-    }
-
-    /// What makes two of them the same.
-    fn key(&self) -> Result<u32, &Fingerprint> {
-        match self {
-            Self::Local { uid } => Ok(*uid),
-            Self::Key { fingerprint, .. } => Err(fingerprint),
-        }
-    }
-}
-
-impl PartialEq for Identity {
-    fn eq(&self, other: &Self) -> bool {
-        self.key() == other.key()
-    }
-}
-
-impl Eq for Identity {}
-
-impl Hash for Identity {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.key().hash(state);
-    }
-}
-
-/// `local:1000` or `key:SHA256:…`: stable, so it may be stored.
-impl fmt::Display for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Local { uid } => write!(f, "local:{uid}"),
-            Self::Key { fingerprint, .. } => write!(f, "key:{fingerprint}"),
-        }
-    }
-}
-
-/// A file of keys.
-#[derive(Debug, Clone)]
-pub struct Source {
-    /// Where it is.
-    pub path: PathBuf,
-    /// Whether it must be there: a file that was named must, one at its default place need not.
-    pub required: bool,
-}
-
-/// What is worth a line in the log, told once for each version of a file.
-#[derive(Debug, thiserror::Error)]
-pub enum News {
-    /// A line that lets nobody in.
-    #[error("{}: {error}", path.display())]
-    Line {
+/// Why a key is not let in. For the operator's eyes: a peer is told no more than that it is not.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No line lets it in.
+    #[error("no key that it listed is authorized")]
+    Unlisted,
+    /// A line that would let it in does not do so now.
+    #[error("{} line {line} lists its key, but {why}", path.display())]
+    Barred {
         /// The file.
         path: PathBuf,
-        /// The line and why.
-        error: LineError,
+        /// The line, from 1.
+        line: usize,
+        /// Why not.
+        why: Barred,
     },
-    /// A file that lets nobody in.
-    #[error("no key of {} is let in: {error}", path.display())]
-    File {
+    /// Its certificate is none, or none of its key's.
+    #[error("its certificate cannot be used: {0}")]
+    Certificate(CertificateError),
+    /// No file says that this CA may sign certificates.
+    #[error("the CA of its certificate, {0}, is not trusted")]
+    Authority(Fingerprint),
+    /// A CA is trusted, but its certificate does not let anybody in now.
+    #[error("{} line {line} trusts the CA of its certificate, but {why}", path.display())]
+    Uncertified {
         /// The file.
         path: PathBuf,
-        /// Why it cannot be used.
-        error: FsError,
+        /// The line, from 1.
+        line: usize,
+        /// Why not.
+        why: Uncertified,
     },
+    /// It is on a revocation list.
+    #[error("{} revokes its key or certificate", .0.display())]
+    Revoked(PathBuf),
+    /// A revocation list cannot be read in full.
+    #[error("{} cannot be read in full, and says who is not let in any more", .0.display())]
+    NoRevocation(PathBuf),
 }
 
 /// The answer to one question.
 #[derive(Debug)]
 pub struct Lookup {
-    /// The first of the keys that is let in, and who its holder is.
-    pub found: Option<(Fingerprint, Identity)>,
+    /// The first of the keys that is let in, and what its holder is granted; or why the first that is
+    /// listed is not.
+    pub found: Result<(Fingerprint, Granted), Refusal>,
+    /// What has come up in the files since the last question.
+    pub news: Vec<News>,
+}
+
+/// The answer about somebody who was let in before.
+#[derive(Debug)]
+pub struct Again {
+    /// What it is granted, or why it would not be let in any more.
+    pub granted: Result<Granted, Refusal>,
     /// What has come up in the files since the last question.
     pub news: Vec<News>,
 }
 
 /// The keys that are let in: those in the files as they are now, and the local identity's over loopback.
-#[derive(Debug)]
 pub struct Authorized {
     local: Fingerprint,
-    files: Mutex<Vec<Watched>>,
+    /// The name of this process's account, for which certificates have to be.
+    account: Option<String>,
+    lists: Mutex<Lists>,
+}
+
+struct Lists {
+    keys: Vec<Watched<Keys>>,
+    authorities: Vec<Watched<Keys>>,
+    revoked: Vec<Watched<Revoked>>,
 }
 
 impl Authorized {
     /// Looks at no file yet.
     #[must_use]
-    pub fn new(sources: Vec<Source>, local: &PublicKey) -> Self {
-        let files = sources.into_iter().map(Watched::new).collect();
-        Self { local: local.fingerprint(), files: Mutex::new(files) }
+    pub fn new(files: AccessFiles, local: &PublicKey) -> Self {
+        let account = account().map(|account| account.name.to_string_lossy().into_owned());
+        Self { local: local.fingerprint(), account, lists: Mutex::new(Lists::new(files)) }
     }
 
-    /// The first of `keys` that is let in, and who its holder is, should the peer prove that it holds it.
-    /// `loopback`: the peer is on this machine. However many keys are asked for, each file is looked at
-    /// once.
+    /// The first of `keys` that is let in now, and what its holder is granted, should the peer prove that it
+    /// holds it. However many keys are asked for, each file is looked at once.
     #[must_use]
-    pub fn lookup(&self, keys: &[Fingerprint], loopback: bool) -> Lookup {
-        let (found, news) = self.with_files(|files| {
-            keys.iter().find_map(|key| Some((*key, self.who(files, key, loopback)?)))
+    pub fn lookup(&self, keys: &[Fingerprint], caller: Caller) -> Lookup {
+        let now = SystemTime::now();
+        let (found, news) = self.ask(|lists| {
+            let mut refusal = Refusal::Unlisted;
+            for key in keys {
+                match self.key(lists, key, caller, now) {
+                    Ok(granted) => return Ok((*key, granted)),
+                    Err(why) => refusal = refusal.or(why),
+                }
+            }
+            Err(refusal)
         });
         Lookup { found, news }
     }
 
-    fn who(&self, files: &[Watched], key: &Fingerprint, loopback: bool) -> Option<Identity> {
-        if loopback && *key == self.local {
-            return Some(Identity::Local { uid: euid() });
-        }
-        let entry = files.iter().find_map(|file| file.find(key))?;
-        Some(Identity::Key { fingerprint: *key, comment: entry.comment.clone() })
+    /// What the holder of a certificate is granted now, should the peer prove that it holds its key.
+    #[must_use]
+    pub fn certified(&self, certificate: &Certificate, caller: Caller) -> Again {
+        let now = SystemTime::now();
+        let (granted, news) = self.ask(|lists| self.certificate(lists, certificate, caller, now));
+        Again { granted, news }
     }
 
-    /// How many keys the files let in, the local identity aside: a server that others can reach
-    /// should not start with none.
+    /// What somebody who was let in as `who` is granted now.
+    pub fn again(&self, who: &Identity, proven: &Proven, caller: Caller) -> Again {
+        match proven {
+            Proven::Kernel => {
+                let granted = Granted { who: who.clone(), options: Arc::default() };
+                Again { granted: Ok(granted), news: Vec::new() }
+            }
+            Proven::Key(key) => {
+                let Lookup { found, news } = self.lookup(&[*key], caller);
+                Again { granted: found.map(|(_, granted)| granted), news }
+            }
+            Proven::Certificate(certificate) => self.certified(certificate, caller),
+        }
+    }
+
+    /// The first line that names the key and lets it in now counts, as with sshd.
+    fn key(
+        &self,
+        lists: &Lists,
+        key: &Fingerprint,
+        caller: Caller,
+        now: SystemTime,
+    ) -> Result<Granted, Refusal> {
+        if caller.loopback && *key == self.local {
+            return Ok(Granted::local(euid()));
+        }
+        lists.revoked(|list| list.has_key(key))?;
+        let mut refusal = Refusal::Unlisted;
+        for (path, entry) in entries(&lists.keys, key) {
+            if entry.options.authority.is_some() {
+                continue;
+            }
+            match entry.options.admit(caller.address, now) {
+                Ok(()) => return Ok(entry.granted()),
+                Err(why) => refusal = refusal.or(Refusal::barred(path, entry, why)),
+            }
+        }
+        Err(refusal)
+    }
+
+    /// The first line that trusts the CA for this certificate counts.
+    fn certificate(
+        &self,
+        lists: &Lists,
+        certificate: &Certificate,
+        caller: Caller,
+        now: SystemTime,
+    ) -> Result<Granted, Refusal> {
+        lists.revoked(|list| list.has_certificate(certificate))?;
+        let ca = certificate.authority();
+        // Beside such a line the certificate alone speaks.
+        let plain = Authority::default();
+        let nothing = KeyOptions { no_touch_required: true, ..KeyOptions::default() };
+        let listed = entries(&lists.keys, &ca).filter_map(|(path, entry)| {
+            Some((path, entry, (entry.options.authority.as_ref()?, &*entry.options)))
+        });
+        let trusted =
+            entries(&lists.authorities, &ca).map(|(path, entry)| (path, entry, (&plain, &nothing)));
+        let mut refusal = Refusal::Unlisted;
+        for (path, entry, authority) in listed.chain(trusted) {
+            let account = self.account.as_deref();
+            let why = match certificate.grants(authority, account, now) {
+                Ok(options) => match options.admit(caller.address, now) {
+                    Ok(()) => {
+                        return Ok(Granted { who: certificate.who(), options: options.into() });
+                    }
+                    Err(why) => Refusal::barred(path, entry, why),
+                },
+                Err(why) => Refusal::Uncertified { path: path.into(), line: entry.line, why },
+            };
+            refusal = refusal.or(why);
+        }
+        Err(refusal.or(Refusal::Authority(ca)))
+    }
+
+    /// How many keys the files let in, or trust to sign certificates, the local identity aside: a server
+    /// that others can reach should not start with none.
     #[must_use]
     pub fn count(&self) -> (usize, Vec<News>) {
-        self.with_files(|files| files.iter().map(|file| file.entries().len()).sum())
+        self.ask(|lists| {
+            let all = lists.keys.iter().chain(&lists.authorities);
+            all.filter_map(Watched::content).map(Keys::len).sum()
+        })
     }
 
-    fn with_files<T>(&self, ask: impl FnOnce(&[Watched]) -> T) -> (T, Vec<News>) {
+    fn ask<T>(&self, ask: impl FnOnce(&Lists) -> T) -> (T, Vec<News>) {
         // A panic elsewhere cannot leave a list half-made: each is replaced as a whole.
-        let mut files = self.files.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let news = files.iter_mut().flat_map(Watched::refresh).collect();
-        (ask(&files), news)
+        let mut lists = self.lists.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let news = lists.refresh();
+        (ask(&lists), news)
     }
 }
 
-/// A file and what was last found in it.
-#[derive(Debug)]
-struct Watched {
-    source: Source,
-    state: State,
-}
-
-#[derive(Debug)]
-enum State {
-    /// Not looked at yet.
-    New,
-    /// Not there, which is fine.
-    Absent,
-    /// Read as it was at `version`. If `settled`, an equal version means equal content.
-    Read { version: Version, settled: bool, entries: Vec<Entry>, errors: Vec<LineError> },
-    /// It lets nobody in, for the reason in the text.
-    Failed(String),
-}
-
-impl Watched {
-    fn new(source: Source) -> Self {
-        Self { source, state: State::New }
-    }
-
-    fn entries(&self) -> &[Entry] {
-        match &self.state {
-            State::Read { entries, .. } => entries,
-            State::New | State::Absent | State::Failed(_) => &[],
+impl Lists {
+    fn new(files: AccessFiles) -> Self {
+        let AccessFiles { keys, permits, authorities, revoked } = files;
+        let key_file =
+            |source| Watched::new(source, Role::Keys, move |text| Keys::parse(text, permits));
+        let ca_file = |source| Watched::new(source, Role::Authorities, Keys::authorities);
+        let revoked_file = |source| Watched::new(source, Role::Revoked, Revoked::parse);
+        Self {
+            keys: keys.into_iter().map(key_file).collect(),
+            authorities: authorities.into_iter().map(ca_file).collect(),
+            revoked: revoked.into_iter().map(revoked_file).collect(),
         }
     }
 
-    fn find(&self, key: &Fingerprint) -> Option<&Entry> {
-        self.entries().iter().find(|entry| entry.fingerprint == *key)
-    }
-
-    /// Reads the file again if it may have changed. A file that cannot be read lets nobody in.
     fn refresh(&mut self) -> Vec<News> {
-        match self.reload() {
-            Ok(news) => news,
-            Err(e) if e.is_missing() && !self.source.required => {
-                self.state = State::Absent;
-                Vec::new()
+        let keys = self.keys.iter_mut().chain(&mut self.authorities).flat_map(Watched::refresh);
+        keys.chain(self.revoked.iter_mut().flat_map(Watched::refresh)).collect()
+    }
+
+    /// Fails if one of the revocation lists has it, or may have it.
+    fn revoked(&self, has: impl Fn(&Revoked) -> bool) -> Result<(), Refusal> {
+        for file in &self.revoked {
+            if !file.is_whole() {
+                return Err(Refusal::NoRevocation(file.source.path.clone()));
             }
-            Err(error) => self.fail(error),
+            if file.content().is_some_and(&has) {
+                return Err(Refusal::Revoked(file.source.path.clone()));
+            }
         }
-    }
-
-    fn reload(&mut self) -> Result<Vec<News>, FsError> {
-        let path = &self.source.path;
-        let file = TrustedFile::open(path)?;
-        let version = file.version();
-        let unchanged = |s: &State| matches!(s, State::Read { version: v, .. } if *v == version);
-        if unchanged(&self.state) && matches!(self.state, State::Read { settled: true, .. }) {
-            return Ok(Vec::new());
-        }
-        let settled = now_s().saturating_sub(version.changed_at()) > UNSETTLED_S;
-        let (entries, errors) = authorized_keys::read(file)?;
-        let told = matches!(&self.state, State::Read { errors: old, .. } if *old == errors);
-        let news =
-            if told && unchanged(&self.state) { Vec::new() } else { line_news(path, &errors) };
-        self.state = State::Read { version, settled, entries, errors };
-        Ok(news)
-    }
-
-    fn fail(&mut self, error: FsError) -> Vec<News> {
-        let text = error.to_string();
-        if matches!(&self.state, State::Failed(old) if *old == text) {
-            return Vec::new();
-        }
-        self.state = State::Failed(text);
-        vec![News::File { path: self.source.path.clone(), error }]
+        Ok(())
     }
 }
 
-fn line_news(path: &Path, errors: &[LineError]) -> Vec<News> {
-    errors.iter().map(|e| News::Line { path: path.to_owned(), error: e.clone() }).collect()
+/// The lines with this key, in the order of the files.
+fn entries<'a>(
+    files: &'a [Watched<Keys>],
+    key: &'a Fingerprint,
+) -> impl Iterator<Item = (&'a Path, &'a Entry)> {
+    files.iter().flat_map(move |file| {
+        let entries = file.content().into_iter().flat_map(move |keys| keys.of(key));
+        entries.map(move |entry| (file.source.path.as_path(), entry))
+    })
 }
 
-fn now_s() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+impl Refusal {
+    fn barred(path: &Path, entry: &Entry, why: Barred) -> Self {
+        Self::Barred { path: path.to_owned(), line: entry.line, why }
+    }
+
+    /// The first of several that says more than that nothing was found.
+    fn or(self, next: Self) -> Self {
+        if self == Self::Unlisted { next } else { self }
+    }
+}
+
+impl Entry {
+    fn granted(&self) -> Granted {
+        let (fingerprint, comment) = (self.fingerprint, self.comment.clone());
+        Granted { who: Identity::Key { fingerprint, comment }, options: self.options.clone() }
+    }
 }

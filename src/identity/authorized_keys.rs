@@ -1,92 +1,142 @@
 //! The lines of `authorized_keys` (sshd(8), AUTHORIZED_KEYS FILE FORMAT).
 
-use super::line::{FILE_LIMIT, LINE_LIMIT, LineReason, is_key_type, lines, quote, word};
-use super::{Fingerprint, LineError, PublicKey};
-use crate::sys::fs::{FsError, TrustedFile};
+use std::sync::Arc;
 
-/// A key that is let in.
+use super::line::{LINE_LIMIT, LineReason, is_key_type, lines, quote, word};
+use super::options::split;
+use super::{Fingerprint, KeyOptions, LineError, Permits, PublicKey};
+
+/// A key that is let in, or that signs certificates of those who are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Where it stands, from 1.
     pub line: usize,
+    /// Its type, such as `ssh-ed25519`.
+    pub algorithm: String,
     /// Its fingerprint.
     pub fingerprint: Fingerprint,
+    /// What stands before it.
+    pub options: Arc<KeyOptions>,
     /// What stands after it; may be empty.
     pub comment: String,
+}
+
+/// A file's keys, found by their fingerprints.
+pub(super) struct Keys {
+    entries: Vec<Entry>,
+    /// Places in `entries`, by fingerprint and then by line.
+    order: Vec<usize>,
+}
+
+impl Keys {
+    pub(super) fn parse(text: &str, permits: Permits) -> (Self, Vec<LineError>) {
+        let (entries, errors) = parse(text, permits);
+        (Self::new(entries), errors)
+    }
+
+    pub(super) fn authorities(text: &str) -> (Self, Vec<LineError>) {
+        let (entries, errors) = parse_authorities(text);
+        (Self::new(entries), errors)
+    }
+
+    fn new(entries: Vec<Entry>) -> Self {
+        let mut order: Vec<usize> = (0..entries.len()).collect();
+        order.sort_by_key(|at| entries[*at].fingerprint);
+        Self { entries, order }
+    }
+
+    /// How many lines there are.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The lines with this key, the first one first.
+    pub(super) fn of(&self, key: &Fingerprint) -> impl Iterator<Item = &Entry> {
+        let from = self.order.partition_point(|at| self.entries[*at].fingerprint < *key);
+        let all = self.order[from..].iter().map(|at| &self.entries[*at]);
+        all.take_while(move |entry| entry.fingerprint == *key)
+    }
+}
+
+/// Reads a file of keys that sign certificates for the account (`TrustedUserCAKeys` of sshd_config(5)), of
+/// which nothing else can be said there.
+#[must_use]
+pub fn parse_authorities(text: &str) -> (Vec<Entry>, Vec<LineError>) {
+    let (entries, mut errors) = parse(text, Permits::default());
+    let is_plain = |entry: &Entry| *entry.options == KeyOptions::default();
+    let (plain, other): (Vec<_>, Vec<_>) = entries.into_iter().partition(is_plain);
+    let error = |entry: Entry| LineError { line: entry.line, reason: LineReason::Plain };
+    errors.extend(other.into_iter().map(error));
+    errors.sort_by_key(|error| error.line);
+    (plain, errors)
 }
 
 /// Reads a file's text. A line that is not understood in full is left out and reported: to ignore an
 /// option would be to let in more than was written.
 #[must_use]
-pub fn parse(text: &str) -> (Vec<Entry>, Vec<LineError>) {
+pub fn parse(text: &str, permits: Permits) -> (Vec<Entry>, Vec<LineError>) {
     let (mut entries, mut errors) = (Vec::new(), Vec::new());
     for (line, content) in lines(text) {
-        match parse_line(content) {
-            Ok((key, comment)) => {
-                let fingerprint = key.fingerprint();
-                entries.push(Entry { line, fingerprint, comment: quote(comment) });
-            }
+        match parse_line(line, content, permits) {
+            Ok(entry) => entries.push(entry),
             Err(reason) => errors.push(LineError { line, reason }),
         }
     }
     (entries, errors)
 }
 
-/// Reads an opened file.
-///
-/// # Errors
-/// It is too long or cannot be read.
-pub(super) fn read(file: TrustedFile) -> Result<(Vec<Entry>, Vec<LineError>), FsError> {
-    Ok(parse(&file.read(FILE_LIMIT)?))
-}
-
-fn parse_line(line: &str) -> Result<(PublicKey, &str), LineReason> {
-    if line.len() > LINE_LIMIT {
+fn parse_line(line: usize, content: &str, permits: Permits) -> Result<Entry, LineReason> {
+    if content.len() > LINE_LIMIT {
         return Err(LineReason::TooLong);
     }
-    let (kind, rest) = word(line);
-    if !is_key_type(kind) {
-        return Err(not_a_key(line));
-    }
+    let (options, key) = options_and_key(content)?;
+    let options = options.map(|text| KeyOptions::parse(text, permits)).transpose()?;
+    let (kind, rest) = word(key);
     let (base64, comment) = word(rest);
     if base64.is_empty() {
         return Err(LineReason::Short);
     }
-    Ok((PublicKey::from_words(kind, base64)?, comment))
+    let key = PublicKey::from_words(kind, base64)?;
+    Ok(Entry {
+        line,
+        algorithm: key.algorithm(),
+        fingerprint: key.fingerprint(),
+        options: options.map(Arc::new).unwrap_or_default(),
+        comment: quote(comment),
+    })
 }
 
-/// Says whether the line starts with options or with a word that is nothing.
-fn not_a_key(line: &str) -> LineReason {
-    let Some((options, rest)) = split_options(line) else { return LineReason::Quote };
-    if is_key_type(word(rest).0) || options.contains(['"', ',', '=']) {
-        return LineReason::Options(quote(options));
+/// The options, if there are any, and the rest, which starts with a type of key.
+fn options_and_key(content: &str) -> Result<(Option<&str>, &str), LineReason> {
+    if is_key_type(word(content).0) {
+        return Ok((None, content));
     }
-    LineReason::Type(quote(options))
+    let (options, key) = split(content).ok_or(LineReason::Quote)?;
+    let key = word(key).1;
+    if is_key_type(word(key).0) {
+        return Ok((Some(options), key));
+    }
+    // What looks like no option is more likely the type of a key, or no line of this file at all.
+    match options.contains(['"', ',', '=']) || KeyOptions::parse(options, ALL).is_ok() {
+        true if key.is_empty() => Err(LineReason::Short),
+        true => Err(LineReason::Type(quote(word(key).0))),
+        false => Err(LineReason::Type(quote(options))),
+    }
 }
 
-/// Splits at the first blank outside quotes, in which `\"` is a quote character; none if one stays open.
-fn split_options(line: &str) -> Option<(&str, &str)> {
-    let (mut quoted, mut escaped) = (false, false);
-    for (at, byte) in line.bytes().enumerate() {
-        match byte {
-            b'"' if !escaped => quoted = !quoted,
-            b' ' | b'\t' if !quoted => return Some((&line[..at], word(&line[at..]).1)),
-            _ => {}
-        }
-        escaped = byte == b'\\' && !escaped;
-    }
-    (!quoted).then_some((line, ""))
-}
+/// For a line that is refused in any case.
+const ALL: Permits = Permits { environment: true };
 
 #[cfg(test)]
 mod tests {
+    use super::super::OptionError;
     use super::*;
 
     const KEY: &str =
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJZcUKuqYvDLPWEDpwZMAJQHNMNiAyxoTCUj6LLkwlgs";
 
     fn one(line: &str) -> Result<Entry, LineReason> {
-        let (mut entries, mut errors) = parse(line);
+        let (mut entries, mut errors) = parse(line, Permits::default());
         assert_eq!(entries.len() + errors.len(), 1, "{line:?}");
         entries.pop().ok_or_else(|| errors.pop().unwrap().reason)
     }
@@ -108,7 +158,7 @@ mod tests {
     #[test]
     fn a_bad_line_stops_nothing() {
         let text = format!("# c\n\n{KEY} a\nrubbish\n   # c\nssh-ed25519\n{KEY} b");
-        let (entries, errors) = parse(&text);
+        let (entries, errors) = parse(&text, Permits::default());
         assert_eq!(entries.iter().map(|e| e.line).collect::<Vec<_>>(), [3, 7]);
         assert_eq!(errors.iter().map(|e| e.line).collect::<Vec<_>>(), [4, 6]);
         assert_eq!(errors[0].to_string(), "line 4: \"rubbish\" is not a type of key");
@@ -116,25 +166,33 @@ mod tests {
     }
 
     #[test]
-    fn options_are_refused_however_they_are_written() {
-        for options in [
-            "restrict",
-            "no-pty,no-X11-forwarding",
-            "command=\"echo hi\"",
-            "command=\"say \\\"a b\\\" # no\",restrict",
-            "from=\"10.0.0.0/8\"",
-            "environment=\"A=b c\"",
-            "cert-authority",
-            "expiry-time=\"20200101\"",
-            "command=\"ssh-ed25519 AAAA\"",
-            "principals=\"ssh-rsa \\\"\"",
+    fn options_before_the_key() {
+        for (options, command) in [
+            ("command=\"echo hi\"", "echo hi"),
+            ("command=\"say \\\"a b\\\" # no\",restrict", "say \"a b\" # no"),
+            ("command=\"ssh-ed25519 AAAA\"", "ssh-ed25519 AAAA"),
+            ("Command=\"a\tb\"\t", "a\tb"),
         ] {
-            let reason = one(&format!("{options} {KEY} me")).unwrap_err();
-            assert!(matches!(&reason, LineReason::Options(o) if o == options), "{reason:?}");
-            assert!(reason.to_string().contains("options are not honoured yet"));
+            let entry = one(&format!("{options} {KEY} me")).unwrap();
+            assert_eq!(entry.options.command.as_deref(), Some(command));
+            assert_eq!(entry.comment, "me");
         }
+        assert!(one(&format!("restrict,pty {KEY}")).unwrap().options.restrict);
+    }
+
+    #[test]
+    fn a_line_whose_options_are_not_understood_is_refused() {
+        let unknown = OptionError::Unknown("unheard-of".into());
+        for options in ["unheard-of", "restrict,unheard-of", "unheard-of=\"ssh-rsa \\\"\""] {
+            let reason = one(&format!("{options} {KEY} me")).unwrap_err();
+            assert_eq!(reason, LineReason::Option(unknown.clone()), "{options}");
+        }
+        let reason = one(&format!("environment=\"A=b\" {KEY}")).unwrap_err();
+        assert_eq!(reason, LineReason::Option(OptionError::Environment));
         assert_eq!(one(&format!("command=\"echo {KEY}")).unwrap_err(), LineReason::Quote);
-        assert!(matches!(one("restrict,pty").unwrap_err(), LineReason::Options(_)));
+        assert_eq!(one("restrict").unwrap_err(), LineReason::Short);
+        assert_eq!(one("restrict,pty").unwrap_err(), LineReason::Short);
+        assert_eq!(one("restrict nonsense AAAA").unwrap_err(), LineReason::Type("nonsense".into()));
     }
 
     #[test]
@@ -152,16 +210,16 @@ mod tests {
     #[test]
     fn types_that_cannot_log_in_are_said() {
         let dir = tempfile::tempdir().unwrap();
-        for kind in ["rsa", "ecdsa"] {
-            let path = dir.path().join(kind);
+        for kind in [["ecdsa", "521"], ["rsa", "1024"]] {
+            let path = dir.path().join(kind[0]);
             let made = std::process::Command::new("ssh-keygen")
-                .args(["-q", "-N", "", "-t", kind, "-f"])
+                .args(["-q", "-N", "", "-t", kind[0], "-b", kind[1], "-f"])
                 .arg(&path)
                 .status();
             assert!(made.unwrap().success());
             let line = std::fs::read_to_string(path.with_extension("pub")).unwrap();
             let reason = one(line.trim_end()).unwrap_err();
-            assert!(reason.to_string().contains("are not supported yet"), "{reason}");
+            assert!(reason.to_string().contains("use one of type ssh-ed25519"), "{reason}");
         }
     }
 
@@ -171,16 +229,5 @@ mod tests {
         assert!(one(&format!("{KEY} {}", "c".repeat(room))).is_ok());
         let reason = one(&format!("{KEY} {}", "c".repeat(room + 1))).unwrap_err();
         assert_eq!(reason, LineReason::TooLong);
-    }
-
-    #[test]
-    fn a_file_over_the_limit() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().canonicalize().unwrap().join("keys");
-        for (len, ok) in [(FILE_LIMIT, true), (FILE_LIMIT + 1, false)] {
-            crate::sys::fs::atomic_write(&path, 0o600, &vec![b'\n'; len]).unwrap();
-            let result = read(TrustedFile::open(&path).unwrap());
-            assert_eq!(result.is_ok(), ok);
-        }
     }
 }

@@ -4,22 +4,25 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::SignatureScheme;
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::sign::SigningKey;
 use ssh_key::private::{Ed25519Keypair, Ed25519PrivateKey, KeypairData};
 use ssh_key::public::Ed25519PublicKey;
-use ssh_key::{Algorithm, LineEnding, PrivateKey, Signature};
+use ssh_key::{LineEnding, PrivateKey, Signature};
 use zeroize::Zeroizing;
 
-use super::{PublicKey, PublicKeyError};
+use super::private::Private;
+use super::{PublicKey, PublicKeyError, short_scalar};
 use crate::sys::fs::{self, FsError};
+
+#[cfg(test)]
+mod tests;
 
 /// Most bytes of a key file.
 pub const KEY_FILE_LIMIT: usize = 64 << 10;
 
 /// How the file of a public key begins: with its type.
-const PUBLIC_START: &[u8] = b"ssh-";
+const PUBLIC_STARTS: [&[u8]; 3] = [b"ssh-", b"ecdsa-", b"sk-"];
 
 fn has_public_name(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "pub")
@@ -39,7 +42,23 @@ const ED25519_PKCS8: [u8; 16] =
 #[derive(Clone)]
 pub struct Key {
     public: PublicKey,
-    signer: Arc<dyn SigningKey>,
+    private: Arc<Private>,
+}
+
+/// What a file of a private key holds.
+#[derive(Debug)]
+pub enum KeyFile {
+    /// A key.
+    Key(Arc<StoredKey>),
+    /// The handle of a security key, with which ssh-agent can use it.
+    Handle(PublicKey),
+}
+
+/// A private key as its file holds it, possibly encrypted with a passphrase. Its public half is not.
+pub struct StoredKey {
+    public: PublicKey,
+    path: PathBuf,
+    file: PrivateKey,
 }
 
 /// Why there is no key to use. The text names the file and says what to do, never what is in it.
@@ -71,12 +90,29 @@ pub enum KeyError {
         .0.display()
     )]
     OwnDamaged(PathBuf),
-    /// The key needs a passphrase.
+    /// The key needs a passphrase, and nobody is there to be asked.
     #[error(
-        "{} is protected by a passphrase, which is not supported yet; use a key without one",
+        "{} is protected by a passphrase, and there is nobody to ask for it; add the key to ssh-agent, or let \
+         REXEC_ASKPASS name a program that prints the passphrase",
         .0.display()
     )]
     Passphrase(PathBuf),
+    /// The passphrase is another one.
+    #[error("that is not the passphrase of {}", .0.display())]
+    WrongPassphrase(PathBuf),
+    /// A security key's handle, where a key is needed that signs here.
+    #[error(
+        "{} is a handle of a security key, which rexec uses through ssh-agent; run: ssh-add {}",
+        .0.display(), .0.display()
+    )]
+    Handle(PathBuf),
+    /// An RSA key of a length that cannot sign here.
+    #[error(
+        "{} is an RSA key of another length than 2048, 3072 or 4096 bits; add it to ssh-agent, which signs with \
+         it: ssh-add {}",
+        .0.display(), .0.display()
+    )]
+    RsaLength(PathBuf),
     /// A kind of key that cannot be used.
     #[error("{}: {reason}", path.display())]
     Unsupported {
@@ -90,8 +126,8 @@ pub enum KeyError {
     Make(String),
 }
 
-impl Key {
-    /// Loads an OpenSSH private key file that nobody else can read.
+impl KeyFile {
+    /// Reads an OpenSSH private key file that nobody else can read.
     ///
     /// # Errors
     /// [`KeyError`], which names the file.
@@ -103,10 +139,10 @@ impl Key {
             }
             read => read?,
         };
-        if pem.starts_with(PUBLIC_START) {
+        if PUBLIC_STARTS.iter().any(|start| pem.starts_with(start)) {
             return Err(KeyError::Public { path: path.to_owned() });
         }
-        Self::from_openssh(&pem, path)
+        Self::parse(&pem, path)
     }
 
     /// The private key in a variable of the environment, in OpenSSH's format; none if it is unset or empty.
@@ -120,24 +156,114 @@ impl Key {
         let value = Zeroizing::new(value.into_encoded_bytes());
         // Many who paste a secret lose the end of its last line, or gain another.
         let pem = Zeroizing::new([value.trim_ascii(), b"\n"].concat());
-        match Self::from_openssh(&pem, Path::new(&format!("${name}"))) {
+        match Self::parse(&pem, Path::new(&format!("${name}"))) {
             Err(KeyError::Damaged(_)) => Err(KeyError::Variable(name.to_owned())),
             read => read.map(Some),
         }
     }
 
     /// Reads the content of the key file `path`.
-    pub(super) fn from_openssh(pem: &[u8], path: &Path) -> Result<Self, KeyError> {
-        let damaged = || KeyError::Damaged(path.to_owned());
-        let file = PrivateKey::from_openssh(pem).map_err(|_| damaged())?;
-        match file.key_data() {
-            KeypairData::Ed25519(pair) => Self::from_pair(pair).ok_or_else(damaged),
-            KeypairData::Encrypted(_) => Err(KeyError::Passphrase(path.to_owned())),
-            _ => {
-                let reason = PublicKeyError::Unsupported(file.algorithm().to_string());
-                Err(KeyError::Unsupported { path: path.to_owned(), reason })
-            }
+    fn parse(pem: &[u8], path: &Path) -> Result<Self, KeyError> {
+        let read = PrivateKey::from_openssh(pem).ok().or_else(|| short_scalar::read(pem));
+        let file = read.ok_or_else(|| KeyError::Damaged(path.to_owned()))?;
+        let public = public_half(&file, path)?;
+        if public.is_security_key() {
+            return Ok(Self::Handle(public));
         }
+        if !Private::can_sign(&public) {
+            return Err(KeyError::RsaLength(path.to_owned()));
+        }
+        Ok(Self::Key(Arc::new(StoredKey { public, path: path.to_owned(), file })))
+    }
+
+    /// The key, if nothing is needed for it.
+    fn open(self, path: &Path) -> Result<Key, KeyError> {
+        match self {
+            Self::Key(key) => key.open(),
+            Self::Handle(_) => Err(KeyError::Handle(path.to_owned())),
+        }
+    }
+}
+
+fn public_half(file: &PrivateKey, path: &Path) -> Result<PublicKey, KeyError> {
+    let damaged = || KeyError::Damaged(path.to_owned());
+    let blob = file.public_key().to_bytes().map_err(|_| damaged())?;
+    PublicKey::from_blob(&blob)
+        .map_err(|reason| KeyError::Unsupported { path: path.to_owned(), reason })
+}
+
+impl StoredKey {
+    /// The public half, which needs no passphrase.
+    #[must_use]
+    pub fn public(&self) -> &PublicKey {
+        &self.public
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it needs a passphrase.
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        self.file.is_encrypted()
+    }
+
+    /// The key, ready to sign.
+    ///
+    /// # Errors
+    /// It is damaged, or needs a passphrase.
+    pub fn open(&self) -> Result<Key, KeyError> {
+        if self.is_locked() {
+            return Err(KeyError::Passphrase(self.path.clone()));
+        }
+        self.ready(&self.file)
+    }
+
+    /// The key, ready to sign. Takes a tenth of a second or more: that is what makes guessing dear.
+    ///
+    /// # Errors
+    /// [`KeyError::WrongPassphrase`], or it is damaged.
+    pub fn unlock(&self, passphrase: &[u8]) -> Result<Key, KeyError> {
+        let is_p256 = self.public.algorithm() == "ecdsa-sha2-nistp256";
+        let short = || is_p256.then(|| short_scalar::unlock(&self.file, passphrase)).flatten();
+        let opened = self.file.decrypt(passphrase).ok().or_else(short);
+        self.ready(&opened.ok_or_else(|| KeyError::WrongPassphrase(self.path.clone()))?)
+    }
+
+    fn ready(&self, file: &PrivateKey) -> Result<Key, KeyError> {
+        let damaged = || KeyError::Damaged(self.path.clone());
+        let key = match file.key_data() {
+            KeypairData::Ed25519(pair) => Key::from_pair(pair),
+            data => Private::of(data)
+                .map(|private| Key { public: self.public.clone(), private: Arc::new(private) }),
+        };
+        // The halves outside and inside may have been put together by somebody.
+        let is_whole = public_half(file, &self.path)? == self.public;
+        key.filter(|key| is_whole && key.public == self.public).ok_or_else(damaged)
+    }
+}
+
+impl fmt::Debug for StoredKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoredKey({}, private half hidden)", self.public.fingerprint())
+    }
+}
+
+impl Key {
+    /// Loads an OpenSSH private key file that nobody else can read and that needs no passphrase.
+    ///
+    /// # Errors
+    /// [`KeyError`], which names the file.
+    pub fn load(path: &Path) -> Result<Self, KeyError> {
+        KeyFile::load(path)?.open(path)
+    }
+
+    /// Reads the content of the key file `path`.
+    pub(super) fn from_openssh(pem: &[u8], path: &Path) -> Result<Self, KeyError> {
+        KeyFile::parse(pem, path)?.open(path)
     }
 
     /// The public half alone, read from the content of the key file `path` without the private half's
@@ -145,9 +271,7 @@ impl Key {
     pub(super) fn public_from_openssh(pem: &[u8], path: &Path) -> Result<PublicKey, KeyError> {
         let damaged = || KeyError::Damaged(path.to_owned());
         let file = PrivateKey::from_openssh(pem).map_err(|_| damaged())?;
-        let blob = file.public_key().to_bytes().map_err(|_| damaged())?;
-        PublicKey::from_blob(&blob)
-            .map_err(|reason| KeyError::Unsupported { path: path.to_owned(), reason })
+        public_half(&file, path)
     }
 
     /// None if the public half is not this private key's: a signature by such a pair gives the key away.
@@ -161,7 +285,7 @@ impl Key {
         let der = PrivatePkcs8KeyDer::from(der.as_slice());
         let signer = rustls::crypto::ring::sign::any_eddsa_type(&der).ok()?;
         let public = PublicKey::from_spki(&signer.public_key()?).ok()?;
-        Some(Self { public, signer })
+        Some(Self { public, private: Arc::new(Private::Ed25519(signer)) })
     }
 
     /// Makes a new key; gives its OpenSSH file too.
@@ -186,94 +310,23 @@ impl Key {
         &self.public
     }
 
-    /// The key in the form that TLS signs with.
+    /// The key in the form that TLS signs with; none if it is not an Ed25519 key.
     #[must_use]
-    pub fn tls_signer(&self) -> Arc<dyn SigningKey> {
-        Arc::clone(&self.signer)
+    pub fn tls_signer(&self) -> Option<Arc<dyn SigningKey>> {
+        match &*self.private {
+            Private::Ed25519(signer) => Some(Arc::clone(signer)),
+            Private::Ecdsa(_) | Private::Rsa(_) => None,
+        }
     }
 
-    /// Signs `message` as an SSH signature of the key's own algorithm; none if the provider fails.
+    /// Signs `message` as an SSH signature of the key's own algorithm; none if that fails.
     pub(super) fn sign(&self, message: &[u8]) -> Option<Signature> {
-        let signer = self.signer.choose_scheme(&[SignatureScheme::ED25519])?;
-        Signature::new(Algorithm::Ed25519, signer.sign(message).ok()?).ok()
+        self.private.sign(message)
     }
 }
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Key({}, private half hidden)", self.public.fingerprint())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::process::Command;
-
-    use super::*;
-
-    fn keygen(args: &[&str]) -> (tempfile::TempDir, PathBuf) {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("key");
-        let status = Command::new("ssh-keygen").args(["-q", "-f"]).arg(&path).args(args).status();
-        assert!(status.unwrap().success());
-        (dir, path)
-    }
-
-    #[test]
-    fn loads_what_ssh_keygen_made() {
-        let (_dir, path) = keygen(&["-t", "ed25519", "-N", "", "-C", "a comment"]);
-        let key = Key::load(&path).unwrap();
-        let line = std::fs::read_to_string(path.with_extension("pub")).unwrap();
-        assert_eq!(format!("{} a comment\n", key.public()), line);
-        let listed = Command::new("ssh-keygen").arg("-lf").arg(&path).output().unwrap().stdout;
-        let listed = String::from_utf8(listed).unwrap();
-        assert!(listed.contains(&format!(" {} ", key.public().fingerprint())), "{listed}");
-        assert!(format!("{key:?}").contains("hidden"));
-    }
-
-    #[test]
-    fn other_keys_are_named() {
-        let (_dir, path) = keygen(&["-t", "ed25519", "-N", "hunter22"]);
-        let text = Key::load(&path).unwrap_err().to_string();
-        assert!(text.contains("passphrase, which is not supported yet"), "{text}");
-        let (_dir, path) = keygen(&["-t", "ecdsa", "-N", ""]);
-        let text = Key::load(&path).unwrap_err().to_string();
-        assert!(text.contains("keys of type ecdsa-sha2-nistp256 are not supported yet"), "{text}");
-        let (_dir, path) = keygen(&["-t", "rsa", "-b", "2048", "-N", ""]);
-        let text = Key::load(&path).unwrap_err().to_string();
-        assert!(text.contains("keys of type ssh-rsa are not supported yet"), "{text}");
-    }
-
-    #[test]
-    fn damage_is_damage() {
-        let path = Path::new("k");
-        let (_, pem) = Key::generate("c").unwrap();
-        Key::from_openssh(pem.as_bytes(), path).unwrap();
-        for cut in 0..pem.len() - 1 {
-            assert!(
-                matches!(
-                    Key::from_openssh(&pem.as_bytes()[..cut], path),
-                    Err(KeyError::Damaged(_))
-                ),
-                "cut at {cut}"
-            );
-        }
-        assert!(Key::from_openssh(b"PuTTY-User-Key-File-3: ssh-ed25519", path).is_err());
-    }
-
-    #[test]
-    fn halves_of_two_keys_are_no_key() {
-        let seed = [7; 32];
-        let public = *Key::from_seed(&[8; 32]).unwrap().public.data().ed25519().unwrap();
-        let pair = Ed25519Keypair { public, private: Ed25519PrivateKey::from_bytes(&seed) };
-        assert!(Key::from_pair(&pair).is_none());
-    }
-
-    #[test]
-    fn a_file_over_the_limit_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("key");
-        fs::atomic_write(&path, 0o600, &vec![b'x'; KEY_FILE_LIMIT + 1]).unwrap();
-        assert!(matches!(Key::load(&path), Err(KeyError::File(FsError::TooLong { .. }))));
     }
 }

@@ -142,18 +142,19 @@ impl KnownHosts {
     }
 
     fn check_name(&self, name: &str, names: &Names, key: &PublicKey) -> Known {
-        let mut answer = Known::Unknown;
-        let listed = |line: &&Line| !line.revoked && line.is_ed25519 && line.speaks_of(name, names);
-        for line in self.lines.iter().filter(listed) {
-            if line.blob == key.blob() {
-                return Known::Known { line: line.number };
-            }
-            if answer == Known::Unknown {
-                let fingerprint = Fingerprint::of_blob(&line.blob);
-                answer = Known::Changed { line: line.number, fingerprint };
-            }
+        let judging = |line: &&Line| !line.revoked && line.is_ed25519;
+        // Comparing keys is cheaper than comparing names.
+        let mut its_own = self.lines.iter().filter(|line| line.blob == key.blob()).filter(judging);
+        if let Some(line) = its_own.find(|line| line.speaks_of(name, names)) {
+            return Known::Known { line: line.number };
         }
-        answer
+        match self.lines.iter().filter(judging).find(|line| line.speaks_of(name, names)) {
+            Some(line) => {
+                let fingerprint = Fingerprint::of_blob(&line.blob);
+                Known::Changed { line: line.number, fingerprint }
+            }
+            None => Known::Unknown,
+        }
     }
 }
 

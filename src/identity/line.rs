@@ -1,6 +1,6 @@
 //! What the two kinds of key lists share: lines, words, and what may be wrong with them.
 
-use super::PublicKeyError;
+use super::{OptionError, PublicKeyError, RevokedError};
 
 /// Most bytes of a key list.
 pub(super) const FILE_LIMIT: usize = 4 << 20;
@@ -20,11 +20,9 @@ pub struct LineError {
 /// What can be wrong with a line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LineReason {
-    /// Options before the key.
-    #[error(
-        "options are not honoured yet, so this key is not let in; remove them or the line: {0}"
-    )]
-    Options(String),
+    /// An option before the key.
+    #[error(transparent)]
+    Option(#[from] OptionError),
     /// A quote without its partner.
     #[error("a quote is not closed")]
     Quote,
@@ -37,6 +35,14 @@ pub enum LineReason {
     /// The key itself.
     #[error(transparent)]
     Key(#[from] PublicKeyError),
+    /// A line of a revocation list.
+    #[error(transparent)]
+    Revoked(RevokedError),
+    /// Options where there are none.
+    #[error(
+        "a key that signs certificates stands here without options; use --authorized-keys for them"
+    )]
+    Plain,
     /// Longer than 16 KiB.
     #[error("over the limit of {LINE_LIMIT} bytes")]
     TooLong,

@@ -4,22 +4,61 @@
 //! parsed by the `ssh-key` crate; the lines of `authorized_keys` and `known_hosts` here, since real
 //! files hold lines that it rejects; the signature maths is the TLS provider's.
 
+mod agent;
+mod ask;
 mod authorized;
 pub mod authorized_keys;
+mod candidate;
+mod certificate;
+mod check;
 mod fingerprint;
 mod key;
+mod keyring;
 pub mod known_hosts;
 mod line;
 mod local;
+mod options;
+mod patterns;
+mod private;
 mod proof;
 mod public;
+mod revoked;
+mod short_scalar;
+mod signature;
+mod sk;
+mod time;
+mod watched;
+mod who;
+mod wire;
 
-pub use authorized::{Authorized, Identity, Lookup, News, Source};
+pub use agent::{
+    AGENT_TIMEOUT, AGENT_VAR, Agent, AgentError, AgentKey, REPLY_LIMIT, TOUCH_TIMEOUT, read_keys,
+    read_signature,
+};
+pub use ask::{Ask, Asking, Nobody};
+pub use authorized::{AccessFiles, Again, Authorized, Lookup, Refusal};
+pub use candidate::{Candidate, CannotProve, PASSPHRASE_TRIES};
+pub use certificate::{
+    CERTIFICATE_LIMIT, Certificate, CertificateError, CriticalError, Uncertified,
+};
+pub use check::{CheckedFile, CheckedLine, Said, check_files};
 pub use fingerprint::{Fingerprint, NotAFingerprint};
-pub use key::{KEY_FILE_LIMIT, Key, KeyError};
+pub use key::{KEY_FILE_LIMIT, Key, KeyError, KeyFile, StoredKey};
+pub use keyring::{KeyRing, USUAL_FILES};
 pub use line::{LineError, LineReason};
 pub use local::{host_key, host_public_key, local_identity};
+pub use options::{Authority, Barred, KeyOptions, OptionError, Permits};
+pub use patterns::{Addresses, AddressesError};
 pub use proof::{
     NAMESPACE, PROOF_LIMIT, ProofError, USER_LIMIT, auth_text, sign, sign_auth, verify, verify_auth,
 };
-pub use public::{PublicKey, PublicKeyError};
+pub use public::{PublicKey, PublicKeyError, RSA_LEAST, RSA_MOST};
+pub use revoked::{Revoked, RevokedError};
+pub use sk::Presence;
+pub use time::{NotATime, parse_time};
+pub use watched::{News, Role, Source, Trouble};
+pub use who::{Caller, Granted, Identity, Proven};
+
+#[cfg(test)]
+#[path = "../../tests/it/support/soft_key.rs"]
+mod soft_key;

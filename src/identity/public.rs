@@ -6,14 +6,20 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rustls::SignatureScheme;
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 use ssh_key::encoding::Encode as _;
-use ssh_key::public::{Ed25519PublicKey, KeyData};
-use ssh_key::{Algorithm, Signature};
+use ssh_key::public::{EcdsaPublicKey, Ed25519PublicKey, KeyData, RsaPublicKey};
 
 use super::Fingerprint;
 use super::line::quote;
+
+/// Fewest bits of an RSA key; what is shorter can be computed (NIST SP 800-131A).
+pub const RSA_LEAST: usize = 2048;
+/// Most bits of an RSA key: a longer one would make the server work for strangers.
+pub const RSA_MOST: usize = 8192;
+
+/// The first byte of an uncompressed point (SEC 1, 2.3.3), the only form that OpenSSH writes.
+const UNCOMPRESSED: u8 = 4;
 
 /// A public key that can be checked against: its parsed form and its blob (RFC 4253, 6.6).
 /// Cheap to clone.
@@ -32,8 +38,13 @@ pub enum PublicKeyError {
     #[error("the key is damaged or cut off")]
     Malformed,
     /// A kind of key that cannot be used.
-    #[error("keys of type {0} are not supported yet; use one of type ssh-ed25519")]
+    #[error("keys of type {0} are not supported; use one of type ssh-ed25519")]
     Unsupported(String),
+    /// An RSA key that is too short to be safe, or too long.
+    #[error(
+        "an RSA key has {RSA_LEAST} to {RSA_MOST} bits, this one has {0}; use one of type ssh-ed25519"
+    )]
+    RsaSize(usize),
     /// The word before the key names another type than the key has.
     #[error("the line says {said} but the key is of type {is}")]
     Mislabelled {
@@ -60,11 +71,8 @@ impl PublicKey {
         if data.encode_vec().ok().as_deref() != Some(blob) {
             return Err(PublicKeyError::Malformed);
         }
-        match data {
-            KeyData::Ed25519(_) => Ok(Self(Arc::new(Parsed { data, blob: blob.to_vec() }))),
-            // The name of an unknown type is the peer's own text.
-            other => Err(PublicKeyError::Unsupported(quote(other.algorithm().as_str()))),
-        }
+        check(&data)?;
+        Ok(Self(Arc::new(Parsed { data, blob: blob.to_vec() })))
     }
 
     /// Reads a blob in base64, as after the type on a line, and compares the type with `said`.
@@ -131,27 +139,46 @@ impl PublicKey {
         Fingerprint::of_blob(&self.0.blob)
     }
 
+    /// Whether it lives in a device that somebody has to touch (OpenSSH's types with `sk-`).
+    #[must_use]
+    pub fn is_security_key(&self) -> bool {
+        matches!(self.0.data, KeyData::SkEd25519(_) | KeyData::SkEcdsaSha2NistP256(_))
+    }
+
     pub(super) fn data(&self) -> &KeyData {
         &self.0.data
     }
+}
 
-    /// Whether `signature` is this key's over `message`. Each type of key has its own algorithms: one
-    /// that belongs to another type is no signature at all.
-    pub(super) fn verifies(&self, message: &[u8], signature: &Signature) -> bool {
-        match (&self.0.data, signature.algorithm()) {
-            (KeyData::Ed25519(key), Algorithm::Ed25519) => {
-                raw_verify(SignatureScheme::ED25519, &key.0, message, signature.as_bytes())
-            }
-            _ => false,
-        }
+/// Whether a key is of a kind that can be used.
+fn check(data: &KeyData) -> Result<(), PublicKeyError> {
+    match data {
+        KeyData::Ed25519(_) | KeyData::SkEd25519(_) => Ok(()),
+        KeyData::Ecdsa(EcdsaPublicKey::NistP521(_)) => Err(unsupported(data)),
+        KeyData::Ecdsa(key) => check_point(key.as_sec1_bytes()),
+        KeyData::SkEcdsaSha2NistP256(key) => check_point(key.ec_point().as_bytes()),
+        KeyData::Rsa(key) => match rsa_bits(key) {
+            RSA_LEAST..=RSA_MOST => Ok(()),
+            bits => Err(PublicKeyError::RsaSize(bits)),
+        },
+        other => Err(unsupported(other)),
     }
 }
 
-fn raw_verify(scheme: SignatureScheme, key: &[u8], message: &[u8], signature: &[u8]) -> bool {
-    let provider = rustls::crypto::ring::default_provider();
-    let mapping = provider.signature_verification_algorithms.mapping;
-    let algorithm = mapping.iter().find(|(s, _)| *s == scheme).and_then(|(_, all)| all.first());
-    algorithm.is_some_and(|a| a.verify_signature(key, message, signature).is_ok())
+/// The name of an unknown type is the peer's own text.
+fn unsupported(data: &KeyData) -> PublicKeyError {
+    PublicKeyError::Unsupported(quote(data.algorithm().as_str()))
+}
+
+fn check_point(point: &[u8]) -> Result<(), PublicKeyError> {
+    if point.first() == Some(&UNCOMPRESSED) { Ok(()) } else { Err(PublicKeyError::Malformed) }
+}
+
+/// The length of the modulus without leading zeros.
+fn rsa_bits(key: &RsaPublicKey) -> usize {
+    let modulus = key.n().as_positive_bytes().unwrap_or_default();
+    let zeros = modulus.first().map_or(0, |byte| byte.leading_zeros() as usize);
+    (8 * modulus.len()).saturating_sub(zeros)
 }
 
 impl PartialEq for PublicKey {

@@ -44,6 +44,10 @@ macro_rules! codes {
 codes! {
     /// The key or account is not allowed here, or the proof of the key is wrong.
     NotAuthorized = "not_authorized", "add the client's public key to the server's --authorized-keys file";
+    /// The client's key is let in, but the server's policy, or the key's own line, does not allow this.
+    NotPermitted = "not_permitted", "use another key, or ask the server's operator";
+    /// A rule of the server's policy allows no more of it at this time.
+    OverLimit = "over_limit", "wait for earlier runs to end, or for the time that the answer names, then run it again";
     /// Another key that the client listed would be accepted.
     TryKey = "try_key", "prove the key that the answer names";
     /// The login was not finished in time.

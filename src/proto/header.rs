@@ -49,6 +49,9 @@ pub enum ClientHeader {
         /// At most so many, the newest.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         limit: Option<u64>,
+        /// Those of all identities, which operators may see.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        all: bool,
     },
     /// Delete the record of a durable run that has ended. Its id stays taken.
     Remove {
@@ -165,6 +168,9 @@ pub struct Hello {
     /// The proven key: SSH wire format (RFC 4253, 6.6), base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// A certificate of the proven key: OpenSSH's wire format (PROTOCOL.certkeys), base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
     /// SSHSIG in its armour (OpenSSH, PROTOCOL.sshsig) over the text in the protocol's chapter on login.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<String>,

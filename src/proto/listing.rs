@@ -2,11 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-/// One run of the identity that asks.
+/// One run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunInfo {
     /// The id.
     pub run: String,
+    /// Whose it is, where the runs of all are listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
     /// How far it is.
     pub state: RunState,
     /// Whether its record is on disk and it outlives the server.

@@ -13,7 +13,8 @@ pub struct Verdict {
     pub run: String,
     /// How the main process ended; none if it could not be made to end.
     pub end: Option<End>,
-    /// Who stopped the run, if the stop began before the main process had ended.
+    /// Who stopped the run, if the stop began before the main process had ended, or if a limit has cut its
+    /// output.
     pub stopped: Option<Stopped>,
     /// Standard output; none with `merge`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -67,6 +68,25 @@ pub struct Stopped {
     pub by: StopBy,
     /// Milliseconds from the start of the run to the stop's first signal.
     pub after_ms: u64,
+    /// With [`StopBy::Policy`]: the limit that the run has come to, if the server tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Limit>,
+}
+
+/// A limit that the server's policy sets a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Limit {
+    /// Its time.
+    Deadline {
+        /// Milliseconds from its start.
+        ms: u64,
+    },
+    /// Its output, both streams together.
+    Output {
+        /// So much of it was taken.
+        bytes: u64,
+    },
 }
 
 /// Who stopped a run.
@@ -117,6 +137,16 @@ pub enum StreamEndKind {
     Held,
     /// A stop ended the reading although bytes may have been left in the pipe.
     Cut,
+    /// The record has passed its limit: more was written, and what came behind is not in it.
+    Limit,
+}
+
+impl StreamEndKind {
+    /// Whether bytes that were written may be missing.
+    #[must_use]
+    pub fn is_short(self) -> bool {
+        matches!(self, Self::Cut | Self::Limit)
+    }
 }
 
 /// Processor time.

@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use tracing::error;
 
+use super::answer::Denied;
 use super::credit::Budget;
 use super::disk::Folder;
 use super::disk::writer::{JOURNAL_RESERVE, Writer, is_full};
-use super::host::Denied;
 use super::ledger::Ledger;
 use super::record;
 use super::request::Request;

@@ -32,6 +32,12 @@ impl Budget {
         Self(AtomicI64::new(i64::try_from(bytes).unwrap_or(i64::MAX)))
     }
 
+    /// How many bytes of it are free; more than there are if some are overdrawn.
+    #[must_use]
+    pub fn left(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
     fn free(&self) -> usize {
         usize::try_from(self.0.load(Ordering::Relaxed)).unwrap_or(0)
     }

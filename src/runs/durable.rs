@@ -6,7 +6,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -51,6 +51,8 @@ pub struct Durable {
     state: watch::Sender<State>,
     /// Held while its end is written down, so that it is written once.
     pub(super) settling: Mutex<()>,
+    /// Held while its outcome is put on the disk, or its record removed.
+    pub(super) noting: Mutex<()>,
     /// The journal has its end already, from a server that did not come to note it in the folder.
     pub(super) is_journaled: bool,
 }
@@ -95,8 +97,6 @@ pub enum Source {
     Link(Arc<Link>),
     /// The record that the supervisor left.
     Record(Box<View>),
-    /// Nowhere: the first answer is the last.
-    Nothing,
 }
 
 impl fmt::Debug for Source {
@@ -104,7 +104,6 @@ impl fmt::Debug for Source {
         f.write_str(match self {
             Self::Link(_) => "Link",
             Self::Record(_) => "Record",
-            Self::Nothing => "Nothing",
         })
     }
 }
@@ -130,7 +129,15 @@ impl Durable {
     #[must_use]
     pub fn found(key: Key, folder: Folder, meta: Meta, state: State, is_journaled: bool) -> Self {
         let (state, _) = watch::channel(state);
-        Self { key, folder, meta, state, settling: Mutex::default(), is_journaled }
+        Self {
+            key,
+            folder,
+            meta,
+            state,
+            settling: Mutex::default(),
+            noting: Mutex::default(),
+            is_journaled,
+        }
     }
 
     /// What is written into its folder before its supervisor starts.
@@ -163,6 +170,23 @@ impl Durable {
     pub async fn over(&self) {
         let mut state = self.state.subscribe();
         let _ = state.wait_for(|s| matches!(s, State::Over(_) | State::Forgotten(_))).await;
+    }
+
+    /// Puts its record and its outcome on the disk, unless it is forgotten by now: its folder may be another
+    /// run's. Waits for the disk.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(super) fn note(&self, outcome: &Outcome) -> io::Result<()> {
+        let _one = lock(&self.noting);
+        if !matches!(self.state(), State::Over(_)) {
+            return Ok(());
+        }
+        // First: an outcome that outlives its record would promise too much.
+        if let Some(record) = self.folder.record()? {
+            record.sync_data()?;
+        }
+        self.folder.set_outcome(outcome)
     }
 
     /// What a client is told of a run that is over, from the record that is left.
@@ -232,14 +256,6 @@ pub fn verdict_frame(verdict: &Verdict) -> Result<Bytes, FrameError> {
 pub fn lost_frame(key: &Key, code: Code) -> Result<Bytes, FrameError> {
     let (run, text) = (key.id.to_string(), code.meaning().into());
     encode(&ServerHeader::Lost(Refusal { run, code, text }), b"")
-}
-
-impl Keeping {
-    /// The folder of all runs.
-    #[must_use]
-    pub fn folder(&self) -> &Path {
-        &self.runs
-    }
 }
 
 /// Locks what is only ever held for a moment.

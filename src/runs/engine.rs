@@ -12,13 +12,14 @@ use tokio::net::unix::pipe::Sender;
 use tokio::time::{Instant, sleep_until};
 
 use super::clock::{self, millis};
+use super::disk::writer::Over;
 use super::record::Recorder;
 use super::run::{Orders, Run};
 use super::stdin::Next;
 use crate::exec::{self, Child, Event, Pump, Scanner, Signal, Spawned};
 use crate::proto::frame::BODY_LIMIT;
 use crate::proto::header::Stream;
-use crate::proto::verdict::{End, StopBy, Stopped, StreamEndKind, Usage, Verdict};
+use crate::proto::verdict::{End, Limit, StopBy, Stopped, StreamEndKind, Usage, Verdict};
 
 /// Most bytes of one piece of output.
 pub(super) const PIECE: usize = 256 * 1024;
@@ -33,8 +34,12 @@ const DISK_PAUSE: Duration = Duration::from_secs(1);
 /// What an engine goes by.
 #[derive(Debug, Clone)]
 pub struct Terms {
-    /// Stop the run after so long.
+    /// Stop the run after so long, as its client wants it.
     pub deadline: Option<Duration>,
+    /// The same, as the server's policy wants it.
+    pub ceiling: Option<Duration>,
+    /// Stop the run once it writes more than so many bytes, both streams together.
+    pub output: Option<u64>,
     /// Wait so long for a client that vanished.
     pub grace: Duration,
     /// Wait for the end of both pipes.
@@ -67,8 +72,14 @@ struct Course {
     stop: Stop,
     hurried: bool,
     ends: Vec<(Stream, StreamEndKind)>,
+    /// Bytes of output that may still come; none: any number.
+    output_left: Option<u64>,
+    /// More came than may.
+    output_exceeded: bool,
     /// Nothing more is read.
     output_over: bool,
+    /// Because the record has passed its limit.
+    at_limit: bool,
     /// Reading ends then, whatever is in the pipes.
     cut_at: Option<Instant>,
 }
@@ -135,8 +146,8 @@ impl Engine {
         loop {
             let orders = run.orders();
             orders.signals.iter().for_each(|signal| send(child, *signal));
-            if let Some(by) = course.who_stops(&orders, child) {
-                course.begin_stop(by);
+            if let Some((by, limit)) = course.who_stops(&orders, child) {
+                course.begin_stop(by, limit);
                 stopping = Some(Box::pin(exec::stop(child, scanner, exec::TERM_GRACE)));
             }
             if orders.hurry && stopping.is_some() && !std::mem::replace(&mut course.hurried, true) {
@@ -157,7 +168,7 @@ impl Engine {
                     course.main_ended(end.ok());
                     course.output_failed(&pump.main_ended());
                 }
-                event = pump.next(orders.needs.room.min(course.reach), &mut course.buffer), if reading => {
+                event = pump.next(course.room(orders.needs.room), &mut course.buffer), if reading => {
                     course.output(event, run);
                 }
                 stopped = ready(&mut stopping), if stopping.is_some() => {
@@ -182,6 +193,8 @@ impl Course {
             if terms.merge { &[Stream::Both] } else { &[Stream::Stdout, Stream::Stderr] };
         Self {
             recorder: Recorder::new(streams),
+            output_left: terms.output,
+            output_exceeded: false,
             terms,
             started: Instant::now(),
             started_at: clock::timestamp(),
@@ -192,6 +205,7 @@ impl Course {
             hurried: false,
             ends: Vec::new(),
             output_over: false,
+            at_limit: false,
             cut_at: None,
         }
     }
@@ -207,7 +221,7 @@ impl Course {
     }
 
     /// Who wants the run stopped now, if it does not end by itself and nobody has stopped it yet.
-    fn who_stops(&self, orders: &Orders, child: &Child) -> Option<StopBy> {
+    fn who_stops(&self, orders: &Orders, child: &Child) -> Option<(StopBy, Option<Limit>)> {
         if self.stop != Stop::NotAsked || !self.goes_on() {
             return None;
         }
@@ -215,22 +229,46 @@ impl Course {
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         let by = orders
             .stop
-            .or(due(self.deadline()).then_some(StopBy::Deadline))
-            .or(due(self.lost_at(orders)).then_some(StopBy::ClientLost))?;
+            .map(|by| (by, None))
+            .or(self.limit_reached(due).map(|limit| (StopBy::Policy, Some(limit))))
+            .or(due(self.after(self.terms.deadline)).then_some((StopBy::Deadline, None)))
+            .or(due(self.lost_at(orders)).then_some((StopBy::ClientLost, None)))?;
         // It may have ended since: then it ended by itself, and that is its verdict.
         (self.waits_for_eof() || matches!(child.ended(), Ok(None))).then_some(by)
     }
 
+    /// The limit of the policy that the run has come to.
+    fn limit_reached(&self, due: impl Fn(Option<Instant>) -> bool) -> Option<Limit> {
+        if self.output_exceeded {
+            return self.terms.output.map(|bytes| Limit::Output { bytes });
+        }
+        let ceiling = self.terms.ceiling.filter(|_| due(self.after(self.terms.ceiling)))?;
+        Some(Limit::Deadline { ms: millis(ceiling) })
+    }
+
     fn deadline(&self) -> Option<Instant> {
-        self.terms.deadline.and_then(|d| self.started.checked_add(d))
+        earliest(self.after(self.terms.deadline), self.after(self.terms.ceiling))
+    }
+
+    fn after(&self, time: Option<Duration>) -> Option<Instant> {
+        time.and_then(|time| self.started.checked_add(time))
+    }
+
+    /// Most bytes of the next piece. One when no more may come: only that tells output that ends there from
+    /// output that goes on.
+    fn room(&self, room: usize) -> usize {
+        let left =
+            self.output_left.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
+        room.min(self.reach).min(left.max(1))
     }
 
     fn lost_at(&self, orders: &Orders) -> Option<Instant> {
         orders.alone_since.and_then(|since| since.checked_add(self.terms.grace))
     }
 
-    fn begin_stop(&mut self, by: StopBy) {
-        self.stop = Stop::Running(Stopped { by, after_ms: millis(self.started.elapsed()) });
+    fn begin_stop(&mut self, by: StopBy, limit: Option<Limit>) {
+        let after_ms = millis(self.started.elapsed());
+        self.stop = Stop::Running(Stopped { by, after_ms, limit });
     }
 
     fn stopped(&mut self, result: exec::Stopped) {
@@ -248,7 +286,12 @@ impl Course {
 
     fn output(&mut self, event: io::Result<Event>, run: &Run) {
         match event {
+            Ok(Event::Piece { .. }) if self.output_left == Some(0) => {
+                self.buffer.clear();
+                (self.output_exceeded, self.output_over) = (true, true);
+            }
             Ok(Event::Piece { stream, len }) => {
+                self.output_left = self.output_left.map(|left| left.saturating_sub(len as u64));
                 self.reach =
                     if len >= self.reach { (self.reach * 4).min(PIECE) } else { self.reach };
                 let time_ms = millis(self.started.elapsed());
@@ -283,7 +326,8 @@ impl Course {
         if stuck || (orders.give_up && self.stop == Stop::NotAsked) {
             self.cut_at.get_or_insert(now + CUT_AFTER);
         }
-        self.output_over |= orders.needs.over;
+        self.output_over |= orders.needs.over.is_some();
+        self.at_limit |= orders.needs.over == Some(Over::Limit);
         self.output_over |= self.give_up_at(orders).is_some_and(|at| at <= now);
         self.output_over
     }
@@ -301,10 +345,17 @@ impl Course {
         }
     }
 
+    /// What is said of a run that ended by itself before it could be stopped for all that it wrote.
+    fn cut_short(&self, ended: Instant) -> Option<Stopped> {
+        let bytes = self.terms.output.filter(|_| self.output_exceeded)?;
+        let (after_ms, limit) = (millis(ended - self.started), Some(Limit::Output { bytes }));
+        Some(Stopped { by: StopBy::Policy, after_ms, limit })
+    }
+
     fn verdict(&self, run: &Run, seq: u64, left: exec::Stopped, usage: exec::Usage) -> Verdict {
+        let short = if self.at_limit { StreamEndKind::Limit } else { StreamEndKind::Cut };
         let end_of = |stream| {
-            let end =
-                self.ends.iter().find(|(s, _)| *s == stream).map_or(StreamEndKind::Cut, |e| e.1);
+            let end = self.ends.iter().find(|(s, _)| *s == stream).map_or(short, |e| e.1);
             self.recorder.stream_end(stream, end)
         };
         let (end, ended) = match self.main {
@@ -316,7 +367,7 @@ impl Course {
             run: run.key.id.to_string(),
             end,
             stopped: match self.stop {
-                Stop::NotAsked => None,
+                Stop::NotAsked => self.cut_short(ended),
                 Stop::Running(stopped) | Stop::Done(stopped, _) => Some(stopped),
             },
             stdout: end_of(Stream::Stdout),
@@ -393,7 +444,14 @@ mod tests {
 
     #[tokio::test]
     async fn debug_shows_no_output() {
-        let terms = Terms { deadline: None, grace: Duration::ZERO, wait_eof: false, merge: false };
+        let terms = Terms {
+            deadline: None,
+            ceiling: None,
+            output: None,
+            grace: Duration::ZERO,
+            wait_eof: false,
+            merge: false,
+        };
         let mut course = Course::new(terms);
         course.buffer.extend_from_slice(b"hunter2");
         let shown = format!("{course:?}");

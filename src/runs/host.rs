@@ -8,24 +8,27 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{
-    Notify, OwnedRwLockWriteGuard, OwnedSemaphorePermit, RwLock, Semaphore, TryAcquireError,
-};
+use tokio::sync::{Notify, OwnedRwLockWriteGuard, RwLock, Semaphore, TryAcquireError};
 use tokio::time::Instant;
 use tracing::error;
 
+use super::answer::{Closed, Denied, Served, check_same};
 use super::books::Books;
-use super::clock::When;
 use super::credit::Budget;
-use super::durable::{Durable, Keeping, There};
-use super::engine::{Engine, Terms};
+use super::durable::{Durable, Keeping};
+use super::entry::Entry;
 use super::id::RunId;
-use super::journal::JournalError;
+use super::judged::Judged;
+use super::ledger::Ledger;
+use super::place::{Counts, Judge, Place};
 use super::record::encode;
-use super::request::{Request, Terms as RequestTerms};
-use super::run::{Owner, Phase, Run};
-use super::table::{Burial, Claim, Held, Key, Table};
-use crate::exec::{self, BaseEnv, Scanner, SpawnError};
+use super::request::Request;
+use super::run::{Phase, Run};
+use super::settle::NOTED_AT_ONCE;
+use super::shares::Shares;
+use super::spare::Spare;
+use super::table::{Burial, Claim, Key, Table};
+use crate::exec::{BaseEnv, Scanner};
 use crate::proto::code::Code;
 use crate::proto::header::ServerHeader;
 use crate::proto::verdict::{StopBy, Verdict};
@@ -56,110 +59,39 @@ impl Default for Settings {
 #[derive(Debug)]
 pub struct Host {
     pub(super) settings: Settings,
-    base_env: BaseEnv,
-    pub(super) table: Table<Kept>,
+    pub(super) base_env: BaseEnv,
+    pub(super) table: Table<Entry>,
     pub(super) books: Books,
     budget: Arc<Budget>,
     pub(super) scanner: Scanner,
     /// One for each run that may be under way; closed to new runs at shutdown.
     places: Arc<Semaphore>,
+    /// What each identity has under way.
+    pub(super) shares: Arc<Shares>,
     /// Runs under way that end with this process.
-    here: AtomicUsize,
-    idle: Notify,
+    pub(super) here: AtomicUsize,
+    pub(super) idle: Notify,
+    counts: Counts,
     /// Read while a run is being started; written while nothing new may be.
     gate: Arc<RwLock<()>>,
     /// Nothing new may be started while it is there.
     held: Mutex<Option<OwnedRwLockWriteGuard<()>>>,
     /// A durable run is over.
     pub(super) one_more: Notify,
+    pub(super) spare: Spare,
+    /// One for each end of a run that is being put on the disk.
+    pub(super) noting: Semaphore,
     /// Where durable runs are kept; none in a supervisor.
     pub(super) keeping: Option<Keeping>,
-}
-
-/// A run in the table.
-#[derive(Debug)]
-pub enum Kept {
-    /// It is driven by this process.
-    Here(Arc<Run>),
-    /// Its supervisor drives it, or did.
-    There(Arc<Durable>),
-    /// It was durable, it is over, and its record is no longer kept.
-    Gone(Gone),
-}
-
-/// What is known of a run whose record is gone.
-#[derive(Debug)]
-pub struct Gone {
-    /// Its id under its identity.
-    pub key: Key,
-    /// When it ended.
-    pub ended: When,
-}
-
-impl Held for Kept {
-    fn passes(&self) -> bool {
-        matches!(self, Self::Here(_))
-    }
-}
-
-/// A request that is served.
-#[derive(Debug)]
-pub enum Served {
-    /// By a run of this process.
-    Here {
-        /// The connection's hold on it.
-        owner: Owner,
-        /// Its main process.
-        pid: u32,
-        /// It was there before.
-        attached: bool,
-    },
-    /// By a supervisor, or by the record that it left.
-    There(There),
-    /// Not yet: the id is free. To be asked again when the host admits new runs.
-    Later,
-}
-
-/// The answer to a request that is not served.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Denied {
-    /// Nothing was started and the id is free.
-    Refused(Code, String),
-    /// Nothing was started and the id is free: the command itself cannot be started.
-    NotStarted(Code, String),
-    /// It may have been started; nothing more is known.
-    Lost(Code),
-}
-
-impl Denied {
-    pub(super) fn no_journal(error: &JournalError) -> Self {
-        error!("refusing a run: {error}");
-        Self::Refused(Code::JournalFailed, "the server cannot write its journal".into())
-    }
-}
-
-/// The answer to `close`.
-#[derive(Debug)]
-pub enum Closed {
-    /// It never started and never will.
-    NeverStarted,
-    /// It is this run, which is now being stopped.
-    Run(Owner),
-    /// It is this durable run, which is now being stopped.
-    There(There),
-    /// Nothing more is known.
-    Lost(Code),
-    /// The id cannot be buried: see the code.
-    Refused(Code, String),
 }
 
 impl Host {
     /// A host that writes down in `books` what happens, and knows what is in `table`.
     #[must_use]
     pub fn new(
-        mut settings: Settings,
+        (mut settings, base_env): (Settings, BaseEnv),
         books: Books,
-        table: Table<Kept>,
+        table: Table<Entry>,
         scanner: Scanner,
         keeping: Option<Keeping>,
     ) -> Arc<Self> {
@@ -167,21 +99,26 @@ impl Host {
         Arc::new(Self {
             budget: Arc::new(Budget::new(settings.memory_budget)),
             places: Arc::new(Semaphore::new(settings.max_runs)),
+            shares: Arc::default(),
             settings,
-            base_env: BaseEnv::of_this_process(),
+            base_env,
             table,
             books,
             scanner,
             here: AtomicUsize::new(0),
             idle: Notify::new(),
+            counts: Counts::default(),
             gate: Arc::default(),
             held: Mutex::default(),
             one_more: Notify::new(),
+            spare: Spare::default(),
+            noting: Semaphore::new(NOTED_AT_ONCE),
             keeping,
         })
     }
 
-    /// Starts a run or goes on with it. The owner is whoever asked last.
+    /// Starts a run or goes on with it. The owner is whoever asked last. What is to be started is judged by
+    /// `judge`; going on with what was started is not, or a client would be told that nothing was.
     ///
     /// # Errors
     /// [`Denied`] says whether anything may have been started.
@@ -189,13 +126,25 @@ impl Host {
         self: &Arc<Self>,
         identity: &Arc<str>,
         request: &Request,
+        judge: &Judge<'_>,
+    ) -> Result<Served, Denied> {
+        let served = self.serve(identity, request, judge).await;
+        self.counts.note(&served);
+        served
+    }
+
+    async fn serve(
+        self: &Arc<Self>,
+        identity: &Arc<str>,
+        request: &Request,
+        judge: &Judge<'_>,
     ) -> Result<Served, Denied> {
         let key = Key { identity: Arc::clone(identity), id: request.id.clone() };
         let pass = self.gate.try_read().ok();
         let (mut place, mut why_not) = (None, String::new());
         let make = || {
             pass.as_ref().ok_or(Code::ShuttingDown)?;
-            let made = self.place().and_then(|free| {
+            let made = self.place(identity, judge).and_then(|free| {
                 place = Some(free);
                 self.make(&key, request).map(Arc::new)
             });
@@ -207,12 +156,12 @@ impl Host {
         let claim = self.table.claim(&key, request.first_sent_ago, make);
         match claim {
             Claim::New(kept) => match (&*kept, place) {
-                (Kept::Here(run), Some(place)) => {
-                    let (owner, pid) = self.start(run, request, place)?;
+                (Entry::Here(run), Some((place, judged))) => {
+                    let (owner, pid) = self.start(run, request, judged, place).await?;
                     Ok(Served::Here { owner, pid, attached: false })
                 }
-                (Kept::There(durable), Some(place)) => {
-                    let launched = self.launch(durable, request, place);
+                (Entry::There(durable), Some((place, judged))) => {
+                    let launched = self.launch(durable, request, judged, place);
                     let mut launched = std::pin::pin!(launched);
                     let in_time = tokio::time::timeout(START_PATIENCE, &mut launched).await;
                     drop(pass);
@@ -222,14 +171,14 @@ impl Host {
                     }
                 }
                 // `make` takes a place before it makes anything, and makes nothing that is gone.
-                (Kept::Gone(_), _) | (_, None) => Err(Denied::Lost(Code::OutOfResources)),
+                (Entry::Gone(_), _) | (_, None) => Err(Denied::Lost(Code::OutOfResources)),
             },
             Claim::Existing(kept) => {
                 drop(pass);
                 match &*kept {
-                    Kept::Here(run) => attach(run, request).await,
-                    Kept::There(durable) => self.go_on(durable, request).await.map(Served::There),
-                    Kept::Gone(_) => Err(Denied::Lost(Code::Forgotten)),
+                    Entry::Here(run) => attach(run, request).await,
+                    Entry::There(durable) => self.go_on(durable, request).await.map(Served::There),
+                    Entry::Gone(_) => Err(Denied::Lost(Code::Forgotten)),
                 }
             }
             Claim::Past(Code::Buried) => {
@@ -245,10 +194,10 @@ impl Host {
         }
     }
 
-    fn make(&self, key: &Key, request: &Request) -> Result<Kept, (Code, String)> {
+    fn make(&self, key: &Key, request: &Request) -> Result<Entry, (Code, String)> {
         match (request.is_durable(), &self.keeping, &self.books) {
             (true, Some(keeping), _) => {
-                return Ok(Kept::There(Arc::new(Durable::new(key, request, keeping))));
+                return Ok(Entry::There(Arc::new(Durable::new(key, request, keeping))));
             }
             (true, None, Books::Server(_)) => {
                 return Err((Code::Unsupported, "this server keeps no durable runs".into()));
@@ -257,11 +206,15 @@ impl Host {
         }
         let store = self.books.store(&self.budget)?;
         let run = Run::new(key.clone(), request, &self.budget, store);
-        Ok(Kept::Here(Arc::new(run)))
+        Ok(Entry::Here(Arc::new(run)))
     }
 
-    fn place(&self) -> Result<OwnedSemaphorePermit, (Code, String)> {
-        Arc::clone(&self.places).try_acquire_owned().map_err(|e| match e {
+    fn place(
+        &self,
+        identity: &Arc<str>,
+        judge: &Judge<'_>,
+    ) -> Result<(Place, Judged), (Code, String)> {
+        let permit = Arc::clone(&self.places).try_acquire_owned().map_err(|e| match e {
             TryAcquireError::Closed => {
                 (Code::ShuttingDown, "the server is shutting down".to_owned())
             }
@@ -269,86 +222,16 @@ impl Host {
                 let most = self.settings.max_runs;
                 (Code::TooManyRuns, format!("the server has {most} runs already"))
             }
-        })
+        })?;
+        let (judged, share) = self.shares.take(identity, judge)?;
+        Ok((Place::new(permit, share), judged))
     }
 
-    fn start(
-        self: &Arc<Self>,
-        run: &Arc<Run>,
-        request: &Request,
-        place: OwnedSemaphorePermit,
-    ) -> Result<(Owner, u32), Denied> {
-        let started = self.spawn(run, request, place);
-        match &started {
-            Ok((_, pid)) => run.set_phase(Phase::Running { pid: *pid }),
-            Err(Denied::Lost(code)) => {
-                self.table.end(&run.key, *code);
-                run.set_phase(Phase::Lost { code: *code });
-            }
-            Err(Denied::Refused(code, text) | Denied::NotStarted(code, text)) => {
-                self.table.release(&run.key);
-                run.set_phase(Phase::NotStarted { code: *code, text: text.clone() });
-            }
-        }
-        if started.is_err() {
-            self.idle.notify_waiters();
-        }
-        started
-    }
-
-    /// `place` is given back when the run has ended, or was not started.
-    fn spawn(
-        self: &Arc<Self>,
-        run: &Arc<Run>,
-        request: &Request,
-        place: OwnedSemaphorePermit,
-    ) -> Result<(Owner, u32), Denied> {
-        let mark = self.books.accept(&run.key, request)?;
-        pause::point("accepted");
-        let spec = request.spec(self.settings.shell.clone());
-        let spawned = match exec::spawn(&spec, &self.base_env, run.key.id.as_str(), mark) {
-            Ok(spawned) => spawned,
-            Err(SpawnError::NotStarted(e)) => {
-                self.books.not_started(run, Code::from(&e));
-                return Err(Denied::NotStarted(Code::from(&e), e.to_string()));
-            }
-            Err(SpawnError::Unfollowed(e)) => return Err(self.unfollowed(&run.key, &e)),
-        };
-        pause::point("spawned");
-        let process = spawned.child.process();
-        self.books.running(run, process);
-        pause::point("running");
-        let owner = run.take_over();
-        let terms = Terms {
-            deadline: request.deadline(),
-            grace: request.grace(),
-            wait_eof: spec.wait_eof,
-            merge: spec.merge,
-        };
-        let mut engine = Engine::new(Arc::clone(run), spawned, terms, self.scanner.clone());
-        self.here.fetch_add(1, Ordering::Relaxed);
-        let (host, run) = (Arc::clone(self), Arc::clone(run));
-        tokio::spawn(async move {
-            let verdict = engine.drive().await;
-            host.finish(&run, verdict);
-            drop(place);
-            host.here.fetch_sub(1, Ordering::Relaxed);
-            host.idle.notify_waiters();
-            // The verdict is sent before the main process is reaped, which takes the kernel a while.
-            tokio::task::yield_now().await;
-            drop(engine);
-        });
-        Ok((owner, process.pid.as_raw_nonzero().get().unsigned_abs()))
-    }
-
-    fn unfollowed(&self, key: &Key, why: &std::io::Error) -> Denied {
-        error!(run = %key.id, "a run was started, could not be followed, and was killed: {why}");
-        self.books.lost(key);
-        Denied::Lost(Code::OutOfResources)
-    }
-
-    fn finish(&self, run: &Arc<Run>, mut verdict: Verdict) {
+    pub(super) fn finish(&self, run: &Arc<Run>, mut verdict: Verdict) {
         pause::point("ended");
+        let ends = [verdict.stdout, verdict.stderr, verdict.both];
+        let bytes = ends.into_iter().flatten().map(|end| end.size).sum();
+        self.counts.output.fetch_add(bytes, Ordering::Relaxed);
         verdict.journal = self.books.ended(run, &mut verdict);
         pause::point("journaled");
         match encode(&ServerHeader::Verdict(Box::new(verdict)), b"") {
@@ -374,11 +257,36 @@ impl Host {
 
     /// Every run of this process.
     pub(super) fn runs_here(&self) -> Vec<Arc<Run>> {
-        let here = |kept: &Arc<Kept>| match &**kept {
-            Kept::Here(run) => Some(Arc::clone(run)),
-            Kept::There(_) | Kept::Gone(_) => None,
+        let here = |kept: &Arc<Entry>| match &**kept {
+            Entry::Here(run) => Some(Arc::clone(run)),
+            Entry::There(_) | Entry::Gone(_) => None,
         };
         self.table.all_live().iter().filter_map(here).collect()
+    }
+
+    /// Where a server writes down what happens.
+    #[must_use]
+    pub fn ledger(&self) -> Option<&Ledger> {
+        self.books.ledger()
+    }
+
+    /// What has happened to runs since the start.
+    #[must_use]
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// How many runs are under way, durable ones that this server has started among them.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.settings.max_runs - self.places.available_permits()
+    }
+
+    /// Bytes of the memory budget that are in use.
+    #[must_use]
+    pub fn budget_used(&self) -> u64 {
+        let budget = i64::try_from(self.settings.memory_budget).unwrap_or(i64::MAX);
+        u64::try_from(budget.saturating_sub(self.budget.left())).unwrap_or(0)
     }
 
     /// Gives an id up for a client that does not know whether it was ever used.
@@ -387,9 +295,9 @@ impl Host {
         let key = Key { identity: Arc::clone(identity), id: id.clone() };
         match self.table.bury(&key, first_sent_ago) {
             Burial::Existing(kept) => match &*kept {
-                Kept::Here(run) => close_here(run).await,
-                Kept::There(durable) => self.close_there(durable).await,
-                Kept::Gone(_) => Closed::Lost(Code::Forgotten),
+                Entry::Here(run) => close_here(run).await,
+                Entry::There(durable) => self.close_there(durable).await,
+                Entry::Gone(_) => Closed::Lost(Code::Forgotten),
             },
             Burial::Past(Code::Buried) => Closed::NeverStarted,
             Burial::Buried => {
@@ -416,6 +324,10 @@ impl Host {
     pub fn close_to_new(&self) {
         self.places.close();
         self.admit();
+    }
+
+    pub(super) fn is_closed_to_new(&self) -> bool {
+        self.places.is_closed()
     }
 
     /// Starts nothing until [`Self::admit`]; what is asked for is answered [`Served::Later`]. Returns when
@@ -523,20 +435,6 @@ async fn close_here(run: &Arc<Run>) -> Closed {
             Closed::Run(owner)
         }
     }
-}
-
-/// Whether an id that is taken stands for this request.
-pub(super) fn check_same(
-    id: &RunId,
-    terms: &RequestTerms,
-    request: &Request,
-) -> Result<(), Denied> {
-    let differing = terms.differing(&request.terms);
-    if differing.is_empty() {
-        return Ok(());
-    }
-    let text = format!("run {id} is another request: {} differ", differing.join(", "));
-    Err(Denied::Refused(Code::Conflict, text))
 }
 
 async fn attach(run: &Arc<Run>, request: &Request) -> Result<Served, Denied> {

@@ -166,7 +166,10 @@ pub struct Accepted {
     /// The command's words, shortened; none if the server keeps their text to itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
-    /// Of the words, each ended by NUL: see [`rules::Digester`].
+    /// What the client asked for, shortened, if `command` was run instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<String>,
+    /// Of the client's words, each ended by NUL: see [`rules::Digester`].
     pub digest: Digest,
     /// Whether a supervisor keeps the run, so that it outlives its server.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -68,12 +68,14 @@ impl Ledger {
     /// # Errors
     /// It cannot be written: nothing may be started.
     pub fn accepted(&self, key: &Key, request: &Request, mark: Mark) -> Result<(), JournalError> {
+        let shows_text = self.commands == Commands::Text;
         let accepted = Accepted {
             run: key.id.to_string(),
             identity: key.identity.to_string(),
             boottime_ms: millis(clock::boottime()),
             mark: mark.to_string(),
-            command: (self.commands == Commands::Text).then(|| request.command()),
+            command: shows_text.then(|| request.command()),
+            asked: request.asked().filter(|_| shows_text),
             digest: self.digester.digest(request.terms.command_digest()),
             durable: request.is_durable(),
         };
@@ -94,6 +96,12 @@ impl Ledger {
             Surety::Interval if durable => self.synced(seq).await,
             Surety::Interval | Surety::Never => Ok(()),
         }
+    }
+
+    /// Whether the start of every run waits for the disk.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        self.surety == Surety::Always
     }
 
     /// Puts on the disk what nobody waits for, as long as it is polled.

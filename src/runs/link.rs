@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -15,6 +16,9 @@ use super::disk::Folder;
 use crate::conn::{ConnError, Frame, FrameReader, FrameWriter};
 use crate::proto::frame::Limits;
 use crate::proto::header::{ClientHeader, Hello, ServerHeader};
+
+/// A supervisor that lives and does not take the link is asked again after so long.
+pub(super) const RETRY: Duration = Duration::from_millis(100);
 
 /// A connection to a supervisor. There is no limit to its silence: the kernel tells of a dead one at
 /// once, and a stopped one is waited for.
@@ -85,6 +89,16 @@ impl Link {
         self.writer.lock().await.send(header, body).await
     }
 
+    /// Sends a frame that is encoded already.
+    ///
+    /// # Errors
+    /// The supervisor is gone.
+    pub async fn pass_on(&self, frame: Bytes) -> Result<(), ConnError> {
+        let mut writer = self.writer.lock().await;
+        writer.queue_encoded(frame).await?;
+        writer.flush().await
+    }
+
     /// The next frame; none when the supervisor has closed the link. Heartbeats are passed over. Cancel
     /// safe.
     ///
@@ -97,6 +111,16 @@ impl Link {
                 Some(frame) if matches!(frame.header()?, ServerHeader::Heartbeat) => {}
                 other => return Ok(other),
             }
+        }
+    }
+
+    /// Whether something has come, be it the end.
+    pub async fn has_news(&self) -> bool {
+        let mut reader = self.reader.lock().await;
+        tokio::select! {
+            biased;
+            _ = reader.next(None) => true,
+            () = std::future::ready(()) => false,
         }
     }
 

@@ -5,8 +5,8 @@ use std::time::SystemTime;
 
 use super::disk::{Outcome, Size};
 use super::durable::{Durable, State};
-use super::host::{Host, Kept};
-use super::id::RunId;
+use super::entry::Entry;
+use super::host::Host;
 use super::record::encode;
 use super::run::Run;
 use super::table::Key;
@@ -18,24 +18,16 @@ use crate::proto::verdict::Verdict;
 /// So many characters of a command are listed.
 const COMMAND_SHOWN: usize = 200;
 
-impl Kept {
-    /// The id.
-    #[must_use]
-    pub fn id(&self) -> &RunId {
-        match self {
-            Self::Here(run) => &run.key.id,
-            Self::There(run) => &run.key.id,
-            Self::Gone(gone) => &gone.key.id,
-        }
-    }
-}
-
 impl Host {
-    /// The one run of an identity whose id has this part.
+    /// The one run of an identity, or of them all, whose id has this part.
     ///
     /// # Errors
     /// There is none, or more than one; another's run is as good as none.
-    pub fn find(&self, identity: &Arc<str>, part: &str) -> Result<Arc<Kept>, (Code, String)> {
+    pub fn find(
+        &self,
+        identity: Option<&Arc<str>>,
+        part: &str,
+    ) -> Result<Arc<Entry>, (Code, String)> {
         let mut found = self.table.find(identity, part);
         match (found.pop(), found.len()) {
             (Some(one), 0) => Ok(one),
@@ -46,29 +38,33 @@ impl Host {
         }
     }
 
-    /// The newest runs of an identity whose records are kept, at most `limit`, the newest last; and how many
+    /// The newest runs of an identity, or of them all, whose records are kept, at most `limit`, the newest last; and how many
     /// there are. Looks at the disk.
     #[must_use]
-    pub fn list(&self, identity: &Arc<str>, limit: usize) -> (Vec<RunInfo>, usize) {
+    pub fn list(&self, identity: Option<&Arc<str>>, limit: usize) -> (Vec<RunInfo>, usize) {
         let found = self.table.find(identity, "");
         let mut all: Vec<_> = found.iter().filter_map(|kept| Listed::of(kept)).collect();
         let total = all.len();
         all.sort_by_key(Listed::accepted);
         let newest = all.split_off(total.saturating_sub(limit));
-        (newest.iter().map(Listed::info).collect(), total)
+        let told = |listed: &Listed<'_>| RunInfo {
+            identity: identity.is_none().then(|| listed.key().identity.to_string()),
+            ..listed.info()
+        };
+        (newest.iter().map(told).collect(), total)
     }
 
     /// Deletes the record of a run that is over. Looks at the disk.
     ///
     /// # Errors
     /// It goes on, or has no record on disk, or that cannot be deleted.
-    pub fn remove(&self, kept: &Kept) -> Result<(), (Code, String)> {
+    pub fn remove(&self, kept: &Entry) -> Result<(), (Code, String)> {
         let run = match kept {
-            Kept::Here(_) => {
+            Entry::Here(_) => {
                 return Err((Code::NotDurable, "the run has no record on disk".into()));
             }
-            Kept::Gone(_) => return Ok(()),
-            Kept::There(run) => run,
+            Entry::Gone(_) => return Ok(()),
+            Entry::There(run) => run,
         };
         if !matches!(run.state(), State::Over(_) | State::Forgotten(_)) {
             return Err((Code::StillRunning, "the run goes on".into()));
@@ -92,15 +88,22 @@ enum Listed<'a> {
 }
 
 impl<'a> Listed<'a> {
-    fn of(kept: &'a Kept) -> Option<Self> {
+    fn of(kept: &'a Entry) -> Option<Self> {
         match kept {
-            Kept::Here(run) => Some(Self::Here(run)),
-            Kept::There(run) => match (run.folder.disk().unwrap_or(None), run.state()) {
+            Entry::Here(run) => Some(Self::Here(run)),
+            Entry::There(run) => match (run.folder.disk().unwrap_or(None), run.state()) {
                 // Somebody has removed it, and its server has not seen that yet.
                 (None, State::Over(_) | State::Forgotten(_)) => None,
                 (size, _) => Some(Self::There(run, size.unwrap_or_default())),
             },
-            Kept::Gone(_) => None,
+            Entry::Gone(_) => None,
+        }
+    }
+
+    fn key(&self) -> &'a Key {
+        match self {
+            Self::Here(run) => &run.key,
+            Self::There(run, _) => &run.key,
         }
     }
 
@@ -151,6 +154,7 @@ fn written(verdict: &Verdict) -> u64 {
 fn info(key: &Key, command: &str, accepted: &str, state: RunState) -> RunInfo {
     RunInfo {
         run: key.id.to_string(),
+        identity: None,
         state,
         durable: false,
         command: command.chars().take(COMMAND_SHOWN).collect(),

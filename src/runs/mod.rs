@@ -1,23 +1,33 @@
 //! Runs: ids, the claim table, records and the journal, and the engine that drives one run.
 
+pub mod answer;
 pub mod books;
 pub mod clock;
 pub mod credit;
 pub mod disk;
 pub mod durable;
 pub mod engine;
+pub mod entry;
 pub mod host;
 pub mod id;
 pub mod journal;
+pub mod judged;
 pub mod launch;
 pub mod ledger;
 pub mod link;
 pub mod listing;
+pub mod owner;
+pub mod place;
+mod reach;
 pub mod record;
 pub mod recover;
 pub mod request;
 pub mod retention;
 pub mod run;
+mod settle;
+pub mod shares;
+mod spare;
+mod start;
 pub mod stdin;
 pub mod store;
 pub mod sweep;

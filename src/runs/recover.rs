@@ -12,7 +12,8 @@ use tracing::{info, warn};
 use super::clock::{self, millis};
 use super::disk::Folder;
 use super::durable::{Durable, State};
-use super::host::{Gone, Host, Kept};
+use super::entry::{Entry, Gone};
+use super::host::Host;
 use super::id::RunId;
 use super::journal::copy::Copier;
 use super::journal::rules::{Digester, Rules};
@@ -29,7 +30,7 @@ pub struct Recovered {
     /// Open, with a line that says so.
     pub ledger: Ledger,
     /// Knows every id that a client may still ask for.
-    pub table: Table<Kept>,
+    pub table: Table<Entry>,
     /// Runs without an end that were driven by the server before.
     pub unfinished: Vec<Unfinished>,
     /// Durable runs of which the journal knows no end.
@@ -123,7 +124,7 @@ fn place_of(folder: &Path) -> Result<String, JournalError> {
 /// Puts every durable run that is found into the table; those that may go on are returned.
 fn keep_durable(
     runs: &Path,
-    table: &Table<Kept>,
+    table: &Table<Entry>,
     ledger: &Ledger,
     past: &mut Past,
 ) -> std::io::Result<Vec<Arc<Durable>>> {
@@ -176,16 +177,16 @@ fn found_run(folder: Folder, past: &Past) -> Option<Arc<Durable>> {
 }
 
 /// Of a run whose record is no longer there, only the id is kept in mind.
-fn kept(run: Arc<Durable>, boot: &str) -> Kept {
+fn kept(run: Arc<Durable>, boot: &str) -> Entry {
     match run.state() {
         State::Over(outcome) if matches!(run.folder.disk(), Ok(None)) => {
-            Kept::Gone(Gone { key: run.key.clone(), ended: outcome.noted().seen_from(boot) })
+            Entry::Gone(Gone { key: run.key.clone(), ended: outcome.noted().seen_from(boot) })
         }
-        _ => Kept::There(run),
+        _ => Entry::There(run),
     }
 }
 
-fn inherit(table: &Table<Kept>, identity: &str, run: &str, code: Code) {
+fn inherit(table: &Table<Entry>, identity: &str, run: &str, code: Code) {
     if let Ok(id) = RunId::new(run) {
         table.inherit(Key { identity: identity.into(), id }, code);
     }

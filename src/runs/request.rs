@@ -1,9 +1,9 @@
 //! A request to run something, checked against the limits and made comparable.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::id::RunId;
 use super::journal::TEXT_LIMIT;
+use crate::exec::Limits;
 use crate::exec::spec::{Program, Spec};
 use crate::proto::code::Code;
 use crate::proto::digest::Digest;
@@ -76,6 +77,23 @@ impl Terms {
     }
 }
 
+/// What a server puts in the place of what a client asks for. It is no part of what makes two requests the
+/// same: a client that comes back after the server's files have changed still finds its run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Imposed {
+    /// Text for the shell. The client's words are then in [`ORIGINAL_COMMAND`] only; its environment and
+    /// working folder, by which it could have this command do something else, are left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// Names and values that go over the client's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub environment: Vec<(String, String)>,
+}
+
+/// Where a command that was imposed finds what was asked for: rexec's name, and OpenSSH's. Not there if no
+/// command was given, but a script on the standard input.
+pub const ORIGINAL_COMMAND: [&str; 2] = ["REXEC_ORIGINAL_COMMAND", "SSH_ORIGINAL_COMMAND"];
+
 /// A checked request. Debug shows neither the command nor the environment: both may hold secrets.
 #[derive(Clone)]
 pub struct Request {
@@ -91,6 +109,7 @@ pub struct Request {
     body: Bytes,
     words_end: usize,
     env_end: usize,
+    imposed: Imposed,
 }
 
 impl fmt::Debug for Request {
@@ -138,12 +157,66 @@ impl Request {
             body,
             words_end,
             env_end,
+            imposed: Imposed::default(),
         })
+    }
+
+    /// Has this run instead, or besides.
+    pub fn impose(&mut self, imposed: Imposed) {
+        self.imposed = imposed;
+    }
+
+    /// What was imposed.
+    #[must_use]
+    pub fn imposed(&self) -> &Imposed {
+        &self.imposed
     }
 
     /// What to execute; text goes to `shell`.
     #[must_use]
     pub fn spec(&self, shell: PathBuf) -> Spec {
+        let mut spec = match &self.imposed.command {
+            Some(command) => self.imposed_spec(shell, command),
+            None => self.own_spec(shell),
+        };
+        let more = self.imposed.environment.iter().map(|(n, v)| (n.into(), v.into()));
+        spec.env.extend(more);
+        spec
+    }
+
+    fn imposed_spec(&self, shell: PathBuf, command: &str) -> Spec {
+        let original = self.original();
+        let env =
+            original.iter().flat_map(|text| ORIGINAL_COMMAND.map(|n| (n.into(), text.clone())));
+        Spec {
+            program: Program::Shell { shell, text: command.into() },
+            env: env.collect(),
+            cwd: None,
+            merge: self.header.merge,
+            // Whoever has sent a script sends it to this command.
+            stdin: self.header.stdin || self.header.form == Form::Script,
+            wait_eof: self.header.wait_eof,
+            own_path: false,
+            limits: Limits::default(),
+        }
+    }
+
+    /// The client's command as one text: the words of an argv as a shell would take them.
+    fn original(&self) -> Option<OsString> {
+        let words = os_strings(&self.body[..self.words_end]);
+        match self.header.form {
+            Form::Script => None,
+            Form::Shell => words.into_iter().next(),
+            Form::Argv => {
+                let quoted = words.iter().map(|w| shlex::bytes::try_quote(w.as_bytes()));
+                // A word has no NUL, the only byte that cannot be quoted.
+                let quoted: Vec<_> = quoted.filter_map(Result::ok).collect();
+                Some(OsString::from_vec(quoted.join(&b' ')))
+            }
+        }
+    }
+
+    fn own_spec(&self, shell: PathBuf) -> Spec {
         let mut words = os_strings(&self.body[..self.words_end]);
         let program = match self.header.form {
             Form::Shell => Program::Shell { shell, text: words.pop().unwrap_or_default() },
@@ -160,7 +233,34 @@ impl Request {
             merge: self.header.merge,
             stdin: self.header.stdin,
             wait_eof: self.header.wait_eof,
+            own_path: false,
+            limits: Limits::default(),
         }
+    }
+
+    /// How the command is given.
+    #[must_use]
+    pub fn form(&self) -> Form {
+        self.header.form
+    }
+
+    /// The command's words, or its one text.
+    #[must_use]
+    pub fn words(&self) -> Vec<&[u8]> {
+        byte_strings(&self.body[..self.words_end]).collect()
+    }
+
+    /// The names of the variables that are to be set.
+    #[must_use]
+    pub fn env_names(&self) -> Vec<&[u8]> {
+        let settings = byte_strings(&self.body[self.words_end..self.env_end]);
+        settings.map(|setting| setting.split(|b| *b == b'=').next().unwrap_or_default()).collect()
+    }
+
+    /// The folder that the client has named.
+    #[must_use]
+    pub fn cwd(&self) -> Option<&Path> {
+        byte_strings(&self.body[self.env_end..]).next().map(|s| Path::new(OsStr::from_bytes(s)))
     }
 
     /// Whether standard input will come.
@@ -210,9 +310,23 @@ impl Request {
         self.header.grace_ms.map_or(DEFAULT_GRACE, Duration::from_millis)
     }
 
-    /// The command for people: its words as a shell would take them, shortened to [`TEXT_LIMIT`].
+    /// What is run, for people: shortened to [`TEXT_LIMIT`].
     #[must_use]
     pub fn command(&self) -> String {
+        match &self.imposed.command {
+            Some(command) => command.chars().take(TEXT_LIMIT).collect(),
+            None => self.client_command(),
+        }
+    }
+
+    /// What the client asked for, for people, if something else is run.
+    #[must_use]
+    pub fn asked(&self) -> Option<String> {
+        self.imposed.command.is_some().then(|| self.client_command())
+    }
+
+    /// The words as a shell would take them, shortened to [`TEXT_LIMIT`].
+    fn client_command(&self) -> String {
         let words = &self.body[..self.words_end.min(TEXT_LIMIT)];
         let text = String::from_utf8_lossy(words);
         let words = text.split_terminator('\0');
@@ -277,13 +391,13 @@ fn terms(header: &RunRequest, body: &[u8], words_end: usize, env_end: usize) -> 
     }
 }
 
+/// The strings of a body, each of which is ended by NUL.
+fn byte_strings(body: &[u8]) -> impl Iterator<Item = &[u8]> {
+    body.split_inclusive(|b| *b == 0).map(|s| s.strip_suffix(b"\0").unwrap_or(s))
+}
+
 fn os_strings(body: &[u8]) -> Vec<OsString> {
-    match body.split_last() {
-        None => Vec::new(),
-        Some((_, strings)) => {
-            strings.split(|b| *b == 0).map(|s| OsString::from_vec(s.to_vec())).collect()
-        }
-    }
+    byte_strings(body).map(|s| OsString::from_vec(s.to_vec())).collect()
 }
 
 fn split_setting(setting: OsString) -> (OsString, OsString) {

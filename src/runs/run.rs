@@ -1,6 +1,5 @@
 //! One run, as its engine and the connection of its owner share it.
 
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -10,15 +9,14 @@ use tokio::time::Instant;
 use super::clock;
 use super::credit::Budget;
 use super::disk::Progress;
-use super::record::AckAhead;
 use super::request::{Request, Terms};
-use super::stdin::{Next, StdinError, StdinQueue};
+use super::stdin::{Next, StdinQueue};
 use super::store::{Needs, Store};
 use super::table::Key;
 use crate::proto::code::Code;
 use crate::proto::digest::{Digest, HASH_NAME};
 use crate::proto::frame::{self, Decoded, Limits};
-use crate::proto::header::{Grant, ServerHeader, Started, StdinPiece};
+use crate::proto::header::{ServerHeader, Started};
 use crate::proto::verdict::{StopBy, Verdict};
 
 /// Signals that may wait for the engine; a client that sends more before it looks loses the rest.
@@ -61,21 +59,22 @@ pub struct Run {
     pub accepted: String,
     phase: watch::Sender<Phase>,
     shared: Mutex<Shared>,
-    engine: Notify,
+    pub(super) engine: Arc<Notify>,
 }
 
+/// What the engine and the connections change.
 #[derive(Debug)]
-struct Shared {
-    store: Store,
-    stdin: StdinQueue,
-    stdin_closed_told: bool,
+pub(super) struct Shared {
+    pub(super) store: Store,
+    pub(super) stdin: StdinQueue,
+    pub(super) stdin_closed_told: bool,
     signals: Vec<u8>,
     stop: Option<StopBy>,
     hurry: bool,
     /// Somebody asked for a stop: no output is waited for that there is no room for.
     give_up: bool,
     /// Nobody wants the output any more.
-    discard: bool,
+    pub(super) discard: bool,
     /// The run needs no owner.
     detached: bool,
     /// Bytes of the record so far.
@@ -83,16 +82,16 @@ struct Shared {
     /// It has ended by itself: there is nothing to stop.
     ended: bool,
     /// Place of the verdict in the record, once it is there, and when it was made.
-    verdict: Option<(u64, Instant)>,
+    pub(super) verdict: Option<(u64, Instant)>,
     /// The engine is done, whether or not the verdict could be kept.
     over: bool,
-    generation: u64,
-    owner: Presence,
+    pub(super) generation: u64,
+    pub(super) owner: Presence,
 }
 
 /// Whether somebody looks after a run.
 #[derive(Debug, Clone)]
-enum Presence {
+pub(super) enum Presence {
     /// A connection, woken by this.
     Here(Arc<Notify>),
     /// Nobody, since then.
@@ -118,53 +117,14 @@ pub struct Orders {
     pub stdin: Next,
 }
 
-/// The owner's hold on a run; letting go of it starts the run's grace.
-#[derive(Debug)]
-pub struct Owner {
-    run: Arc<Run>,
-    generation: u64,
-    wake: Arc<Notify>,
-}
-
-/// Another connection has taken the run over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("another connection has taken this run over")]
-pub struct TakenOver;
-
-/// What the owner's connection has to send. Debug does not show the frames: output may hold secrets.
-#[derive(Default)]
-pub struct Outgoing {
-    /// Frames of the record, in order.
-    pub frames: Vec<Bytes>,
-    /// Place of the last of them.
-    pub last: u64,
-    /// Frames that are missing before them.
-    pub gap: Option<(u64, u64)>,
-    /// New credit for standard input.
-    pub grant: Option<Grant>,
-    /// The command has closed its standard input.
-    pub stdin_closed: bool,
-    /// Whether `frames` ends with the verdict.
-    pub ended: bool,
-}
-
-impl fmt::Debug for Outgoing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Outgoing")
-            .field("frames", &self.frames.len())
-            .field("last", &self.last)
-            .field("gap", &self.gap)
-            .field("grant", &self.grant)
-            .field("stdin_closed", &self.stdin_closed)
-            .field("ended", &self.ended)
-            .finish()
-    }
-}
-
 impl Run {
     /// A run that was just claimed. Nobody owns it yet.
     #[must_use]
     pub fn new(key: Key, request: &Request, budget: &Arc<Budget>, store: Store) -> Self {
+        let engine = Arc::new(Notify::new());
+        if let Store::Disk(writer) = &store {
+            writer.call(Arc::clone(&engine));
+        }
         let shared = Shared {
             store,
             stdin: StdinQueue::new(Arc::clone(budget), request.has_stdin()),
@@ -185,18 +145,10 @@ impl Run {
         let (phase, _) = watch::channel(Phase::Starting);
         let (terms, command, accepted) =
             (request.terms.clone(), request.command(), clock::timestamp());
-        Self {
-            key,
-            terms,
-            command,
-            accepted,
-            phase,
-            shared: Mutex::new(shared),
-            engine: Notify::new(),
-        }
+        Self { key, terms, command, accepted, phase, shared: Mutex::new(shared), engine }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Shared> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -210,22 +162,6 @@ impl Run {
         let mut phase = self.phase.subscribe();
         // The sender lives in `self`, so that waiting cannot fail.
         phase.wait_for(|p| *p != Phase::Starting).await.map_or(Phase::Starting, |p| p.clone())
-    }
-
-    /// Takes the run over; the connection that had it finds out when it next looks.
-    #[must_use]
-    pub fn take_over(self: &Arc<Self>) -> Owner {
-        let wake = Arc::new(Notify::new());
-        let mut shared = self.lock();
-        if let Presence::Here(earlier) = &shared.owner {
-            earlier.notify_one();
-        }
-        shared.generation += 1;
-        // What was told on an earlier connection may not have arrived.
-        shared.stdin_closed_told = false;
-        shared.owner = Presence::Here(Arc::clone(&wake));
-        self.engine.notify_one();
-        Owner { run: Arc::clone(self), generation: shared.generation, wake }
     }
 
     /// Asks the engine to stop the run. False if it had ended by itself: then only its output, if
@@ -271,7 +207,7 @@ impl Run {
         };
         let needs = shared.store.needs();
         // Who does not want the output does not pay for it either.
-        if needs.over && !shared.discard && !shared.ended {
+        if needs.over.is_some() && !shared.discard && !shared.ended {
             shared.stop = shared.stop.or(Some(StopBy::Policy));
         }
         Orders {
@@ -339,7 +275,7 @@ impl Run {
         self.started(&self.lock(), pid, true)
     }
 
-    fn started(&self, shared: &Shared, pid: u32, attached: bool) -> Started {
+    pub(super) fn started(&self, shared: &Shared, pid: u32, attached: bool) -> Started {
         Started {
             run: self.key.id.to_string(),
             pid,
@@ -422,7 +358,7 @@ impl Run {
 }
 
 impl Shared {
-    fn forget_all(&mut self) {
+    pub(super) fn forget_all(&mut self) {
         let last = self.store.last();
         // The last frame was made, so it can be acknowledged.
         let _ = self.store.ack(last);
@@ -432,150 +368,5 @@ impl Shared {
         if let Presence::Here(owner) = &self.owner {
             owner.notify_one();
         }
-    }
-}
-
-impl Owner {
-    /// The run.
-    #[must_use]
-    pub fn run(&self) -> &Arc<Run> {
-        &self.run
-    }
-
-    fn lock(&self) -> Result<MutexGuard<'_, Shared>, TakenOver> {
-        let shared = self.run.lock();
-        if shared.generation == self.generation { Ok(shared) } else { Err(TakenOver) }
-    }
-
-    /// Waits until there may be something to send.
-    pub async fn called(&self) {
-        self.wake.notified().await;
-    }
-
-    /// The answer to a `run` request of a run whose main process has this id.
-    ///
-    /// # Errors
-    /// [`TakenOver`].
-    pub fn started(&self, pid: u32, attached: bool) -> Result<Started, TakenOver> {
-        Ok(self.run.started(&*self.lock()?, pid, attached))
-    }
-
-    /// Place of the record's last frame.
-    ///
-    /// # Errors
-    /// [`TakenOver`].
-    pub fn last(&self) -> Result<u64, TakenOver> {
-        Ok(self.lock()?.store.last())
-    }
-
-    /// What there is to send after frame `after`, about `bytes` of it.
-    ///
-    /// # Errors
-    /// [`TakenOver`].
-    pub fn outgoing(&self, after: u64, bytes: usize) -> Result<Outgoing, TakenOver> {
-        let mut shared = self.lock()?;
-        let kept = shared.store.first();
-        let gap = (after + 1 < kept).then_some((after + 1, kept - 1));
-        let (frames, last) = shared.store.after(gap.map_or(after, |(_, to)| to), bytes);
-        let tell_closed = shared.stdin.is_closed() && !shared.stdin_closed_told;
-        shared.stdin_closed_told |= tell_closed;
-        let ended = shared.verdict.is_some_and(|(seq, _)| last >= seq);
-        Ok(Outgoing {
-            frames,
-            last,
-            gap,
-            grant: shared.stdin.grant(),
-            stdin_closed: tell_closed,
-            ended,
-        })
-    }
-
-    /// The client wrote every frame up to `seq` to its output. True if the verdict is among them.
-    ///
-    /// # Errors
-    /// [`TakenOver`], or [`AckAhead`] from a client that confirms what was never made.
-    pub fn ack(&self, seq: u64) -> Result<Result<bool, AckAhead>, TakenOver> {
-        let mut shared = self.lock()?;
-        let acked = shared.store.ack(seq);
-        self.run.engine.notify_one();
-        Ok(acked.map(|()| shared.verdict.is_some_and(|(verdict, _)| seq >= verdict)))
-    }
-
-    /// The client wants no more than the verdict: output that is kept, or is still to come, is dropped.
-    ///
-    /// # Errors
-    /// [`TakenOver`].
-    pub fn discard_output(&self) -> Result<(), TakenOver> {
-        let mut shared = self.lock()?;
-        shared.discard = true;
-        if shared.verdict.is_none() {
-            shared.forget_all();
-        }
-        self.run.engine.notify_one();
-        Ok(())
-    }
-
-    /// Standard input from the client.
-    ///
-    /// # Errors
-    /// [`TakenOver`], or a [`StdinError`] of the client's.
-    pub fn stdin(
-        &self,
-        piece: StdinPiece,
-        bytes: &Bytes,
-    ) -> Result<Result<(), StdinError>, TakenOver> {
-        let taken = self.lock()?.stdin.push(piece, bytes);
-        self.run.engine.notify_one();
-        Ok(taken)
-    }
-
-    /// The end of the standard input.
-    ///
-    /// # Errors
-    /// [`TakenOver`], or a [`StdinError`] of the client's.
-    pub fn stdin_end(&self, piece: StdinPiece) -> Result<Result<(), StdinError>, TakenOver> {
-        let taken = self.lock()?.stdin.end(piece);
-        self.run.engine.notify_one();
-        Ok(taken)
-    }
-
-    /// A signal for the process group. False if the run had ended by itself.
-    ///
-    /// # Errors
-    /// [`TakenOver`].
-    pub fn signal(&self, signal: u8) -> Result<bool, TakenOver> {
-        drop(self.lock()?);
-        Ok(self.run.signal(signal))
-    }
-
-    /// The client's `cancel`. False if the run had ended by itself.
-    ///
-    /// # Errors
-    /// [`TakenOver`].
-    pub fn cancel(&self) -> Result<bool, TakenOver> {
-        drop(self.lock()?);
-        Ok(self.run.stop(StopBy::Client))
-    }
-}
-
-impl Drop for Owner {
-    fn drop(&mut self) {
-        if let Ok(mut shared) = self.lock() {
-            shared.owner = Presence::Gone(Instant::now());
-            drop(shared);
-            self.run.engine.notify_one();
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn debug_shows_no_output() {
-        let frames = vec![Bytes::from_static(b"hunter2")];
-        let shown = format!("{:?}", Outgoing { frames, last: 41, ..Outgoing::default() });
-        assert!(shown.contains("41") && !shown.contains("hunter2"), "{shown}");
     }
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::credit::Budget;
 use super::disk::Writer;
+use super::disk::writer::Over;
 use super::record::{AckAhead, Record};
 
 /// A record that is being made.
@@ -25,7 +26,7 @@ pub struct Needs {
     /// The disk is full: ask again after a while.
     pub waits: bool,
     /// Nothing more may be added: the run is to be stopped.
-    pub over: bool,
+    pub over: Option<Over>,
 }
 
 impl Store {
@@ -72,7 +73,7 @@ impl Store {
             Self::Memory(record) => Needs { room: record.room(), ..Needs::default() },
             Self::Disk(writer) => {
                 let room = writer.room();
-                Needs { room, waits: writer.is_waiting(), over: writer.is_over() }
+                Needs { room, waits: writer.is_waiting(), over: writer.over() }
             }
         }
     }

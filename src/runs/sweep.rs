@@ -12,7 +12,8 @@ use tracing::{info, warn};
 use super::clock::Now;
 use super::disk::{Folder, Outcome, Over};
 use super::durable::{Durable, Keeping, State, lock};
-use super::host::{Gone, Host, Kept};
+use super::entry::{Entry, Gone};
+use super::host::Host;
 use super::retention::{Going, Past, Retention};
 use super::table::KEEP;
 use crate::proto::code::Code;
@@ -158,11 +159,11 @@ impl Host {
         removed
     }
 
-    fn past(&self, kept: Arc<Kept>, boot: &str) -> Option<Past<Arc<Kept>>> {
+    fn past(&self, kept: Arc<Entry>, boot: &str) -> Option<Past<Arc<Entry>>> {
         let (ended, record) = match &*kept {
-            Kept::Here(_) => return None,
-            Kept::Gone(gone) => (gone.ended, None),
-            Kept::There(run) => {
+            Entry::Here(_) => return None,
+            Entry::Gone(gone) => (gone.ended, None),
+            Entry::There(run) => {
                 let State::Over(outcome) = run.state() else { return None };
                 let record = run.folder.disk().ok()?.map(|size| size.disk);
                 if record.is_none() {
@@ -174,28 +175,28 @@ impl Host {
         Some(Past { run: kept, ended, record })
     }
 
-    fn let_go(&self, kept: &Kept, id: bool, keeping: &Keeping) -> io::Result<()> {
+    fn let_go(&self, kept: &Entry, id: bool, keeping: &Keeping) -> io::Result<()> {
         match kept {
-            Kept::There(run) if !id => return self.forget(run),
-            Kept::There(run) => {
+            Entry::There(run) if !id => return self.forget(run),
+            Entry::There(run) => {
                 self.forget(run)?;
                 remove(&run.folder, id)?;
                 self.table.release(&run.key);
             }
-            Kept::Gone(gone) => {
+            Entry::Gone(gone) => {
                 remove(&Folder::of(&keeping.runs, &gone.key), id)?;
                 self.table.release(&gone.key);
             }
-            Kept::Here(_) => {}
+            Entry::Here(_) => {}
         }
         Ok(())
     }
 
     /// Removes the record of a run; its id stays taken. What goes on is left alone.
     pub(super) fn forget(&self, run: &Arc<Durable>) -> io::Result<()> {
-        let _one = lock(&run.settling);
+        let _one = lock(&run.noting);
         let State::Over(outcome) = run.state() else { return Ok(()) };
-        // It could not be written when the disk was full.
+        // It could not be written when the disk was full, or is about to be.
         if run.folder.outcome()?.is_none() {
             run.folder.set_outcome(&outcome)?;
         }
@@ -208,7 +209,7 @@ impl Host {
     pub(super) fn gone(&self, run: &Durable, outcome: &Arc<Outcome>) {
         let boot = self.books.ledger().map_or("", |ledger| &ledger.origin().boot);
         let gone = Gone { key: run.key.clone(), ended: outcome.noted().seen_from(boot) };
-        self.table.keep(run.key.clone(), Arc::new(Kept::Gone(gone)));
+        self.table.keep(run.key.clone(), Arc::new(Entry::Gone(gone)));
         run.set_state(State::Forgotten(Arc::clone(outcome)));
     }
 }

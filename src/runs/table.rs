@@ -222,11 +222,12 @@ impl<R: Held> Table<R> {
         self.lock().passing
     }
 
-    /// The live runs of an identity whose ids have this part; one whose id it is comes alone.
+    /// The live runs of an identity, or of them all, whose ids have this part; of an identity, one whose id it
+    /// is comes alone.
     #[must_use]
-    pub fn find(&self, identity: &Arc<str>, part: &str) -> Vec<Arc<R>> {
+    pub fn find(&self, identity: Option<&Arc<str>>, part: &str) -> Vec<Arc<R>> {
         let inner = self.lock();
-        if let Ok(id) = RunId::new(part)
+        if let (Ok(id), Some(identity)) = (RunId::new(part), identity)
             && let Some(Entry::Live(run)) =
                 inner.entries.get(&Key { identity: Arc::clone(identity), id })
         {
@@ -235,7 +236,9 @@ impl<R: Held> Table<R> {
         let mut found = Vec::new();
         for (key, entry) in &inner.entries {
             let Entry::Live(run) = entry else { continue };
-            if key.identity == *identity && key.id.as_str().contains(part) {
+            if identity.is_none_or(|identity| key.identity == *identity)
+                && key.id.as_str().contains(part)
+            {
                 found.push(Arc::clone(run));
             }
         }

@@ -22,7 +22,7 @@ impl From<&NotStarted> for Code {
             NotStarted::OutOfProcesses | NotStarted::OutOfMemory | NotStarted::OutOfDescriptors => {
                 Self::OutOfResources
             }
-            NotStarted::Other(_) => Self::StartFailed,
+            NotStarted::Limits { .. } | NotStarted::Other(_) => Self::StartFailed,
         }
     }
 }

@@ -1,21 +1,29 @@
 //! One connection from accept to its end: a place in the lobby, TLS, login, then its session.
 
+use std::future::{Future as _, poll_fn};
+use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{ReadHalf, WriteHalf, split};
-use tokio::time::{Instant, timeout_at};
-use tracing::{debug, warn};
+use tokio::time::{Instant, timeout, timeout_at};
+use tracing::debug;
 
 use super::Shared;
 use super::end::{SessionEnd, last_word, say_and_close};
 use super::lobby::Place;
 use super::outbox::Outbox;
-use super::requests::Requests;
+use super::policy::{Subject, decide};
+use super::requests::{Judge, Requests};
+use super::rights::{self, RightsNow};
 use super::session::{Patience, serve as serve_session};
-use crate::conn::{FrameReader, FrameWriter, SILENCE};
+use super::status::Why;
+use super::waiting::Waiting;
+use crate::conn::{ConnError, FrameReader, FrameWriter, SILENCE};
 use crate::handshake::{AGENT, Channel, Login, LoginError, Origin, judge};
-use crate::identity::{Identity, News};
+use crate::identity::{Caller, Identity};
 use crate::proto::code::Code;
 use crate::proto::frame::Limits;
 use crate::proto::header::{Refused, ServerHeader, Welcome};
@@ -23,6 +31,9 @@ use crate::transport::{self, Accepted, HandshakeError, Peer, Stream};
 
 /// TLS and login together may take so long.
 pub const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// A client that has listed a key which would be let in may take so long to prove it: somebody may have to
+/// touch a device, or type a passphrase.
+pub const PERSON_TIMEOUT: Duration = Duration::from_secs(60);
 
 type Reader = FrameReader<ReadHalf<Stream>>;
 type Writer = FrameWriter<WriteHalf<Stream>>;
@@ -32,7 +43,7 @@ struct LoggedIn {
     reader: Reader,
     writer: Writer,
     who: Identity,
-    origin: Origin,
+    rights: RightsNow,
     peer: Peer,
     client: String,
 }
@@ -44,34 +55,66 @@ enum Stranger {
     Handshake(#[from] HandshakeError),
     #[error(transparent)]
     Login(#[from] LoginError),
-    #[error("{}", .0.text)]
-    Refused(Refused),
-    #[error("no login within {} s", LOGIN_TIMEOUT.as_secs())]
-    Late,
+    #[error("{1}")]
+    Refused(Code, String),
+    #[error("no login within {} s", .0.as_secs())]
+    Late(Duration),
     #[error("shown out for a newcomer before it had logged in")]
     ShownOut,
+}
+
+impl Stranger {
+    fn kind(&self) -> Why {
+        match self {
+            Self::Refused(Code::NotAuthorized, _) => Why::NotAuthorized,
+            Self::Refused(..) => Why::Refused,
+            Self::Login(LoginError::Protocol(_) | LoginError::Conn(ConnError::Frame(_))) => {
+                Why::Protocol
+            }
+            Self::Handshake(_) | Self::Login(_) => Why::Broken,
+            Self::Late(_) => Why::Late,
+            Self::ShownOut => Why::ShownOut,
+        }
+    }
 }
 
 /// Serves a connection from its first byte to its last.
 pub(super) async fn serve(accepted: Accepted, mut place: Place, shared: Arc<Shared>) {
     let address = accepted.address();
-    let deadline = Instant::now() + LOGIN_TIMEOUT;
+    let most = LOGIN_TIMEOUT + PERSON_TIMEOUT;
     let login = tokio::select! {
-        login = timeout_at(deadline, log_in(accepted, &shared)) => login.unwrap_or(Err(Stranger::Late)),
+        login = timeout(most, log_in(accepted, &shared)) => login.unwrap_or(Err(Stranger::Late(most))),
         () = place.shown_out() => Err(Stranger::ShownOut),
     };
-    drop(place);
     match login {
-        Ok(logged_in) => logged_in.serve(&shared).await,
-        Err(why) => shared.about_strangers(|| {
-            let from = address.map_or_else(|| "a unix socket".to_owned(), |a| a.to_string());
-            format!("no login from {from}: {why}")
-        }),
+        Ok(logged_in) => {
+            let mut served = pin!(logged_in.serve(&shared));
+            // What came with the login is answered from the lobby: a server that stops waits for that.
+            let over = poll_fn(|cx| Poll::Ready(served.as_mut().poll(cx).is_ready())).await;
+            drop(place);
+            if !over {
+                served.await;
+            }
+        }
+        Err(why) => {
+            // A refusal was noted before it was said.
+            if !matches!(why, Stranger::Refused(..)) {
+                shared.failed(why.kind(), address);
+            }
+            shared.about_strangers(|| {
+                let from = address.map_or_else(|| "a unix socket".to_owned(), |a| a.to_string());
+                format!("no login from {from}: {why}")
+            });
+        }
     }
 }
 
-async fn log_in(accepted: Accepted, shared: &Shared) -> Result<LoggedIn, Stranger> {
-    let secured = accepted.secure(&shared.tls).await?;
+async fn log_in(accepted: Accepted, shared: &Arc<Shared>) -> Result<LoggedIn, Stranger> {
+    let address = accepted.address();
+    let mut deadline = Instant::now() + LOGIN_TIMEOUT;
+    let mut patience = LOGIN_TIMEOUT;
+    let securing = timeout_at(deadline, accepted.secure(&shared.tls));
+    let secured = securing.await.map_err(|_| Stranger::Late(patience))??;
     let peer = secured.peer;
     let origin = origin(secured.channel.as_ref(), peer);
     let (read, write) = split(secured.stream);
@@ -79,25 +122,34 @@ async fn log_in(accepted: Accepted, shared: &Shared) -> Result<LoggedIn, Strange
     let mut writer = FrameWriter::new(write);
     let origin = match origin {
         Ok(origin) => origin,
-        Err(refused) => return Err(refuse(refused, &mut reader, &mut writer).await),
+        Err(refused) => {
+            return Err(refuse(shared, address, (refused, None), &mut reader, &mut writer).await);
+        }
     };
-    let mut first = true;
+    let mut hellos = 0;
     loop {
-        let judged =
-            judge(&mut reader, &origin, &shared.authorized, first, |news| tell(&news)).await;
-        let refused = match judged {
-            Ok(Login::In { who, client }) => {
-                return Ok(LoggedIn { reader, writer, who, origin, peer, client });
+        let news = |news| rights::tell(&news);
+        let judging = judge(&mut reader, &origin, &shared.authorized, hellos, news);
+        let judged = timeout_at(deadline, judging).await.map_err(|_| Stranger::Late(patience))?;
+        let (refused, why) = match judged {
+            Ok(Login::In { granted, proven, client }) => {
+                let who = granted.who;
+                let rights = rights::of(shared, who.clone(), proven, caller(peer));
+                return Ok(LoggedIn { reader, writer, who, rights, peer, client });
             }
             Ok(Login::Again(refused)) => {
                 writer
                     .send(&ServerHeader::Refused(refused), b"")
                     .await
                     .map_err(LoginError::from)?;
-                first = false;
+                if hellos == 0 {
+                    patience = PERSON_TIMEOUT;
+                    deadline = Instant::now() + patience;
+                }
+                hellos += 1;
                 continue;
             }
-            Ok(Login::Out(refused)) => refused,
+            Ok(Login::Out { refused, why }) => (refused, why),
             Err(e) => {
                 if let Some(end) = fault(&e) {
                     last_word(&end, reader, writer).await;
@@ -105,7 +157,7 @@ async fn log_in(accepted: Accepted, shared: &Shared) -> Result<LoggedIn, Strange
                 return Err(e.into());
             }
         };
-        return Err(refuse(refused, &mut reader, &mut writer).await);
+        return Err(refuse(shared, address, (refused, why), &mut reader, &mut writer).await);
     }
 }
 
@@ -114,7 +166,7 @@ fn origin(channel: Option<&transport::Channel>, peer: Peer) -> Result<Origin, Re
     let uid = match (channel, peer) {
         (Some(channel), _) => {
             let channel = Channel { host_key: channel.fingerprint(), exporter: channel.exporter };
-            return Ok(Origin::Tls { channel, loopback: peer.is_local() });
+            return Ok(Origin::Tls { channel, caller: caller(peer) });
         }
         (None, Peer::Unix { uid, .. }) => Some(uid),
         (None, Peer::Tcp { .. }) => None,
@@ -126,9 +178,27 @@ fn origin(channel: Option<&transport::Channel>, peer: Peer) -> Result<Origin, Re
     })
 }
 
-async fn refuse(refused: Refused, reader: &mut Reader, writer: &mut Writer) -> Stranger {
-    say_and_close(&ServerHeader::Refused(refused.clone()), reader, writer).await;
-    Stranger::Refused(refused)
+fn caller(peer: Peer) -> Caller {
+    Caller { address: peer.address(), loopback: peer.is_local() }
+}
+
+/// `why`: what the operator is told, if it is more than the peer is.
+async fn refuse(
+    shared: &Shared,
+    address: Option<SocketAddr>,
+    (refused, why): (Refused, Option<String>),
+    reader: &mut Reader,
+    writer: &mut Writer,
+) -> Stranger {
+    let why = why.unwrap_or_else(|| refused.text.clone());
+    if let Some(ledger) = shared.host.ledger() {
+        let from = address.map_or_else(|| "a unix socket".to_owned(), |a| a.to_string());
+        ledger.refused(None, &from, refused.code.name(), &why);
+    }
+    let stranger = Stranger::Refused(refused.code, why);
+    shared.failed(stranger.kind(), address);
+    say_and_close(&ServerHeader::Refused(refused), reader, writer).await;
+    stranger
 }
 
 /// What to tell a peer that does not speak the protocol; nothing to one that is gone.
@@ -142,13 +212,9 @@ fn fault(error: &LoginError) -> Option<SessionEnd> {
     }
 }
 
-fn tell(news: &News) {
-    warn!("{news}");
-}
-
 impl LoggedIn {
     async fn serve(self, shared: &Arc<Shared>) {
-        let Self { mut reader, mut writer, who, origin, peer, client } = self;
+        let Self { mut reader, mut writer, who, rights, peer, client } = self;
         let Ok(_permit) = Arc::clone(&shared.places).try_acquire_owned() else {
             let most = shared.config.max_connections;
             let text = format!("the server has {most} connections already");
@@ -156,8 +222,13 @@ impl LoggedIn {
             let refused = Refused { code: Code::TooManyConnections, text, key: None };
             return say_and_close(&ServerHeader::Refused(refused), &mut reader, &mut writer).await;
         };
+        let _open = shared.counters.logged_in();
         debug!(%peer, identity = %who, client, "logged in");
         let identity: Arc<str> = who.to_string().into();
+        let from: Arc<str> = peer.to_string().into();
+        if let Some(ledger) = shared.host.ledger() {
+            ledger.login(&identity, &from, &client);
+        }
         let welcome = Welcome { server: AGENT.into(), identity: identity.to_string() };
         if writer.queue(&ServerHeader::Welcome(welcome), b"").is_err() {
             return;
@@ -165,10 +236,20 @@ impl LoggedIn {
         reader.set_limits(Limits::FULL);
         let outbox = Arc::new(Outbox::greeting());
         let host = Arc::clone(&shared.host);
-        let still_in = still_in(shared, origin, who);
+        let judge = by_policy(shared, &identity);
         let refusals = Arc::clone(&shared.peers);
-        let requests =
-            Requests { host, identity, outbox, still_in, refusals, is_stale: false, held: None };
+        let requests = Requests {
+            host,
+            identity,
+            from,
+            outbox,
+            rights,
+            judge,
+            refusals,
+            is_stale: false,
+            held: None,
+            waiting: Waiting::default(),
+        };
         let patience = Patience { idle: shared.config.idle_timeout, silence: Some(SILENCE) };
         let end = serve_session(reader, writer, requests, patience).await;
         shared.host.left();
@@ -181,15 +262,10 @@ impl LoggedIn {
     }
 }
 
-/// A long connection does not outlive its rights: each request asks the key files again.
-fn still_in(shared: &Arc<Shared>, origin: Origin, who: Identity) -> super::requests::StillIn {
-    let shared = Arc::clone(shared);
-    Box::new(move || match (&origin, &who) {
-        (Origin::Unix(_), _) | (_, Identity::Local { .. }) => true,
-        (Origin::Tls { loopback, .. }, Identity::Key { fingerprint, .. }) => {
-            let lookup = shared.authorized.lookup(&[*fingerprint], *loopback);
-            lookup.news.iter().for_each(tell);
-            lookup.found.is_some_and(|(_, found)| found == who)
-        }
+/// What the policy says of what an identity asks for.
+fn by_policy(shared: &Arc<Shared>, identity: &Arc<str>) -> Judge {
+    let (shared, identity) = (Arc::clone(shared), Arc::clone(identity));
+    Arc::new(move |asked, rights, usage| {
+        decide(&shared.policy, Subject { identity: &identity, rights }, asked, usage)
     })
 }

@@ -8,7 +8,7 @@ use crate::conn::{ConnError, FrameReader, FrameWriter};
 use crate::proto::code::Code;
 use crate::proto::frame::{BODY_LIMIT, FrameError};
 use crate::proto::header::ServerHeader;
-use crate::runs::run::TakenOver;
+use crate::runs::owner::TakenOver;
 
 /// After the last word so many bytes are read, so that the word arrives: the largest request, which may
 /// lie unread, and what else is on its way.

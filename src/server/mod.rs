@@ -8,14 +8,21 @@ mod held;
 mod instance;
 mod lobby;
 mod outbox;
+mod penalties;
+pub mod policy;
+mod posted;
 mod requests;
+mod rights;
 mod running;
 mod serving;
 mod session;
 mod start;
+pub mod status;
 pub mod supervise;
+mod waiting;
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,27 +30,32 @@ use tokio::sync::Semaphore;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-pub use connection::LOGIN_TIMEOUT;
+pub use connection::{LOGIN_TIMEOUT, PERSON_TIMEOUT};
 pub use held::HOLD_LIMIT;
 pub use instance::{FindError, NAME_LIMIT, RUNS, find_instance, find_journal};
 pub use lobby::PLACES;
 pub use outbox::ANSWERS_LIMIT;
+pub use penalties::{FORGET, FREE, LONGEST, Network, REMEMBERED, SHORTEST};
 pub use requests::LIST_LIMIT;
 pub use running::{Call, Ended, Running};
 pub use session::LONGEST_PAUSE;
 pub use start::{Kept, Options, Server, StartError};
+pub use waiting::BEHIND_LIMIT;
 
 use crate::identity::Authorized;
 use crate::runs::host::Host;
 use crate::runs::throttle::Throttle;
 use crate::transport::{Listener, TlsServer};
 use lobby::Lobby;
+use penalties::Penalties;
+use policy::Policy;
+use status::{Counters, Why};
 
 /// How long to wait before accepting again when the system has no descriptor for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What an operator decides about connections.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Config {
     /// Most logged-in connections.
     pub max_connections: usize,
@@ -51,6 +63,8 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// How long runs may go on after the first call to shut down.
     pub drain_timeout: Duration,
+    /// From where failed logins have no penalty.
+    pub no_penalty: Vec<Network>,
 }
 
 impl Default for Config {
@@ -59,6 +73,7 @@ impl Default for Config {
             max_connections: 4096,
             idle_timeout: Duration::from_secs(600),
             drain_timeout: Duration::from_secs(30),
+            no_penalty: Network::LOOPBACK.to_vec(),
         }
     }
 }
@@ -66,6 +81,7 @@ impl Default for Config {
 /// What all connections of a server share.
 pub(crate) struct Shared {
     config: Config,
+    policy: Policy,
     host: Arc<Host>,
     tls: TlsServer,
     authorized: Arc<Authorized>,
@@ -73,12 +89,19 @@ pub(crate) struct Shared {
     places: Arc<Semaphore>,
     strangers: Throttle,
     peers: Arc<Throttle>,
+    penalties: Penalties,
+    counters: Counters,
 }
 
 async fn accept(listener: Listener, shared: Arc<Shared>) {
     loop {
         match listener.accept().await {
             Ok(accepted) => {
+                shared.counters.connected();
+                if accepted.address().is_some_and(|address| shared.penalties.holds(address.ip())) {
+                    shared.counters.refused(Why::Penalty);
+                    continue;
+                }
                 let place = shared.lobby.enter();
                 tokio::spawn(connection::serve(accepted, place, Arc::clone(&shared)));
             }
@@ -100,16 +123,33 @@ fn out_of_descriptors(error: &io::Error) -> bool {
 }
 
 impl Shared {
-    fn new(config: Config, host: Arc<Host>, tls: TlsServer, authorized: Arc<Authorized>) -> Self {
+    fn new(
+        (config, policy): (Config, Policy),
+        host: Arc<Host>,
+        tls: TlsServer,
+        authorized: Arc<Authorized>,
+    ) -> Self {
         Self {
+            penalties: Penalties::new(config.no_penalty.clone()),
             places: Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS))),
             config,
+            policy,
             host,
             tls,
             authorized,
             lobby: Arc::default(),
             strangers: Throttle::default(),
             peers: Arc::default(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// A stranger has not logged in. Who cannot be told from an honest client whose link broke is only counted.
+    fn failed(&self, why: Why, address: Option<SocketAddr>) {
+        self.counters.refused(why);
+        let is_at_fault = matches!(why, Why::NotAuthorized | Why::Protocol | Why::Late);
+        if let Some(address) = address.filter(|_| is_at_fault) {
+            self.penalties.failed(address.ip());
         }
     }
 

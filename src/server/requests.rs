@@ -9,18 +9,24 @@ use tracing::{debug, info};
 use super::end::SessionEnd;
 use super::held::Held;
 use super::outbox::Outbox;
+use super::policy::{Allowed, Asked, Command, Forbidden, Rights, Whose};
+use super::rights::{RightsNow, imposed};
 use super::serving::{Order, Serving};
+use super::waiting::{Answer, Waiting};
 use crate::exec::Signal;
 use crate::proto::code::Code;
 use crate::proto::frame::{self, BODY_LIMIT, Decoded, Limits};
 use crate::proto::header::{Attach, ClientHeader, Refusal, Refused, RunRequest, ServerHeader};
 use crate::proto::listing::RunInfo;
 use crate::proto::verdict::StopBy;
+use crate::runs::answer::{Closed, Denied, Served};
 use crate::runs::durable::There;
-use crate::runs::host::{Closed, Denied, Host, Kept, Served};
+use crate::runs::entry::Entry;
+use crate::runs::host::Host;
 use crate::runs::id::RunId;
 use crate::runs::request::Request;
 use crate::runs::run::Run;
+use crate::runs::shares::Usage;
 use crate::runs::throttle::Throttle;
 
 /// Most runs of one list: a client that has more asks for the newest.
@@ -29,15 +35,20 @@ pub const LIST_LIMIT: usize = 10_000;
 /// of 200 control characters, are then in less frames than may wait for a client.
 const LIST_CHUNK: usize = BODY_LIMIT;
 
-/// Whether an identity is still let in: asked anew for each request.
-pub(super) type StillIn = Box<dyn Fn() -> bool + Send + Sync>;
+/// What the policy says of what is asked for, by the rights of the one who asks and by what the identity has
+/// under way.
+pub(super) type Judge =
+    Arc<dyn Fn(&Asked<'_>, Rights, Usage) -> Result<Allowed, Forbidden> + Send + Sync>;
 
 /// The requests of one connection.
 pub(super) struct Requests {
     pub(super) host: Arc<Host>,
     pub(super) identity: Arc<str>,
+    /// Where it comes from, for people.
+    pub(super) from: Arc<str>,
     pub(super) outbox: Arc<Outbox>,
-    pub(super) still_in: StillIn,
+    pub(super) rights: RightsNow,
+    pub(super) judge: Judge,
     /// What keeps lines about refusals to one a second.
     pub(super) refusals: Arc<Throttle>,
     /// The client was silent for longer than an id is remembered for: a request that was held back
@@ -45,6 +56,8 @@ pub(super) struct Requests {
     pub(super) is_stale: bool,
     /// A request that waits for the end of an upgrade.
     pub(super) held: Option<Held>,
+    /// A request that waits for a supervisor.
+    pub(super) waiting: Waiting,
 }
 
 impl Requests {
@@ -54,14 +67,17 @@ impl Requests {
         header: ClientHeader,
         body: Bytes,
     ) -> Result<(), SessionEnd> {
+        if self.waiting.is_before(&header) {
+            return self.waiting.keep(header, body);
+        }
         match header {
             ClientHeader::Run(run) => self.run(*run, body).await,
             piece @ (ClientHeader::Stdin(_) | ClientHeader::StdinEnd(_)) => {
                 let nothing = || SessionEnd::word(Code::BadFrame, "stdin without a run");
                 let (serving, _) = self.outbox.serving().ok_or_else(nothing)?;
-                serving.stdin(piece, &body).await
+                serving.stdin(&piece, &body)
             }
-            ClientHeader::Ack { seq } => self.ack(seq).await,
+            ClientHeader::Ack { seq } => self.ack(seq),
             // What has not begun handles no signal: any of them is its end.
             ClientHeader::Cancel { run: None } | ClientHeader::Signal { run: None, .. }
                 if self.held.is_some() =>
@@ -74,12 +90,12 @@ impl Requests {
             }
             ClientHeader::Cancel { run } => self.order(Order::Cancel, run).await,
             ClientHeader::Attach(attach) => self.attach(&attach).await,
-            ClientHeader::List { limit } => self.list(limit).await,
+            ClientHeader::List { limit, all } => self.list(limit, all).await,
             ClientHeader::Remove { run } => self.remove(&run).await,
             ClientHeader::Close { id, first_sent_ms_ago } => {
                 self.close(&id, Duration::from_millis(first_sent_ms_ago)).await
             }
-            ClientHeader::Detach => self.detach().await,
+            ClientHeader::Detach => self.detach(),
             ClientHeader::Hello(_) => {
                 Err(SessionEnd::word(Code::BadFrame, "hello was said already"))
             }
@@ -92,9 +108,6 @@ impl Requests {
         if self.is_stale {
             let text = "the connection was suspended for too long to start anything on it";
             return Err(SessionEnd::word(Code::PeerSilent, text));
-        }
-        if !(self.still_in)() {
-            return self.no_longer_in(&header);
         }
         let request = match Request::parse(header, body) {
             Ok(request) => request,
@@ -112,7 +125,7 @@ impl Requests {
 
     /// Whether a run is under way, or asked for.
     pub(super) fn is_busy(&self) -> bool {
-        self.held.is_some() || self.outbox.is_busy()
+        self.held.is_some() || self.waiting.is_waiting() || self.outbox.is_busy()
     }
 
     /// The client does not want what was held any more, or is not there.
@@ -125,8 +138,57 @@ impl Requests {
         }
     }
 
-    async fn start(&mut self, request: Request, is_late: bool) -> Result<(), SessionEnd> {
-        match self.host.run(&self.identity, &request).await {
+    async fn start(&mut self, mut request: Request, is_late: bool) -> Result<(), SessionEnd> {
+        let Some(options) = (self.rights)() else {
+            return self.may_not_run(&request, Forbidden::no_longer_in());
+        };
+        request.impose(imposed(&options));
+        let rights = Rights::of(&options);
+        let (host, identity) = (Arc::clone(&self.host), Arc::clone(&self.identity));
+        let judge = Arc::clone(&self.judge);
+        let asked = async move {
+            let judge = |usage: Usage| match judge(&wanted(&request), rights, usage) {
+                Ok(Allowed { judged, part }) => Ok((judged, part)),
+                Err(Forbidden { code, text }) => Err((code, text)),
+            };
+            let served = host.run(&identity, &request, &judge).await;
+            Answer::Run { request: Box::new(request), is_late, served }
+        };
+        self.ask(asked).await
+    }
+
+    /// Answers at once, or when the supervisor has.
+    async fn ask(
+        &mut self,
+        asked: impl Future<Output = Answer> + Send + 'static,
+    ) -> Result<(), SessionEnd> {
+        match self.waiting.ask(asked).await {
+            Some(answer) => self.answer(answer),
+            None => Ok(()),
+        }
+    }
+
+    /// Passes an answer on.
+    pub(super) fn answer(&mut self, answer: Answer) -> Result<(), SessionEnd> {
+        match answer {
+            Answer::Run { request, is_late, served } => self.started(*request, is_late, served),
+            Answer::Attach { after, there: Ok(there), .. } => {
+                self.follow_there(there, after);
+                Ok(())
+            }
+            Answer::Attach { id, there: Err(denied), .. } => self.deny(&id, denied),
+            Answer::Close { id, closed } => self.closed(&id, closed),
+            Answer::Order { run, obeyed } => self.outbox.answer(&obeyed_or_not(run, obeyed)),
+        }
+    }
+
+    fn started(
+        &mut self,
+        request: Request,
+        is_late: bool,
+        served: Result<Served, Denied>,
+    ) -> Result<(), SessionEnd> {
+        match served {
             Ok(Served::Later) if is_late => {
                 let text = "the server is being upgraded and waits for other runs to end";
                 self.refuse(Code::ShuttingDown, text.into())
@@ -157,12 +219,42 @@ impl Requests {
 
     /// The first request of a run is refused for good. To a later one that would be a lie: the run may
     /// have been started when the client was still let in.
-    fn no_longer_in(&self, header: &RunRequest) -> Result<(), SessionEnd> {
-        let text = "this key is no longer authorized";
-        match header.first_sent_ms_ago {
-            0 => self.refuse(Code::NotAuthorized, text.into()),
-            _ => Err(SessionEnd::word(Code::NotAuthorized, text)),
+    fn may_not_run(&self, request: &Request, why: Forbidden) -> Result<(), SessionEnd> {
+        if request.first_sent_ago.is_zero() {
+            return self.refuse(why.code, why.text);
         }
+        Err(self.end_for(why))
+    }
+
+    fn end_for(&self, why: Forbidden) -> SessionEnd {
+        self.note_refusal(why.code, &why.text);
+        SessionEnd::word(why.code, why.text)
+    }
+
+    fn note_refusal(&self, code: Code, text: &str) {
+        if let Some(ledger) = self.host.ledger() {
+            ledger.refused(Some(&self.identity), &self.from, code.name(), text);
+        }
+    }
+
+    /// What may be done now: the rights may have changed since the last request.
+    fn judged(&self, asked: &Asked<'_>) -> Result<Allowed, Forbidden> {
+        let options = (self.rights)().ok_or_else(Forbidden::no_longer_in)?;
+        (self.judge)(asked, Rights::of(&options), Usage::default())
+    }
+
+    /// Whether this may be done; if not, that was answered.
+    fn may(&self, asked: &Asked<'_>) -> Result<bool, SessionEnd> {
+        match self.judged(asked) {
+            Ok(_) => Ok(true),
+            Err(Forbidden { code, text }) => self.refuse(code, text).map(|()| false),
+        }
+    }
+
+    /// As [`Self::may`], where to refuse is to say that nothing was started: then the conversation ends.
+    fn may_or_end(&self, asked: &Asked<'_>) -> Result<(), SessionEnd> {
+        let judged = self.judged(asked);
+        judged.map(drop).map_err(|why| self.end_for(why))
     }
 
     fn deny(&self, id: &RunId, denied: Denied) -> Result<(), SessionEnd> {
@@ -177,6 +269,7 @@ impl Requests {
     }
 
     fn refuse(&self, code: Code, text: String) -> Result<(), SessionEnd> {
+        self.note_refusal(code, &text);
         let identity = &self.identity;
         if let Some(line) =
             self.refusals.line(|| format!("refused a request of {identity}: {text}"))
@@ -198,54 +291,70 @@ impl Requests {
         if !matches!(first, Ok(Decoded::Frame(frame)) if frame.kind == "started") {
             self.outbox.answer_encoded(answer);
         }
-        if let Some(serving) = Serving::there(there, &self.host) {
-            self.outbox.follow(serving, 0);
-        }
+        self.outbox.follow(Serving::there(there, &self.host), 0);
     }
 
     fn follow_there(&self, there: There, after: u64) {
         self.outbox.answer_encoded(there.answer.clone());
-        if let Some(serving) = Serving::there(there, &self.host) {
-            self.outbox.follow(serving, after);
-        }
+        self.outbox.follow(Serving::there(there, &self.host), after);
     }
 
     /// An order to the run of this connection, or to one that is named. One that crosses the run's end or
     /// its refusal is nobody's fault.
-    async fn order(&self, order: Order, run: Option<String>) -> Result<(), SessionEnd> {
+    async fn order(&mut self, order: Order, run: Option<String>) -> Result<(), SessionEnd> {
         if let Some(part) = run {
             return self.order_by_name(order, &part).await;
         }
         let Some((serving, _)) = self.outbox.serving() else { return Ok(()) };
-        match serving.order(order).await? {
+        self.may_or_end(&Asked::Keep)?;
+        match serving.order(order)? {
             Some(answer) => self.outbox.answer(&answer),
             None => Ok(()),
         }
     }
 
-    async fn order_by_name(&self, order: Order, part: &str) -> Result<(), SessionEnd> {
-        let Some(kept) = self.find(part)? else { return Ok(()) };
+    async fn order_by_name(&mut self, order: Order, part: &str) -> Result<(), SessionEnd> {
+        let asked = match order {
+            Order::Signal(_) => Asked::Signal,
+            Order::Cancel => Asked::Stop,
+        };
+        let Some(kept) = self.find(part, asked)? else { return Ok(()) };
+        let run = kept.id().to_string();
         let obeyed = match &*kept {
-            Kept::Here(run) => match order {
+            Entry::Here(run) => match order {
                 Order::Signal(signal) => run.signal(signal),
                 Order::Cancel => run.stop(StopBy::Operator),
             },
-            Kept::There(run) => self.host.order(run, order.header(Some(&run.key.id))).await,
-            Kept::Gone(_) => false,
+            Entry::There(there) => {
+                let (host, there) = (Arc::clone(&self.host), Arc::clone(there));
+                let asked = async move {
+                    let obeyed = host.order(&there, order.header(Some(&there.key.id))).await;
+                    Answer::Order { run, obeyed }
+                };
+                return self.ask(asked).await;
+            }
+            Entry::Gone(_) => false,
         };
-        let run = kept.id().to_string();
-        let answer =
-            if obeyed { ServerHeader::Done { run } } else { ServerHeader::AlreadyEnded { run } };
-        self.outbox.answer(&answer)
+        self.outbox.answer(&obeyed_or_not(run, obeyed))
     }
 
-    /// The one run that is meant. None if that was refused.
-    fn find(&self, part: &str) -> Result<Option<Arc<Kept>>, SessionEnd> {
-        if !(self.still_in)() {
-            self.refuse(Code::NotAuthorized, "this key is no longer authorized".into())?;
+    /// The one run that is meant: an own one, or for an operator anybody's. None if that was refused. Who is
+    /// no operator is told the same of another's run as of none.
+    fn find(
+        &self,
+        part: &str,
+        asked: fn(Whose) -> Asked<'static>,
+    ) -> Result<Option<Arc<Entry>>, SessionEnd> {
+        if !self.may(&asked(Whose::Own))? {
             return Ok(None);
         }
-        match self.host.find(&self.identity, part) {
+        let found = match self.host.find(Some(&self.identity), part) {
+            Err((Code::NoSuchRun, _)) if self.judged(&asked(Whose::All)).is_ok() => {
+                self.host.find(None, part)
+            }
+            found => found,
+        };
+        match found {
             Ok(kept) => Ok(Some(kept)),
             Err((code, text)) => self.refuse(code, text).map(|()| None),
         }
@@ -253,17 +362,19 @@ impl Requests {
 
     async fn attach(&mut self, attach: &Attach) -> Result<(), SessionEnd> {
         self.free_for_another()?;
-        let Some(kept) = self.find(&attach.run)? else { return Ok(()) };
+        let Some(kept) = self.find(&attach.run, Asked::Attach)? else { return Ok(()) };
         match &*kept {
-            Kept::Here(run) => self.attach_here(run, attach),
-            Kept::There(run) => match self.host.look(run, attach).await {
-                Ok(there) => {
-                    self.follow_there(there, attach.after);
-                    Ok(())
-                }
-                Err(denied) => self.deny(&run.key.id, denied),
-            },
-            Kept::Gone(gone) => self.lost(&gone.key.id, Code::Forgotten),
+            Entry::Here(run) => self.attach_here(run, attach),
+            Entry::There(run) => {
+                let (host, run) = (Arc::clone(&self.host), Arc::clone(run));
+                let attach = attach.clone();
+                let asked = async move {
+                    let there = host.look(&run, &attach).await;
+                    Answer::Attach { id: run.key.id.clone(), after: attach.after, there }
+                };
+                self.ask(asked).await
+            }
+            Entry::Gone(gone) => self.lost(&gone.key.id, Code::Forgotten),
         }
     }
 
@@ -282,13 +393,14 @@ impl Requests {
         Ok(())
     }
 
-    async fn list(&self, limit: Option<u64>) -> Result<(), SessionEnd> {
-        if !(self.still_in)() {
-            return self.refuse(Code::NotAuthorized, "this key is no longer authorized".into());
+    async fn list(&mut self, limit: Option<u64>, all: bool) -> Result<(), SessionEnd> {
+        if !self.may(&Asked::List(if all { Whose::All } else { Whose::Own }))? {
+            return Ok(());
         }
         let limit = limit.map_or(LIST_LIMIT, |n| usize::try_from(n).unwrap_or(LIST_LIMIT));
         let (host, identity) = (Arc::clone(&self.host), Arc::clone(&self.identity));
-        let (runs, total) = on_disk(move || host.list(&identity, limit.min(LIST_LIMIT))).await?;
+        let (runs, total) =
+            on_disk(move || host.list((!all).then_some(&identity), limit.min(LIST_LIMIT))).await?;
         let mut chunks = listing_chunks(&runs)?.into_iter().peekable();
         while let Some(body) = chunks.next() {
             let more = chunks.peek().is_some();
@@ -297,8 +409,8 @@ impl Requests {
         Ok(())
     }
 
-    async fn remove(&self, part: &str) -> Result<(), SessionEnd> {
-        let Some(kept) = self.find(part)? else { return Ok(()) };
+    async fn remove(&mut self, part: &str) -> Result<(), SessionEnd> {
+        let Some(kept) = self.find(part, Asked::Remove)? else { return Ok(()) };
         let (host, run) = (Arc::clone(&self.host), kept.id().to_string());
         match on_disk(move || host.remove(&kept)).await? {
             Ok(()) => self.outbox.answer(&ServerHeader::Done { run }),
@@ -306,18 +418,18 @@ impl Requests {
         }
     }
 
-    async fn detach(&self) -> Result<(), SessionEnd> {
+    fn detach(&self) -> Result<(), SessionEnd> {
         let Some((serving, _)) = self.outbox.serving() else { return Ok(()) };
-        let Some(answer) = serving.detach().await? else { return Ok(()) };
+        let Some(answer) = serving.detach()? else { return Ok(()) };
         if matches!(answer, ServerHeader::Detached { .. }) {
             self.outbox.leave();
         }
         self.outbox.answer(&answer)
     }
 
-    async fn ack(&self, seq: u64) -> Result<(), SessionEnd> {
+    fn ack(&self, seq: u64) -> Result<(), SessionEnd> {
         let Some((serving, sent)) = self.outbox.serving() else { return Ok(()) };
-        if serving.ack(seq, sent).await? && self.outbox.is_ended() {
+        if serving.ack(seq, sent)? && self.outbox.is_ended() {
             if let Some(owner) = serving.owner() {
                 self.host.confirmed(owner.run());
             }
@@ -340,11 +452,21 @@ impl Requests {
         let Ok(id) = RunId::new(id) else {
             return self.refuse(Code::BadRequest, "there is no such id".into());
         };
-        match self.host.close(&self.identity, &id, first_sent_ago).await {
+        self.may_or_end(&Asked::Keep)?;
+        let (host, identity) = (Arc::clone(&self.host), Arc::clone(&self.identity));
+        let asked = async move {
+            let closed = host.close(&identity, &id, first_sent_ago).await;
+            Answer::Close { id, closed }
+        };
+        self.ask(asked).await
+    }
+
+    fn closed(&self, id: &RunId, closed: Closed) -> Result<(), SessionEnd> {
+        match closed {
             Closed::NeverStarted => {
                 self.outbox.answer(&ServerHeader::NeverStarted { run: id.to_string() })
             }
-            Closed::Lost(code) => self.lost(&id, code),
+            Closed::Lost(code) => self.lost(id, code),
             Closed::Refused(code, text) => self.refuse(code, text),
             Closed::Run(owner) => {
                 owner.discard_output()?;
@@ -357,6 +479,10 @@ impl Requests {
             }
         }
     }
+}
+
+fn obeyed_or_not(run: String, obeyed: bool) -> ServerHeader {
+    if obeyed { ServerHeader::Done { run } } else { ServerHeader::AlreadyEnded { run } }
 }
 
 /// Does what may have to wait for the disk.
@@ -398,6 +524,16 @@ fn no_such_frame() -> SessionEnd {
     SessionEnd::word(Code::BadFrame, "no such frame was made of this run")
 }
 
+/// What the policy is to judge.
+fn wanted(request: &Request) -> Asked<'_> {
+    Asked::Run(Command {
+        form: request.form(),
+        words: request.words(),
+        cwd: request.cwd(),
+        env: request.env_names(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -422,6 +558,7 @@ mod tests {
         });
         RunInfo {
             run: "x".repeat(ID_LIMIT),
+            identity: Some(format!("key:SHA256:{}", "x".repeat(43))),
             state: RunState::Running,
             durable: true,
             command: "\u{1}".repeat(200),

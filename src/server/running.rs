@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::classic::{self, ClassicSettings};
-use super::{Shared, accept};
+use super::{Shared, accept, status};
 use crate::proto::verdict::StopBy;
 use crate::runs::host::Host;
 use crate::sys::fs::Lock;
@@ -47,6 +48,7 @@ pub struct Running {
     pub(super) classic_settings: ClassicSettings,
     pub(super) classic: Vec<(classic::Kind, Bound)>,
     pub(super) bound: Vec<Bound>,
+    pub(super) status: Option<UnixListener>,
     /// Held as long as the server lives.
     pub(super) lock: Lock,
 }
@@ -81,18 +83,23 @@ impl Running {
             self.drain_to_stop(calls).await;
         }
         taking.end().await;
-        if held.is_none() {
-            return Ok(Ended::Stopped);
+        // Whoever is let in by now is answered. Shown to the door before the request was sent a client would
+        // not come back; after it, it would look for the server in vain.
+        tokio::select! {
+            _ = timeout(FAREWELL, self.shared.lobby.emptied()) => {}
+            () = stop_call(calls), if held.is_none() => {}
         }
-        // Whoever is shown to the door before the request was sent would not come back.
-        let _ = timeout(FAREWELL, self.shared.lobby.emptied()).await;
-        Ok(Ended::Drained)
+        Ok(if held.is_none() { Ended::Stopped } else { Ended::Drained })
     }
 
     fn take(&self) -> io::Result<Taking> {
         let mut listeners = Vec::new();
         for bound in &self.bound {
             listeners.push(tokio::spawn(accept(bound.register()?, Arc::clone(&self.shared))));
+        }
+        if let Some(status) = &self.status {
+            let listener = tokio::net::UnixListener::from_std(status.try_clone()?)?;
+            listeners.push(tokio::spawn(status::tell(listener, Arc::clone(&self.shared))));
         }
         let (stop_classics, _) = watch::channel(false);
         let mut classics = JoinSet::new();

@@ -6,16 +6,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::end::SessionEnd;
+use super::posted::Posted;
 use crate::conn::{ConnError, Frame};
 use crate::proto::code::Code;
-use crate::proto::header::{ClientHeader, ServerHeader, ShowFrom, StdinPiece};
+use crate::proto::header::{ClientHeader, ServerHeader, ShowFrom};
 use crate::runs::disk::View;
 use crate::runs::durable::{Durable, Source, State, There, lost_frame};
 use crate::runs::host::Host;
 use crate::runs::id::RunId;
 use crate::runs::link::Link;
+use crate::runs::owner::{Outgoing, Owner};
 use crate::runs::record::encode;
-use crate::runs::run::{Outgoing, Owner, Run};
+use crate::runs::run::Run;
 
 /// So much of the record is taken at a time: two of an engine's largest pieces with their headers, or a
 /// file would be read in parts that end just before the second one does.
@@ -48,6 +50,7 @@ pub(super) struct Linked {
     host: Arc<Host>,
     run: Arc<Durable>,
     link: Arc<Link>,
+    outgoing: Posted,
     inbox: Mutex<Inbox>,
 }
 
@@ -106,17 +109,17 @@ impl Serving {
         Ok(Self::Seen(Seen { run, owner, view, follow }))
     }
 
-    /// A durable run; none if the first answer was the last.
-    pub(super) fn there(there: There, host: &Arc<Host>) -> Option<Self> {
+    /// A durable run.
+    pub(super) fn there(there: There, host: &Arc<Host>) -> Self {
         match there.source {
-            Source::Link(link) => Some(Self::Linked(Linked {
+            Source::Link(link) => Self::Linked(Linked {
                 host: Arc::clone(host),
                 run: there.run,
+                outgoing: Posted::to(&link),
                 link,
                 inbox: Mutex::default(),
-            })),
-            Source::Record(view) => Some(Self::Left(there.run, view)),
-            Source::Nothing => None,
+            }),
+            Source::Record(view) => Self::Left(there.run, view),
         }
     }
 
@@ -160,45 +163,43 @@ impl Serving {
     }
 
     /// The client has every frame up to `seq`. True if the verdict is among them.
-    pub(super) async fn ack(&self, seq: u64, sent: u64) -> Result<bool, SessionEnd> {
+    pub(super) fn ack(&self, seq: u64, sent: u64) -> Result<bool, SessionEnd> {
         let ahead =
             |e: crate::runs::record::AckAhead| SessionEnd::word(Code::BadFrame, e.to_string());
         match self {
             Self::Owned(owner) => owner.ack(seq)?.map_err(ahead),
             Self::Seen(Seen { view, .. }) | Self::Left(_, view) => view.ack(seq).map_err(ahead),
             Self::Linked(linked) => {
-                linked.send(&ClientHeader::Ack { seq }, &Bytes::new()).await?;
+                linked.outgoing.send(&ClientHeader::Ack { seq }, b"")?;
                 Ok(seq >= sent)
             }
         }
     }
 
     /// A piece of the standard input, or its end.
-    pub(super) async fn stdin(&self, header: ClientHeader, body: &Bytes) -> Result<(), SessionEnd> {
+    pub(super) fn stdin(&self, header: &ClientHeader, body: &Bytes) -> Result<(), SessionEnd> {
         let corrupt =
             |e: crate::runs::stdin::StdinError| SessionEnd::word(Code::Corrupt, e.to_string());
         if let Self::Linked(linked) = self {
-            return linked.send(&header, body).await;
+            return linked.outgoing.send(header, body);
         }
         let Some(owner) = self.owner() else {
             // The run is over, or this client only looks: what crosses that on its way is thrown away.
             return Ok(());
         };
         let taken = match header {
-            ClientHeader::Stdin(piece) => owner.stdin(piece, body)?,
-            ClientHeader::StdinEnd(StdinPiece { offset, hash }) => {
-                owner.stdin_end(StdinPiece { offset, hash })?
-            }
+            ClientHeader::Stdin(piece) => owner.stdin(*piece, body)?,
+            ClientHeader::StdinEnd(piece) => owner.stdin_end(*piece)?,
             _ => Ok(()),
         };
         taken.map_err(corrupt)
     }
 
     /// An order to the run. The answer, if there is one now.
-    pub(super) async fn order(&self, order: Order) -> Result<Option<ServerHeader>, SessionEnd> {
+    pub(super) fn order(&self, order: Order) -> Result<Option<ServerHeader>, SessionEnd> {
         let (run, obeyed) = match self {
             Self::Linked(linked) => {
-                linked.send(&order.header(None), &Bytes::new()).await?;
+                linked.outgoing.send(&order.header(None), b"")?;
                 return Ok(None);
             }
             Self::Left(run, _) => (run.key.id.to_string(), false),
@@ -215,10 +216,10 @@ impl Serving {
     }
 
     /// Lets the run go on without this connection. The answer, if there is one now.
-    pub(super) async fn detach(&self) -> Result<Option<ServerHeader>, SessionEnd> {
+    pub(super) fn detach(&self) -> Result<Option<ServerHeader>, SessionEnd> {
         match self {
             Self::Linked(linked) => {
-                linked.send(&ClientHeader::Detach, &Bytes::new()).await?;
+                linked.outgoing.send(&ClientHeader::Detach, b"")?;
                 Ok(None)
             }
             Self::Left(run, _) => {
@@ -301,12 +302,6 @@ impl Seen {
 impl Linked {
     fn lock(&self) -> std::sync::MutexGuard<'_, Inbox> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn send(&self, header: &ClientHeader, body: &Bytes) -> Result<(), SessionEnd> {
-        // A supervisor that is gone is noticed where its frames are read.
-        let _ = self.link.send(header, body).await;
-        Ok(())
     }
 
     /// Waits for the supervisor's next frame, and takes with it what is there already. Cancel safe.

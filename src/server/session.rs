@@ -17,7 +17,7 @@ use super::serving::Batch;
 use crate::conn::{FrameReader, FrameWriter, HEARTBEAT};
 use crate::proto::code::Code;
 use crate::proto::header::{ClientHeader, ServerHeader};
-use crate::runs::run::Outgoing;
+use crate::runs::owner::Outgoing;
 
 /// How long a client may be suspended by its terminal.
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 3600);
@@ -64,6 +64,10 @@ async fn read_loop<R: AsyncRead + Unpin>(
     let mut heard = Instant::now();
     let mut busy_until = Instant::now();
     loop {
+        if let Some((header, body)) = requests.waiting.next() {
+            requests.handle(header, body).await?;
+            continue;
+        }
         if requests.is_busy() {
             busy_until = Instant::now();
         }
@@ -72,6 +76,10 @@ async fn read_loop<R: AsyncRead + Unpin>(
             next = next => next,
             () = Held::wait(requests.held.as_ref(), &requests.host) => {
                 requests.go_on().await?;
+                continue;
+            }
+            answer = requests.waiting.answer() => {
+                requests.answer(answer)?;
                 continue;
             }
         };

@@ -2,6 +2,7 @@
 //! one line that names the culprit.
 
 use std::fs::File;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fmt, io};
@@ -12,11 +13,13 @@ use tracing::warn;
 use super::addresses::Addresses;
 use super::classic::{self, ClassicAddr, ClassicSettings};
 use super::instance::{self, INSTANCES, JOURNAL, NAME_LIMIT, Name, RUNS};
+use super::policy::Policy;
 use super::running::{Call, Ended, Running};
-use super::{Config, Shared};
+use super::{Config, Shared, status};
 use crate::exec::{BaseEnv, NotStarted, Scanner};
 use crate::identity::{
-    Authorized, Fingerprint, KeyError, News, PublicKey, Source, host_key, local_identity,
+    AccessFiles, Authorized, Fingerprint, KeyError, LineError, News, PublicKey, Role, Trouble,
+    host_key, local_identity,
 };
 use crate::runs::books::Books;
 use crate::runs::durable::Keeping;
@@ -25,7 +28,7 @@ use crate::runs::journal::JournalError;
 use crate::runs::journal::rules::{Digester, Rules};
 use crate::runs::recover::{self, Recovered};
 use crate::runs::retention::Retention;
-use crate::sys::fs::{FsError, Lock, StateDir};
+use crate::sys::fs::{FsError, Lock, StateDir, euid};
 use crate::sys::listen_fds::{Passed, Slots};
 use crate::transport::{BindError, Bound, Endpoint, InheritError, ListenAddr, TlsServer};
 
@@ -43,12 +46,14 @@ pub struct Options {
     /// The name of the instance; none: made from the first address, and another one for each server where
     /// that has port 0.
     pub name: Option<String>,
-    /// Files of keys that are let in, besides this account on this machine.
-    pub authorized_keys: Vec<PathBuf>,
+    /// Who is let in, besides this account on this machine.
+    pub access: AccessFiles,
     /// Where the tutorial's clients are served, if anywhere.
     pub classic: Vec<ClassicAddr>,
     /// What is decided about connections.
     pub config: Config,
+    /// Who may do what.
+    pub policy: Policy,
     /// What is decided about runs.
     pub settings: Settings,
     /// What is decided about durable runs; none: there are none. Their supervisors are this very program,
@@ -94,16 +99,33 @@ pub enum StartError {
     /// The tutorial's clients cannot be served there, or by this account.
     #[error(transparent)]
     Classic(#[from] classic::StartError),
+    /// They would pass by the policy.
+    #[error(
+        "--classic serves programs of this account without asking who they are, and rule {0:?} of the policy is for \
+         them: leave one of the two out"
+    )]
+    ClassicUnderPolicy(String),
     /// The journal of this instance.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// A file of keys cannot be read. A server that is under way goes on and lets nobody of it in.
-    #[error("cannot read --authorized-keys {}: {error}", path.display())]
-    AuthorizedKeys {
+    /// A file that says who is let in cannot be read. A server that is under way goes on and lets nobody of
+    /// it in.
+    #[error("cannot read {option} {}: {error}", path.display())]
+    Access {
+        /// What names it.
+        option: &'static str,
         /// The file.
         path: PathBuf,
         /// Why not.
         error: FsError,
+    },
+    /// A line of a revocation list is not understood: it may be the one that counts.
+    #[error("{option} {}: {error}", path.display(), option = Role::Revoked.option())]
+    Revoked {
+        /// The file.
+        path: PathBuf,
+        /// The line.
+        error: LineError,
     },
     /// Others could reach it and nobody would be let in.
     #[error(
@@ -156,11 +178,14 @@ pub struct Server {
     bound: Vec<Bound>,
     classic: Vec<(classic::Kind, Bound)>,
     config: Config,
+    policy: Policy,
     settings: Settings,
     authorized: Arc<Authorized>,
     tls: TlsServer,
     host_key: Fingerprint,
     recovered: Recovered,
+    /// Where the status is told; none if that was not possible.
+    status: Option<UnixListener>,
     keeping: Option<Keeping>,
     /// Held as long as the server lives.
     lock: Lock,
@@ -174,6 +199,12 @@ impl Server {
     /// [`StartError`].
     pub fn prepare(options: Options) -> Result<Self, StartError> {
         let shell = resolve_shell(&options.settings.shell)?;
+        let local = format!("local:{}", euid());
+        if let (false, Some(rule)) =
+            (options.classic.is_empty(), options.policy.rules_for(&local).next())
+        {
+            return Err(StartError::ClassicUnderPolicy(rule.name.clone()));
+        }
         let settings = Settings { shell, ..options.settings };
         let key = host_key(&options.state)?;
         let local = local_identity(&options.state)?;
@@ -184,7 +215,7 @@ impl Server {
             Addresses::open(sockets, options.listen, &options.classic)?;
         let name = Name::new(options.name, &listen, &options.classic)?;
         // An address that is none is told before what it would need.
-        let authorized = authorized(&listen, options.authorized_keys, local.public())?;
+        let authorized = authorized(&listen, options.access, local.public())?;
         // Last: a start that fails before leaves no folder of a name that nothing was run under.
         let (instance, lock) = name.open(&options.state.subdir(INSTANCES)?, lock)?;
         let (journal, runs) = (instance.subdir(JOURNAL)?, instance.subdir(RUNS)?);
@@ -193,17 +224,22 @@ impl Server {
             recover::open(journal.path(), runs.path(), origin, written)?
         };
         let keeping = options.kept.map(|kept| keeping(&instance, &runs, kept)).transpose()?;
+        let status = status::bind(instance.path())
+            .inspect_err(|e| warn!("`rexec-server status` will not work: {e}"))
+            .ok();
         let host_key = key.public().fingerprint();
-        let config = options.config;
+        let (config, policy) = (options.config, options.policy);
         Ok(Self {
             bound,
             classic,
             config,
+            policy,
             settings,
             authorized,
             tls,
             host_key,
             recovered,
+            status,
             keeping,
             lock,
         })
@@ -250,17 +286,24 @@ impl Server {
         let scanner = Scanner::new().map_err(StartError::System)?;
         let Recovered { ledger, table, unfinished, durable } = self.recovered;
         let classic_settings = ClassicSettings::new(self.settings.shell.clone(), scanner.clone());
-        let books = Books::Server(Box::new(ledger));
-        let host = Host::new(self.settings, books, table, scanner.clone(), self.keeping);
+        let (books, base_env) = (Books::Server(Box::new(ledger)), BaseEnv::of_this_process());
+        let host =
+            Host::new((self.settings, base_env), books, table, scanner.clone(), self.keeping);
         let settling = Arc::clone(&host);
         tokio::spawn(
             async move { recover::settle((unfinished, durable), &settling, &scanner).await },
         );
         Ok(Running {
-            shared: Arc::new(Shared::new(self.config, host, self.tls, self.authorized)),
+            shared: Arc::new(Shared::new(
+                (self.config, self.policy),
+                host,
+                self.tls,
+                self.authorized,
+            )),
             classic_settings,
             classic: self.classic,
             bound: self.bound,
+            status: self.status,
             lock: self.lock,
         })
     }
@@ -286,16 +329,23 @@ fn keeping(instance: &StateDir, runs: &StateDir, kept: Kept) -> Result<Keeping, 
 /// A server that others can reach and that would let nobody in is a mistake.
 fn authorized(
     listen: &[ListenAddr],
-    files: Vec<PathBuf>,
+    access: AccessFiles,
     local: &PublicKey,
 ) -> Result<Arc<Authorized>, StartError> {
-    let sources = files.iter().map(|path| Source { path: path.clone(), required: true });
-    let authorized = Authorized::new(sources.collect(), local);
+    let all = access.keys.iter().chain(&access.authorities);
+    let files: Vec<_> = all.map(|source| source.path.clone()).collect();
+    let authorized = Authorized::new(access, local);
     let (count, news) = authorized.count();
     for item in news {
-        match item {
-            News::File { path, error } => return Err(StartError::AuthorizedKeys { path, error }),
-            News::Line { .. } => warn!("{item}"),
+        let News { role, path, trouble } = item;
+        match (role, trouble) {
+            (_, Trouble::File(error)) => {
+                return Err(StartError::Access { option: role.option(), path, error });
+            }
+            (Role::Revoked, Trouble::Line(error)) => {
+                return Err(StartError::Revoked { path, error });
+            }
+            (_, Trouble::Line(error)) => warn!("{}: {error}", path.display()),
         }
     }
     match listen.iter().find(|ListenAddr(endpoint)| !endpoint.is_local()) {

@@ -11,16 +11,19 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, split};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::warn;
 
 use super::outbox::Outbox;
-use super::requests::Requests;
+use super::policy::Allowed;
+use super::requests::{Judge, Requests};
+use super::rights;
 use super::session::{Patience, serve as serve_session};
-use crate::conn::{Frame, FrameReader, FrameWriter};
-use crate::exec::{Mark, Scanner, adopt, pipes_released};
+use super::waiting::Waiting;
+use crate::conn::{FrameReader, FrameWriter};
+use crate::exec::{BaseEnv, Mark, Scanner, adopt, pipes_released};
 use crate::handshake::AGENT;
 use crate::proto::frame::Limits;
 use crate::proto::header::{ClientHeader, ServerHeader, Welcome};
@@ -29,7 +32,9 @@ use crate::runs::books::Books;
 use crate::runs::disk::folder::Claim;
 use crate::runs::disk::{Folder, Writer};
 use crate::runs::host::{Host, Settings};
+use crate::runs::judged::Judged;
 use crate::runs::launch::Setup;
+use crate::runs::request::Imposed;
 use crate::runs::table::Table;
 use crate::runs::throttle::Throttle;
 use crate::sys::fs::is_own_or_root;
@@ -46,14 +51,32 @@ const IDLE: Duration = Duration::from_secs(365 * 24 * 3600);
 struct Supervisor {
     host: Arc<Host>,
     identity: Arc<str>,
+    judged: Judged,
+    /// What is run instead of what is asked for.
+    imposed: Imposed,
     refusals: Arc<Throttle>,
 }
 
-/// Supervises the run in `folder`, as the server on the standard input says.
+/// What reaches this process.
+struct Signals {
+    terminate: Signal,
+    /// Without a terminal nobody means this process by these.
+    _others: [Signal; 2],
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        let others = [signal(SignalKind::hangup())?, signal(SignalKind::interrupt())?];
+        Ok(Self { terminate: signal(SignalKind::terminate())?, _others: others })
+    }
+}
+
+/// Supervises one of the runs below `runs`: which one, the server on the standard input says. Without a
+/// server that says it there is nothing to do.
 ///
 /// # Errors
 /// One line: nothing was started, or the record cannot be written.
-pub fn main(folder: &Path) -> Result<(), String> {
+pub fn main(runs: &Path) -> Result<(), String> {
     pause::program("supervisor");
     process::prepare().map_err(|e| e.to_string())?;
     // Nothing that ends the server's session or its terminal ends this process.
@@ -62,12 +85,12 @@ pub fn main(folder: &Path) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|e| format!("cannot start: {e}"))?;
-    let supervised = runtime.block_on(supervise(Folder::found(folder.to_owned())));
+    let supervised = runtime.block_on(supervise(runs));
     runtime.shutdown_background();
     supervised.map_err(|e| e.to_string())
 }
 
-async fn supervise(folder: Folder) -> io::Result<()> {
+async fn supervise(runs: &Path) -> io::Result<()> {
     let link = StdStream::from(rustix::stdio::stdin().try_clone_to_owned()?);
     link.set_nonblocking(true)?;
     // The copy is enough: nothing that is started here is to hold the link.
@@ -75,21 +98,30 @@ async fn supervise(folder: Folder) -> io::Result<()> {
     rustix::stdio::dup2_stdin(&null)?;
     let (read, write) = split(UnixStream::from_std(link)?);
     let mut reader = FrameReader::new(read, Limits::FULL);
-    let first = reader.next(None).await.map_err(io::Error::other)?;
-    let first = first.ok_or_else(|| io::Error::other("the server has gone"))?;
-    pause::point("asked");
-    let supervisor = Arc::new(Supervisor::claim(folder.clone(), &first)?);
-    pause::point("locked");
-    let listener = listen(&folder)?;
+    let (base_env, mut signals) = (BaseEnv::of_this_process(), Signals::new()?);
     tokio::spawn(async {
         if let Err(e) = adopt().await {
             warn!("cannot reap what the run leaves behind: {e}");
         }
     });
+    let first = tokio::select! {
+        first = reader.next(None) => first.map_err(io::Error::other)?,
+        _ = signals.terminate.recv() => None,
+    };
+    let Some(first) = first else { return Ok(()) };
+    pause::point("asked");
+    let setup: Setup = first.header().map_err(io::Error::other)?;
+    let folder = Folder::found(runs.join(&setup.folder));
+    // What it has to complain of is said where the run is.
+    rustix::stdio::dup2_stderr(folder.log()?)?;
+    let supervisor = Supervisor::claim(folder.clone(), setup, &first.body, base_env)?;
+    let supervisor = Arc::new(supervisor);
+    pause::point("locked");
+    let listener = listen(&folder)?;
     let mut sessions = JoinSet::new();
     let owner = Arc::clone(&supervisor);
     sessions.spawn(async move { owner.serve(reader, FrameWriter::new(write)).await });
-    supervisor.serve_until_over(&listener, &mut sessions).await?;
+    supervisor.serve_until_over(&listener, &mut sessions, signals).await;
     drop(listener);
     folder.remove_socket();
     pause::point("recorded");
@@ -103,8 +135,8 @@ async fn supervise(folder: Folder) -> io::Result<()> {
 
 impl Supervisor {
     /// Locks the record, which nobody may have written yet.
-    fn claim(folder: Folder, setup: &Frame) -> io::Result<Self> {
-        let Setup { identity, mark, record_limit } = setup.header().map_err(io::Error::other)?;
+    fn claim(folder: Folder, setup: Setup, shell: &[u8], base_env: BaseEnv) -> io::Result<Self> {
+        let Setup { identity, mark, record_limit, judged, imposed, .. } = setup;
         let mark = Mark::from_hex(mark.as_bytes());
         let mark = mark.ok_or_else(|| io::Error::other("the setup has no mark"))?;
         let record = match folder.claim()? {
@@ -118,13 +150,14 @@ impl Supervisor {
             return Err(io::Error::other("the run was given up"));
         }
         let writer = Writer::new(record, record_limit);
-        let shell = std::os::unix::ffi::OsStrExt::from_bytes(&setup.body);
+        let shell = std::os::unix::ffi::OsStrExt::from_bytes(shell);
         let shell = Path::new::<std::ffi::OsStr>(shell).to_owned();
         let settings = Settings { shell, max_runs: 1, ..Settings::default() };
         let books = Books::Supervisor { folder, mark, writer: Some(writer).into() };
         let (table, scanner) = (Table::new(Duration::ZERO), Scanner::on_demand());
-        let host = Host::new(settings, books, table, scanner, None);
-        Ok(Self { host, identity: identity.into(), refusals: Arc::default() })
+        let host = Host::new((settings, base_env), books, table, scanner, None);
+        let identity = identity.into();
+        Ok(Self { host, identity, judged, imposed, refusals: Arc::default() })
     }
 
     /// Serves who comes until the run is over, or was not started.
@@ -132,20 +165,17 @@ impl Supervisor {
         self: &Arc<Self>,
         listener: &UnixListener,
         sessions: &mut JoinSet<()>,
-    ) -> io::Result<()> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        // Without a terminal nobody means this process by these.
-        let _hangup = signal(SignalKind::hangup())?;
-        let _interrupt = signal(SignalKind::interrupt())?;
+        mut signals: Signals,
+    ) {
         let over = self.host.one_is_over();
         tokio::pin!(over);
         loop {
             tokio::select! {
-                () = &mut over => return Ok(()),
-                _ = terminate.recv() => self.host.stop_all(StopBy::Shutdown, false),
+                () = &mut over => return,
+                _ = signals.terminate.recv() => self.host.stop_all(StopBy::Shutdown, false),
                 Some(_) = sessions.join_next() => {
                     if self.host.is_empty() {
-                        return Ok(());
+                        return;
                     }
                 }
                 accepted = listener.accept() => match accepted {
@@ -187,17 +217,25 @@ impl Supervisor {
         let requests = Requests {
             host: Arc::clone(&self.host),
             identity: Arc::clone(&self.identity),
+            from: "its server".into(),
             outbox: Arc::new(Outbox::greeting()),
-            still_in: Box::new(|| true),
+            rights: rights::of_a_server(self.imposed.clone()),
+            judge: judged_before(self.judged.clone()),
             refusals: Arc::clone(&self.refusals),
             is_stale: false,
             held: None,
+            waiting: Waiting::default(),
         };
         // A server that is stopped, or very busy, has not gone.
         let patience = Patience { idle: IDLE, silence: None };
         serve_session(reader, writer, requests, patience).await;
         self.host.left();
     }
+}
+
+/// The server has judged: nothing that a supervisor is asked for comes from anybody else.
+fn judged_before(judged: Judged) -> Judge {
+    Arc::new(move |_, _, _| Ok(Allowed { judged: judged.clone(), ..Allowed::default() }))
 }
 
 fn listen(folder: &Folder) -> io::Result<UnixListener> {

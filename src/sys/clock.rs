@@ -1,4 +1,5 @@
-//! The clock that counts sleep.
+//! The clock that counts sleep, and the time zone of this machine.
+#![expect(unsafe_code, reason = "mktime(3) has no safe wrapper")]
 
 use std::time::Duration;
 
@@ -14,4 +15,20 @@ pub fn boottime() -> Duration {
     let now = rustix::time::clock_gettime(clock);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+/// Seconds from the start of 1970 to this moment of local time: year, month from 1, day, hour, minute,
+/// second (`mktime(3)`, which finds out whether it is in summer time). None if there is none.
+#[must_use]
+pub fn local_time([year, month, day, hour, minute, second]: [i32; 6]) -> Option<i64> {
+    // SAFETY: `tm` is a plain C structure, of which all zeroes is a value.
+    let mut fields: libc::tm = unsafe { std::mem::zeroed() };
+    fields.tm_year = year.checked_sub(1900)?;
+    fields.tm_mon = month.checked_sub(1)?;
+    (fields.tm_mday, fields.tm_hour) = (day, hour);
+    (fields.tm_min, fields.tm_sec) = (minute, second);
+    fields.tm_isdst = -1;
+    // SAFETY: `fields` is a valid `tm` of this function's own, for as long as the call takes.
+    let seconds = unsafe { libc::mktime(&raw mut fields) };
+    (seconds != -1).then_some(seconds)
 }

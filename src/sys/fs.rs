@@ -16,11 +16,13 @@ use zeroize::Zeroizing;
 
 use super::listen_fds::Slots;
 
+mod append;
 mod state;
 #[cfg(test)]
 mod tests;
 mod walk;
 
+pub use append::append_line;
 pub use state::{StateDir, home_dir, open_state_dir, state_dir_path};
 
 /// Permission bits that let others, or the group, read, write or execute.

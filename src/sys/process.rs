@@ -238,7 +238,7 @@ pub fn leads_session(pid: Pid) -> bool {
     unsafe { libc::getsid(pid) == pid }
 }
 
-/// Registers a pidfd with the runtime; it becomes readable when its process ends.
+/// Registers a descriptor that is read from with the runtime; a pidfd becomes readable when its process ends.
 ///
 /// # Errors
 /// epoll_ctl(2) failed: out of memory or of watches.
@@ -299,6 +299,17 @@ pub fn is_executing(pid: Pid) -> io::Result<bool> {
     let stat = stat(pid)?;
     let ended = stat_field(&stat, 3).is_none_or(|state| "ZXx".contains(state));
     Ok(!ended && stat_field(&stat, 51) == Some("0"))
+}
+
+/// Bytes of memory that this process has resident, proc_pid_statm(5).
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub fn resident() -> io::Result<u64> {
+    let statm = fs::read_to_string("/proc/self/statm")?;
+    let pages = statm.split_ascii_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    let pages = pages.ok_or(io::ErrorKind::InvalidData)?;
+    Ok(pages.saturating_mul(rustix::param::page_size() as u64))
 }
 
 /// The kernel's id of this boot: pids of another one mean nothing.
@@ -401,6 +412,30 @@ pub fn spawn(command: &mut Command) -> io::Result<Pid> {
     let pid = Pid::from_child(&child);
     known().insert(pid.as_raw_nonzero().get());
     Ok(pid)
+}
+
+/// The same, with one more descriptor open in the child, under its number here. Nothing else is started
+/// meanwhile, or it would inherit it too.
+///
+/// # Errors
+/// As [`Command::spawn`].
+pub fn spawn_handing(command: &mut Command, handed: BorrowedFd<'_>) -> io::Result<Pid> {
+    let _nobody_else_starts = nobody_starts();
+    rustix::io::fcntl_setfd(handed, rustix::io::FdFlags::empty())?;
+    let spawned = signals::let_in(|| command.spawn());
+    // It was close-on-exec before, and setting that does not fail.
+    let _ = rustix::io::fcntl_setfd(handed, rustix::io::FdFlags::CLOEXEC);
+    let pid = Pid::from_child(&spawned?);
+    known().insert(pid.as_raw_nonzero().get());
+    Ok(pid)
+}
+
+/// No program that this one becomes or starts gets a descriptor besides the standard ones.
+///
+/// # Errors
+/// `/proc/self/fd` cannot be read, on kernels where it has to be.
+pub fn keep_from_children() -> io::Result<()> {
+    close_on_exec()
 }
 
 /// What a child took, with the descendants that it has waited for.

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use super::stream::{Cork, tune};
 use super::tls::{self, ClientFault};
 use super::{Channel, Endpoint, Host, HostKeyCheck, HostKeyError, Stream, TlsFault};
+use crate::identity::PublicKey;
 use crate::sys::fs::is_own_or_root;
 
 #[cfg(test)]
@@ -164,6 +165,28 @@ pub async fn connect(
         .map_err(|_| late("setting up TLS"))?
         .map_err(|fault| explain(endpoint, fault))?;
     Ok(ClientStream { stream, channel: Some(channel), cork })
+}
+
+/// Believes everybody, for those who only want to look.
+struct Anybody;
+
+impl HostKeyCheck for Anybody {
+    fn check(&self, _: &Endpoint, _: &PublicKey) -> Result<(), HostKeyError> {
+        Ok(())
+    }
+}
+
+/// The key that a server shows and proves, without a login. Whether it is the right one is not known. None
+/// over a unix socket, where there is none.
+///
+/// # Errors
+/// A [`DialError`].
+pub async fn host_key(
+    endpoint: &Endpoint,
+    deadline: Instant,
+) -> Result<Option<PublicKey>, DialError> {
+    let dialled = connect(endpoint, deadline, Arc::new(Anybody)).await?;
+    Ok(dialled.channel.map(|channel| channel.host_key))
 }
 
 fn explain(endpoint: &Endpoint, fault: ClientFault) -> DialError {

@@ -321,6 +321,15 @@ impl Peer {
     pub fn is_local(&self) -> bool {
         matches!(self, Self::Unix { .. } | Self::Tcp { loopback: true, .. })
     }
+
+    /// The address of its machine; none on a unix socket.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp { address, .. } => Some(address.ip()),
+            Self::Unix { .. } => None,
+        }
+    }
 }
 
 impl std::fmt::Display for Peer {

@@ -14,7 +14,7 @@ mod tls;
 mod trust;
 mod verifier;
 
-pub use dial::{ClientStream, DialError, Tried, connect};
+pub use dial::{ClientStream, DialError, Tried, connect, host_key};
 pub use endpoint::{Endpoint, EndpointError, Host, ListenAddr};
 pub use inherited::{InheritError, Inherited};
 pub use listen::{
@@ -23,5 +23,5 @@ pub use listen::{
 };
 pub use stream::{Cork, Stream};
 pub use tls::{ALPN, BUFFER_LIMIT, Channel, EXPORTER_LABEL, TlsFault, TlsServer};
-pub use trust::{HostKeyError, HostTrust};
+pub use trust::{HostKeyError, HostTrust, NewHosts, UnknownHost};
 pub use verifier::HostKeyCheck;

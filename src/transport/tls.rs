@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -100,14 +100,18 @@ impl From<rustls::Error> for TlsFault {
 /// AES-128 goes first: 128 bits are what X25519 and Ed25519 give the rest of the connection, and its
 /// SHA-256 has instructions of its own where the SHA-384 of AES-256 takes a tenth of a short client's
 /// time. A peer that wants another still gets it.
-pub(super) fn provider() -> CryptoProvider {
+pub(super) fn provider() -> Arc<CryptoProvider> {
     use rustls::crypto::ring::cipher_suite as suite;
-    let cipher_suites = vec![
-        suite::TLS13_AES_128_GCM_SHA256,
-        suite::TLS13_AES_256_GCM_SHA384,
-        suite::TLS13_CHACHA20_POLY1305_SHA256,
-    ];
-    CryptoProvider { cipher_suites, ..rustls::crypto::ring::default_provider() }
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+        let cipher_suites = vec![
+            suite::TLS13_AES_128_GCM_SHA256,
+            suite::TLS13_AES_256_GCM_SHA384,
+            suite::TLS13_CHACHA20_POLY1305_SHA256,
+        ];
+        let provider = rustls::crypto::ring::default_provider();
+        Arc::new(CryptoProvider { cipher_suites, ..provider })
+    });
+    Arc::clone(&PROVIDER)
 }
 
 /// The server's half: its host key, ready for any number of handshakes.
@@ -127,8 +131,8 @@ impl TlsServer {
         let no_key = || rustls::Error::General("the host key is not an Ed25519 key".to_owned());
         let spki = host_key.to_spki().ok_or_else(no_key)?;
         let shown = CertificateDer::from(spki.as_ref().to_vec());
-        let certified = CertifiedKey::new(vec![shown], key.tls_signer());
-        let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
+        let certified = CertifiedKey::new(vec![shown], key.tls_signer().ok_or_else(no_key)?);
+        let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(Arc::new(
@@ -182,7 +186,7 @@ pub(super) async fn client(
     check: Arc<dyn HostKeyCheck>,
 ) -> Result<(Stream, Channel), ClientFault> {
     let name = server_name(endpoint, &socket)?;
-    let provider = Arc::new(provider());
+    let provider = provider();
     let verifier = Arc::new(Verifier::new(endpoint.clone(), check, &provider));
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?

@@ -1,14 +1,45 @@
 //! Which host key a client accepts.
 
+use std::future::ready;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::{Endpoint, HostKeyCheck};
 use crate::identity::known_hosts::{Known, KnownHosts, line_for};
-use crate::identity::{Fingerprint, PublicKey};
-use crate::sys::fs::{FsError, home_dir};
+use crate::identity::{Ask, Asking, Fingerprint, PublicKey};
+use crate::sys::clock::boottime;
+use crate::sys::fs::{FsError, append_line, home_dir};
 
 /// Lines that were not understood, of which an error names at most so many.
 const NAMED_LINES: usize = 3;
+
+/// What is done about a host that nobody has spoken of.
+#[derive(Debug, Clone, Default)]
+pub enum NewHosts {
+    /// It is refused.
+    #[default]
+    Refuse,
+    /// Its key is believed and remembered.
+    Accept(Arc<dyn Ask>),
+    /// Somebody is asked.
+    Ask(Arc<dyn Ask>),
+}
+
+/// A host key that nobody has spoken of.
+#[derive(Debug)]
+pub struct UnknownHost {
+    /// The address asked for.
+    pub endpoint: Endpoint,
+    /// The key shown.
+    pub key: PublicKey,
+    /// The line that would make it known.
+    pub line: String,
+    /// The file to add it to: the last one that was asked.
+    pub file: Option<PathBuf>,
+    /// Empty, or the lines of the files that were not understood, to be put at the end of the text.
+    pub left_out: String,
+}
 
 /// What a client knows of host keys, asked in the order of the fields.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +50,52 @@ pub struct HostTrust {
     pub files: Vec<PathBuf>,
     /// This account's own host key, for a server on this machine that no file speaks of.
     pub own: Option<PublicKey>,
+    /// What is done about any other host.
+    pub new_hosts: NewHosts,
+    /// What the files said a moment ago.
+    pub recent: Recent,
+}
+
+/// For so long what was read of the files counts, if it accepts a key: many servers that are reached at once
+/// have them read once.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// What files of known hosts said when they were last read, and when that was. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Recent(Arc<Mutex<Option<Said>>>);
+
+#[derive(Debug)]
+struct Said {
+    /// Since boot.
+    at: Duration,
+    /// File by file.
+    files: Vec<(PathBuf, Arc<KnownHosts>)>,
+}
+
+impl Recent {
+    fn forget(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// What these files say, `now` by the time since boot. An error is no answer, and not kept.
+    fn load(
+        &self,
+        files: &[PathBuf],
+        now: Duration,
+    ) -> Result<Vec<(PathBuf, Arc<KnownHosts>)>, FsError> {
+        // A panic elsewhere cannot leave it half-made: it is replaced as a whole.
+        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(said) = &*recent
+            && said.files.iter().map(|(path, _)| path).eq(files)
+            && now.saturating_sub(said.at) < FRESH
+        {
+            return Ok(said.files.clone());
+        }
+        let read = |path: &PathBuf| Ok((path.clone(), Arc::new(KnownHosts::load(path)?)));
+        let files = files.iter().map(read).collect::<Result<Vec<_>, FsError>>()?;
+        *recent = Some(Said { at: now, files: files.clone() });
+        Ok(files)
+    }
 }
 
 /// Why a server is not to be talked to. The text says what to do.
@@ -28,22 +105,14 @@ pub enum HostKeyError {
     #[error(
         "the host key of {endpoint} is not known: {}. If the server prints the same fingerprint, {}add this \
          line to {}: {line}{left_out}",
-        key.fingerprint(),
-        make_folder(file.as_deref()),
-        file.as_ref().map_or_else(|| "a known_hosts file".to_owned(), |f| f.display().to_string())
+        .0.key.fingerprint(),
+        make_folder(.0.file.as_deref()),
+        .0.file.as_ref().map_or_else(|| "a known_hosts file".to_owned(), |f| f.display().to_string()),
+        endpoint = .0.endpoint,
+        line = .0.line,
+        left_out = .0.left_out,
     )]
-    Unknown {
-        /// The address asked for.
-        endpoint: Endpoint,
-        /// The key shown.
-        key: PublicKey,
-        /// The line that would make it known.
-        line: String,
-        /// The file to add it to: the last one that was asked.
-        file: Option<PathBuf>,
-        /// Empty, or the lines of the files that were not understood, to be put at the end of the text.
-        left_out: String,
-    },
+    Unknown(Box<UnknownHost>),
     /// It is another key than before: someone may be in between.
     #[error(
         "the host key of {endpoint} is {}, but line {line} of {} says {listed}. Somebody may be listening \
@@ -96,6 +165,9 @@ pub enum HostKeyError {
         /// The key of a server of this account.
         own: Fingerprint,
     },
+    /// The key was accepted, and cannot be remembered.
+    #[error("the host key cannot be added to the known hosts: {0}; --host-key accepts it for once")]
+    Remember(#[source] FsError),
     /// A file of known hosts cannot be read, so nothing is known of what it says.
     #[error("the known hosts cannot be read: {0}")]
     File(#[from] FsError),
@@ -130,10 +202,9 @@ impl HostTrust {
         key: &PublicKey,
     ) -> Result<(Vec<Answer>, String), FsError> {
         let (mut answers, mut lines) = (Vec::new(), Vec::new());
-        for file in &self.files {
-            let hosts = KnownHosts::load(file)?;
+        for (file, hosts) in self.recent.load(&self.files, boottime())? {
             lines.extend(hosts.errors().iter().map(|e| format!("{} {e}", file.display())));
-            answers.push(Answer { file: file.clone(), known: hosts.check(host, port, key) });
+            answers.push(Answer { file, known: hosts.check(host, port, key) });
         }
         let more = lines.len().saturating_sub(NAMED_LINES);
         lines.truncate(NAMED_LINES);
@@ -173,7 +244,43 @@ impl HostTrust {
 }
 
 impl HostKeyCheck for HostTrust {
+    fn believes<'a>(&'a self, unknown: &'a UnknownHost) -> Asking<'a, bool> {
+        match &self.new_hosts {
+            NewHosts::Refuse => Box::pin(ready(false)),
+            NewHosts::Accept(_) => Box::pin(ready(true)),
+            NewHosts::Ask(ask) => {
+                Box::pin(
+                    async move { ask.is_right(&unknown.endpoint.to_string(), &unknown.key).await },
+                )
+            }
+        }
+    }
+
+    fn remember(&self, unknown: &UnknownHost) -> Result<(), HostKeyError> {
+        let default = || Self::default_file().map_err(HostKeyError::Remember);
+        let file = unknown.file.clone().map_or_else(default, Ok)?;
+        append_line(&file, &unknown.line).map_err(HostKeyError::Remember)?;
+        if let NewHosts::Accept(ask) | NewHosts::Ask(ask) = &self.new_hosts {
+            let (host, key) = (&unknown.endpoint, unknown.key.fingerprint());
+            ask.tell(&format!(
+                "{host} has the host key {key} from now on, says {}",
+                file.display()
+            ));
+        }
+        Ok(())
+    }
+
     fn check(&self, endpoint: &Endpoint, key: &PublicKey) -> Result<(), HostKeyError> {
+        // A line that was added a moment ago counts at once.
+        self.judge(endpoint, key).or_else(|_| {
+            self.recent.forget();
+            self.judge(endpoint, key)
+        })
+    }
+}
+
+impl HostTrust {
+    fn judge(&self, endpoint: &Endpoint, key: &PublicKey) -> Result<(), HostKeyError> {
         let shown = key.fingerprint();
         if !self.pins.is_empty() {
             return match self.pins.contains(&shown) {
@@ -198,8 +305,9 @@ impl HostKeyCheck for HostTrust {
             }
             _ => {
                 let line = line_for(&host, port, key);
-                let file = self.files.last().cloned();
-                Err(HostKeyError::Unknown { endpoint, key: key.clone(), line, file, left_out })
+                let (key, file) = (key.clone(), self.files.last().cloned());
+                let unknown = UnknownHost { endpoint, key, line, file, left_out };
+                Err(HostKeyError::Unknown(Box::new(unknown)))
             }
         }
     }

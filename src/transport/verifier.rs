@@ -1,6 +1,7 @@
 //! Where TLS asks whether the server's key is the right one.
 
 use std::fmt;
+use std::future::ready;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -10,8 +11,8 @@ use rustls::crypto::{
 use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, PeerIncompatible, SignatureScheme};
 
-use super::{Endpoint, HostKeyError};
-use crate::identity::PublicKey;
+use super::{Endpoint, HostKeyError, UnknownHost};
+use crate::identity::{Asking, PublicKey};
 
 /// Who decides whether a host key belongs to the address that was asked for.
 pub trait HostKeyCheck: Send + Sync {
@@ -20,6 +21,19 @@ pub trait HostKeyCheck: Send + Sync {
     /// # Errors
     /// Why the server is not to be talked to.
     fn check(&self, endpoint: &Endpoint, key: &PublicKey) -> Result<(), HostKeyError>;
+
+    /// Whether a key that [`check`](Self::check) does not know is believed. By default none is.
+    fn believes<'a>(&'a self, _: &'a UnknownHost) -> Asking<'a, bool> {
+        Box::pin(ready(false))
+    }
+
+    /// Makes a key known that is [believed](Self::believes) and has been proved.
+    ///
+    /// # Errors
+    /// [`HostKeyError::Remember`].
+    fn remember(&self, _: &UnknownHost) -> Result<(), HostKeyError> {
+        Ok(())
+    }
 }
 
 /// The verifier of one connection; it keeps the reason for a refusal, which TLS has no words for.

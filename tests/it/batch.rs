@@ -4,9 +4,13 @@ mod bad_days;
 mod ci;
 mod engine;
 mod input;
+mod page;
 mod report;
+mod resume;
 mod rules;
+mod scale;
 mod shown;
+mod steps;
 
 use super::support::fleet::Fleet;
 

@@ -1,6 +1,6 @@
 //! Durable runs: left, found again, and kept whatever becomes of the server.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rexec::runs::disk::Folder;
 use rexec::runs::id::RunId;
@@ -32,11 +32,21 @@ pub(crate) fn gate(server: &Server, name: &str) -> (PathBuf, String) {
     (path, wait)
 }
 
+/// The folder of a run.
+pub(crate) fn folder_of(server: &Server, id: &str) -> PathBuf {
+    let key = Key { identity: identity(server).into(), id: RunId::new(id).unwrap() };
+    Folder::of(&server.state().join("instances/test/runs"), &key).path().to_owned()
+}
+
+/// Waits until the end of a run is on the disk, or nothing is left of it.
+pub(crate) fn wait_until_noted(folder: &Path) {
+    let outcome = folder.join("outcome.json");
+    wait_until("its outcome", || outcome.exists() || !folder.exists());
+}
+
 /// Names of what is in the folder of a run.
 fn files_of(server: &Server, id: &str) -> Vec<String> {
-    let key = Key { identity: identity(server).into(), id: RunId::new(id).unwrap() };
-    let folder = Folder::of(&server.state().join("instances/test/runs"), &key);
-    let entries = std::fs::read_dir(folder.path()).unwrap();
+    let entries = std::fs::read_dir(folder_of(server, id)).unwrap();
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
@@ -179,8 +189,9 @@ fn a_restarted_server_knows_the_end_of_a_run_whose_supervisor_lives_on() {
     let id = leave(&server, &format!("({wait}) & echo held"));
     verb(&server, "wait", &[&id]).expect(0);
     assert_eq!(supervisors(server.state()).len(), 1);
-    let outcome = std::fs::read_dir(server.state().join("instances/test/runs")).unwrap().next();
-    std::fs::remove_file(outcome.unwrap().unwrap().path().join("outcome.json")).unwrap();
+    let folder = folder_of(&server, &id);
+    wait_until_noted(&folder);
+    std::fs::remove_file(folder.join("outcome.json")).unwrap();
     server.restart();
     assert_eq!(verb(&server, "attach", &[&id]).expect(0).stdout, b"held\n");
     std::fs::write(gate, "").unwrap();

@@ -35,7 +35,7 @@ fn peak_kib(pid: u32) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-fn stop(pid: u32) {
+pub(super) fn stop(pid: u32) {
     kill(pid, Signal::STOP);
     wait_until("the stop", || {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -162,7 +162,7 @@ fn a_run_that_writes_for_ever_is_stopped_at_the_limit_of_its_record_and_what_is_
     let server = Server::start(&["--record-limit", "2M"]);
     let id = leave(&server, "exec yes");
     let waited = verb(&server, "wait", &[&id]).expect(251);
-    assert!(waited.stderr.contains("by a limit of the server"), "{}", waited.stderr);
+    assert!(waited.stderr.contains("its record passed --record-limit"), "{}", waited.stderr);
     let ran = verb(&server, "attach", &[&id]).expect(251);
     let verdict = verdict(&server);
     assert_eq!(verdict["stopped"]["by"], "policy", "{verdict}");
@@ -170,6 +170,33 @@ fn a_run_that_writes_for_ever_is_stopped_at_the_limit_of_its_record_and_what_is_
     assert_eq!(verdict["stdout"]["hash"], json!(Digest::of(&ran.stdout)));
     assert!((1 << 20..3 << 20).contains(&ran.stdout.len()), "{}", ran.stdout.len());
     assert!(ran.stdout.chunks_exact(2).all(|line| line == b"y\n"));
+}
+
+/// It had ended before its server could stop it: its own end is told, and what is missing of its output.
+#[test]
+fn a_run_that_ends_by_itself_behind_the_limit_of_its_record_is_told_so() {
+    let server = Server::start(&["--record-limit", "4K"]);
+    let (gate, wait) = gate(&server, "gate");
+    let pid = server.dir().join("pid");
+    // All of it fits into the pipe.
+    let text = format!("echo $$ > {}; {wait}; head -c 20000 /dev/zero; exit 7", pid.display());
+    let id = leave(&server, &text);
+    let pid = pid_in(&pid);
+    let [supervisor] = supervisors(server.state())[..] else { panic!("no supervisor") };
+    stop(supervisor);
+    std::fs::write(gate, "").unwrap();
+    wait_until("its end", || !is_alive(pid));
+    kill(supervisor, Signal::CONT);
+    let ran = verb(&server, "attach", &[&id]).expect(252);
+    let kept = ran.stdout.len();
+    assert!((1..20_000).contains(&kept), "{kept}");
+    let said = format!(
+        "standard output is longer than the server's --record-limit lets a record be: {kept} bytes of it were \
+         kept; the command ended by itself with 7"
+    );
+    assert!(ran.stderr.contains(&said), "{}", ran.stderr);
+    let verdict = verdict(&server);
+    assert_eq!((&verdict["stopped"], &verdict["stdout"]["end"]), (&json!(null), &json!("limit")));
 }
 
 #[test]

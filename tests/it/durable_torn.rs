@@ -6,7 +6,7 @@ use rexec::proto::digest::Digest;
 use rexec::proto::frame::{Decoded, Limits, decode};
 use serde_json::{Value, json};
 
-use super::durable::{gate, verb};
+use super::durable::{gate, verb, wait_until_noted};
 use super::durable_places::run_folder;
 use super::support::raw::Raw;
 use super::support::{Client, Server, supervisors, wait_until};
@@ -54,8 +54,9 @@ fn left_behind() -> (Server, std::path::PathBuf) {
     }
     Client::new(server.state()).args(&["wait", &server.unix, "job"]).run().expect(7);
     wait_until("the end of its supervisor", || supervisors(server.state()).is_empty());
-    server.crash();
     let folder = run_folder(&server);
+    wait_until_noted(&folder);
+    server.crash();
     std::fs::remove_file(folder.join("outcome.json")).unwrap();
     (server, folder)
 }

@@ -115,9 +115,10 @@ fn another_identity_finds_nothing_under_an_id_and_runs_its_own() {
         let target = rexec::client::Target {
             endpoint: server.addr.parse::<Endpoint>().unwrap(),
             trust: std::sync::Arc::new(HostTrust { own: Some(own), ..HostTrust::default() }),
-            keys: vec![std::sync::Arc::new(
-                rexec::identity::Key::load(std::path::Path::new(identity)).unwrap(),
-            )],
+            keys: rexec::identity::KeyRing::of([rexec::identity::Key::load(std::path::Path::new(
+                identity,
+            ))
+            .unwrap()]),
             connect_timeout: super::support::PATIENCE,
         };
         let command = rexec::Command::shell("echo theirs").id("one");

@@ -1,72 +1,10 @@
 //! The prompt on a terminal, which `script` (util-linux) makes.
 
-use std::io::{Read as _, Write as _};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use rustix::process::Signal;
 
-use super::support::{Server, kill, wait_until};
-
-/// A client on a terminal of its own.
-struct Terminal {
-    child: Child,
-    keyboard: ChildStdin,
-    screen: Arc<Mutex<String>>,
-    /// So much of the screen was looked at.
-    seen: usize,
-}
-
-impl Terminal {
-    fn open(server: &Server) -> Self {
-        Self::open_at(server, &server.addr)
-    }
-
-    fn open_at(server: &Server, address: &str) -> Self {
-        // A shell that stays between would hear Ctrl-C too, and dash then ends as killed by it.
-        let client = format!("exec {} {}", env!("CARGO_BIN_EXE_rexec"), address);
-        let mut command = Command::new("script");
-        command.args(["-q", "-e", "-c", &client, "/dev/null"]).env("SHELL", "/bin/sh");
-        command.env("REXEC_STATE_DIR", server.state()).env("NO_COLOR", "1");
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let keyboard = child.stdin.take().unwrap();
-        let mut output = child.stdout.take().unwrap();
-        let screen = Arc::new(Mutex::new(String::new()));
-        let shown = Arc::clone(&screen);
-        std::thread::spawn(move || {
-            let mut bytes = [0; 4096];
-            while let Ok(count @ 1..) = output.read(&mut bytes) {
-                shown.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..count]));
-            }
-        });
-        Self { child, keyboard, screen, seen: 0 }
-    }
-
-    fn types(&mut self, keys: &str) {
-        self.keyboard.write_all(keys.as_bytes()).unwrap();
-    }
-
-    /// Waits until something shows that was not there before; what came before it.
-    #[track_caller]
-    fn shows(&mut self, text: &str) -> String {
-        let mut before = String::new();
-        wait_until(&format!("{text:?} on the screen"), || {
-            let screen = self.screen.lock().unwrap();
-            let Some(at) = screen[self.seen..].find(text) else { return false };
-            before = screen[self.seen..self.seen + at].to_owned();
-            self.seen += at + text.len();
-            true
-        });
-        before
-    }
-
-    /// The exit status of the client.
-    fn ends(mut self) -> i32 {
-        wait_until("the end of the prompt", || self.child.try_wait().unwrap().is_some());
-        self.child.wait().unwrap().code().unwrap()
-    }
-}
+use super::support::{Server, kill, terminal::Terminal};
 
 const CTRL_C: &str = "\x03";
 const CTRL_D: &str = "\x04";

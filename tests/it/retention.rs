@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use super::durable::{gate, leave, verb};
+use super::durable::{folder_of, gate, leave, verb, wait_until_noted};
 use super::support::server::{finish, line_of, under};
 use super::support::{Client, Ran, Server, json_in, wait_until};
 
@@ -17,7 +17,9 @@ fn gc(server: &Server, args: &[&str]) -> Ran {
 
 /// A durable run under this id, to its end.
 fn keep(server: &Server, id: &str, command: &str) -> Ran {
-    Client::new(server.state()).args(&["--id", id, &server.addr, command]).run()
+    let ran = Client::new(server.state()).args(&["--id", id, &server.addr, command]).run();
+    wait_until_noted(&folder_of(server, id));
+    ran
 }
 
 /// The ids of the runs that are listed.
@@ -268,7 +270,7 @@ fn a_record_past_its_limit_stops_the_run_and_is_whole_up_to_there() {
     let (ran, told) = run("yes");
     assert_eq!(told["stopped"]["by"], "policy", "{told}");
     let ran = ran.expect(251);
-    assert!(ran.stderr.contains("a limit of the server"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("its record passed --record-limit"), "{}", ran.stderr);
     assert_eq!(told["stdout"]["size"], ran.stdout.len());
     assert!((90_000..=102_401).contains(&ran.stdout.len()), "{}", ran.stdout.len());
     let again = verb(&server, "attach", &[told["run"].as_str().unwrap()]).expect(251);
@@ -278,5 +280,5 @@ fn a_record_past_its_limit_stops_the_run_and_is_whole_up_to_there() {
     // What may have ended before its last bytes were too much is not whole either.
     let (ran, told) = run("head -c 150000 /dev/zero");
     assert!([251, 252].contains(&ran.status), "{} {}", ran.status, ran.stderr);
-    assert_eq!(told["stdout"]["end"], "cut", "{told}");
+    assert_eq!(told["stdout"]["end"], "limit", "{told}");
 }

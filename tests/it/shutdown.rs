@@ -3,7 +3,9 @@
 use std::process::Child;
 
 use rustix::process::Signal;
+use serde_json::json;
 
+use super::support::raw::Raw;
 use super::support::server::{Server, finish, line_of, under};
 use super::support::{is_alive, json_in, kill, pid_in, wait_until};
 
@@ -34,6 +36,22 @@ fn after_sigterm_nothing_new_starts_and_what_runs_may_end() {
     assert_eq!(report["code"], "shutting_down");
     std::fs::write(go, "").unwrap();
     finish(child).expect(6);
+    assert_eq!(server.wait(), 0);
+}
+
+/// Closed without a word it would look for the server until its patience ends.
+#[test]
+fn a_client_that_is_logging_in_when_sigterm_comes_is_refused() {
+    let mut server = Server::start(&[]);
+    let mut late = Raw::connect(&server);
+    // Whoever comes after it is let in after it.
+    drop(Raw::login(&server));
+    terminate(&server);
+    late.send(&json!({"type": "hello", "client": "raw"}), b"");
+    late.run("late", "true", json!({}));
+    late.expect("welcome");
+    assert_eq!(late.expect("refused").0["code"], "shutting_down");
+    drop(late);
     assert_eq!(server.wait(), 0);
 }
 

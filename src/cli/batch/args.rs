@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser, ValueEnum};
 
-use crate::cli::client_args::some_time;
 use crate::cli::reach::Reach;
+use crate::units::some_time;
 
 /// Run commands on many machines, and get one verdict for each of them.
 #[derive(Debug, Parser)]

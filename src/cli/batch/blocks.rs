@@ -1,6 +1,6 @@
 //! Output that is shown host by host: when a host has ended, or once for all hosts that wrote the same.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::time::SystemTime;
 
@@ -58,6 +58,8 @@ impl Groups {
 pub(super) struct Blocks {
     groups: Groups,
     spill: Spill,
+    /// Hosts that wrote something.
+    wrote: HashSet<usize>,
     /// Blocks that differ, in the order of their first hosts; only when they are folded.
     alike: Option<Alike>,
     /// How many were shown.
@@ -72,17 +74,27 @@ struct Alike {
 
 impl Blocks {
     pub(super) fn new(groups: Groups, fold: bool) -> Self {
-        Self { groups, spill: Spill::default(), alike: fold.then(Alike::default), shown: 0 }
+        let alike = fold.then(Alike::default);
+        Self { groups, spill: Spill::default(), wrote: HashSet::new(), alike, shown: 0 }
     }
 
     pub(super) fn push(&mut self, host: usize, bytes: &[u8]) -> io::Result<()> {
+        self.wrote.insert(host);
         self.spill.push(host, bytes)
+    }
+
+    /// Adds a line of this program's own, for which alone there is no block: it was told elsewhere.
+    pub(super) fn remark(&mut self, host: usize, line: &str) -> io::Result<()> {
+        self.spill.push(host, format!("-- {line}\n").as_bytes())
     }
 
     /// A host has ended: it is shown now, unless it is folded.
     pub(super) fn host_ended(&mut self, host: usize, name: &str, live: &Live) -> io::Result<()> {
         let mut block = self.spill.take(host);
-        let Some(alike) = &mut self.alike else { return live.around(|| self.show(name, &block)) };
+        let wrote = self.wrote.remove(&host);
+        let Some(alike) = &mut self.alike else {
+            return if wrote { live.around(|| self.show(name, &block)) } else { Ok(()) };
+        };
         let digest = block.digest();
         match alike.by_digest.get(&digest) {
             Some(at) => alike.blocks[*at].1.push(name.to_owned()),

@@ -1,6 +1,7 @@
 //! Commands' lines without what terminals and CI systems obey.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 
 use crate::cli::is_obeyed;
 
@@ -36,6 +37,21 @@ fn without_commands(line: &str) -> Cow<'_, str> {
     line
 }
 
+/// Text in which HTML and XML take nothing for markup, in elements and in quoted attributes, nor in any other
+/// of the characters that `also` names: each is written as its number.
+pub(super) fn escaped(text: &str, also: &[char]) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        if matches!(c, '&' | '<' | '>' | '"' | '\'') || also.contains(&c) {
+            // Writing to a String cannot fail.
+            let _ = write!(plain, "&#{};", u32::from(c));
+        } else {
+            plain.push(c);
+        }
+    }
+    plain
+}
+
 /// Whether a CI system reads what is printed.
 pub(super) fn in_ci() -> bool {
     let set = |name| std::env::var_os(name).is_some_and(|v: std::ffi::OsString| !v.is_empty());
@@ -65,5 +81,11 @@ mod tests {
             assert!(!plain.contains("##"), "{plain}");
         }
         assert_eq!(neutral(b"\xff"), "\u{fffd}".as_bytes());
+    }
+
+    #[test]
+    fn nothing_is_left_of_markup() {
+        assert_eq!(escaped("<a b='\"'>&|", &[]), "&#60;a b=&#39;&#34;&#39;&#62;&#38;|");
+        assert_eq!(escaped("a|b", &['|']), "a&#124;b");
     }
 }

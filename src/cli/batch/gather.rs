@@ -93,7 +93,7 @@ type Named = Vec<(String, Place)>;
 /// Every host, in the order in which they were named.
 fn hosts_of(args: &Args) -> Result<Named, String> {
     let lists = Lists { config: Config::load()? };
-    let mut found = Vec::new();
+    let mut found = Found::default();
     for list in &args.host {
         lists.add(&mut found, list, "-H")?;
     }
@@ -105,14 +105,14 @@ fn hosts_of(args: &Args) -> Result<Named, String> {
             }
         }
     }
-    let mut left_out = Vec::new();
+    let mut left_out = Found::default();
     for list in &args.exclude {
         lists.add(&mut left_out, list, "-x")?;
     }
     if let Some(path) = args.file.as_ref().filter(|path| is_plan(path)) {
         let (plan, place) = (plan(path, &read(path)?)?, path.display().to_string());
         // Hosts of the command line stand in place of the plan's.
-        if found.is_empty() {
+        if found.named.is_empty() {
             for list in &plan.hosts {
                 lists.add(&mut found, list, &format!("{place}, hosts"))?;
             }
@@ -124,17 +124,24 @@ fn hosts_of(args: &Args) -> Result<Named, String> {
     without(found, &left_out)
 }
 
-fn without(mut found: Named, left_out: &Named) -> Result<Named, String> {
-    let known: HashSet<&Endpoint> = found.iter().map(|(_, place)| &place.endpoint).collect();
-    if let Some((name, _)) = left_out.iter().find(|(_, place)| !known.contains(&place.endpoint)) {
+fn without(Found { named: mut found, known }: Found, left_out: &Found) -> Result<Named, String> {
+    let is_unknown = |(_, place): &&(String, Place)| !known.contains(&place.endpoint);
+    if let Some((name, _)) = left_out.named.iter().find(is_unknown) {
         return Err(format!("{name} is to be left out, and is no host of this batch"));
     }
-    let out: HashSet<&Endpoint> = left_out.iter().map(|(_, place)| &place.endpoint).collect();
-    found.retain(|(_, place)| !out.contains(&place.endpoint));
+    found.retain(|(_, place)| !left_out.known.contains(&place.endpoint));
     if found.is_empty() {
         return Err("there is no host to run on; name some with -H or --hosts".into());
     }
     Ok(found)
+}
+
+/// The hosts of some lists.
+#[derive(Default)]
+struct Found {
+    named: Named,
+    /// Their addresses.
+    known: HashSet<Endpoint>,
 }
 
 /// Reads lists of hosts.
@@ -144,17 +151,14 @@ struct Lists {
 
 impl Lists {
     /// Adds the hosts of a list; `place` says where it stands.
-    fn add(&self, found: &mut Named, list: &str, place: &str) -> Result<(), String> {
-        let mut known: HashSet<Endpoint> =
-            found.iter().map(|(_, place)| place.endpoint.clone()).collect();
-        self.add_within(found, &mut known, list, place, &mut Vec::new())
+    fn add(&self, found: &mut Found, list: &str, place: &str) -> Result<(), String> {
+        self.add_within(found, list, place, &mut Vec::new())
     }
 
     /// The same, within the groups `within`.
     fn add_within<'a>(
         &'a self,
-        found: &mut Named,
-        known: &mut HashSet<Endpoint>,
+        found: &mut Found,
         list: &'a str,
         place: &str,
         within: &mut Vec<String>,
@@ -172,21 +176,21 @@ impl Lists {
                 }
                 within.push(group.to_owned());
                 for list in lists {
-                    self.add_within(found, known, list, &format!("group {group:?}"), within)?;
+                    self.add_within(found, list, &format!("group {group:?}"), within)?;
                 }
                 within.pop();
                 continue;
             }
             let at = Place::parse(&name, &self.config).map_err(fault)?;
-            if !known.insert(at.endpoint.clone()) {
+            if !found.known.insert(at.endpoint.clone()) {
                 return Err(fault(format!("{name} is listed twice")));
             }
-            if known.len() > hosts::HOSTS_LIMIT {
+            if found.known.len() > hosts::HOSTS_LIMIT {
                 return Err(fault(format!("more than {} hosts", hosts::HOSTS_LIMIT)));
             }
             // A connect string is no name: it says more than where.
             let name = if name.contains("://") { at.endpoint.to_string() } else { name };
-            found.push((name, at));
+            found.named.push((name, at));
         }
         Ok(())
     }

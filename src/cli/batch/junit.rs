@@ -1,24 +1,17 @@
 //! The report that CI systems show by themselves: JUnit's XML, a suite for each host and a case for each
-//! step, as the schema that Jenkins checks has it (`testsuites`, `testsuite`, `testcase`, `failure`, `error`,
-//! `skipped`, `system-out`).
+//! step. It has all that the strictest of the schemas in use demands (Windy Road's, for Ant), and nothing that
+//! the one that Jenkins checks does not know (junit-10.xsd of its xUnit plugin).
 
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use super::clean::escaped;
 use super::ledger::{Entry, Ledger};
 use crate::client::batch::Outcome;
 
 /// The document.
-pub(super) fn document(ledger: &Ledger, elapsed: Duration) -> String {
-    let all = Counts::of(ledger.entries.iter().flatten());
-    let mut text = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
-    // Writing to a String cannot fail.
-    let _ = writeln!(
-        text,
-        "<testsuites name=\"rexec batch\" {} time=\"{}\">",
-        all.attributes(),
-        seconds(elapsed)
-    );
+pub(super) fn document(ledger: &Ledger) -> String {
+    let mut text = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n");
     for (host, entries) in ledger.entries.iter().enumerate() {
         suite(&mut text, ledger, host, entries);
     }
@@ -35,7 +28,7 @@ struct Counts {
 }
 
 impl Counts {
-    fn of<'a>(entries: impl Iterator<Item = &'a Option<Entry>>) -> Self {
+    fn of(entries: &[Option<Entry>]) -> Self {
         let mut counts = Self::default();
         for entry in entries {
             counts.tests += 1;
@@ -47,11 +40,6 @@ impl Counts {
             }
         }
         counts
-    }
-
-    fn attributes(&self) -> String {
-        let Self { tests, failures, errors, .. } = self;
-        format!("tests=\"{tests}\" failures=\"{failures}\" errors=\"{errors}\"")
     }
 }
 
@@ -67,19 +55,21 @@ fn kind(entry: Option<&Entry>) -> Option<&'static str> {
 
 fn suite(text: &mut String, ledger: &Ledger, host: usize, entries: &[Option<Entry>]) {
     let name = attribute(&ledger.names.hosts[host]);
-    let counts = Counts::of(entries.iter());
-    let took = entries.iter().flatten().map(|entry| entry.elapsed).sum();
+    let Counts { tests, failures, errors, skipped } = Counts::of(entries);
+    let took = seconds(entries.iter().flatten().map(|entry| entry.elapsed).sum());
+    let began = entries.iter().flatten().filter_map(|entry| entry.sent).min();
+    // Writing to a String cannot fail.
     let _ = writeln!(
         text,
-        "  <testsuite name=\"{name}\" {} skipped=\"{}\" time=\"{}\">",
-        counts.attributes(),
-        counts.skipped,
-        seconds(took)
+        "  <testsuite id=\"{host}\" name=\"{name}\" package=\"rexec\" hostname=\"{name}\" \
+         timestamp=\"{}\" tests=\"{tests}\" failures=\"{failures}\" errors=\"{errors}\" \
+         skipped=\"{skipped}\" time=\"{took}\">\n    <properties/>",
+        timestamp(began.unwrap_or(ledger.began)),
     );
     for (step, entry) in entries.iter().enumerate() {
         case(text, &name, &attribute(&ledger.names.steps[step]), entry.as_ref());
     }
-    text.push_str("  </testsuite>\n");
+    text.push_str("    <system-out/>\n    <system-err/>\n  </testsuite>\n");
 }
 
 fn case(text: &mut String, host: &str, step: &str, entry: Option<&Entry>) {
@@ -106,27 +96,25 @@ fn case(text: &mut String, host: &str, step: &str, entry: Option<&Entry>) {
     };
 }
 
+/// UTC, to the second, which the schema has without a zone.
+fn timestamp(at: SystemTime) -> String {
+    // Before 1970 there were no batches, and after 9999 there is no such format.
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let within = since.min(Duration::from_secs(253_402_300_799));
+    let text = humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + within).to_string();
+    text.trim_end_matches('Z').to_owned()
+}
+
 fn seconds(time: Duration) -> String {
     format!("{}.{:03}", time.as_secs(), time.subsec_millis())
 }
 
 /// Text for an attribute or an element (XML 1.0, 2.2 and 2.4): what no document may have becomes U+FFFD.
 fn attribute(text: &str) -> String {
-    let mut clean = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => clean.push_str("&amp;"),
-            '<' => clean.push_str("&lt;"),
-            '>' => clean.push_str("&gt;"),
-            '"' => clean.push_str("&quot;"),
-            '\t' | '\n' | '\r' => {
-                let _ = write!(clean, "&#{};", u32::from(c));
-            }
-            '\0'..='\x1f' | '\u{fffe}' | '\u{ffff}' => clean.push('\u{fffd}'),
-            c => clean.push(c),
-        }
-    }
-    clean
+    let blanks = ['\t', '\n', '\r'];
+    let is_barred =
+        |c: char| (c < ' ' && !blanks.contains(&c)) || matches!(c, '\u{fffe}' | '\u{ffff}');
+    escaped(&text.replace(is_barred, "\u{fffd}"), &blanks)
 }
 
 #[cfg(test)]
@@ -137,8 +125,11 @@ mod tests {
     fn text_is_escaped() {
         assert_eq!(
             attribute("a<b>&\"c\"\n\x1b\u{ffff}"),
-            "a&lt;b&gt;&amp;&quot;c&quot;&#10;\u{fffd}\u{fffd}"
+            "a&#60;b&#62;&#38;&#34;c&#34;&#10;\u{fffd}\u{fffd}"
         );
         assert_eq!(seconds(Duration::from_millis(61_005)), "61.005");
+        assert_eq!(timestamp(SystemTime::UNIX_EPOCH), "1970-01-01T00:00:00");
+        let latest = SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 40);
+        assert_eq!(timestamp(latest), "9999-12-31T23:59:59");
     }
 }

@@ -1,14 +1,14 @@
 //! What is known of each step of each host, for the summary and the reports.
 
 use std::collections::HashMap;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use super::mask::Secrets;
 use super::report::{Row, from_unix_ms};
 use super::resume::Earlier;
 use crate::cli::status::{Asked, of_end};
 use crate::client::Error;
-use crate::client::batch::{Batch, Before, Cause, Loss, Outcome, StepEnd, Why, worst};
+use crate::client::batch::{Batch, Before, Cause, Loss, Outcome, StepEnd, Why, worst, worst_of};
 use crate::proto::verdict::Verdict;
 
 /// Names of hosts and steps.
@@ -91,9 +91,8 @@ impl Ledger {
                     Before::Ok => {
                         self.entries[at][step] = earlier.row(&host.name, step + 1).map(Entry::of);
                     }
-                    Before::Asked { run, .. } => {
-                        let sent = earlier.sent(&host.name, step + 1).unwrap_or(UNIX_EPOCH);
-                        self.sent.insert((at, step), (run.clone(), sent));
+                    Before::Asked { run, first_sent } => {
+                        self.sent.insert((at, step), (run.clone(), *first_sent));
                     }
                 }
             }
@@ -128,11 +127,15 @@ impl Ledger {
             Some(Err(Error::Output { verdict, .. })) => verdict.map(|verdict| *verdict),
             _ => None,
         };
-        let sent = self.sent.remove(&(host, step)).filter(|sent| Some(&sent.0) == end.run.as_ref());
+        let sent = self.sent.remove(&(host, step));
+        let is_lost = matches!(end.outcome, Outcome::Lost(_));
+        // Who lost a run may have lost its id too. It is in the books.
+        let run = end.run.or_else(|| sent.as_ref().filter(|_| is_lost).map(|sent| sent.0.clone()));
+        let sent = sent.filter(|sent| Some(&sent.0) == run.as_ref());
         self.entries[host][step] = Some(Entry {
             outcome: end.outcome,
             detail,
-            run: end.run,
+            run,
             attempts: end.attempts,
             elapsed: end.elapsed,
             sent: sent.map(|(_, at)| at),
@@ -140,32 +143,34 @@ impl Ledger {
         });
     }
 
-    /// Every verdict with its host and step. One that never came would be a fault of this program, and is
-    /// told as what it is: nobody knows.
-    pub(super) fn outcomes(&self) -> impl Iterator<Item = (usize, usize, Outcome)> {
-        self.entries.iter().enumerate().flat_map(|(host, row)| {
-            row.iter().enumerate().map(move |(step, entry)| {
-                let lost = Outcome::Lost(Loss::End);
-                (host, step, entry.as_ref().map_or(lost, |entry| entry.outcome))
-            })
-        })
+    /// Every outcome.
+    pub(super) fn outcomes(&self) -> impl Iterator<Item = Outcome> {
+        self.entries.iter().flatten().map(outcome)
     }
 
-    /// Whether all of a host's steps ended well, and whether any was asked for.
-    pub(super) fn host(&self, host: usize) -> (bool, bool) {
-        let mut entries = self.entries[host].iter().flatten();
-        let well = entries.clone().all(|entry| entry.outcome == Outcome::Ok);
-        (well, entries.any(|entry| entry.attempts > 0))
+    /// The worst outcome of a host's steps.
+    pub(super) fn worst_of(&self, host: usize) -> Outcome {
+        worst_of(self.entries[host].iter().map(outcome)).unwrap_or(Outcome::Lost(Loss::End))
+    }
+
+    /// Whether any of a host's steps was asked for.
+    pub(super) fn was_begun(&self, host: usize) -> bool {
+        self.entries[host].iter().flatten().any(|entry| entry.attempts > 0)
     }
 
     /// The exit status, if something else went wrong too.
     pub(super) fn status_with(&self, more: Outcome) -> u8 {
-        worst(self.outcomes().map(|(.., outcome)| outcome).chain([more]))
+        worst(self.outcomes().chain([more]))
     }
 
     pub(super) fn status(&self) -> u8 {
-        worst(self.outcomes().map(|(.., outcome)| outcome))
+        worst(self.outcomes())
     }
+}
+
+/// A verdict that never came would be a fault of this program, and is told as what it is: nobody knows.
+fn outcome(entry: &Option<Entry>) -> Outcome {
+    entry.as_ref().map_or(Outcome::Lost(Loss::End), |entry| entry.outcome)
 }
 
 /// One line about an end that is not well.

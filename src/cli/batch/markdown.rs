@@ -7,6 +7,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
+use super::clean::escaped;
 use super::ledger::Ledger;
 use super::summary::{Row, rows, time};
 
@@ -40,22 +41,12 @@ fn text(ledger: &Ledger, elapsed: Duration) -> String {
     text
 }
 
+/// What Markdown, and GitHub in it, takes for more than text.
+const MARKUP: [char; 12] = ['|', '`', '*', '_', '[', ']', '\\', '!', '#', '~', '@', ':'];
+
 /// A text that Markdown and HTML take for nothing else.
 fn cell(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => plain.push_str("&amp;"),
-            '<' => plain.push_str("&lt;"),
-            '>' => plain.push_str("&gt;"),
-            '\n' | '\r' => plain.push(' '),
-            '|' | '`' | '*' | '_' | '[' | ']' | '\\' | '!' | '#' | '~' | '@' | ':' => {
-                let _ = write!(plain, "&#{};", u32::from(c));
-            }
-            c => plain.push(c),
-        }
-    }
-    plain
+    escaped(&text.replace(['\n', '\r'], " "), &MARKUP)
 }
 
 #[cfg(test)]

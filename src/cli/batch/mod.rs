@@ -218,7 +218,7 @@ fn write_reports(
 ) -> Result<(), String> {
     let ledger = &watched.ledger;
     let junit = args.junit.as_ref().map_or(Ok(()), |path| {
-        verdict_file::write(path, junit::document(ledger, elapsed).as_bytes())
+        verdict_file::write(path, junit::document(ledger).as_bytes())
             .map_err(|e| format!("cannot write --junit {}: {e}", path.display()))
     });
     let page =

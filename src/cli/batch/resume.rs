@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use super::report::{LOST_END, Line, Row, Subject, VERSION, from_unix_ms, unix_ms};
+use super::report::{LOST_END, Line, Row, Subject, VERSION, from_unix_ms};
 use crate::client::batch::{Before, Outcome};
 
 /// An earlier batch.
@@ -95,15 +95,6 @@ impl Earlier {
         }
     }
 
-    /// When the run of a step was asked for.
-    pub(super) fn sent(&self, host: &str, step: usize) -> Option<SystemTime> {
-        let sent_ms = match self.known.get(&(host.to_owned(), step))? {
-            Known::Asked { sent_ms, .. } => Some(*sent_ms),
-            Known::Ended(row) => row.sent_ms,
-        };
-        sent_ms.and_then(from_unix_ms)
-    }
-
     /// The row of a step that ended well.
     pub(super) fn row(&self, host: &str, step: usize) -> Option<&Row> {
         match self.known.get(&(host.to_owned(), step))? {
@@ -114,6 +105,6 @@ impl Earlier {
 }
 
 fn asked(run: &str, sent_ms: u64) -> Before {
-    let ago = unix_ms(SystemTime::now()).saturating_sub(sent_ms).max(1);
-    Before::Asked { run: run.into(), first_sent_ago: Duration::from_millis(ago) }
+    let first_sent = from_unix_ms(sent_ms).unwrap_or(SystemTime::UNIX_EPOCH);
+    Before::Asked { run: run.into(), first_sent }
 }

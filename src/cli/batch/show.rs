@@ -171,9 +171,7 @@ impl Show {
             text.write(self.blocks.as_mut(), &self.live)?;
         }
         match (&mut self.blocks, verdict) {
-            (Some(blocks), Some(verdict)) => {
-                blocks.push(host, format!("-- {verdict}\n").as_bytes())
-            }
+            (Some(blocks), Some(verdict)) => blocks.remark(host, verdict),
             _ => Ok(()),
         }
     }

@@ -92,6 +92,11 @@ impl Spill {
 }
 
 impl Block {
+    /// Whether nothing was written.
+    pub(super) fn is_empty(&self) -> bool {
+        self.chunks.is_empty() && self.held.is_empty()
+    }
+
     /// The digest of all of it.
     pub(super) fn digest(&self) -> [u8; 32] {
         self.digest.clone().finalize().into()

@@ -72,7 +72,7 @@ fn plural(count: usize, noun: &str) -> String {
 }
 
 /// How a host ended: its first step that did not end well, and what that left out.
-fn how(ledger: &Ledger, host: usize, detailed: bool) -> (bool, String) {
+pub(super) fn how(ledger: &Ledger, host: usize, detailed: bool) -> (bool, String) {
     let mut bad = Vec::new();
     let many = ledger.names.steps.len() > 1;
     let mut left_out = 0;
@@ -120,7 +120,7 @@ fn named(names: &[&str]) -> String {
 
 /// Every kind of verdict that there is, with its number.
 pub(super) fn tally(ledger: &Ledger) -> Vec<(&'static str, usize)> {
-    let count = |name| ledger.outcomes().filter(|(.., outcome)| outcome.name() == name).count();
+    let count = |name| ledger.outcomes().filter(|outcome| outcome.name() == name).count();
     Outcome::NAMES.into_iter().map(|name| (name, count(name))).filter(|(_, n)| *n > 0).collect()
 }
 

@@ -6,9 +6,9 @@ use super::args::Args;
 use super::gather::Gathered;
 use super::ledger::{Ledger, Names, of_why};
 use super::logs::Logs;
-
 use super::report::{Line, Subject, millis, row, unix_ms};
 use super::show::{Piece, Reader, Show, verdict};
+use super::summary;
 use crate::cli::reach::Reach;
 use crate::client::batch::{Event, Halter, How, Outcome, Running, StepEnd, Why};
 
@@ -99,15 +99,16 @@ impl Watcher {
                 Line::StepBegun { host: self.host(host), step: step + 1, run, attempt, sent_ms }
             }
             Event::HostEnded { host } => {
-                let (well, was_begun) = self.ledger.host(host);
-                self.show.live.host_ended(host, well, was_begun);
+                self.table_row_ended(host);
                 if self.broken.is_none() {
                     self.show.host_ended(&self.ledger.names, host)?;
                 }
                 Line::HostEnded { host: self.host(host) }
             }
             Event::Retrying { host, step, pause, why } => {
-                let (host, message) = (self.host(host), self.ledger.shown(&why));
+                let message = self.ledger.shown(&why);
+                self.show.live.retrying(host, &message);
+                let host = self.host(host);
                 self.say(&format!("{host}: {message}; again in {} ms", pause.as_millis()));
                 Line::Retrying { host, step: step + 1, pause_ms: millis(pause), message }
             }
@@ -117,6 +118,15 @@ impl Watcher {
             }
         };
         self.show.line(&line)
+    }
+
+    fn table_row_ended(&mut self, host: usize) {
+        if self.show.live.is_on() {
+            let (well, how) = summary::how(&self.ledger, host, true);
+            let how = (!well).then_some(how.as_str());
+            let was_begun = self.ledger.was_begun(host);
+            self.show.live.host_ended(host, &self.ledger.names.hosts[host], how, was_begun);
+        }
     }
 
     fn step_ended(&mut self, host: usize, step: usize, end: StepEnd) -> io::Result<()> {

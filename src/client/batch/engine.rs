@@ -1,6 +1,6 @@
 //! The batch: which host comes when, and the end for all.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -90,8 +90,17 @@ pub struct Running {
     events: mpsc::Receiver<Event>,
     halter: Halter,
     task: JoinHandle<()>,
+    counts: Arc<Counts>,
+    /// How many steps there are.
+    steps: usize,
+    /// Hosts with a step that was begun.
+    begun: HashSet<usize>,
     /// Steps that have their verdict.
     ended: HashSet<(usize, usize)>,
+    /// What comes next, before anything else.
+    due: VecDeque<Event>,
+    /// The host whose step is asked for when the caller comes back.
+    asking: Option<usize>,
 }
 
 impl Batch {
@@ -130,30 +139,32 @@ impl Batch {
         let halter = Halter::new();
         let (sender, events) = mpsc::channel(EVENTS_WAITING);
         let engine = Engine::new(Arc::new(self), sender, halter.clone());
+        let (counts, steps) = (Arc::clone(&engine.counts), engine.batch.steps.len());
         let task = tokio::spawn(engine.run());
-        Ok(Running { events, halter, task, ended: HashSet::new() })
+        let (begun, ended, due) = (HashSet::new(), HashSet::new(), VecDeque::new());
+        Ok(Running { events, halter, task, counts, steps, begun, ended, due, asking: None })
     }
 }
 
 impl Running {
     /// What happens next; none at the end.
     pub async fn next(&mut self) -> Option<Event> {
-        loop {
+        self.came_back();
+        while self.due.is_empty() {
             let event = self.events.recv().await?;
-            if self.is_in_order(&event) {
-                return Some(event);
-            }
+            self.arrange(event);
         }
+        self.hand_out()
     }
 
     /// The same, for a thread outside of the runtime.
     pub fn blocking_next(&mut self) -> Option<Event> {
-        loop {
+        self.came_back();
+        while self.due.is_empty() {
             let event = self.events.blocking_recv()?;
-            if self.is_in_order(&event) {
-                return Some(event);
-            }
+            self.arrange(event);
         }
+        self.hand_out()
     }
 
     /// Ends it early, also from elsewhere.
@@ -162,12 +173,38 @@ impl Running {
         self.halter.clone()
     }
 
-    /// A run that was given up may write for a little longer.
-    fn is_in_order(&mut self, event: &Event) -> bool {
+    /// The caller has seen the event before.
+    fn came_back(&mut self) {
+        if let Some(host) = self.asking.take() {
+            self.counts.seen[host].notify_one();
+        }
+    }
+
+    fn hand_out(&mut self) -> Option<Event> {
+        let event = self.due.pop_front()?;
+        if let Event::StepBegun { host, .. } = event {
+            self.asking = Some(host);
+        }
+        Some(event)
+    }
+
+    /// Adds what follows from an event. A run that was given up may write for a little longer: that is
+    /// passed over.
+    fn arrange(&mut self, event: Event) {
         match event {
-            Event::StepEnded { host, step, .. } => self.ended.insert((*host, *step)),
-            Event::Output { host, step, .. } => !self.ended.contains(&(*host, *step)),
-            _ => true,
+            Event::StepBegun { host, .. } if self.begun.insert(host) => {
+                self.due.extend([Event::HostBegun { host }, event]);
+            }
+            Event::StepEnded { host, step, .. } => {
+                if self.ended.insert((host, step)) {
+                    self.due.push_back(event);
+                    // A host's steps end in their order.
+                    let is_last = step + 1 == self.steps;
+                    self.due.extend(is_last.then_some(Event::HostEnded { host }));
+                }
+            }
+            Event::Output { host, step, .. } if self.ended.contains(&(host, step)) => {}
+            event => self.due.push_back(event),
         }
     }
 }

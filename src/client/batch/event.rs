@@ -20,7 +20,8 @@ pub enum Event {
         /// The host.
         host: usize,
     },
-    /// A step is asked for.
+    /// A step is about to be asked for: the request leaves when the caller comes for the next event. Whoever
+    /// writes events down knows every id before there can be a run of it.
     StepBegun {
         /// The host.
         host: usize,

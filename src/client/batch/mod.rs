@@ -33,7 +33,7 @@ pub use engine::{AT_ONCE, Batch, BatchError, Options, RETRIES, Running};
 pub use event::{Event, StepEnd};
 pub use halt::{Halter, How, Why};
 pub use step::{Before, OnError, RetryOn, Step};
-pub use verdict::{Cause, Loss, Outcome, worst};
+pub use verdict::{Cause, Loss, Outcome, worst, worst_of};
 
 use super::Target;
 

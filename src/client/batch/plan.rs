@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use toml::Spanned;
 
@@ -129,8 +130,7 @@ impl Plan {
     /// The first thing that is wrong, with its line and column.
     pub fn parse(text: &str, lookup: Lookup<'_>) -> Result<Self, PlanError> {
         let fault = |at, why: String| PlanError::at(text, at, &why);
-        let file: File = toml::from_str(text)
-            .map_err(|e| fault(e.span().map_or(0, |span| span.start), e.message().to_owned()))?;
+        let file: File = from_toml(text)?;
         if file.steps.is_empty() {
             return Err(fault(0, "a plan needs at least one [[steps]]".into()));
         }
@@ -158,9 +158,17 @@ impl PlanError {
     }
 }
 
+/// Reads TOML.
+///
+/// # Errors
+/// The first thing that is wrong, with its line and column.
+pub fn from_toml<T: DeserializeOwned>(text: &str) -> Result<T, PlanError> {
+    toml::from_str(text)
+        .map_err(|e| PlanError::at(text, e.span().map_or(0, |span| span.start), e.message()))
+}
+
 /// The line and the column, from 1, of the byte at `at`; the end for what is past it.
-#[must_use]
-pub fn place_of(text: &str, at: usize) -> (usize, usize) {
+fn place_of(text: &str, at: usize) -> (usize, usize) {
     let before = text.get(..at).unwrap_or(text);
     let line = before.rsplit('\n').next().unwrap_or_default();
     (before.matches('\n').count() + 1, line.chars().count() + 1)

@@ -1,6 +1,6 @@
 //! What each host is to do, one after the other.
 
-use std::time::Duration;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
@@ -55,8 +55,8 @@ pub enum Before {
     Asked {
         /// The run's id.
         run: String,
-        /// How long ago it was first sent.
-        first_sent_ago: Duration,
+        /// When it was first sent. What no clock can have shown yet counts as long ago.
+        first_sent: SystemTime,
     },
 }
 

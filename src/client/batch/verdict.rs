@@ -136,7 +136,7 @@ impl Outcome {
     fn of_error(error: &Error, halted: Option<Why>) -> Self {
         match error {
             Error::Unreached(_) => Self::Unreachable,
-            Error::Usage(_) | Error::Refused { .. } | Error::Conflict { .. } => Self::Refused,
+            Error::Usage(_) | Error::Refused { .. } => Self::Refused,
             Error::Interrupted => match halted {
                 Some(why) => Self::NotStarted(Cause::Batch(why)),
                 None => Self::Lost(Loss::End),
@@ -145,9 +145,11 @@ impl Outcome {
                 Self::stopped(halted)
             }
             Error::Output { .. } => Self::Lost(Loss::Output),
-            Error::NoAnswer(_) | Error::Unknown { .. } | Error::Detached { .. } => {
-                Self::Lost(Loss::End)
-            }
+            // No id is used for two requests: something was started under it, and cannot be seen.
+            Error::Conflict { .. }
+            | Error::NoAnswer(_)
+            | Error::Unknown { .. }
+            | Error::Detached { .. } => Self::Lost(Loss::End),
         }
     }
 
@@ -167,22 +169,20 @@ fn of_halt(why: Why) -> (u8, u8) {
     }
 }
 
+/// The worst of all outcomes, in the order of [`worst`]; none of none.
+#[must_use]
+pub fn worst_of(outcomes: impl IntoIterator<Item = Outcome>) -> Option<Outcome> {
+    outcomes.into_iter().max_by_key(|outcome| (outcome.weight(), *outcome != Outcome::Ok))
+}
+
 /// The exit status of a batch: 0 if every outcome is [`Outcome::Ok`] and there is one, else the worst that
 /// there is, in the order 254, 253, 252, 251, 124, 128+n, exit code.
 #[must_use]
 pub fn worst(outcomes: impl IntoIterator<Item = Outcome>) -> u8 {
-    let mut all = outcomes.into_iter().peekable();
-    if all.peek().is_none() {
-        return 2;
-    }
-    let (mut heaviest, mut well) = ((0, 0), true);
-    for outcome in all {
-        well &= outcome == Outcome::Ok;
-        heaviest = heaviest.max(outcome.weight());
-    }
-    match heaviest.1 {
+    let Some(outcome) = worst_of(outcomes) else { return 2 };
+    match outcome.status() {
         // Not everything is well, so 0 would be a lie: something was not started.
-        0 if !well => 254,
+        0 if outcome != Outcome::Ok => 254,
         status => status,
     }
 }

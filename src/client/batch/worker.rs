@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::engine::Batch;
@@ -28,12 +28,15 @@ pub(super) struct Counts {
     failed: AtomicUsize,
     /// Steps that have their verdict, for each host.
     pub(super) ended: Vec<AtomicUsize>,
+    /// Told for each host when the caller has seen that a step is begun.
+    pub(super) seen: Vec<Notify>,
 }
 
 impl Counts {
     pub(super) fn new(hosts: usize) -> Self {
         let ended = std::iter::repeat_with(AtomicUsize::default).take(hosts).collect();
-        Self { failed: AtomicUsize::default(), ended }
+        let seen = std::iter::repeat_with(Notify::default).take(hosts).collect();
+        Self { failed: AtomicUsize::default(), ended, seen }
     }
 }
 
@@ -49,7 +52,6 @@ pub(super) struct Worker {
 impl Worker {
     /// Runs every step that is to be run.
     pub(super) async fn run(self) {
-        let _ = self.events.send(Event::HostBegun { host: self.host }).await;
         let target = self.batch.hosts[self.host].target.clone();
         let timeout = self.batch.options.reconnect_timeout;
         let mut client = Client::new(target).reconnect_timeout(timeout);
@@ -75,7 +77,6 @@ impl Worker {
             }
             self.ended(at, end).await;
         }
-        let _ = self.events.send(Event::HostEnded { host: self.host }).await;
     }
 
     fn before(&self, step: usize) -> &Before {
@@ -139,6 +140,14 @@ impl Worker {
         };
         let begun = Event::StepBegun { host: self.host, step: at, run: run.clone(), attempt };
         let _ = self.events.send(begun).await;
+        tokio::select! {
+            () = self.counts.seen[self.host].notified() => {}
+            _ = self.halter.reached(How::Stop) => {
+                let is_old = attempt == 1 && matches!(self.before(at), Before::Asked { .. });
+                let error = if is_old { Error::unasked(&run) } else { Error::Interrupted };
+                return (Some(run), Err(error));
+            }
+        }
         let (ask, control) = mpsc::unbounded_channel();
         let output = Box::new(ToEvents::new(self.host, at, self.events.clone()));
         let io = RunIo { stdin: None, output, control };
@@ -162,8 +171,11 @@ impl Worker {
     /// a new one.
     fn named(&self, at: usize, step: &Step, attempt: u32) -> Result<(String, Command), UsageError> {
         let command = step.command.clone();
-        if let (Before::Asked { run, first_sent_ago }, 1) = (self.before(at), attempt) {
-            return Ok((run.clone(), command.id(run).sent_before(*first_sent_ago)));
+        if let (Before::Asked { run, first_sent }, 1) = (self.before(at), attempt) {
+            // By a clock that was set back, or another machine's: too long ago is answered with "lost",
+            // too short ago might run it a second time.
+            let ago = first_sent.elapsed().unwrap_or(Duration::MAX);
+            return Ok((run.clone(), command.id(run).sent_before(ago)));
         }
         let run = random_id()?;
         Ok((run.clone(), command.id(run)))
@@ -193,7 +205,6 @@ impl Worker {
             self.ended(step, end).await;
         }
         self.note_failure();
-        let _ = self.events.send(Event::HostEnded { host: self.host }).await;
     }
 
     /// The verdicts on a host that was never begun.
@@ -201,7 +212,6 @@ impl Worker {
         for step in 0..self.batch.steps.len() {
             self.ended(step, self.not_asked(step, cause)).await;
         }
-        let _ = self.events.send(Event::HostEnded { host: self.host }).await;
     }
 }
 

@@ -122,6 +122,12 @@ impl Folder {
         Self(path)
     }
 
+    /// Its name below the folder of all runs.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.0.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -141,7 +147,7 @@ impl Folder {
     /// # Errors
     /// What the system says, for example that the disk is full.
     pub fn set_meta(&self, meta: &Meta) -> io::Result<()> {
-        self.write(META, meta)
+        write_json(&self.0, META, meta)
     }
 
     /// Removes the folder and all that is in it. What cannot be removed is found at the next start.
@@ -174,12 +180,12 @@ impl Folder {
         }
     }
 
-    /// Notes how the run ended.
+    /// Notes how the run ended, on the disk.
     ///
     /// # Errors
     /// What the system says.
     pub fn set_outcome(&self, outcome: &Outcome) -> io::Result<()> {
-        self.write(OUTCOME, outcome)
+        put_json(&self.0, OUTCOME, outcome, File::sync_data)
     }
 
     /// The record, to be written: locked for as long as it is open.
@@ -241,10 +247,6 @@ impl Folder {
         let _ = fs::remove_file(self.0.join(SOCKET));
     }
 
-    fn write(&self, name: &str, value: &impl Serialize) -> io::Result<()> {
-        write_json(&self.0, name, value)
-    }
-
     fn read<T: for<'a> Deserialize<'a>>(&self, name: &str) -> io::Result<Option<T>> {
         match File::open(self.0.join(name)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -258,10 +260,20 @@ impl Folder {
 /// # Errors
 /// What the system says; what was there before is untouched.
 pub fn write_json(folder: &Path, name: &str, value: &impl Serialize) -> io::Result<()> {
+    put_json(folder, name, value, |_| Ok(()))
+}
+
+fn put_json(
+    folder: &Path,
+    name: &str,
+    value: &impl Serialize,
+    settle: impl FnOnce(&File) -> io::Result<()>,
+) -> io::Result<()> {
     let unfinished = folder.join(format!("{name}.new"));
     let mut file =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
     file.write_all(&serde_json::to_vec(value)?)?;
+    settle(&file)?;
     fs::rename(&unfinished, folder.join(name))
 }
 

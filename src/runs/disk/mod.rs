@@ -3,6 +3,7 @@
 pub mod folder;
 pub mod over;
 pub mod scan;
+mod tail;
 pub mod view;
 pub mod writer;
 

@@ -1,19 +1,20 @@
-//! Writing a record: every frame goes to the file at once, and only whole frames are told of.
+//! Writing a record: every frame goes to the file as soon as may be, and only whole frames are told of.
 //!
 //! A full disk is back-pressure: no more is read than there is space for, and the command waits at its pipes.
 //! Space is set aside before, also for the end of the record, so that the verdict fits. Where a file system
 //! sets nothing aside, what does not fit waits here.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
 use rustix::io::Errno;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
+use super::tail::{DEPTH, Reach, Tail};
 use crate::runs::engine::PIECE;
 use crate::sys::fs::Lock;
 use crate::sys::pause;
@@ -41,27 +42,31 @@ pub struct Progress {
     pub ended: bool,
 }
 
+/// Why nothing more may be added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    /// The record has passed its limit.
+    Limit,
+    /// The file cannot be written.
+    Failed,
+}
+
 /// A record that is being written. Debug shows no output: it may hold secrets.
 pub struct Writer {
-    file: Lock,
+    tail: Arc<Tail>,
     /// The disk has been asked for space up to here.
     asked: u64,
     limit: u64,
     /// Where the record reached its limit: whatever comes behind is too much.
     limit_at: Option<u64>,
-    /// Frames that the file does not have, with their places; of the first one so many bytes are there.
-    waiting: VecDeque<Bytes>,
-    begun: usize,
     /// The last look found no space for a whole piece.
     full: bool,
     failed: bool,
-    progress: watch::Sender<Progress>,
 }
 
 impl fmt::Debug for Writer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let progress = *self.progress.borrow();
-        write!(f, "Writer({progress:?}, {} frames wait)", self.waiting.len())
+        write!(f, "Writer({:?})", self.tail.reach())
     }
 }
 
@@ -69,24 +74,19 @@ impl Writer {
     /// Begins a record in an empty file, which may grow to `limit` bytes.
     #[must_use]
     pub fn new(file: Lock, limit: u64) -> Self {
-        let (progress, _) = watch::channel(Progress::default());
-        Self {
-            file,
-            asked: 0,
-            limit,
-            limit_at: None,
-            waiting: VecDeque::new(),
-            begun: 0,
-            full: false,
-            failed: false,
-            progress,
-        }
+        let tail = Tail::new(file);
+        Self { tail, asked: 0, limit, limit_at: None, full: false, failed: false }
     }
 
     /// Tells of each frame that is written.
     #[must_use]
     pub fn progress(&self) -> &watch::Sender<Progress> {
-        &self.progress
+        self.tail.progress()
+    }
+
+    /// Who is to be called when there is room again.
+    pub fn call(&self, wake: Arc<Notify>) {
+        self.tail.call(wake);
     }
 
     /// Adds a frame that no client sees.
@@ -94,17 +94,17 @@ impl Writer {
     /// # Errors
     /// What the system says; no part of the frame counts then.
     pub fn note(&mut self, frame: &[u8]) -> io::Result<()> {
-        let Progress { length, .. } = *self.progress.borrow();
+        self.tail.settle();
+        let Progress { length, .. } = *self.progress().borrow();
         self.ask(length, frame.len() as u64)?;
-        self.file.file().write_all_at(frame, length)?;
-        self.progress.send_modify(|p| p.length += frame.len() as u64);
+        self.tail.file().write_all_at(frame, length)?;
+        self.progress().send_modify(|p| p.length += frame.len() as u64);
         Ok(())
     }
 
     /// Adds the next frame that clients see, now or when there is space.
     pub fn push(&mut self, frame: Bytes) {
-        self.waiting.push_back(frame);
-        self.catch_up();
+        self.tail.push(frame);
         pause::point("written");
     }
 
@@ -112,30 +112,33 @@ impl Writer {
     /// is not lost when the disk is full. One at the limit, because only the next byte tells output that
     /// ends there from output that goes on; none behind it.
     pub fn room(&mut self) -> usize {
-        self.catch_up();
-        let Progress { length, .. } = *self.progress.borrow();
-        if !self.waiting.is_empty() || self.is_over() {
+        self.tail.go_on(false);
+        let Reach { end, waiting, busy, .. } = self.tail.reach();
+        let most = if busy { DEPTH } else { 1 };
+        if waiting >= most || self.over().is_some() {
             return 0;
         }
-        if length >= self.limit {
-            self.limit_at = Some(length);
+        if end >= self.limit {
+            self.limit_at = Some(end);
         }
-        let left = usize::try_from(self.limit.saturating_sub(length)).unwrap_or(usize::MAX);
-        left.max(1).min(self.space(length))
+        let left = usize::try_from(self.limit.saturating_sub(end)).unwrap_or(usize::MAX);
+        left.max(1).min(self.space(end))
     }
 
-    /// Bytes of output that have space behind `length`.
-    fn space(&mut self, length: u64) -> usize {
-        let asked = self.ask(length, PIECE as u64 + FRAMES);
+    /// Bytes of output that have space behind `end`.
+    fn space(&mut self, end: u64) -> usize {
+        let asked = self.ask(end, PIECE as u64 + FRAMES);
         self.full = asked.is_err();
         match asked {
             Ok(()) => PIECE,
             Err(e) if is_full(&e) => {
-                let left = self.asked.saturating_sub(length + FRAMES + END_RESERVE);
+                let left = self.asked.saturating_sub(end + FRAMES + END_RESERVE);
                 usize::try_from(left).ok().filter(|left| *left >= SMALLEST).unwrap_or(0)
             }
             Err(e) => {
-                self.fail(&e);
+                if !std::mem::replace(&mut self.failed, true) {
+                    tracing::error!("the record cannot be written: {e}");
+                }
                 0
             }
         }
@@ -144,19 +147,24 @@ impl Writer {
     /// Whether there is no space for more.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
-        self.full || !self.waiting.is_empty()
+        let Reach { waiting, busy, .. } = self.tail.reach();
+        self.full || (waiting > 0 && !busy)
     }
 
-    /// Whether nothing more may be added: the limit is passed, or the file cannot be written.
+    /// Whether nothing more may be added, and why.
     #[must_use]
-    pub fn is_over(&self) -> bool {
-        self.failed || self.limit_at.is_some_and(|at| self.progress.borrow().length > at)
+    pub fn over(&self) -> Option<Over> {
+        let Reach { end, failed, .. } = self.tail.reach();
+        if self.failed || failed {
+            return Some(Over::Failed);
+        }
+        self.limit_at.is_some_and(|at| end > at).then_some(Over::Limit)
     }
 
     /// Place of the last frame, written or not.
     #[must_use]
     pub fn last(&self) -> u64 {
-        self.progress.borrow().last + self.waiting.len() as u64
+        self.tail.reach().last
     }
 
     /// Adds the verdict. It has space of its own, and comes behind what waited; what still has no space
@@ -165,15 +173,16 @@ impl Writer {
     /// # Errors
     /// What the system says.
     pub fn finish(&mut self, verdict: &[u8]) -> io::Result<()> {
-        self.catch_up();
-        let Progress { length, .. } = *self.progress.borrow();
-        self.file.file().write_all_at(verdict, length)?;
-        if self.begun > 0 {
+        self.tail.go_on(false);
+        self.tail.settle();
+        let Progress { length, .. } = *self.progress().borrow();
+        self.tail.file().write_all_at(verdict, length)?;
+        let (lost, begun) = self.tail.abandon();
+        if begun {
             // What the last wait has begun is cut off.
-            self.file.file().set_len(length + verdict.len() as u64)?;
+            self.tail.file().set_len(length + verdict.len() as u64)?;
         }
-        let lost = std::mem::take(&mut self.waiting).len() as u64;
-        self.progress.send_modify(|p| {
+        self.progress().send_modify(|p| {
             p.last += lost + 1;
             p.ended = true;
         });
@@ -183,51 +192,10 @@ impl Writer {
 
     /// Gives back what was asked for and not used. Nobody waits for that.
     pub fn give_back(&self) {
-        let length = self.file.file().metadata().map(|m| m.len());
-        if let Err(e) = length.and_then(|length| self.file.file().set_len(length)) {
+        let length = self.tail.file().metadata().map(|m| m.len());
+        if let Err(e) = length.and_then(|length| self.tail.file().set_len(length)) {
             tracing::warn!("the record keeps more of the disk than it needs: {e}");
         }
-    }
-
-    fn catch_up(&mut self) {
-        while let Some(frame) = self.waiting.front().cloned() {
-            match self.write(&frame) {
-                Ok(()) => {
-                    self.waiting.pop_front();
-                    self.begun = 0;
-                    self.progress.send_modify(|p| {
-                        p.length += frame.len() as u64;
-                        p.last += 1;
-                    });
-                }
-                Err(e) if is_full(&e) => return,
-                Err(e) => {
-                    self.fail(&e);
-                    return;
-                }
-            }
-        }
-    }
-
-    fn fail(&mut self, error: &io::Error) {
-        if !std::mem::replace(&mut self.failed, true) {
-            tracing::error!("the record cannot be written: {error}");
-        }
-    }
-
-    fn write(&mut self, frame: &[u8]) -> io::Result<()> {
-        let Progress { length, .. } = *self.progress.borrow();
-        self.ask(length, frame.len() as u64)?;
-        while self.begun < frame.len() {
-            let at = length + self.begun as u64;
-            match self.file.file().write_at(&frame[self.begun..], at) {
-                Ok(0) => return Err(Errno::NOSPC.into()),
-                Ok(count) => self.begun += count,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(())
     }
 
     /// Makes sure that `bytes` at `length`, and the end behind them, have space.
@@ -237,12 +205,12 @@ impl Writer {
             return Ok(());
         }
         let step = (length / 8).clamp(STEP, LONGEST_STEP).max(needed - self.asked);
-        let disk = fstatvfs(self.file.file())?;
+        let disk = fstatvfs(self.tail.file())?;
         if disk.f_bavail.saturating_mul(disk.f_frsize) < JOURNAL_RESERVE.saturating_add(step) {
             return Err(Errno::NOSPC.into());
         }
         let flags = FallocateFlags::KEEP_SIZE;
-        match fallocate(self.file.file(), flags, self.asked, step) {
+        match fallocate(self.tail.file(), flags, self.asked, step) {
             // A file system that sets nothing aside is asked for its free space only.
             Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.asked += step,
             Err(e) => return Err(e.into()),
@@ -291,11 +259,11 @@ mod tests {
     #[test]
     fn only_what_comes_behind_the_limit_is_too_much() {
         let (mut writer, _file) = writer(10);
-        assert_eq!((writer.room(), writer.is_over()), (10, false));
+        assert_eq!((writer.room(), writer.over()), (10, None));
         writer.push(Bytes::from_static(b"0123456789"));
-        assert_eq!((writer.room(), writer.is_over()), (1, false), "it may be all");
+        assert_eq!((writer.room(), writer.over()), (1, None), "it may be all");
         writer.push(Bytes::from_static(b"a"));
-        assert_eq!((writer.room(), writer.is_over()), (0, true));
+        assert_eq!((writer.room(), writer.over()), (0, Some(Over::Limit)));
         writer.finish(b"verdict").unwrap();
         assert_eq!(writer.progress().borrow().last, 3);
     }

@@ -47,7 +47,16 @@ async fn collect(
     let program = Program::Shell { shell: shared.shell.clone(), text: text.into() };
     // The tutorial's server runs commands where it was started.
     let cwd = std::env::current_dir().ok();
-    let spec = Spec { program, env: Vec::new(), cwd, merge: false, stdin: false, wait_eof: false };
+    let spec = Spec {
+        program,
+        env: Vec::new(),
+        cwd,
+        merge: false,
+        stdin: false,
+        wait_eof: false,
+        own_path: false,
+        limits: exec::Limits::default(),
+    };
     let spawned = exec::spawn(&spec, &shared.base_env, &shared.next_run(), mark)?;
     let tree = Tree::new(spawned.child, Arc::clone(shared), running);
     let mut pump = Pump::new(spawned.stdout, spawned.stderr, spec.wait_eof);

@@ -8,8 +8,9 @@ use super::*;
 use crate::proto::header::Refusal;
 use crate::runs::credit::Budget;
 use crate::runs::id::RunId;
+use crate::runs::owner::{Outgoing, Owner};
 use crate::runs::request::Request;
-use crate::runs::run::{Outgoing, Owner, Run};
+use crate::runs::run::Run;
 use crate::runs::store::Store;
 use crate::runs::table::Key;
 

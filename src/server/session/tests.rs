@@ -4,12 +4,15 @@ use tokio::io::{DuplexStream, ReadHalf, WriteHalf, duplex, split};
 
 use super::*;
 use crate::conn::SILENCE;
-use crate::identity::{Authorized, host_key, local_identity};
+use crate::exec::BaseEnv;
+use crate::identity::{AccessFiles, Authorized, host_key, local_identity};
 use crate::proto::frame::Limits;
 use crate::runs::books::Books;
 use crate::runs::host::{Host, Settings};
 use crate::runs::journal::rules::{Digester, Rules};
 use crate::runs::recover;
+use crate::server::policy::{Allowed, Policy};
+use crate::server::waiting::Waiting;
 use crate::server::{Config, Shared};
 use crate::sys::fs::StateDir;
 use crate::transport::TlsServer;
@@ -32,11 +35,17 @@ fn shared(folder: &TempDir) -> Arc<Shared> {
     };
     let scanner = crate::exec::Scanner::new().unwrap();
     let books = Books::Server(Box::new(found.ledger));
-    let host = Host::new(Settings::default(), books, found.table, scanner, None);
+    let host = Host::new(
+        (Settings::default(), BaseEnv::of_this_process()),
+        books,
+        found.table,
+        scanner,
+        None,
+    );
     let tls = TlsServer::new(&host_key(&state).unwrap()).unwrap();
     let local = local_identity(&state).unwrap();
-    let authorized = Arc::new(Authorized::new(Vec::new(), local.public()));
-    Arc::new(Shared::new(Config::default(), host, tls, authorized))
+    let authorized = Arc::new(Authorized::new(AccessFiles::default(), local.public()));
+    Arc::new(Shared::new((Config::default(), Policy::default()), host, tls, authorized))
 }
 
 fn connect() -> Peer {
@@ -47,11 +56,14 @@ fn connect() -> Peer {
     let requests = Requests {
         host: Arc::clone(&shared.host),
         identity: "local:0".into(),
+        from: "a test".into(),
         outbox: Arc::new(Outbox::greeting()),
-        still_in: Box::new(|| true),
+        rights: crate::server::rights::of_a_server(Default::default()),
+        judge: Arc::new(|_, _, _| Ok(Allowed::default())),
         refusals: Arc::clone(&shared.peers),
         is_stale: false,
         held: None,
+        waiting: Waiting::default(),
     };
     let patience = Patience { idle: Duration::from_secs(7200), silence: Some(SILENCE) };
     let (reader, writer) = (FrameReader::new(read, Limits::FULL), FrameWriter::new(write));

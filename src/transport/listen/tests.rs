@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::*;
-use crate::identity::{Key, PublicKey, host_key, sign_auth, verify_auth};
+use crate::identity::{Key, Presence, PublicKey, host_key, sign_auth, verify_auth};
 use crate::sys::fs::{StateDir, euid};
 use crate::transport::{ClientStream, DialError, HostKeyError, HostTrust, connect, tls};
 
@@ -86,8 +86,16 @@ async fn tls_carries_bytes_and_a_proof() {
     assert_eq!(sc.exporter, cc.exporter);
     assert_eq!((&sc.host_key, &cc.host_key), (server.key.public(), server.key.public()));
     let proof = sign_auth(&server.key, &cc.fingerprint(), None, &cc.exporter).unwrap();
-    let check =
-        |exporter| verify_auth(server.key.public(), &proof, &sc.fingerprint(), None, exporter);
+    let check = |exporter| {
+        verify_auth(
+            server.key.public(),
+            &proof,
+            &sc.fingerprint(),
+            None,
+            exporter,
+            Presence::default(),
+        )
+    };
     check(&sc.exporter).unwrap();
     let (s2, _c2) = server.both().await;
     assert!(check(&s2.unwrap().channel.unwrap().exporter).is_err(), "another connection's");
@@ -134,9 +142,9 @@ async fn a_borrowed_host_key_is_refused() {
     let (real, thief) = (server("127.0.0.1:0"), server("127.0.0.1:0"));
     let spki = real.key.public().to_spki().unwrap();
     let shown = CertificateDer::from(spki.as_ref().to_vec());
-    let certified = rustls::sign::CertifiedKey::new(vec![shown], thief.key.tls_signer());
+    let certified = rustls::sign::CertifiedKey::new(vec![shown], thief.key.tls_signer().unwrap());
     let resolver = rustls::server::AlwaysResolvesServerRawPublicKeys::new(Arc::new(certified));
-    let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(tls::provider()))
+    let mut config = rustls::ServerConfig::builder_with_provider(tls::provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .with_no_client_auth()
@@ -236,7 +244,7 @@ impl ServerCertVerifier for TakesAny {
 /// What both ends say when a client with these wishes comes.
 async fn other_client(raw_key: bool, alpn: &[&[u8]]) -> (HandshakeError, Option<std::io::Error>) {
     let server = server("127.0.0.1:0");
-    let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(tls::provider()))
+    let mut config = rustls::ClientConfig::builder_with_provider(tls::provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .dangerous()

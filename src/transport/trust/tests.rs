@@ -33,7 +33,11 @@ impl Fixture {
 fn pins_decide_alone() {
     let f = fixture();
     let revoked = f.file("k", &format!("@revoked * {}\n", f.key));
-    let pinned = |print| HostTrust { pins: vec![print], files: vec![revoked.clone()], own: None };
+    let pinned = |print| HostTrust {
+        pins: vec![print],
+        files: vec![revoked.clone()],
+        ..HostTrust::default()
+    };
     f.check(&pinned(f.key.fingerprint()), "host:1").unwrap();
     let error = f.check(&pinned(f.other.fingerprint()), "localhost:1").unwrap_err();
     assert!(matches!(error, HostKeyError::NotPinned { .. }));
@@ -46,6 +50,7 @@ fn files_go_before_ones_own_key() {
         pins: Vec::new(),
         files: vec![f.file("k", text)],
         own: Some(f.other.clone()),
+        ..HostTrust::default()
     };
     f.check(&trust(&format!("[127.0.0.1]:1 {}", f.key)), "127.0.0.1:1").unwrap();
     let changed = f.check(&trust(&format!("[127.0.0.1]:1 {}", f.other)), "127.0.0.1:1");
@@ -81,7 +86,7 @@ fn on_this_machine_ones_own_key_is_known() {
         assert!(error.starts_with("another user or program answers on "), "{error}");
     }
     let elsewhere = f.check(&trust(&f.key), "host:1").unwrap_err();
-    assert!(matches!(elsewhere, HostKeyError::Unknown { .. }));
+    assert!(matches!(elsewhere, HostKeyError::Unknown(_)));
 }
 
 #[test]
@@ -96,7 +101,8 @@ fn the_line_to_add_makes_it_known() {
         text.contains("left out: ") && text.contains("@cert-authority is not honoured"),
         "{text}"
     );
-    let HostKeyError::Unknown { line, .. } = error else { panic!("{error}") };
+    let HostKeyError::Unknown(unknown) = error else { panic!("{error}") };
+    let line = unknown.line;
     assert!(text.contains(&line));
     atomic_write(&file, 0o600, line.as_bytes()).unwrap();
     f.check(&trust, "[2001:db8::1]:8080").unwrap();
@@ -108,4 +114,23 @@ fn a_file_that_cannot_be_read_is_an_error() {
     let path = f.dir.path().canonicalize().unwrap().join("a");
     let trust = HostTrust { files: vec![path], own: Some(f.key.clone()), ..HostTrust::default() };
     assert!(matches!(f.check(&trust, "localhost:1"), Err(HostKeyError::File(_))));
+}
+
+#[test]
+fn files_are_read_again_after_a_moment_and_never_taken_for_others() {
+    let f = fixture();
+    let (one, other) = (f.file("one", &format!("host {}", f.key)), f.file("other", ""));
+    let recent = Recent::default();
+    let knows = |file: &PathBuf, now: Duration| {
+        let said = recent.load(std::slice::from_ref(file), now).unwrap();
+        said[0].1.check("host", 1, &f.key) != Known::Unknown
+    };
+    assert!(knows(&one, Duration::ZERO));
+    assert!(!knows(&other, Duration::ZERO));
+    assert!(knows(&one, Duration::ZERO));
+    f.file("one", "");
+    assert!(knows(&one, FRESH - Duration::from_nanos(1)));
+    assert!(!knows(&one, FRESH));
+    assert!(recent.load(&[f.dir.path().into()], FRESH).is_err(), "a folder is no file");
+    assert!(!knows(&one, FRESH));
 }

@@ -13,7 +13,7 @@ use super::super::support::{Client, Server, finish, is_alive, wait_until};
 use super::nobody;
 
 /// Somebody who accepts every connection and answers each with the same bytes, or with nothing.
-fn stranger(answer: &'static [u8]) -> String {
+pub(super) fn stranger(answer: &'static [u8]) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap().to_string();
     thread::spawn(move || {
@@ -109,7 +109,7 @@ fn a_host_that_dies_in_the_middle_is_lost_and_the_others_finish() {
 }
 
 /// The client's memory, in KiB.
-fn peak(pid: u32) -> u64 {
+pub(super) fn peak(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()

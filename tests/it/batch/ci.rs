@@ -26,45 +26,58 @@ fn scripts(text: &str, key: &str) -> Vec<String> {
     starts.map(script).collect()
 }
 
+/// The shell scripts in a page's code blocks, from the heading on.
+fn blocks(text: &str, heading: &str) -> Vec<String> {
+    let rest = text.split_once(heading).unwrap().1;
+    let section = rest.split("\n## ").next().unwrap();
+    let parts = section.split("```sh\n").skip(1);
+    parts.map(|part| part.split("```").next().unwrap().to_owned()).collect()
+}
+
 /// A server that lets in one further key, that key, and the string to connect with.
 struct Site {
-    _keys: tempfile::TempDir,
+    keys: tempfile::TempDir,
     server: Server,
     key: String,
     connect: String,
 }
 
 impl Site {
+    /// The key is made as the page says.
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("ci_key");
-        let mut keygen = Command::new("ssh-keygen");
-        keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&path).stdin(Stdio::null());
-        let mut made = keygen.spawn().unwrap();
-        assert!(made.wait().unwrap().success());
-        let public = format!("{}.pub", path.display());
-        let server = Server::start(&["--authorized-keys", &public]);
+        let keys = tempfile::tempdir().unwrap();
+        let [keygen] = &blocks(&page("docs/ci.md"), "# rexec in CI")[..] else { panic!("no key") };
+        let mut shell = Command::new("sh");
+        shell.args(["-ec", keygen]).current_dir(keys.path()).stdin(Stdio::null());
+        assert!(shell.status().unwrap().success());
+        let path = keys.path().join("ci_key");
+        let server = Server::start(&["--authorized-keys", &format!("{}.pub", path.display())]);
         let log = server.log();
         let print = log.split_whitespace().find(|word| word.starts_with("SHA256:")).unwrap();
         let connect = format!("rexec://{}?host-key={print}", server.addr);
         let key = fs::read_to_string(path).unwrap();
-        Self { _keys: dir, server, key, connect }
+        Self { keys, server, key, connect }
+    }
+
+    /// A job's folder.
+    fn job(&self) -> tempfile::TempDir {
+        tempfile::tempdir_in(&self.keys).unwrap()
     }
 
     /// A shell as a CI system starts it: `rexec` in the PATH, a home folder of its own, and the variables.
-    fn sh(&self, script: &str) -> Ran {
-        let home = tempfile::tempdir().unwrap();
+    fn sh(&self, job: &Path, script: &str) -> Ran {
         let programs = Path::new(env!("CARGO_BIN_EXE_rexec")).parent().unwrap();
         let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
         let mut shell = Command::new("bash");
-        shell.args(["-eo", "pipefail", "-c", script]).current_dir(home.path()).env_clear();
-        shell.env("PATH", path).env("HOME", home.path()).stdin(Stdio::null());
+        shell.args(["-eo", "pipefail", "-c", script]).current_dir(job).env_clear();
+        shell.env("PATH", path).env("HOME", job).stdin(Stdio::null());
         shell.env("REXEC_IDENTITY", self.key.trim_end()).env("REXEC_HOSTS", &self.connect);
         shell.env("DEPLOY_TOKEN", "t0ken-value").env("REXEC_OPTIONS", "--jobs 4");
         shell.env("REXEC_STEPS", "# first\necho building\ntest -z \"$NOTHING\"");
         let ran = Ran::of(shell.output().unwrap());
-        let left: Vec<_> = walk(home.path());
-        assert!(left.iter().all(|file| !fs::read_to_string(file).unwrap().contains("PRIVATE KEY")));
+        assert!(
+            walk(job).iter().all(|file| !fs::read_to_string(file).unwrap().contains("PRIVATE KEY"))
+        );
         ran
     }
 }
@@ -75,16 +88,59 @@ fn walk(dir: &Path) -> Vec<std::path::PathBuf> {
 }
 
 #[test]
-fn the_scripts_of_the_ci_page_and_of_the_action_work() {
+fn the_scripts_of_the_ci_page_the_readme_and_the_action_work() {
     let site = Site::new();
-    let page_scripts = scripts(&page("docs/ci.md"), "run:");
-    let gitlab = scripts(&page("docs/ci.md"), "- |");
-    let action = scripts(&page("action.yml"), "run:");
-    let all: Vec<String> = [page_scripts, gitlab, action].concat();
-    assert_eq!(all.len(), 3);
-    for script in all {
-        let ran = site.sh(&script).expect(0);
-        assert!(ran.text().contains("building\n"), "{script}\n{}", ran.text());
+    let text = page("docs/ci.md");
+    let jobs = [
+        scripts(&text, "run:"),
+        scripts(&text, "- |"),
+        scripts(&page("action.yml"), "run:"),
+        blocks(&page("README.md"), "\n## In CI\n"),
+    ];
+    assert_eq!(jobs.each_ref().map(Vec::len), [2, 2, 2, 1]);
+    for job in jobs {
+        let folder = site.job();
+        for script in &job {
+            let ran = site.sh(folder.path(), script).expect(0);
+            let has_run = script.contains("rexec batch");
+            assert_eq!(ran.text().contains("building\n"), has_run, "{script}\n{}", ran.text());
+            assert_eq!(ran.stderr.contains("2 steps each: 2 ok"), has_run, "{}", ran.stderr);
+        }
+    }
+}
+
+#[test]
+fn a_job_that_was_cut_off_goes_on_as_the_ci_page_says() {
+    let site = Site::new();
+    let text = page("docs/ci.md");
+    let job = site.job();
+    let gate = job.path().join("open");
+    let script = format!(
+        "rexec batch -H \"$REXEC_HOSTS\" --report rexec.json -s 'echo first' -s 'test -e {}'",
+        gate.display()
+    );
+    site.sh(job.path(), &script).expect(1);
+    fs::write(gate, "").unwrap();
+    let [resume] = &blocks(&text, "\n## When a job was cut off\n")[..] else { panic!("{text}") };
+    let ran = site.sh(job.path(), resume).expect(0);
+    assert!(!ran.text().contains("first") && ran.stderr.contains("2 ok"), "{}", ran.stderr);
+    assert!(job.path().join("rexec.xml").exists());
+}
+
+#[test]
+fn the_batches_of_the_readme_are_understood() {
+    let site = Site::new();
+    let readme = page("README.md");
+    let [examples] = &blocks(&readme, "\n## Many machines\n")[..] else { panic!("{readme}") };
+    let plan = readme.split("```toml\n").find(|part| part.contains("[[steps]]")).unwrap();
+    let job = site.job();
+    fs::write(job.path().join("hosts.txt"), "web[01-20]:8080\n").unwrap();
+    fs::write(job.path().join("deploy.toml"), plan.split("```").next().unwrap()).unwrap();
+    let lines: Vec<_> = examples.lines().filter(|line| line.starts_with("rexec batch")).collect();
+    assert_eq!(lines.len(), 2);
+    for line in lines {
+        let ran = site.sh(job.path(), &format!("{line} --dry-run")).expect(0);
+        assert!(ran.text().contains("on web20:8080"), "{line}: {}", ran.text());
     }
 }
 

@@ -108,14 +108,14 @@ fn a_terminal_has_a_live_table_and_failures_stay_visible() {
     client.command = script;
     let mut child = client.command.spawn().unwrap();
     let seen = || fs::read_to_string(&out).unwrap_or_default();
-    wait_until("the first host's last line", || {
-        seen().contains(&format!("{}  ^[[2Jlast", addrs[0]))
-    });
+    let row = format!("running   {}  printf \"\\033[2Jlast\\n\"; ...: ^[[2Jlast", addrs[0]);
+    wait_until("the first host's last line", || seen().contains(&row));
     assert!(seen().contains("3 hosts: 0 ok, 0 failed, 1 under way, 2 waiting"), "{}", seen());
     fs::write(fleet.first().dir().join("go"), "").unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(254));
     let all = seen();
     assert!(all.contains(&format!("rexec:\x1b[0m {nobody}: unreachable: ")), "{all}");
+    assert!(all.contains(&format!("failed    {nobody}  unreachable: cannot reach")), "{all}");
     assert!(all.contains("2 ok, 1 failed, 0 under way, 0 waiting"), "{all}");
     assert!(!all.contains("\x1b[2J"), "a command's escape reaches no terminal");
     assert!(all.contains("2 of 3 hosts ended well, 1 did not"), "{all}");

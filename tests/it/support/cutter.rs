@@ -50,7 +50,7 @@ impl Cutter {
         Target {
             endpoint: format!("unix:{}", self.path.display()).parse().unwrap(),
             trust: Arc::new(HostTrust::default()),
-            keys: Vec::new(),
+            keys: rexec::identity::KeyRing::of([]),
             connect_timeout: PATIENCE,
         }
     }

@@ -2,6 +2,7 @@
 //! cut, and waiting for what is to become true.
 
 pub(crate) mod activate;
+pub(crate) mod agent;
 pub(crate) mod cutter;
 pub(crate) mod fake;
 pub(crate) mod fleet;
@@ -9,6 +10,9 @@ pub(crate) mod other;
 pub(crate) mod raw;
 pub(crate) mod relay;
 pub(crate) mod server;
+#[allow(dead_code, reason = "the unit tests use the rest")]
+pub(crate) mod soft_key;
+pub(crate) mod terminal;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};

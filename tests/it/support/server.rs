@@ -119,11 +119,14 @@ impl Server {
         std::fs::read_to_string(self.state.with_extension("log")).unwrap_or_default()
     }
 
-    /// Every line of its journal so far, parsed.
+    /// Every line of its journal about runs so far, parsed.
     pub(crate) fn journal(&self) -> Vec<serde_json::Value> {
         let path = self.state.join("instances/test/journal/000001.jsonl");
         let text = std::fs::read_to_string(path).unwrap_or_default();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        let of_runs =
+            |line: &serde_json::Value| line["type"] != "login" && line["type"] != "refused";
+        lines.filter(of_runs).collect()
     }
 
     /// A client command for this server over TCP.
@@ -179,8 +182,25 @@ impl Server {
     }
 }
 
-/// The supervisors of durable runs below this folder that live now.
+/// The supervisors of durable runs below this folder that live now, without the one that waits for a run.
 pub(crate) fn supervisors(state: &Path) -> Vec<u32> {
+    let mut all = all_supervisors(state);
+    all.retain(|pid| complains_to(*pid).is_some_and(|to| to != Path::new("/dev/null")));
+    all
+}
+
+/// Those that wait for a run: they complain to nobody yet.
+pub(crate) fn spare_supervisors(state: &Path) -> Vec<u32> {
+    let mut all = all_supervisors(state);
+    all.retain(|pid| complains_to(*pid).is_some_and(|to| to == Path::new("/dev/null")));
+    all
+}
+
+fn complains_to(pid: u32) -> Option<PathBuf> {
+    std::fs::read_link(format!("/proc/{pid}/fd/2")).ok()
+}
+
+fn all_supervisors(state: &Path) -> Vec<u32> {
     let is_one = |pid: &u32| {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let mut words = line.split(|b| *b == 0).skip(1);
@@ -277,6 +297,9 @@ impl Client {
     pub(crate) fn new(state: &Path) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rexec"));
         command.env("REXEC_STATE_DIR", state).env("HOME", state).stdin(Stdio::null());
+        for name in ["SSH_AUTH_SOCK", "REXEC_ASKPASS", "REXEC_IDENTITY"] {
+            command.env_remove(name);
+        }
         Self { command }
     }
 

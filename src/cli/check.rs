@@ -1,0 +1,115 @@
+//! `rexec-server check`: whether a server would start with these settings, and what they are.
+
+mod files;
+
+use std::fmt::Write as _;
+use std::time::SystemTime;
+
+use super::output::write_all;
+use super::server_args::Args as ServeArgs;
+use super::settings::{Settings, origin};
+use super::unprinted;
+use crate::identity::{CheckedFile, check_files};
+use crate::server::policy::Rule;
+use crate::units;
+
+/// Check the configuration and print every setting with where it comes from, every rule of the policy, and
+/// every line of the files of keys with what it means
+///
+/// Takes the options of the server itself; what is printed are its settings in force. Nothing is started or
+/// changed. Exit status: 0 all is well, 1 the configuration or a file that it names is not, 2 wrong usage.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(super) struct Args {
+    /// What the server would be started with.
+    #[command(flatten)]
+    pub(super) serve: ServeArgs,
+
+    /// Print one JSON object instead: the settings, and the files of keys line by line
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Exit status: a file of keys, or a line of one, is refused.
+pub(super) const REFUSED: u8 = 1;
+
+/// Prints what a server would go by; the exit status.
+pub(super) fn main(settings: &Settings, json: bool) -> u8 {
+    let files = check_files(&settings.args.access.files(), SystemTime::now());
+    let text = match json {
+        true => format!("{}\n", files::json(settings, &files)),
+        false => told(settings) + &files::told(&files),
+    };
+    match write_all(rustix::stdio::stdout(), text.as_bytes()) {
+        Ok(()) if files.iter().all(CheckedFile::is_whole) => 0,
+        Ok(()) => REFUSED,
+        Err(e) => unprinted("rexec-server", &e),
+    }
+}
+
+fn told(settings: &Settings) -> String {
+    let file = settings.args.config.as_deref();
+    let mut text = String::new();
+    for setting in &settings.all {
+        let values: Vec<String> =
+            setting.values.iter().map(|v| value(&v.to_string_lossy())).collect();
+        let line = match &*values {
+            [] => format!("# {} is not set", setting.key),
+            [one] if !is_list(&setting.key) => format!("{} = {one}", setting.key),
+            many => format!("{} = [{}]", setting.key, many.join(", ")),
+        };
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "{line:<48} # {}", origin(setting.source, file));
+    }
+    for rule in settings.policy.rules() {
+        text.push_str(&rule_told(rule));
+    }
+    text
+}
+
+fn is_list(key: &str) -> bool {
+    let definition = super::server_args::definition();
+    let argument = definition.get_arguments().find(|a| a.get_long() == Some(key));
+    argument.is_some_and(|a| matches!(a.get_action(), clap::ArgAction::Append))
+}
+
+/// A value as TOML has it.
+fn value(text: &str) -> String {
+    let is_plain = text.parse::<i64>().is_ok() || text == "true" || text == "false";
+    // A string of JSON is one of TOML.
+    if is_plain { text.to_owned() } else { serde_json::Value::from(text).to_string() }
+}
+
+fn rule_told(rule: &Rule) -> String {
+    let mut text = format!("\n[rule.{}]\n", rule.name);
+    let mut line = |key: &str, value: Option<String>| {
+        if let Some(value) = value {
+            let _ = writeln!(text, "{key} = {value}");
+        }
+    };
+    let list = |items: Vec<String>| format!("[{}]", items.join(", "));
+    let quoted = |text: &str| serde_json::Value::from(text).to_string();
+    let paths = rule.cwd.iter().map(|path| quoted(&path.to_string_lossy())).collect::<Vec<_>>();
+    let ceilings = &rule.ceilings;
+    line("for", Some(list(rule.subjects().into_iter().map(quoted).collect())));
+    line(
+        "allow",
+        rule.allow.as_ref().map(|all| list(all.iter().map(ToString::to_string).collect())),
+    );
+    line("cwd", rule.allow.as_ref().map(|_| list(paths)));
+    line(
+        "env",
+        rule.allow.as_ref().map(|_| list(rule.env.iter().map(|name| quoted(name)).collect())),
+    );
+    line("deadline", ceilings.deadline.map(|time| quoted(&units::spelt(time))));
+    line("output", ceilings.output.map(|n| n.to_string()));
+    line("runs", rule.runs.map(|n| n.to_string()));
+    line("rate", rule.rate.map(|n| n.to_string()));
+    line("memory", ceilings.limits.memory.map(|n| n.to_string()));
+    line("cpu", ceilings.limits.cpu.map(|n| n.to_string()));
+    line("processes", ceilings.limits.processes.map(|n| n.to_string()));
+    line("nice", ceilings.limits.nice.map(|n| n.to_string()));
+    line("folder", ceilings.folder.as_ref().map(|path| quoted(&path.to_string_lossy())));
+    line("operator", rule.operator.then(|| "true".to_owned()));
+    text
+}

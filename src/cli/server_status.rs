@@ -1,0 +1,110 @@
+//! `rexec-server status`: what a running server counts.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::output::write_all;
+use super::{complain, unprinted};
+use crate::server::status::{Status, ask};
+use crate::server::{FindError, find_instance};
+use crate::sys::fs::{FsError, state_dir_path};
+use crate::units;
+
+const PROGRAM: &str = "rexec-server";
+/// Exit status: no such server runs.
+const DOWN: u8 = 1;
+/// Exit status: wrong usage, or it cannot be asked.
+const TROUBLE: u8 = 2;
+
+/// Print what a running server counts: connections, logins, refused ones by their reason, runs, memory
+///
+/// Asks over a socket in the server's state folder, so it is for the server's own account and root. Counts are
+/// since the start, or since the last upgrade in place. Exit status: 0 done, 1 no such server runs, 2 wrong usage
+/// or unreadable.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(super) struct Args {
+    /// The server that was started under this name; not needed if there is only one
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    State(#[from] FsError),
+    #[error(transparent)]
+    Find(#[from] FindError),
+    #[error("no server runs in {}", .0.display())]
+    Down(PathBuf),
+    #[error("cannot ask the server in {}: {error}", path.display())]
+    Ask { path: PathBuf, error: io::Error },
+}
+
+/// Does what was asked for; the exit status.
+pub(super) fn main(args: &Args) -> u8 {
+    let status = match args.ask() {
+        Ok(status) => status,
+        Err(e) => {
+            complain(PROGRAM, &e.to_string());
+            return if matches!(e, Error::Down(_)) { DOWN } else { TROUBLE };
+        }
+    };
+    let text = if args.json { json(&status) } else { told(&status) };
+    match write_all(rustix::stdio::stdout(), text.as_bytes()) {
+        Ok(()) => 0,
+        Err(e) => unprinted(PROGRAM, &e),
+    }
+}
+
+impl Args {
+    fn ask(&self) -> Result<Status, Error> {
+        let path = find_instance(&state_dir_path()?, self.name.as_deref())?;
+        ask(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::Down(path),
+            _ => Error::Ask { path, error },
+        })
+    }
+}
+
+fn json(status: &Status) -> String {
+    // A struct of numbers and one text.
+    serde_json::to_string(status).unwrap_or_default() + "\n"
+}
+
+fn told(status: &Status) -> String {
+    let Status { refused, runs, memory, .. } = status;
+    let lines = [
+        ("server", format!("{} (process {})", status.server, status.pid)),
+        ("uptime", units::spelt(Duration::from_secs(status.uptime_s))),
+        ("connections", status.connections.to_string()),
+        ("logins", format!("{}, {} now", status.logins, status.logged_in)),
+        (
+            "refused logins",
+            format!(
+                "{} not authorized, {} otherwise refused, {} broken off, {} not this protocol, {} too late, \
+                 {} shown out, {} by penalty",
+                refused.not_authorized,
+                refused.refused,
+                refused.broken,
+                refused.protocol,
+                refused.late,
+                refused.shown_out,
+                refused.penalty
+            ),
+        ),
+        ("penalties", format!("{} networks now", status.penalties)),
+        (
+            "runs",
+            format!("{} now, {} started, {} refused", runs.running, runs.started, runs.refused),
+        ),
+        ("output", format!("{} bytes", runs.output_bytes)),
+        ("memory", format!("{} bytes, {} of the budget", memory.resident, memory.budget)),
+    ];
+    lines.iter().map(|(name, value)| format!("{name:<15} {value}\n")).collect()
+}

@@ -1,0 +1,85 @@
+use super::*;
+use crate::identity::soft_key::{SoftKey, TOUCHED, string};
+
+fn identities(count: u32, keys: &[(&[u8], &[u8])]) -> Vec<u8> {
+    let mut reply = vec![IDENTITIES_ANSWER];
+    reply.extend(count.to_be_bytes());
+    for (blob, comment) in keys {
+        reply.extend([string(blob), string(comment)].concat());
+    }
+    reply
+}
+
+#[test]
+fn keys_that_can_be_used_are_read_in_their_order() {
+    let (one, two) = (SoftKey::new(true), SoftKey::new(false));
+    let blobs = [one.blob(), two.blob()];
+    let reply = identities(3, &[(&blobs[0], b"a\x1b[2J"), (b"?", b""), (&blobs[1], b"\xff")]);
+    let keys = read_keys(&reply).unwrap();
+    assert_eq!(keys.iter().map(|key| key.public.blob()).collect::<Vec<_>>(), blobs);
+    assert_eq!(
+        keys.iter().map(|key| key.comment.as_str()).collect::<Vec<_>>(),
+        ["a?[2J", "\u{fffd}"]
+    );
+    assert_eq!(read_keys(&identities(0, &[])).unwrap(), []);
+}
+
+#[test]
+fn an_answer_that_is_cut_or_goes_on_is_damaged() {
+    let key = SoftKey::new(true);
+    let (blob, signature) = (key.blob(), key.sign(b"m", TOUCHED, 1));
+    let list = identities(1, &[(&blob, b"c")]);
+    let signed = [vec![SIGN_RESPONSE], string(&signature)].concat();
+    assert!(read_keys(&list).is_ok() && read_signature(&signed).is_ok());
+    for cut in 0..list.len() {
+        assert!(matches!(read_keys(&list[..cut]), Err(AgentError::Malformed)), "{cut}");
+    }
+    for cut in 0..signed.len() {
+        assert!(matches!(read_signature(&signed[..cut]), Err(AgentError::Malformed)), "{cut}");
+    }
+    for reply in [list, signed] {
+        let longer = [reply.as_slice(), &[0]].concat();
+        assert!(read_keys(&longer).is_err() && read_signature(&longer).is_err());
+    }
+    for refusal in [5, 30, 102] {
+        assert!(matches!(read_keys(&[refusal]), Err(AgentError::Refused)));
+    }
+}
+
+/// The longest answer is taken, and one byte more is not.
+#[tokio::test]
+async fn an_answer_over_the_limit_is_not_read() {
+    use tokio::net::UnixListener;
+    let dir = tempfile::tempdir().unwrap();
+    for (length, is_read) in [(REPLY_LIMIT, true), (REPLY_LIMIT + 1, false)] {
+        let socket = dir.path().join(length.to_string());
+        let listener = UnixListener::bind(&socket).unwrap();
+        let serve = async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 5];
+            stream.read_exact(&mut request).await.unwrap();
+            stream.write_all(&u32::try_from(length).unwrap().to_be_bytes()).await.unwrap();
+            // Whoever is not wanted any more finds the connection closed.
+            let _ = stream.write_all(&vec![FAILURE; length]).await;
+        };
+        let agent = Agent::at(&socket);
+        let (_, answer) = tokio::join!(serve, agent.keys());
+        match answer {
+            Err(AgentError::Refused) => assert!(is_read),
+            Err(AgentError::TooLong(said)) => assert!(!is_read && said == length),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Time stands still but for what waits: the limits are met exactly.
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_hangs_is_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("agent");
+    let _listener = tokio::net::UnixListener::bind(&socket).unwrap();
+    let agent = Agent::at(&socket);
+    assert!(matches!(agent.keys().await, Err(AgentError::Late(AGENT_TIMEOUT))));
+    let key = PublicKey::from_blob(&SoftKey::new(true).blob()).unwrap();
+    assert!(matches!(agent.sign(&key, b"m").await, Err(AgentError::Late(TOUCH_TIMEOUT))));
+}

@@ -1,0 +1,308 @@
+//! Where a peer may come from: the lists of `from=` and of a certificate's `source-address`.
+//!
+//! As sshd(8) has it with its default of `UseDNS no`: patterns are compared with the peer's address, and
+//! no name is looked up.
+
+use std::fmt;
+use std::net::IpAddr;
+
+/// A list of addresses. A peer is in it if a pattern has it and no pattern with `!` in front has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addresses(Vec<Pattern>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Pattern {
+    negated: bool,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Kind {
+    /// Addresses whose first `bits` are those of `address`.
+    Net { address: IpAddr, bits: u8 },
+    /// The address as text, with `*` and `?`, in lower case.
+    Text(String),
+    /// The name of a host, which no address matches.
+    Name(String),
+}
+
+/// Why something is no list of addresses.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AddressesError {
+    /// Two commas, or nothing at all.
+    #[error("an address is missing")]
+    Empty,
+    /// Digits that are neither an address nor a network.
+    #[error("{0:?} is no address; write 10.0.0.1, 10.0.0.0/8, 10.0.* or 2001:db8::/32")]
+    NotAnAddress(String),
+    /// The network's address goes on after its length.
+    #[error("{0} has bits beyond its length; write {1}")]
+    HostBits(String, String),
+    /// A name is not looked up, so to pass it over would be to let in more than was written.
+    #[error(
+        "{0:?} cannot be kept out by its name, because no names are looked up; use its address"
+    )]
+    NegatedName(String),
+    /// A certificate's list holds addresses and networks only.
+    #[error("{0:?} is neither an address nor a network")]
+    NotANet(String),
+}
+
+impl Addresses {
+    /// Reads a list of patterns, separated by commas: addresses, networks (`10.0.0.0/8`), text with `*`
+    /// and `?`, each with `!` in front or not.
+    ///
+    /// # Errors
+    /// [`AddressesError`].
+    pub fn patterns(text: &str) -> Result<Self, AddressesError> {
+        text.split(',').map(|item| Pattern::parse(item.trim())).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Reads a certificate's list: addresses and networks, separated by commas.
+    ///
+    /// # Errors
+    /// [`AddressesError`].
+    pub fn nets(text: &str) -> Result<Self, AddressesError> {
+        let net = |item: &str| {
+            let not_a_net = || AddressesError::NotANet(item.to_owned());
+            let kind = net(item)?.ok_or_else(not_a_net)?;
+            Ok(Pattern { negated: false, kind })
+        };
+        text.split(',').map(net).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Whether a peer may come from there.
+    #[must_use]
+    pub fn has(&self, peer: IpAddr) -> bool {
+        // The address that an IPv4 peer has on a socket for both families is IPv4 all the same.
+        let peer = peer.to_canonical();
+        let matching = || self.0.iter().filter(|pattern| pattern.kind.has(peer));
+        matching().any(|p| !p.negated) && !matching().any(|p| p.negated)
+    }
+
+    /// The names of hosts in it, which match nobody.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|pattern| match &pattern.kind {
+            Kind::Name(name) => Some(name.as_str()),
+            Kind::Net { .. } | Kind::Text(_) => None,
+        })
+    }
+}
+
+impl Pattern {
+    fn parse(item: &str) -> Result<Self, AddressesError> {
+        let (negated, text) = match item.strip_prefix('!') {
+            Some(rest) => (true, rest),
+            None => (false, item),
+        };
+        if text.is_empty() {
+            return Err(AddressesError::Empty);
+        }
+        let kind = match net(text)? {
+            Some(kind) => kind,
+            None if !is_like_an_address(text) && negated => {
+                return Err(AddressesError::NegatedName(text.to_owned()));
+            }
+            None if !is_like_an_address(text) => Kind::Name(text.to_owned()),
+            None if text.contains(['*', '?']) => Kind::Text(text.to_ascii_lowercase()),
+            None => return Err(AddressesError::NotAnAddress(text.to_owned())),
+        };
+        Ok(Self { negated, kind })
+    }
+}
+
+/// Whether an address may look like this: all else is a name.
+fn is_like_an_address(text: &str) -> bool {
+    let is_in = |more: &str| text.chars().all(|c| c.is_ascii_digit() || more.contains(c));
+    is_in("./*?") || (text.contains(':') && is_in("./*?:abcdefABCDEF"))
+}
+
+/// An address or a network; none if it is something else.
+fn net(text: &str) -> Result<Option<Kind>, AddressesError> {
+    let (address, length) = match text.split_once('/') {
+        Some((address, length)) => (address, Some(length)),
+        None => (text, None),
+    };
+    let Ok(address) = address.parse::<IpAddr>() else { return Ok(None) };
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    let bits = match length {
+        None => most,
+        Some(digits) => match digits.parse::<u8>() {
+            Ok(bits) if bits <= most && digits.bytes().all(|b| b.is_ascii_digit()) => bits,
+            _ => return Err(AddressesError::NotAnAddress(text.to_owned())),
+        },
+    };
+    let start = first(address, bits);
+    if start != address {
+        return Err(AddressesError::HostBits(text.to_owned(), format!("{start}/{bits}")));
+    }
+    // A network of IPv4-mapped addresses is one of IPv4.
+    Ok(Some(match address.to_canonical() {
+        IpAddr::V4(v4) if most == 128 && bits >= 96 => {
+            Kind::Net { address: v4.into(), bits: bits - 96 }
+        }
+        _ => Kind::Net { address, bits },
+    }))
+}
+
+/// The address with all but its first `bits` cleared.
+fn first(address: IpAddr, bits: u8) -> IpAddr {
+    match address {
+        IpAddr::V4(v4) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
+            IpAddr::V4((v4.to_bits() & mask).into())
+        }
+        IpAddr::V6(v6) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
+            IpAddr::V6((v6.to_bits() & mask).into())
+        }
+    }
+}
+
+impl Kind {
+    fn has(&self, peer: IpAddr) -> bool {
+        match self {
+            Self::Net { address, bits } => {
+                address.is_ipv4() == peer.is_ipv4() && first(peer, *bits) == *address
+            }
+            Self::Text(pattern) => is_match(pattern.as_bytes(), peer.to_string().as_bytes()),
+            Self::Name(_) => false,
+        }
+    }
+}
+
+/// Whether `pattern`, in which `*` stands for any bytes and `?` for any one, is all of `text`. Takes at most
+/// as many steps as the product of both lengths: each `*` is tried again only until the next one matches.
+pub(super) fn is_match(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut at, mut here) = (0, 0);
+    let mut again: Option<(usize, usize)> = None;
+    while here < text.len() {
+        match pattern.get(at) {
+            Some(b'*') => {
+                again = Some((at, here));
+                at += 1;
+            }
+            Some(b) if *b == b'?' || *b == text[here] => {
+                at += 1;
+                here += 1;
+            }
+            _ => {
+                let Some((star, from)) = again else { return false };
+                (at, here) = (star + 1, from + 1);
+                again = Some((star, from + 1));
+            }
+        }
+    }
+    pattern[at..].iter().all(|b| *b == b'*')
+}
+
+/// As it is written.
+impl fmt::Display for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, Pattern { negated, kind }) in self.0.iter().enumerate() {
+            let (comma, not) = (if i > 0 { "," } else { "" }, if *negated { "!" } else { "" });
+            write!(f, "{comma}{not}")?;
+            match kind {
+                Kind::Net { address: IpAddr::V4(v4), bits: 32 } => write!(f, "{v4}")?,
+                Kind::Net { address: IpAddr::V6(v6), bits: 128 } => write!(f, "{v6}")?,
+                Kind::Net { address, bits } => write!(f, "{address}/{bits}")?,
+                Kind::Text(text) | Kind::Name(text) => f.write_str(text)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn has(list: &str, peer: &str) -> bool {
+        Addresses::patterns(list).unwrap().has(peer.parse().unwrap())
+    }
+
+    #[test]
+    fn addresses_networks_and_patterns() {
+        for (list, peer, is_in) in [
+            ("10.0.0.1", "10.0.0.1", true),
+            ("10.0.0.1", "10.0.0.2", false),
+            ("10.0.0.0/8", "10.255.1.2", true),
+            ("10.0.0.0/8", "11.0.0.0", false),
+            ("0.0.0.0/0", "1.2.3.4", true),
+            ("0.0.0.0/0", "::1", false),
+            ("::/0", "1.2.3.4", false),
+            ("2001:db8::/32", "2001:db8:1::2", true),
+            ("2001:db8::/32", "2001:db9::", false),
+            ("10.0.*", "10.0.7.7", true),
+            ("10.0.*", "10.1.0.1", false),
+            ("10.0.0.?", "10.0.0.12", false),
+            ("2001:DB8:*", "2001:db8::1", true),
+            ("*", "::1", true),
+            ("10.0.0.1, 10.0.0.2", "10.0.0.2", true),
+            ("*.example.com,10.0.0.0/8", "10.1.1.1", true),
+            ("build.example.com", "10.1.1.1", false),
+        ] {
+            assert_eq!(has(list, peer), is_in, "{list} {peer}");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_out_is_out_wherever_it_stands() {
+        for list in ["10.0.0.0/8,!10.0.0.5", "!10.0.0.5,10.0.0.0/8", "10.*,!10.0.0.?", "!*,*"] {
+            assert!(!has(list, "10.0.0.5"), "{list}");
+        }
+        assert!(has("10.0.0.0/8,!10.0.0.5", "10.0.0.6"));
+        assert!(!has("!10.0.0.5", "10.0.0.6"), "nobody is let in by what keeps others out");
+    }
+
+    #[test]
+    fn a_mapped_address_is_what_it_maps() {
+        assert!(has("10.0.0.0/8", "::ffff:10.1.2.3"));
+        assert!(has("10.*", "::ffff:10.1.2.3"));
+        assert!(!has("10.0.0.0/8,!10.1.0.0/16", "::ffff:10.1.2.3"));
+        assert!(!has("10.0.0.0/8,!::ffff:10.1.0.0/112", "10.1.2.3"));
+        assert!(has("::ffff:10.1.2.3", "10.1.2.3"));
+    }
+
+    #[test]
+    fn lists_that_are_none() {
+        use AddressesError as E;
+        let error = |text| Addresses::patterns(text).unwrap_err();
+        for text in ["", ",", "10.0.0.1,", "!"] {
+            assert_eq!(error(text), E::Empty, "{text}");
+        }
+        for text in
+            ["10.1", "10.0.0.0/33", "10.0.0.0/+8", "10.0.0.0/", "::1/129", "1:2", "1.2.3.4.5"]
+        {
+            assert_eq!(error(text), E::NotAnAddress(text.into()), "{text}");
+        }
+        assert_eq!(error("10.1.0.0/8"), E::HostBits("10.1.0.0/8".into(), "10.0.0.0/8".into()));
+        for text in ["!bad.example.com", "!*.de"] {
+            assert_eq!(error(text), E::NegatedName(text[1..].into()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_certificates_list_is_strict() {
+        let list = Addresses::nets("10.0.0.0/8,::1").unwrap();
+        assert!(list.has("::1".parse().unwrap()) && list.has("10.2.3.4".parse().unwrap()));
+        assert_eq!(list.to_string(), "10.0.0.0/8,::1");
+        for text in ["", "10.*", "!10.0.0.1", "host", "10.0.0.1,"] {
+            assert!(Addresses::nets(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_that_match_nobody_are_told() {
+        let list = Addresses::patterns("*.example.com,10.0.0.0/8,!10.1.*").unwrap();
+        assert_eq!(list.names().collect::<Vec<_>>(), ["*.example.com"]);
+        assert_eq!(list.to_string(), "*.example.com,10.0.0.0/8,!10.1.*");
+    }
+
+    #[test]
+    fn a_pattern_of_many_stars_is_no_trap() {
+        let pattern = "*a".repeat(2000);
+        assert!(!is_match(pattern.as_bytes(), "a".repeat(1999).as_bytes()));
+        assert!(is_match(b"**", b"") && is_match(b"*b?", b"aabbc") && !is_match(b"", b"x"));
+    }
+}

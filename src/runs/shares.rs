@@ -1,0 +1,127 @@
+//! How much each identity has under way: what limits on its runs go by.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The time over which a pace is counted.
+pub const MINUTE: Duration = Duration::from_secs(60);
+/// More identities than this, and those with nothing to remember are dropped.
+const PRUNE_AT: usize = 1024;
+
+/// What an identity has under way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Runs that go on.
+    pub running: u64,
+    /// How far its starts are ahead of its pace: each start takes its part of a minute, and they follow each
+    /// other (the generic cell rate algorithm, ITU-T I.371).
+    pub ahead: Duration,
+}
+
+/// The shares of all identities.
+#[derive(Debug, Default)]
+pub struct Shares(Mutex<HashMap<Arc<str>, Entry>>);
+
+#[derive(Debug)]
+struct Entry {
+    running: u64,
+    /// When the last start has had its part of the minute.
+    paid: Instant,
+}
+
+/// One run of an identity, as long as this is kept.
+#[derive(Debug)]
+pub struct Share {
+    shares: Arc<Shares>,
+    identity: Arc<str>,
+}
+
+impl Shares {
+    /// Counts another run, if `judge` says so from what there is. `judge` gives the part of a minute that the
+    /// start takes.
+    ///
+    /// # Errors
+    /// Those of `judge`; nothing is counted then.
+    pub fn take<T, E>(
+        self: &Arc<Self>,
+        identity: &Arc<str>,
+        judge: impl FnOnce(Usage) -> Result<(T, Duration), E>,
+    ) -> Result<(T, Share), E> {
+        let now = Instant::now();
+        let mut entries = self.lock();
+        let usage = entries.get(identity).map_or_else(Usage::default, |entry| Usage {
+            running: entry.running,
+            ahead: entry.paid.saturating_duration_since(now),
+        });
+        let (judged, part) = judge(usage)?;
+        if entries.len() >= PRUNE_AT && !entries.contains_key(identity) {
+            entries.retain(|_, entry| entry.running > 0 || entry.paid > now);
+        }
+        let entry = entries.entry(Arc::clone(identity)).or_insert(Entry { running: 0, paid: now });
+        entry.running += 1;
+        entry.paid = entry.paid.max(now) + part;
+        Ok((judged, Share { shares: Arc::clone(self), identity: Arc::clone(identity) }))
+    }
+
+    /// Counts a run that was there before.
+    #[must_use]
+    pub fn adopt(self: &Arc<Self>, identity: &Arc<str>) -> Share {
+        let taken =
+            self.take(identity, |_| Ok::<_, std::convert::Infallible>(((), Duration::ZERO)));
+        match taken {
+            Ok(((), share)) => share,
+            Err(never) => match never {},
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        if let Some(entry) = self.shares.lock().get_mut(&self.identity) {
+            entry.running -= 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn usage(shares: &Arc<Shares>, identity: &Arc<str>) -> Usage {
+        let seen = shares.take(identity, Err::<((), Duration), _>);
+        seen.unwrap_err()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn runs_are_counted_while_they_last_and_starts_for_their_part_of_a_minute() {
+        let (shares, a, b): (Arc<Shares>, Arc<str>, Arc<str>) =
+            (Arc::default(), "a".into(), "b".into());
+        let part = Duration::from_secs(20);
+        let first = shares.take(&a, |_| Ok::<_, ()>(((), part))).unwrap().1;
+        let second = shares.take(&a, |_| Ok::<_, ()>(((), part))).unwrap().1;
+        assert_eq!(usage(&shares, &a), Usage { running: 2, ahead: 2 * part });
+        assert_eq!(usage(&shares, &b), Usage::default());
+        drop(first);
+        tokio::time::advance(part).await;
+        assert_eq!(usage(&shares, &a), Usage { running: 1, ahead: part });
+        drop(second);
+        tokio::time::advance(part).await;
+        assert_eq!(usage(&shares, &a), Usage::default());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_nothing_under_way_is_forgotten() {
+        let shares: Arc<Shares> = Arc::default();
+        for n in 0..2 * PRUNE_AT {
+            drop(shares.adopt(&n.to_string().into()));
+        }
+        assert!(shares.lock().len() <= PRUNE_AT);
+    }
+}

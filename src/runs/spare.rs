@@ -1,0 +1,58 @@
+//! A supervisor that is kept ready, so that a durable run does not wait for a program to start.
+//!
+//! There is one at most, from the first durable run on. It holds nothing of any run until it is told
+//! which one, and goes with its server: the link is its standard input.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tracing::warn;
+
+use super::durable::{Durable, lock};
+use super::host::Host;
+use super::launch::start_supervisor;
+use super::link::Link;
+
+/// A run that was just started has the processors to itself for so long, or until it is over.
+const AFTER: Duration = Duration::from_millis(20);
+
+/// The link to the supervisor that waits, if there is one.
+#[derive(Debug, Default)]
+pub(super) struct Spare(Mutex<Option<Link>>);
+
+impl Spare {
+    /// Takes it. None if there is none, or it was killed.
+    pub(super) async fn take(&self) -> Option<Link> {
+        let link = lock(&self.0).take()?;
+        // It says nothing before it is told something: what comes is its end.
+        (!link.has_news().await).then_some(link)
+    }
+
+    fn fill(&self, start: impl FnOnce() -> io::Result<Link>) {
+        let mut spare = lock(&self.0);
+        if spare.is_some() {
+            return;
+        }
+        match start() {
+            Ok(link) => *spare = Some(link),
+            Err(e) => warn!("no supervisor is kept ready: {e}"),
+        }
+    }
+}
+
+impl Host {
+    /// Has a supervisor ready for the run after this one.
+    pub(super) fn prepare_another(self: &Arc<Self>, run: &Arc<Durable>) {
+        let (host, run) = (Arc::clone(self), Arc::clone(run));
+        tokio::spawn(async move {
+            let _ = timeout(AFTER, run.over()).await;
+            if let Some(keeping) = &host.keeping
+                && !host.is_closed_to_new()
+            {
+                host.spare.fill(|| start_supervisor(keeping, std::process::Stdio::null()));
+            }
+        });
+    }
+}

@@ -1,0 +1,88 @@
+//! Times and sizes as people write them.
+
+use std::time::Duration;
+
+/// The longest duration that is taken: no clock overflows within it.
+const LONGEST_DURATION: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+/// The shortest duration that is one on the wire.
+const SHORTEST_DURATION: Duration = Duration::from_millis(1);
+
+/// A [`duration`] in which something can happen.
+///
+/// # Errors
+/// One line that says how to write it.
+pub fn some_time(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        read if read < SHORTEST_DURATION => {
+            Err("shorter than 1ms, so it would be over at once; give more, or leave the option out"
+                .into())
+        }
+        read => Ok(read),
+    }
+}
+
+/// A duration for people: `30s`, `1h 30m`, or a plain number of seconds; at most 100 years.
+///
+/// # Errors
+/// One line that says how to write it.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let read = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => humantime::parse_duration(text)
+            .map_err(|e| format!("{e}; write it like 30s, 5m or 1h 30m"))?,
+    };
+    if read > LONGEST_DURATION {
+        return Err("longer than 100 years".into());
+    }
+    Ok(read)
+}
+
+/// A duration as [`duration`] reads it.
+#[must_use]
+pub fn spelt(time: Duration) -> String {
+    humantime::format_duration(time).to_string()
+}
+
+/// A count of bytes: `65536`, `64K`, `256M`, `1G`.
+///
+/// # Errors
+/// One line that says how to write it.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    let (digits, shift) = match text.as_bytes().last() {
+        Some(b'K' | b'k') => (&text[..text.len() - 1], 10),
+        Some(b'M' | b'm') => (&text[..text.len() - 1], 20),
+        Some(b'G' | b'g') => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    let count: u64 = digits.parse().map_err(|_| "a count of bytes, such as 65536, 64M or 1G")?;
+    count.checked_mul(1 << shift).ok_or_else(|| "too many bytes".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("30"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(duration(&LONGEST_DURATION.as_secs().to_string()), Ok(LONGEST_DURATION));
+        let over = (LONGEST_DURATION.as_secs() + 1).to_string();
+        for bad in ["", "30x", "-1", "1e3", &over, &u64::MAX.to_string(), "1000000y"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+        assert_eq!(some_time("1ms"), Ok(SHORTEST_DURATION));
+        for none in ["0", "0s", "999us", "30x"] {
+            assert!(some_time(none).is_err(), "{none}");
+        }
+    }
+
+    #[test]
+    fn byte_counts() {
+        assert_eq!(bytes("65536"), Ok(65536));
+        assert_eq!(bytes("32M"), Ok(32 << 20));
+        for bad in ["", "M", "1T", "-1", "99999999999G"] {
+            assert!(bytes(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The supervisor that is kept ready for the next durable run.
+
+use rustix::process::Signal;
+
+use super::durable::{gate, leave, verb};
+use super::support::server::spare_supervisors;
+use super::support::{Client, Server, is_alive, kill, supervisors, wait_until};
+
+/// The one that waits, once it does.
+fn spare(server: &Server) -> u32 {
+    wait_until("a supervisor that waits", || spare_supervisors(server.state()).len() == 1);
+    spare_supervisors(server.state())[0]
+}
+
+#[test]
+fn from_the_first_durable_run_on_one_supervisor_waits_for_the_next_and_goes_with_its_server() {
+    let mut server = Server::start(&[]);
+    server.run(&["true"]).expect(0);
+    assert!(spare_supervisors(server.state()).is_empty());
+    Client::new(server.state()).args(&["--durable", &server.addr, "true"]).run().expect(0);
+    let first = spare(&server);
+    let (gate, wait) = gate(&server, "gate");
+    let id = leave(&server, &format!("echo one; {wait}; exit 7"));
+    assert_eq!(supervisors(server.state()), [first], "it has the run");
+    let second = spare(&server);
+    assert_ne!(first, second);
+    server.crash();
+    wait_until("the end of the one that waited", || !is_alive(second));
+    assert!(is_alive(first));
+    server.restart();
+    std::fs::write(gate, "").unwrap();
+    assert_eq!(verb(&server, "attach", &[&id]).expect(7).text(), "one\n");
+    assert!(spare_supervisors(server.state()).is_empty());
+}
+
+#[test]
+fn a_supervisor_that_was_killed_while_it_waited_is_not_waited_for() {
+    let server = Server::start(&[]);
+    let run =
+        || Client::new(server.state()).args(&["--durable", &server.addr, "echo out; exit 7"]).run();
+    run().expect(7);
+    for signal in [Signal::KILL, Signal::TERM] {
+        let waits = spare(&server);
+        kill(waits, signal);
+        wait_until("its end", || !is_alive(waits));
+        assert_eq!(run().expect(7).text(), "out\n");
+    }
+}
+
+/// What it says about its run stands where the run is, and none of its files is another run's.
+#[test]
+fn a_supervisor_that_waits_holds_nothing_of_any_run() {
+    let server = Server::start(&[]);
+    leave(&server, "exec sleep 600");
+    let open = std::fs::read_dir(format!("/proc/{}/fd", spare(&server))).unwrap().flatten();
+    let files: Vec<_> = open.filter_map(|fd| std::fs::read_link(fd.path()).ok()).collect();
+    assert!(!files.iter().any(|path| path.starts_with(server.state())), "{files:?}");
+}
