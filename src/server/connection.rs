@@ -213,6 +213,10 @@ async fn refuse(
     writer: &mut Writer,
 ) -> Stranger {
     let why = why.unwrap_or_else(|| refused.text.clone());
+    if let Some(ledger) = shared.host.ledger() {
+        let from = address.map_or_else(|| "a unix socket".to_owned(), |a| a.to_string());
+        ledger.refused(None, &from, refused.code.name(), &why);
+    }
     let stranger = Stranger::Refused(refused.code, why);
     shared.failed(stranger.kind(), address);
     say_and_close(&ServerHeader::Refused(refused), reader, writer).await;
@@ -247,6 +251,10 @@ impl LoggedIn {
             None => Arc::clone(&subject),
             Some(guest) => format!("{}@{subject}", guest.name()).into(),
         };
+        let from: Arc<str> = peer.to_string().into();
+        if let Some(ledger) = shared.host.ledger() {
+            ledger.login(&identity, &from, &client);
+        }
         let welcome = Welcome { server: AGENT.into(), identity: identity.to_string() };
         if writer.queue(&ServerHeader::Welcome(welcome), b"").is_err() {
             return;
@@ -259,6 +267,7 @@ impl LoggedIn {
         let requests = Requests {
             host,
             identity,
+            from,
             outbox,
             rights,
             judge,

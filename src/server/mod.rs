@@ -19,7 +19,6 @@ mod session;
 mod start;
 pub mod status;
 pub mod supervise;
-mod throttle;
 pub mod users;
 mod waiting;
 
@@ -49,12 +48,12 @@ use crate::handshake::Doors;
 use crate::identity::{Authorized, News};
 use crate::proto::header::Refused;
 use crate::runs::host::Host;
+use crate::runs::throttle::Throttle;
 use crate::transport::{Listener, TlsServer};
 use lobby::Lobby;
 use penalties::Penalties;
 use policy::Policy;
 use status::{Counters, Why};
-use throttle::Throttle;
 use users::Users;
 
 /// How long to wait before accepting again when the system has no descriptor for a connection.

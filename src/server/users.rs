@@ -12,11 +12,11 @@ use tracing::warn;
 
 pub use login::NoLogin;
 
-use super::throttle::Throttle;
 use crate::handshake::Doors;
 use crate::identity::{AccessFiles, Authorized, Handed, News, Source};
 use crate::proto::code::Code;
 use crate::proto::header::Refused;
+use crate::runs::throttle::Throttle;
 use crate::sys::users::User;
 
 /// Where root keeps lists of keys, each under the name of its user.
