@@ -46,7 +46,7 @@ pub fn spelt(time: Duration) -> String {
 
 /// A number of things: `1 host`, `2 hosts`. Nouns with a regular plural only.
 #[must_use]
-pub fn counted<N: Display + PartialEq + From<u8>>(count: N, noun: &str) -> String {
+pub fn counted<N: Display + PartialEq + From<u8> + Copy>(count: N, noun: &str) -> String {
     let plural = if count == N::from(1) { "" } else { "s" };
     format!("{count} {noun}{plural}")
 }
