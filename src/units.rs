@@ -1,5 +1,6 @@
 //! Times and sizes as people write them.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 /// The longest duration that is taken: no clock overflows within it.
@@ -41,6 +42,13 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 #[must_use]
 pub fn spelt(time: Duration) -> String {
     humantime::format_duration(time).to_string()
+}
+
+/// A number of things: `1 host`, `2 hosts`. Nouns with a regular plural only.
+#[must_use]
+pub fn counted<N: Display + PartialEq + From<u8> + Copy>(count: N, noun: &str) -> String {
+    let plural = if count == N::from(1) { "" } else { "s" };
+    format!("{count} {noun}{plural}")
 }
 
 /// A count of bytes: `65536`, `64K`, `256M`, `1G`.

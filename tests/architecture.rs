@@ -112,9 +112,8 @@ fn options(help: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_option_is_in_the_help_the_manual_page_and_the_readme() {
-    let readme =
-        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+fn every_option_is_in_the_help_the_manual_page_and_the_pages_that_the_readme_names() {
+    let pages: String = linked_from_the_readme().iter().map(|(_, text)| text.as_str()).collect();
     let (client, server) = (env!("CARGO_BIN_EXE_rexec"), env!("CARGO_BIN_EXE_rexec-server"));
     let commands: [(&str, &[&str], usize); 8] = [
         (client, &[], 30),
@@ -134,24 +133,58 @@ fn every_option_is_in_the_help_the_manual_page_and_the_readme() {
         for option in options {
             assert!(manual.contains(&option), "{option} is not in the manual page of {program}");
             let named = [format!("`{option}`"), format!("`{option} ")];
-            assert!(named.iter().any(|n| readme.contains(n)), "{option} is not in the README");
+            assert!(named.iter().any(|n| pages.contains(n)), "{option} is in no page");
         }
     }
 }
 
-#[test]
-fn the_readme_names_files_that_are_there() {
+/// The README, and each page below `docs` that it names.
+fn linked_from_the_readme() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let readme = fs::read_to_string(root.join("README.md")).unwrap();
-    let links = readme.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
-    let scripts = readme.split("scripts/").skip(1).map(|rest| {
+    let read = |name: &str| (name.to_owned(), fs::read_to_string(root.join(name)).unwrap());
+    let readme = read("README.md");
+    let mut names: Vec<_> = links(&readme.1).map(|(name, _)| name.to_owned()).collect();
+    names.retain(|name| name.starts_with("docs/"));
+    names.sort_unstable();
+    names.dedup();
+    [readme].into_iter().chain(names.iter().map(|name| read(name))).collect()
+}
+
+/// The file and the heading that each link of a page names.
+fn links(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    targets.filter(|t| !t.contains("://")).map(|t| t.split_once('#').unwrap_or((t, "")))
+}
+
+/// The names by which the headings of a page are linked to.
+fn anchors(text: &str) -> Vec<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    let plain = |c: &char| c.is_alphanumeric() || " -_".contains(*c);
+    let anchor = |line: &str| {
+        let heading = line.trim_start_matches('#').trim().to_lowercase();
+        heading.chars().filter(plain).collect::<String>().replace(' ', "-")
+    };
+    headings.map(anchor).collect()
+}
+
+#[test]
+fn the_pages_name_files_and_headings_that_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let pages = linked_from_the_readme();
+    assert!(pages.len() > 8, "only {} pages were looked at", pages.len());
+    for (page, text) in &pages {
+        let folder = root.join(page).parent().unwrap().to_owned();
+        for (name, heading) in links(text) {
+            let file = if name.is_empty() { root.join(page) } else { folder.join(name) };
+            assert!(file.exists(), "{page}: {name} is missing");
+            let is_there = heading.is_empty()
+                || anchors(&fs::read_to_string(&file).unwrap()).iter().any(|a| a == heading);
+            assert!(is_there, "{page}: {name} has no heading {heading}");
+        }
+    }
+    for rest in pages.iter().flat_map(|(_, text)| text.split("scripts/").skip(1)) {
         let name: String = rest.chars().take_while(char::is_ascii_alphanumeric).collect();
-        format!("scripts/{name}")
-    });
-    let names: Vec<String> = links.map(str::to_owned).chain(scripts).collect();
-    assert!(names.len() > 8, "{names:?}");
-    for name in names.iter().filter(|n| !n.contains("://")) {
-        assert!(root.join(name).exists(), "{name} is missing");
+        assert!(root.join("scripts").join(&name).exists(), "scripts/{name} is missing");
     }
 }
 

@@ -11,6 +11,7 @@ use crate::runs::sweep::{Removed, collect};
 use crate::server::{FindError, RUNS, find_instance};
 use crate::sys::fs::{FsError, StateDir, state_dir_path};
 use crate::sys::process::boot_id;
+use crate::units::counted;
 use crate::units::{bytes, duration};
 
 const PROGRAM: &str = "rexec-server";
@@ -53,10 +54,8 @@ pub(super) struct Args {
 enum Error {
     #[error(transparent)]
     State(#[from] FsError),
-    #[error("no server has kept anything in {}", .0.display())]
-    Nothing(PathBuf),
     #[error(transparent)]
-    Find(FindError),
+    Find(#[from] FindError),
     #[error("/proc does not tell which boot this is: {0}")]
     Boot(io::Error),
     #[error("cannot read {}: {error}", path.display())]
@@ -76,17 +75,14 @@ pub(super) fn main(args: &Args) -> u8 {
         return unprinted(PROGRAM, &e);
     }
     let Some(error) = &removed.error else { return 0 };
-    complain(PROGRAM, &format!("{} durable runs cannot be removed: {error}", removed.failed));
+    let failed = counted(removed.failed, "durable run");
+    complain(PROGRAM, &format!("{failed} cannot be removed: {error}"));
     FAILED
 }
 
 impl Args {
     fn collect(&self) -> Result<Removed, Error> {
-        let found =
-            find_instance(&state_dir_path()?, self.name.as_deref()).map_err(|e| match e {
-                FindError::None(path) => Error::Nothing(path),
-                e => Error::Find(e),
-            })?;
+        let found = find_instance(&state_dir_path()?, self.name.as_deref())?;
         let instance = StateDir::open(&found)?;
         let saved = Retention::saved(instance.path())
             .map_err(|error| Error::Read { path: found.clone(), error })?;
@@ -104,5 +100,6 @@ impl Args {
 fn told(removed: &Removed, dry_run: bool) -> String {
     let Removed { records, bytes, ids, .. } = removed;
     let would = if dry_run { "would be removed" } else { "removed" };
-    format!("{would}: {records} records, {bytes} bytes; {ids} ids free again\n")
+    let (records, bytes) = (counted(*records, "record"), counted(*bytes, "byte"));
+    format!("{would}: {records}, {bytes}; {} free again\n", counted(*ids, "id"))
 }

@@ -33,7 +33,8 @@ fn rendered(render: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> String 
 
 /// Every subcommand that does something itself, however deep it is.
 fn subcommands(definition: &clap::Command) -> Vec<&clap::Command> {
-    let visible = definition.get_subcommands().filter(|command| !command.is_hide_set());
+    let wanted = |command: &&clap::Command| !command.is_hide_set() && command.get_name() != "help";
+    let visible = definition.get_subcommands().filter(wanted);
     let deep = |command| match subcommands(command) {
         own if own.is_empty() => vec![command],
         own => own,

@@ -53,7 +53,7 @@ pub(crate) fn complain(program: &str, line: &str) {
 }
 
 /// Whether no colours are wanted (no-color.org).
-fn is_plain() -> bool {
+pub(crate) fn is_plain() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty())
 }
 

@@ -133,10 +133,14 @@ pub(super) fn is_stdout(path: &Path) -> bool {
 fn temporary(path: &Path) -> io::Result<NamedTempFile> {
     use std::os::unix::fs::PermissionsExt as _;
     let mode = fs::metadata(path).map_or(0o666, |found| found.permissions().mode() & 0o777);
-    tempfile::Builder::new()
+    let folder = folder_of(path);
+    fs::metadata(folder)?;
+    let made = tempfile::Builder::new()
         .prefix(".rexec-")
         .permissions(fs::Permissions::from_mode(mode))
-        .tempfile_in(folder_of(path))
+        .tempfile_in(folder);
+    // Without the temporary name, which nobody knows.
+    made.map_err(|e| e.kind().into())
 }
 
 impl Output for ToFile {

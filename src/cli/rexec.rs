@@ -278,7 +278,7 @@ fn output(
         (None, Some(path)) if is_stdout(path) => Ok((Box::new(Standard), None)),
         (None, Some(path)) => {
             let file = ToFile::create(path)
-                .map_err(|e| format!("cannot write {}: {e}", path.display()))?;
+                .map_err(|e| format!("cannot write {}: {}; nothing was run", path.display(), e))?;
             let unfinished = file.unfinished();
             Ok((Box::new(file), unfinished))
         }

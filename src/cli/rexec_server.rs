@@ -13,7 +13,7 @@ use super::output::write_all;
 use super::server_args::{Args, Command, LogFormat, Program, definition, sections};
 use super::settings::{self, Settings};
 use super::upgrade::{Upgrade, tell_reloaded};
-use super::{check, complain, gc, journal, print_definition, server_status};
+use super::{check, complain, gc, is_plain, journal, print_definition, server_status};
 use crate::exec::{self, shim};
 use crate::runs::host;
 use crate::runs::launch::SUPERVISE;
@@ -35,7 +35,9 @@ const OWN_DESCRIPTORS: u64 = 64;
 #[must_use]
 pub fn main(args: &[OsString]) -> u8 {
     match args {
-        [_, verb, runs] if verb == SUPERVISE => return supervise(runs),
+        [_, verb, runs] if verb == SUPERVISE && !runs.as_encoded_bytes().starts_with(b"-") => {
+            return supervise(runs);
+        }
         [_, verb, asked] if verb == own_files::READ_AS => return own_files::main(asked),
         [_, verb, rest @ ..] if verb == shim::LIMITED => return shim::main(rest),
         _ => {}
@@ -180,7 +182,9 @@ fn start_log(args: &Args) {
     let log =
         tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false);
     match args.log_format {
-        LogFormat::Text => log.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init(),
+        LogFormat::Text => {
+            log.with_ansi(!is_plain() && io::IsTerminal::is_terminal(&io::stderr())).init();
+        }
         LogFormat::Json => log.json().init(),
     }
 }

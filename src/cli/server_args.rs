@@ -183,7 +183,7 @@ With no configuration it serves programs of its own account on this machine. For
 
 const EXAMPLES: &str =
     "  rexec-server --listen 127.0.0.1:8080     in one terminal; it says when it is ready
-  rexec 127.0.0.1:8080 \"ls -l\"                in another one
+  rexec 127.0.0.1:8080 \"ls -l\"              in another one
   rexec-server journal show                what was run, by whom, and how it ended
   rexec-server check --config FILE         is this configuration right, and what would it mean?
   rexec-server status                      what a running server counts

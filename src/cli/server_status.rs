@@ -9,7 +9,7 @@ use super::{complain, unprinted};
 use crate::server::status::{Status, ask};
 use crate::server::{FindError, find_instance};
 use crate::sys::fs::{FsError, state_dir_path};
-use crate::units;
+use crate::units::{self, counted};
 
 const PROGRAM: &str = "rexec-server";
 /// Exit status: no such server runs.
@@ -52,7 +52,8 @@ pub(super) fn main(args: &Args) -> u8 {
         Ok(status) => status,
         Err(e) => {
             complain(PROGRAM, &e.to_string());
-            return if matches!(e, Error::Down(_)) { DOWN } else { TROUBLE };
+            let is_down = matches!(e, Error::Down(_) | Error::Find(FindError::None(_)));
+            return if is_down { DOWN } else { TROUBLE };
         }
     };
     let text = if args.json { json(&status) } else { told(&status) };
@@ -98,13 +99,16 @@ fn told(status: &Status) -> String {
                 refused.penalty
             ),
         ),
-        ("penalties", format!("{} networks now", status.penalties)),
+        ("penalties", format!("{} now", counted(status.penalties, "network"))),
         (
             "runs",
             format!("{} now, {} started, {} refused", runs.running, runs.started, runs.refused),
         ),
-        ("output", format!("{} bytes", runs.output_bytes)),
-        ("memory", format!("{} bytes, {} of the budget", memory.resident, memory.budget)),
+        ("output", counted(runs.output_bytes, "byte")),
+        (
+            "memory",
+            format!("{}, {} of the budget", counted(memory.resident, "byte"), memory.budget),
+        ),
     ];
     lines.iter().map(|(name, value)| format!("{name:<15} {value}\n")).collect()
 }

@@ -172,7 +172,7 @@ pub fn of_verdict(verdict: &Verdict, asked: Asked) -> Answer {
             StopBy::ClientLost => {
                 (Status::Stopped, "the server, because its client was gone".into())
             }
-            StopBy::Operator => (Status::Stopped, "an operator".into()),
+            StopBy::Operator => (Status::Stopped, "rexec stop, or an operator,".into()),
             StopBy::Policy if is_at_limit(verdict) => {
                 (Status::Stopped, "the server, because its record passed --record-limit,".into())
             }

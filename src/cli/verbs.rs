@@ -14,6 +14,7 @@ use super::status::{Asked, Status, of_end, of_verdict};
 use crate::client::{Client, Control, Error, RunIo, Runs};
 use crate::proto::listing::{RunInfo, RunState};
 use crate::proto::verdict::Verdict;
+use crate::units::counted;
 
 /// Digits of a random id that are shown.
 const SHOWN: usize = 8;
@@ -268,7 +269,7 @@ async fn ps(at: &At, mut client: Client, (limit, all): (u64, bool), json: bool) 
     };
     let left_out = total.saturating_sub(newest.len() as u64);
     if left_out > 0 {
-        at.reach.say(&format!("{left_out} older runs are not shown; --limit shows more"));
+        at.reach.say(&format!("not shown: {}; --limit shows more", counted(left_out, "older run")));
     }
     if json {
         let lines: Vec<_> =

@@ -23,6 +23,16 @@ macro_rules! codes {
                 match self { $(Self::$variant => $name,)+ Self::Unknown => "unknown" }
             }
 
+            /// What it means, as a part of a sentence.
+            #[must_use]
+            pub fn clause(self) -> String {
+                let mut text = self.meaning().trim_end_matches('.').to_owned();
+                if let Some(first) = text.get_mut(..1) {
+                    first.make_ascii_lowercase();
+                }
+                text
+            }
+
             /// What it means, as one or more sentences.
             #[must_use]
             pub fn meaning(self) -> &'static str {
@@ -43,7 +53,7 @@ macro_rules! codes {
 
 codes! {
     /// The key or account is not allowed here, or the proof of the key is wrong.
-    NotAuthorized = "not_authorized", "add the client's public key to the server's --authorized-keys file";
+    NotAuthorized = "not_authorized", "add the client's public key to the server's --authorized-keys file; rexec -v says which keys it showed and which it left out";
     /// The client's key is let in, but the server's policy, or the key's own line, does not allow this.
     NotPermitted = "not_permitted", "use another key, or ask the server's operator";
     /// A rule of the server's policy allows no more of it at this time.

@@ -20,7 +20,7 @@ pub struct RunInfo {
     pub accepted: String,
     /// Seconds since then, by the server's clock.
     pub age_s: u64,
-    /// Bytes of output so far.
+    /// Bytes of output. While the run goes on: of what is recorded of it, which is a little more.
     pub bytes: u64,
     /// Bytes of its record on disk; 0 of a run that is not durable.
     pub disk: u64,

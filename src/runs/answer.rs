@@ -66,6 +66,7 @@ pub(super) fn check_same(id: &RunId, terms: &Terms, request: &Request) -> Result
     if differing.is_empty() {
         return Ok(());
     }
-    let text = format!("run {id} is another request: {} differ", differing.join(", "));
+    let text =
+        format!("run {id} stands for another request: not the same are {}", differing.join(", "));
     Err(Denied::Refused(Code::Conflict, text))
 }

@@ -254,7 +254,7 @@ pub fn verdict_frame(verdict: &Verdict) -> Result<Bytes, FrameError> {
 /// # Errors
 /// [`FrameError`] if it is over the limits.
 pub fn lost_frame(key: &Key, code: Code) -> Result<Bytes, FrameError> {
-    let (run, text) = (key.id.to_string(), code.meaning().into());
+    let (run, text) = (key.id.to_string(), code.clause());
     encode(&ServerHeader::Lost(Refusal { run, code, text }), b"")
 }
 

@@ -119,7 +119,7 @@ impl<'a> Listed<'a> {
             Self::Here(run) => {
                 let verdict = run.verdict();
                 let state = if verdict.is_some() { RunState::Ended } else { RunState::Running };
-                let bytes = run.bytes();
+                let bytes = verdict.as_deref().map_or_else(|| run.bytes(), written);
                 RunInfo { bytes, verdict, ..info(&run.key, &run.command, &run.accepted, state) }
             }
             Self::There(run, size) => info_there(run, *size),

@@ -57,7 +57,7 @@ impl Removed {
     fn log(&self) {
         let Self { records, bytes, ids, failed, error } = self;
         if *records > 0 || *ids > 0 {
-            info!("retention: removed {records} records, {bytes} bytes, and {ids} ids");
+            info!(records, bytes, ids, "retention: removed what is kept no longer");
         }
         if let Some(error) = error {
             warn!("retention: {failed} durable runs cannot be removed: {error}");

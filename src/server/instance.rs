@@ -27,13 +27,13 @@ const LISTED: usize = 16;
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
     /// There is none.
-    #[error("no server has kept a journal in {}; --folder DIR reads one that lies elsewhere", .0.display())]
+    #[error("no server has been started in {}; REXEC_STATE_DIR names another state folder", .0.display())]
     None(PathBuf),
     /// There are several.
-    #[error("several servers have kept a journal; give --name with one of: {0}")]
+    #[error("there are several servers; give --name with one of: {0}")]
     Several(Names),
     /// None has this name.
-    #[error("no server has kept a journal under the name {0:?}; there are: {1}")]
+    #[error("there is no server of the name {0:?}; there are: {1}")]
     Unknown(String, Names),
     /// The folder of the instances cannot be read.
     #[error("cannot read {}: {error}", path.display())]

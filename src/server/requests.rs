@@ -307,7 +307,7 @@ impl Requests {
     }
 
     fn lost(&self, id: &RunId, code: Code) -> Result<(), SessionEnd> {
-        let refusal = Refusal { run: id.to_string(), code, text: code.meaning().into() };
+        let refusal = Refusal { run: id.to_string(), code, text: code.clause() };
         self.outbox.answer(&ServerHeader::Lost(refusal))
     }
 

@@ -28,12 +28,18 @@ pub struct Tried {
     pub error: io::Error,
 }
 
-struct List<'a>(&'a [Tried]);
+/// What was tried; the address only where it says more than what was asked for.
+struct List<'a>(&'a Endpoint, &'a [Tried]);
 
 impl fmt::Display for List<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, Tried { address, error }) in self.0.iter().enumerate() {
+        let asked = self.0.to_string();
+        for (i, Tried { address, error }) in self.1.iter().enumerate() {
             let comma = if i == 0 { "" } else { ", " };
+            if address.to_string() == asked {
+                write!(f, "{comma}{error}")?;
+                continue;
+            }
             write!(f, "{comma}{address}: {error}")?;
         }
         Ok(())
@@ -52,7 +58,7 @@ pub enum DialError {
         source: io::Error,
     },
     /// No address of the server answers.
-    #[error("cannot reach {endpoint} ({}); is rexec-server running there?", List(tried))]
+    #[error("cannot reach {endpoint} ({}); is rexec-server running there?", List(endpoint, tried))]
     Unreachable {
         /// What was asked for.
         endpoint: Endpoint,

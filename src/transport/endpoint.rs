@@ -38,8 +38,11 @@ pub enum Host {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointError {
     /// No port.
-    #[error("{0}: the port is missing; write HOST:PORT, such as {0}:8080")]
+    #[error("the port is missing; write HOST:PORT, such as {0}:8080")]
     NoPort(String),
+    /// No text at all.
+    #[error("the address is empty; write HOST:PORT, such as localhost:8080")]
+    Empty,
     /// Not a number from 1 (or 0, to listen on a free one) to 65535.
     #[error("{0:?} is not a port; a port is a number from 1 to 65535")]
     Port(String),
@@ -122,6 +125,9 @@ impl Endpoint {
     fn parse(text: &str, lowest_port: u16) -> Result<Self, EndpointError> {
         if let Some(path) = text.strip_prefix("unix:") {
             return parse_path(path);
+        }
+        if text.is_empty() {
+            return Err(EndpointError::Empty);
         }
         if text.contains(['@', '/']) {
             return Err(EndpointError::Extra(text.to_owned()));
@@ -236,11 +242,11 @@ mod tests {
     #[test]
     fn bad_addresses_say_how_to_write_them() {
         for (text, part) in [
-            ("host", "host: the port is missing; write HOST:PORT, such as host:8080"),
-            ("host:", "host: the port is missing"),
-            ("", "the port is missing"),
-            ("[::1]", "[::1]: the port is missing"),
-            ("[::1]:", "[::1]: the port is missing"),
+            ("host", "the port is missing; write HOST:PORT, such as host:8080"),
+            ("host:", "the port is missing"),
+            ("", "the address is empty"),
+            ("[::1]", "the port is missing; write HOST:PORT, such as [::1]:8080"),
+            ("[::1]:", "the port is missing; write HOST:PORT, such as [::1]:8080"),
             ("::1", "stands in brackets"),
             ("::1:8080", "stands in brackets"),
             ("host:1:2", "stands in brackets"),

@@ -77,9 +77,44 @@ fn completions_and_the_manual_page_know_the_subcommands() {
 }
 
 #[test]
+fn a_server_that_is_not_reached_is_named_once() {
+    let ran = ran(PROGRAMS[0], &["127.0.0.1:1", "true"]).expect(255);
+    assert_eq!(ran.stderr.matches("127.0.0.1:1").count(), 1, "{}", ran.stderr);
+}
+
+#[test]
+fn an_output_file_that_cannot_be_made_is_named_and_nothing_is_run() {
+    let ran = ran(PROGRAMS[0], &["127.0.0.1:1", "-o", "/no/such/file", "true"]).expect(252);
+    let expected = "rexec: cannot write /no/such/file: No such file or directory (os error 2); nothing was run\n";
+    assert_eq!(ran.stderr, expected);
+}
+
+#[test]
+fn a_state_folder_without_servers_has_none_that_runs() {
+    let state = tempfile::tempdir().unwrap();
+    let said = |verb: &[&str], status| {
+        let mut command = Command::new(PROGRAMS[1]);
+        let ran =
+            Ran::of(command.args(verb).env("REXEC_STATE_DIR", state.path()).output().unwrap());
+        let ran = ran.expect(status);
+        assert!(ran.stderr.contains("no server has been started"), "{}", ran.stderr);
+    };
+    said(&["status"], 1);
+    said(&["gc"], 2);
+    said(&["journal", "show"], 2);
+}
+
+#[test]
+fn the_verb_of_supervisors_has_no_options() {
+    let ran = ran(PROGRAMS[1], &["supervise", "--help"]).expect(2);
+    assert!(ran.stderr.contains("unrecognized subcommand"), "{}", ran.stderr);
+}
+
+#[test]
 fn wrong_usage_is_2_and_says_what_was_wrong() {
-    let cases: [(&[&str], &str); 12] = [
+    let cases: [(&[&str], &str); 13] = [
         (&[], "ADDR"),
+        (&["", "true"], "the address is empty"),
         (&["--no-such-flag"], "--no-such-flag"),
         (&["127.0.0.1:0", "true"], "127.0.0.1:0"),
         (&["127.0.0.1:99999", "true"], "99999"),

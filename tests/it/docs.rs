@@ -156,3 +156,60 @@ fn the_page_of_errors_is_the_programs() {
     }
     assert_eq!(page("docs/errors.md"), made, "run UPDATE_DOCS=1 cargo test --test it docs::");
 }
+
+/// The names of all members of a value, however deep they are.
+fn members(value: &Value, found: &mut std::collections::BTreeSet<String>) {
+    match value {
+        Value::Object(object) => {
+            found.extend(object.keys().cloned());
+            object.values().for_each(|value| members(value, found));
+        }
+        Value::Array(values) => values.iter().for_each(|value| members(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_member_that_programs_read_is_documented() {
+    let server = Server::start(&[]);
+    let report = server.dir().join("report.json");
+    let report = report.to_str().unwrap();
+    let inspect = |args: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_rexec-server"));
+        let output = command.args(args).env("REXEC_STATE_DIR", server.state()).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let client = || super::support::Client::new(server.state());
+    let texts = [
+        server.run(&["--json", "printf '\\377'; echo err >&2; kill -9 $$"]).text(),
+        server.run(&["--json", "--", "/no/such/program"]).text(),
+        server.run(&["--json", "--id", "kept", "true"]).expect(0).text(),
+        client().args(&["ps", "--json", &server.addr]).run().expect(0).text(),
+        client()
+            .args(&["batch", "-H", &server.addr, "--json", "--report", report, "exit 3"])
+            .run()
+            .expect(3)
+            .text(),
+        inspect(&["journal", "show", "--json"]),
+        inspect(&["status", "--json"]),
+    ];
+    let mut found = std::collections::BTreeSet::new();
+    for line in texts.iter().flat_map(|text| text.lines()) {
+        members(&serde_json::from_str(line).unwrap(), &mut found);
+    }
+    assert!(found.len() > 60, "{found:?}");
+    let pages =
+        page("docs/json.md") + &page("docs/protocol.md") + &page("docs/batch-plan.schema.json");
+    let is_named = |name: &&String| {
+        let ways = [format!("`{name}`"), format!("\"{name}\"")];
+        ways.iter().any(|way| pages.contains(way))
+    };
+    let missing: Vec<_> = found
+        .iter()
+        .filter(|n| !is_named(n) && !rexec::client::batch::Outcome::NAMES.contains(&n.as_str()))
+        .collect();
+    assert!(missing.is_empty(), "not documented: {missing:?}");
+    let outcomes = ["exited", "signaled", "unreached", "conflict", "output_failed"];
+    assert!(outcomes.iter().all(|name| pages.contains(&format!("`{name}`"))));
+}

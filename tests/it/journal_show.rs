@@ -228,7 +228,7 @@ fn the_only_journal_is_meant_and_of_several_the_named_one() {
     let state = state.path().join("state");
     for command in ["show", "verify"] {
         let ran = journal_tool(&state, &[command]).expect(2);
-        assert!(ran.stderr.contains("no server has kept a journal"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("no server has been started"), "{}", ran.stderr);
     }
     assert!(!state.exists(), "a reader makes nothing");
     let server = Server::start(&[]);

@@ -254,13 +254,14 @@ fn a_classic_listener_is_no_way_around_a_rule_for_this_account() {
     }
 }
 
-/// The configuration of the README, with its commands by ones that do no harm here.
+/// The configuration of the page on the policy, with its commands by ones that do no harm here.
 #[test]
-fn the_configuration_of_the_readme_does_what_it_says() {
-    let readme =
-        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+fn the_configuration_of_the_page_on_the_policy_does_what_it_says() {
+    let page =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/policy.md"))
+            .unwrap();
     let config =
-        readme.split("```toml\n# server.toml\n").nth(1).unwrap().split("```").next().unwrap();
+        page.split("```toml\n# server.toml\n").nth(1).unwrap().split("```").next().unwrap();
     let without_listen = config.replace("listen = [\"127.0.0.1:8080\"]", "");
     let as_robots = without_listen
         .replace("for = [\"@robots\"]", "for = [\"@robots\", \"local\"]")

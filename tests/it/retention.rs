@@ -184,10 +184,10 @@ fn gc_removes_what_is_too_much_and_disturbs_neither_readers_nor_what_goes_on() {
     assert!(would.starts_with("would be removed: 2 records, "), "{would}");
     assert_eq!(listed(&server).len(), 3);
     let one = gc(&server, &["--name", "test", "--keep-count", "1"]).expect(0).text();
-    assert!(one.starts_with("removed: 1 records, "), "{one}");
+    assert!(one.starts_with("removed: 1 record, "), "{one}");
     is_forgotten(&server, "a");
     let last = gc(&server, &["--keep-bytes", "0"]).expect(0).text();
-    assert!(last.starts_with("removed: 1 records, "), "{last}");
+    assert!(last.starts_with("removed: 1 record, "), "{last}");
     is_forgotten(&server, "b");
     let rest = finish(reader).expect(0).text();
     let expected: String = (2..=2_000_000).map(|n| format!("{n}\n")).collect();
@@ -212,7 +212,7 @@ fn gc_goes_by_what_the_server_was_started_with_and_says_what_is_wrong() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rexec-server"));
     command.arg("gc").env("REXEC_STATE_DIR", server.dir().join("nothing"));
     let nothing = Ran::of(command.output().unwrap()).expect(2);
-    assert!(nothing.stderr.contains("no server has kept anything in"), "{}", nothing.stderr);
+    assert!(nothing.stderr.contains("no server has been started in"), "{}", nothing.stderr);
     assert!(!server.dir().join("nothing").exists());
 }
 

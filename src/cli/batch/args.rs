@@ -13,7 +13,7 @@ use crate::units::some_time;
 
 /// Run commands on many machines, and get one verdict for each of them.
 #[derive(Debug, Parser)]
-#[command(name = "rexec batch", max_term_width = 100, after_help = AFTER_HELP)]
+#[command(name = "rexec batch", bin_name = "rexec batch", max_term_width = 100, after_help = AFTER_HELP)]
 pub(super) struct Args {
     /// The command, as for a single run: one word is text for each server's shell, several words, or
     /// any words after --, are a program and its arguments
@@ -75,7 +75,7 @@ pub(super) struct Args {
 
     /// Go in rounds of N hosts, or of so many percent of them: the next round begins when all of one have
     /// ended
-    #[arg(long, value_name = "N|P%")]
+    #[arg(long, value_name = "N|P%", value_parser = some_hosts)]
     pub(super) serial: Option<Amount>,
 
     /// Begin no further host once more than N, or P percent, have failed
@@ -167,6 +167,16 @@ impl FromStr for Amount {
             },
             None => text.parse().map(Self::Hosts).map_err(|_| fault()),
         }
+    }
+}
+
+/// An amount of a round: with none, nothing would ever run.
+fn some_hosts(text: &str) -> Result<Amount, String> {
+    match text.parse()? {
+        Amount::Hosts(0) | Amount::Percent(0) => {
+            Err("a round has at least one host; write 5 or 10%".into())
+        }
+        amount => Ok(amount),
     }
 }
 

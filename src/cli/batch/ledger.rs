@@ -26,7 +26,7 @@ impl Names {
 }
 
 /// A name without what a terminal obeys.
-fn shown(name: &str) -> String {
+pub(super) fn shown(name: &str) -> String {
     String::from_utf8_lossy(&super::clean::neutral(name.as_bytes())).into_owned()
 }
 

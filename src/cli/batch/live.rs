@@ -6,6 +6,7 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::clean::neutral;
+use crate::units::counted;
 
 /// Most hosts under way that have rows at once, and most that failed; the others are counted. Less on a
 /// terminal that is not high: all of it must fit.
@@ -194,7 +195,8 @@ impl Table {
         let Self { hosts, under_way, well, failed, .. } = self;
         let waiting = *hosts - (*well + *failed + *under_way).min(*hosts);
         let text = format!(
-            "{hosts} hosts: {well} ok, {failed} failed, {under_way} under way, {waiting} waiting"
+            "{}: {well} ok, {failed} failed, {under_way} under way, {waiting} waiting",
+            counted(*hosts, "host")
         );
         self.total.set_message(text);
     }

@@ -85,7 +85,10 @@ fn dry_run(gathered: &Gathered) -> String {
     let names = ledger::Names::of(batch, secrets);
     let mut text = String::new();
     for (number, name) in names.steps.iter().enumerate() {
-        text.push_str(&format!("step {}: {name}\n", number + 1));
+        let command = secrets.mask(&gathered.subject.steps[number].command_line());
+        let command = ledger::shown(&command);
+        let command = if command == *name { String::new() } else { format!(": {command}") };
+        text.push_str(&format!("step {}: {name}{command}\n", number + 1));
     }
     for (name, host) in names.hosts.iter().zip(&batch.hosts) {
         let address = host.target.destination().to_string();

@@ -264,6 +264,20 @@ impl StepSpec {
 }
 
 /// Its name, or its command.
+impl StepSpec {
+    /// What is run, as text for a shell.
+    #[must_use]
+    pub fn command_line(&self) -> String {
+        let quoted = |word: &String| {
+            shlex::try_quote(word).map_or_else(|_| word.clone(), std::borrow::Cow::into_owned)
+        };
+        match (&self.command, &self.argv) {
+            (Some(text), _) => text.trim().to_owned(),
+            (None, words) => words.iter().flatten().map(quoted).collect::<Vec<_>>().join(" "),
+        }
+    }
+}
+
 impl fmt::Display for StepSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.name, &self.command, &self.argv) {

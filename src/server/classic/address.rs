@@ -184,7 +184,7 @@ mod tests {
             ("JSON=127.0.0.1:1", "is not a kind"),
             ("=127.0.0.1:1", "\"\" is not a kind"),
             ("json=127.0.0.1", "the port is missing; write HOST:PORT"),
-            ("json=", "the port is missing"),
+            ("json=", "the address is empty"),
             ("a\nb=x:1", "\"a\\nb\" is not a kind"),
         ] {
             let error = text.parse::<ClassicAddr>().unwrap_err().to_string();

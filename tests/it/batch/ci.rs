@@ -132,7 +132,9 @@ fn the_batches_of_the_readme_are_understood() {
     let site = Site::new();
     let readme = page("README.md");
     let [examples] = &blocks(&readme, "\n## Many machines\n")[..] else { panic!("{readme}") };
-    let plan = readme.split("```toml\n").find(|part| part.contains("[[steps]]")).unwrap();
+    let page = page("docs/batch.md");
+    assert!(page.contains(examples), "the page on batches has other examples");
+    let plan = page.split("```toml\n").find(|part| part.contains("[[steps]]")).unwrap();
     let job = site.job();
     fs::write(job.path().join("hosts.txt"), "web[01-20]:8080\n").unwrap();
     fs::write(job.path().join("deploy.toml"), plan.split("```").next().unwrap()).unwrap();
@@ -211,9 +213,9 @@ fn the_schema_of_plans_is_what_the_program_reads() {
 }
 
 #[test]
-fn the_plan_of_the_readme_is_one() {
-    let readme = page("README.md");
-    let plan = readme.split("```toml\n").find(|part| part.contains("[[steps]]")).unwrap();
+fn the_plan_of_the_page_on_batches_is_one() {
+    let page = page("docs/batch.md");
+    let plan = page.split("```toml\n").find(|part| part.contains("[[steps]]")).unwrap();
     let plan = plan.split("```").next().unwrap();
     let plan = Plan::parse(plan, &|name| (name == "DEPLOY_TOKEN").then(|| "x".into())).unwrap();
     assert_eq!(plan.steps.len(), 1);

@@ -37,6 +37,27 @@ fn what_is_wrong_is_refused_before_anything_runs() {
 }
 
 #[test]
+fn a_round_has_at_least_one_host() {
+    let state = tempfile::tempdir().unwrap();
+    for none in ["0", "0%"] {
+        let args = ["batch", "-H", "127.0.0.1:1", "--serial", none, "true"];
+        let ran = Client::new(state.path()).args(&args).run().expect(2);
+        assert!(ran.stderr.contains("at least one host"), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_dry_run_shows_the_commands_of_steps_that_have_names() {
+    let fleet = Fleet::start(1);
+    let plan = fleet.first().dir().join("plan.toml");
+    fs::write(&plan, "[[steps]]\nname = \"build\"\nargv = [\"echo\", \"a b\"]\n").unwrap();
+    let args = ["-H", &fleet.addrs()[0], "--file", plan.to_str().unwrap(), "--dry-run"];
+    let shown = fleet.plain().args(&args).run().expect(0).text();
+    let lines: Vec<_> = shown.lines().collect();
+    assert_eq!(lines[0].replace('"', "'"), "step 1: build: echo 'a b'");
+}
+
+#[test]
 fn hosts_and_steps_come_from_files() {
     let fleet = Fleet::start(3);
     let addrs = fleet.addrs();
