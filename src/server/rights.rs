@@ -2,20 +2,52 @@
 //! its rights.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::Shared;
 use crate::identity::{Again, Caller, Identity, KeyOptions, News, Proven};
 use crate::runs::request::Imposed;
 
-/// What somebody may do at this moment; none: it would not be let in any more.
-pub(super) type RightsNow = Box<dyn Fn() -> Option<Arc<KeyOptions>> + Send + Sync>;
+/// For so long nobody is asked again who sends piece after piece of a run's standard input: it may be
+/// gigabytes.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// What somebody may do, asked anew.
+pub(super) struct RightsNow {
+    ask: Box<dyn Fn() -> Option<Arc<KeyOptions>> + Send + Sync>,
+    /// When it was last asked for the sake of a piece of input.
+    asked: Option<Instant>,
+}
+
+impl RightsNow {
+    fn new(ask: impl Fn() -> Option<Arc<KeyOptions>> + Send + Sync + 'static) -> Self {
+        Self { ask: Box::new(ask), asked: None }
+    }
+
+    /// What it may do at this moment; none: it would not be let in any more.
+    pub(super) fn now(&self) -> Option<Arc<KeyOptions>> {
+        (self.ask)()
+    }
+
+    /// Whether it may go on giving input to its run, from which a shell takes its orders: whether it would have
+    /// been let in [`FRESH`] ago at the earliest.
+    pub(super) fn may_go_on(&mut self) -> bool {
+        let now = Instant::now();
+        if self.asked.is_some_and(|asked| now.duration_since(asked) < FRESH) {
+            return true;
+        }
+        self.asked = Some(now);
+        self.now().is_some()
+    }
+}
 
 /// The rights of somebody who was let in as `who`.
 pub(super) fn of(shared: &Arc<Shared>, who: Identity, proven: Proven, caller: Caller) -> RightsNow {
     let shared = Arc::clone(shared);
-    Box::new(move || {
+    RightsNow::new(move || {
         let Again { granted, news } = shared.authorized.again(&who, &proven, caller);
         news.iter().for_each(tell);
         match granted {
@@ -33,7 +65,7 @@ pub(super) fn of(shared: &Arc<Shared>, who: Identity, proven: Proven, caller: Ca
 pub(super) fn of_a_server(imposed: Imposed) -> RightsNow {
     let Imposed { command, environment } = imposed;
     let options = Arc::new(KeyOptions { command, environment, ..KeyOptions::default() });
-    Box::new(move || Some(Arc::clone(&options)))
+    RightsNow::new(move || Some(Arc::clone(&options)))
 }
 
 /// Says what has come up in the files of keys.
