@@ -13,7 +13,7 @@ use crate::proto::verdict::Anchor;
 use crate::runs::journal::history::{History, Past};
 use crate::runs::journal::read::{Chain, Found, Place, Reader};
 use crate::runs::journal::verify::{Report, verify};
-use crate::runs::journal::{JournalError, Line};
+use crate::runs::journal::{Event, JournalError, Line, Refused};
 use crate::server::{FindError, find_journal};
 use crate::sys::fs::{FsError, state_dir_path};
 use crate::units::duration;
@@ -65,6 +65,10 @@ pub(super) struct Show {
     /// Print the lines as they were written, each one JSON object
     #[arg(long)]
     json: bool,
+
+    /// List logins and refusals instead of runs
+    #[arg(long, conflicts_with_all = ["json", "run"])]
+    logins: bool,
 
     /// Only runs whose id contains this
     #[arg(long, value_name = "ID")]
@@ -167,7 +171,11 @@ fn intact(report: &Report, anchors: usize) -> String {
 
 fn show(args: &Show) -> Result<u8, Error> {
     let folder = args.which.folder()?;
-    let damaged = if args.json { show_lines(args, &folder)? } else { show_runs(args, &folder)? };
+    let damaged = match args {
+        Show { json: true, .. } => show_lines(args, &folder)?,
+        Show { logins: true, .. } => show_logins(args, &folder)?,
+        _ => show_runs(args, &folder)?,
+    };
     let Some(Place { path, line }) = damaged else { return Ok(0) };
     let place = format!("{}, line {line}", path.display());
     complain(
@@ -194,6 +202,38 @@ fn show_runs(args: &Show, folder: &Path) -> Result<Option<Place>, Error> {
     }
     table.flush()?;
     Ok(damaged)
+}
+
+/// Prints one line for each login and each refusal.
+fn show_logins(args: &Show, folder: &Path) -> Result<Option<Place>, Error> {
+    let mut gathered = String::new();
+    let damaged = each_line(folder, |line, _| {
+        let Some(told) = login(&line).filter(|_| args.wants("", &line.time)) else { return Ok(()) };
+        gathered += &past::visible(&told);
+        gathered.push('\n');
+        if gathered.len() < GATHERED {
+            return Ok(());
+        }
+        write_all(rustix::stdio::stdout(), std::mem::take(&mut gathered).as_bytes())
+    })?;
+    write_all(rustix::stdio::stdout(), gathered.as_bytes())?;
+    Ok(damaged)
+}
+
+/// What a line tells of a login or of a refusal.
+fn login(line: &Line) -> Option<String> {
+    let time = &line.time;
+    match &line.event {
+        Event::Login { identity, from, client } => {
+            Some(format!("{time}  login    {identity}  from {from}  with {client}"))
+        }
+        Event::Refused(Refused { identity, from, code, text, others }) => {
+            let who = identity.as_deref().unwrap_or("-");
+            let more = if *others > 0 { format!("  (and {others} more)") } else { String::new() };
+            Some(format!("{time}  refused  {who}  from {from}  {code}: {text}{more}"))
+        }
+        _ => None,
+    }
 }
 
 /// Prints the lines as they are. On a terminal what that would obey is escaped as JSON escapes it; the value

@@ -9,6 +9,7 @@ mod config;
 mod gc;
 mod host_key;
 mod journal;
+mod journal_args;
 mod man;
 mod output;
 mod past;

@@ -204,6 +204,7 @@ fn options(settings: Settings, inherited: Vec<Passed>) -> Result<Options, String
             max_runs: args.max_runs,
             memory_budget: args.memory_budget,
         },
+        journal: args.journal.rules(),
         kept: Some(Kept {
             record_limit: args.record_limit,
             retention: Retention {

@@ -8,6 +8,7 @@ use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use super::access_args::AccessArgs;
+use super::journal_args::JournalArgs;
 use super::man::Section;
 use super::{check, gc, journal, server_status};
 use crate::server::Network;
@@ -126,6 +127,9 @@ pub(super) struct Args {
     /// none unless something else is given here; none: nobody is exempt
     #[arg(long, value_name = "NET", default_values = NO_PENALTY, value_parser = network)]
     pub(super) no_penalty: Vec<Exempt>,
+
+    #[command(flatten)]
+    pub(super) journal: JournalArgs,
 
     /// Stop a durable run whose record grows beyond so much
     #[arg(long, value_name = "BYTES", default_value = RECORD_LIMIT, value_parser = bytes)]

@@ -29,7 +29,7 @@ use crate::sys::process::ProcessRef;
 #[derive(Debug)]
 pub enum Books {
     /// A server, for all of its runs.
-    Server(Ledger),
+    Server(Box<Ledger>),
     /// A supervisor, for the run that it has claimed.
     Supervisor {
         /// The run's folder.

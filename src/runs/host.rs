@@ -16,11 +16,10 @@ use super::answer::{Closed, Denied, Served, check_same};
 use super::books::Books;
 use super::credit::Budget;
 use super::durable::{Durable, Keeping};
-use super::engine::{Engine, Terms};
 use super::entry::Entry;
 use super::id::RunId;
 use super::judged::Judged;
-use super::owner::Owner;
+use super::ledger::Ledger;
 use super::place::{Counts, Judge, Place};
 use super::record::encode;
 use super::request::Request;
@@ -29,7 +28,7 @@ use super::settle::NOTED_AT_ONCE;
 use super::shares::Shares;
 use super::spare::Spare;
 use super::table::{Burial, Claim, Key, Table};
-use crate::exec::{self, BaseEnv, Scanner, SpawnError};
+use crate::exec::{BaseEnv, Scanner};
 use crate::proto::code::Code;
 use crate::proto::header::ServerHeader;
 use crate::proto::verdict::{StopBy, Verdict};
@@ -60,7 +59,7 @@ impl Default for Settings {
 #[derive(Debug)]
 pub struct Host {
     pub(super) settings: Settings,
-    base_env: BaseEnv,
+    pub(super) base_env: BaseEnv,
     pub(super) table: Table<Entry>,
     pub(super) books: Books,
     budget: Arc<Budget>,
@@ -70,8 +69,8 @@ pub struct Host {
     /// What each identity has under way.
     pub(super) shares: Arc<Shares>,
     /// Runs under way that end with this process.
-    here: AtomicUsize,
-    idle: Notify,
+    pub(super) here: AtomicUsize,
+    pub(super) idle: Notify,
     counts: Counts,
     /// Read while a run is being started; written while nothing new may be.
     gate: Arc<RwLock<()>>,
@@ -158,7 +157,7 @@ impl Host {
         match claim {
             Claim::New(kept) => match (&*kept, place) {
                 (Entry::Here(run), Some((place, judged))) => {
-                    let (owner, pid) = self.start(run, request, &judged, place)?;
+                    let (owner, pid) = self.start(run, request, judged, place).await?;
                     Ok(Served::Here { owner, pid, attached: false })
                 }
                 (Entry::There(durable), Some((place, judged))) => {
@@ -228,86 +227,7 @@ impl Host {
         Ok((Place::new(permit, share), judged))
     }
 
-    fn start(
-        self: &Arc<Self>,
-        run: &Arc<Run>,
-        request: &Request,
-        judged: &Judged,
-        place: Place,
-    ) -> Result<(Owner, u32), Denied> {
-        let started = self.spawn(run, request, judged, place);
-        match &started {
-            Ok((_, pid)) => run.set_phase(Phase::Running { pid: *pid }),
-            Err(Denied::Lost(code)) => {
-                self.table.end(&run.key, *code);
-                run.set_phase(Phase::Lost { code: *code });
-            }
-            Err(Denied::Refused(code, text) | Denied::NotStarted(code, text)) => {
-                self.table.release(&run.key);
-                run.set_phase(Phase::NotStarted { code: *code, text: text.clone() });
-            }
-        }
-        if started.is_err() {
-            self.idle.notify_waiters();
-        }
-        started
-    }
-
-    /// `place` is given back when the run has ended, or was not started.
-    fn spawn(
-        self: &Arc<Self>,
-        run: &Arc<Run>,
-        request: &Request,
-        judged: &Judged,
-        place: Place,
-    ) -> Result<(Owner, u32), Denied> {
-        let mark = self.books.accept(&run.key, request)?;
-        pause::point("accepted");
-        let spec = judged.spec(request, self.settings.shell.clone());
-        let spawned = match exec::spawn(&spec, &self.base_env, run.key.id.as_str(), mark) {
-            Ok(spawned) => spawned,
-            Err(SpawnError::NotStarted(e)) => {
-                self.books.not_started(run, Code::from(&e));
-                return Err(Denied::NotStarted(Code::from(&e), e.to_string()));
-            }
-            Err(SpawnError::Unfollowed(e)) => return Err(self.unfollowed(&run.key, &e)),
-        };
-        pause::point("spawned");
-        let process = spawned.child.process();
-        self.books.running(run, process);
-        pause::point("running");
-        let owner = run.take_over();
-        let terms = Terms {
-            deadline: request.deadline(),
-            ceiling: judged.ceilings.deadline,
-            output: judged.ceilings.output,
-            grace: request.grace(),
-            wait_eof: spec.wait_eof,
-            merge: spec.merge,
-        };
-        let mut engine = Engine::new(Arc::clone(run), spawned, terms, self.scanner.clone());
-        self.here.fetch_add(1, Ordering::Relaxed);
-        let (host, run) = (Arc::clone(self), Arc::clone(run));
-        tokio::spawn(async move {
-            let verdict = engine.drive().await;
-            host.finish(&run, verdict);
-            drop(place);
-            host.here.fetch_sub(1, Ordering::Relaxed);
-            host.idle.notify_waiters();
-            // The verdict is sent before the main process is reaped, which takes the kernel a while.
-            tokio::task::yield_now().await;
-            drop(engine);
-        });
-        Ok((owner, process.pid.as_raw_nonzero().get().unsigned_abs()))
-    }
-
-    fn unfollowed(&self, key: &Key, why: &std::io::Error) -> Denied {
-        error!(run = %key.id, "a run was started, could not be followed, and was killed: {why}");
-        self.books.lost(key);
-        Denied::Lost(Code::OutOfResources)
-    }
-
-    fn finish(&self, run: &Arc<Run>, mut verdict: Verdict) {
+    pub(super) fn finish(&self, run: &Arc<Run>, mut verdict: Verdict) {
         pause::point("ended");
         let ends = [verdict.stdout, verdict.stderr, verdict.both];
         let bytes = ends.into_iter().flatten().map(|end| end.size).sum();
@@ -342,6 +262,12 @@ impl Host {
             Entry::There(_) | Entry::Gone(_) => None,
         };
         self.table.all_live().iter().filter_map(here).collect()
+    }
+
+    /// Where a server writes down what happens.
+    #[must_use]
+    pub fn ledger(&self) -> Option<&Ledger> {
+        self.books.ledger()
     }
 
     /// What has happened to runs since the start.

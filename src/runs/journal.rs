@@ -12,13 +12,16 @@ use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 
+use self::copy::Copier;
 use self::read::{Chain, Found, Segment, io_error, path_of, segments};
 use super::clock;
 use crate::proto::digest::Digest;
 use crate::proto::verdict::{Anchor, Verdict};
 
+pub mod copy;
 pub mod history;
 pub mod read;
+pub mod rules;
 pub mod verify;
 
 /// A segment that has grown to so many bytes is followed by the next one.
@@ -79,6 +82,39 @@ pub enum Event {
         /// Under which identity.
         identity: String,
     },
+    /// Somebody logged in.
+    Login {
+        /// As whom.
+        identity: String,
+        /// From where.
+        from: String,
+        /// What the client calls itself.
+        client: String,
+    },
+    /// Somebody was not let in, or asked for what is not granted.
+    Refused(Refused),
+}
+
+/// A refusal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// Of whom; none if nobody had logged in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
+    /// From where.
+    pub from: String,
+    /// Why.
+    pub code: String,
+    /// The same for people.
+    pub text: String,
+    /// So many refusals since the line before of this kind have no line of their own.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub others: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Where and when a line was written.
@@ -127,12 +163,13 @@ pub struct Accepted {
     pub boottime_ms: u64,
     /// What its processes carry in their environment.
     pub mark: String,
-    /// The command's words, shortened.
-    pub command: String,
+    /// The command's words, shortened; none if the server keeps their text to itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
     /// What the client asked for, shortened, if `command` was run instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked: Option<String>,
-    /// SHA-256 of the client's words, each ended by NUL.
+    /// Of the client's words, each ended by NUL: see [`rules::Digester`].
     pub digest: Digest,
     /// Whether a supervisor keeps the run, so that it outlives its server.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -190,6 +227,7 @@ pub enum JournalError {
 pub struct Journal {
     folder: PathBuf,
     tail: Mutex<Tail>,
+    copier: Option<Copier>,
 }
 
 #[derive(Debug)]
@@ -219,7 +257,13 @@ impl Journal {
         let seq = read.chain.head.map_or(0, |head| head.seq);
         let last = read.chain.head.map(|head| head.hash);
         let tail = Tail { file, segment, length: read.whole, seq, last, torn: false };
-        Ok((Self { folder: folder.to_owned(), tail: Mutex::new(tail) }, read.torn))
+        Ok((Self { folder: folder.to_owned(), tail: Mutex::new(tail), copier: None }, read.torn))
+    }
+
+    /// The same journal, whose lines are copied from now on.
+    #[must_use]
+    pub fn copied_by(self, copier: Copier) -> Self {
+        Self { copier: Some(copier), ..self }
     }
 
     /// Adds a line. It is in the system's hands when this returns: a killed server keeps it.
@@ -228,7 +272,7 @@ impl Journal {
     /// [`JournalError::Io`], for example on a full disk; no part of the line is then left behind.
     pub fn add(&self, event: &Event) -> Result<Anchor, JournalError> {
         let mut tail = self.tail.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        tail.write(event)
+        tail.write(event, self.copier.as_ref())
             .map_err(|error| JournalError::Io { path: path_of(&self.folder, tail.segment), error })
     }
 
@@ -274,14 +318,15 @@ impl Journal {
             return Ok(());
         }
         let path = path_of(&self.folder, tail.segment + 1);
-        *tail = next(&tail, &path, carried).map_err(|error| JournalError::Io { path, error })?;
+        *tail = next(&tail, &path, carried, self.copier.as_ref())
+            .map_err(|error| JournalError::Io { path, error })?;
         Ok(())
     }
 }
 
 impl Tail {
     /// Adds a line, or nothing of it.
-    fn write(&mut self, event: &Event) -> io::Result<Anchor> {
+    fn write(&mut self, event: &Event, copier: Option<&Copier>) -> io::Result<Anchor> {
         if self.torn {
             self.file.set_len(self.length)?;
             self.torn = false;
@@ -293,6 +338,7 @@ impl Tail {
         }
         self.length += bytes.len() as u64;
         (self.seq, self.last) = (anchor.seq, Some(anchor.hash));
+        copy_lines(&bytes, copier);
         Ok(anchor)
     }
 }
@@ -306,9 +352,14 @@ fn encode(seq: u64, prev: Option<Digest>, event: &Event) -> io::Result<(Vec<u8>,
     Ok((bytes, anchor))
 }
 
+fn copy_lines(bytes: &[u8], copier: Option<&Copier>) {
+    let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    copier.into_iter().for_each(|copier| lines.clone().for_each(|line| copier.copy(line)));
+}
+
 /// The segment after `tail`'s. It has all of its first lines or, after an error, none: an empty
 /// segment is passed over at the next start.
-fn next(tail: &Tail, path: &Path, carried: &[Event]) -> io::Result<Tail> {
+fn next(tail: &Tail, path: &Path, carried: &[Event], copier: Option<&Copier>) -> io::Result<Tail> {
     tail.file.sync_data()?;
     let (mut seq, mut last, mut bytes) = (tail.seq, tail.last, Vec::new());
     for event in carried {
@@ -322,6 +373,7 @@ fn next(tail: &Tail, path: &Path, carried: &[Event]) -> io::Result<Tail> {
         file.set_len(0)?;
         return Err(e);
     }
+    copy_lines(&bytes, copier);
     let length = bytes.len() as u64;
     Ok(Tail { file, segment: tail.segment + 1, length, seq, last, torn: false })
 }

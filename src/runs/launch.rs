@@ -105,8 +105,10 @@ impl Host {
         let judged = (judged, request.imposed().clone());
         // While the line goes to the disk a supervisor comes up and takes its place. It starts nothing
         // before it is asked to, which is when the line is there.
-        let (synced, launched) =
-            tokio::join!(ledger.synced(seq), self.launch_supervisor(run, meta, judged, keeping));
+        let (synced, launched) = tokio::join!(
+            ledger.sure(seq, true),
+            self.launch_supervisor(run, meta, judged, keeping)
+        );
         if let Err(e) = synced {
             error!("the journal cannot be synced: {e}");
             drop(launched);

@@ -6,18 +6,29 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tracing::{error, warn};
 
 use super::clock::{self, millis};
-use super::journal::{Accepted, Event, Journal, JournalError, Origin};
+use super::journal::rules::{Commands, Digester, Rules, SYNC_INTERVAL, Surety};
+use super::journal::{Accepted, Event, Journal, JournalError, Origin, Refused};
 use super::request::Request;
 use super::table::Key;
+use super::throttle::Throttle;
 use crate::exec::Mark;
 use crate::proto::verdict::{Anchor, Verdict};
 use crate::sys::process::ProcessRef;
+
+/// So many refusals a second have a line of their own; those beyond are counted.
+pub const REFUSALS: u32 = 20;
+/// So many characters are written of what a client says about itself, or is told.
+const NOTE_LIMIT: usize = 400;
 
 /// The journal with what its next segment must begin with.
 #[derive(Debug)]
 pub struct Ledger {
     journal: Arc<Journal>,
     origin: Origin,
+    digester: Digester,
+    commands: Commands,
+    surety: Surety,
+    refusals: Throttle,
     /// What a reader of the next segment must know of the runs that are under way. Locked before the
     /// journal, so that a run's first and last line and its place here change together.
     open: Mutex<HashMap<Key, Accepted>>,
@@ -28,10 +39,14 @@ pub struct Ledger {
 impl Ledger {
     /// A ledger over an open journal.
     #[must_use]
-    pub fn new(journal: Journal, origin: Origin) -> Self {
+    pub fn new(journal: Journal, origin: Origin, digester: Digester, rules: &Rules) -> Self {
         Self {
             journal: Arc::new(journal),
             origin,
+            digester,
+            commands: rules.commands,
+            surety: rules.surety,
+            refusals: Throttle::new(REFUSALS),
             open: Mutex::default(),
             synced: tokio::sync::Mutex::new(0),
         }
@@ -53,14 +68,15 @@ impl Ledger {
     /// # Errors
     /// It cannot be written: nothing may be started.
     pub fn accepted(&self, key: &Key, request: &Request, mark: Mark) -> Result<(), JournalError> {
+        let shows_text = self.commands == Commands::Text;
         let accepted = Accepted {
             run: key.id.to_string(),
             identity: key.identity.to_string(),
             boottime_ms: millis(clock::boottime()),
             mark: mark.to_string(),
-            command: request.command(),
-            asked: request.asked(),
-            digest: request.terms.command_digest(),
+            command: shows_text.then(|| request.command()),
+            asked: request.asked().filter(|_| shows_text),
+            digest: self.digester.digest(request.terms.command_digest()),
             durable: request.is_durable(),
         };
         let mut open = self.open();
@@ -70,11 +86,42 @@ impl Ledger {
         Ok(())
     }
 
-    /// Returns when the line at `seq` is on the disk. Many who wait at once share one fdatasync(2).
+    /// Returns when the line at `seq` is as surely on the disk as it must be before its command is started.
     ///
     /// # Errors
     /// The disk does not take it.
-    pub async fn synced(&self, seq: u64) -> std::io::Result<()> {
+    pub async fn sure(&self, seq: u64, durable: bool) -> std::io::Result<()> {
+        match self.surety {
+            Surety::Always => self.synced(seq).await,
+            Surety::Interval if durable => self.synced(seq).await,
+            Surety::Interval | Surety::Never => Ok(()),
+        }
+    }
+
+    /// Whether the start of every run waits for the disk.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        self.surety == Surety::Always
+    }
+
+    /// Puts on the disk what nobody waits for, as long as it is polled.
+    pub async fn keep_synced(&self) {
+        if self.surety != Surety::Interval {
+            return std::future::pending().await;
+        }
+        let mut failing = false;
+        loop {
+            tokio::time::sleep(SYNC_INTERVAL).await;
+            let done = self.synced(self.last_seq()).await;
+            if let (Err(e), false) = (&done, failing) {
+                error!("the journal cannot be synced: {e}");
+            }
+            failing = done.is_err();
+        }
+    }
+
+    /// Returns when the line at `seq` is on the disk. Many who wait at once share one fdatasync(2).
+    async fn synced(&self, seq: u64) -> std::io::Result<()> {
         let mut synced = self.synced.lock().await;
         if *synced >= seq {
             return Ok(());
@@ -123,6 +170,24 @@ impl Ledger {
     pub fn lost(&self, key: &Key, left_running: u32) {
         let (run, identity) = (key.id.to_string(), key.identity.to_string());
         self.note_last(key, &Event::Lost { run, identity, left_running });
+    }
+
+    /// Somebody logged in.
+    pub fn login(&self, identity: &str, from: &str, client: &str) {
+        let client = client.chars().take(NOTE_LIMIT).collect();
+        self.note(&Event::Login { identity: identity.into(), from: from.into(), client });
+    }
+
+    /// Somebody was not let in, or asked for what is not granted. A flood of that makes no flood of lines.
+    pub fn refused(&self, identity: Option<&str>, from: &str, code: &str, text: &str) {
+        let Some(others) = self.refusals.allow() else { return };
+        self.note(&Event::Refused(Refused {
+            identity: identity.map(str::to_owned),
+            from: from.into(),
+            code: code.into(),
+            text: text.chars().take(NOTE_LIMIT).collect(),
+            others,
+        }));
     }
 
     /// An id was given up before it was used.

@@ -15,6 +15,8 @@ use super::durable::{Durable, State};
 use super::entry::{Entry, Gone};
 use super::host::Host;
 use super::id::RunId;
+use super::journal::copy::Copier;
+use super::journal::rules::{Digester, Rules};
 use super::journal::{Accepted, Event, Journal, JournalError, Line, Origin};
 use super::ledger::Ledger;
 use super::table::{KEEP, Key, REMEMBER, Table};
@@ -74,9 +76,19 @@ pub fn origin() -> std::io::Result<Origin> {
 ///
 /// # Errors
 /// A [`JournalError`].
-pub fn open(folder: &Path, runs: &Path, mut origin: Origin) -> Result<Recovered, JournalError> {
+pub fn open(
+    folder: &Path,
+    runs: &Path,
+    mut origin: Origin,
+    (rules, digester): (&Rules, Digester),
+) -> Result<Recovered, JournalError> {
     let mut past = Past::default();
-    let (journal, torn) = Journal::open(folder, |line| past.take(line))?;
+    let (mut journal, torn) = Journal::open(folder, |line| past.take(line))?;
+    if let Some(to) = &rules.copy {
+        let copier = Copier::new(to.clone());
+        let error = |error| JournalError::Io { path: to.socket().to_owned(), error };
+        journal = journal.copied_by(copier.map_err(error)?);
+    }
     if torn > 0 {
         warn!("the journal's last line was torn; its {torn} bytes were cut off");
     }
@@ -85,7 +97,7 @@ pub fn open(folder: &Path, runs: &Path, mut origin: Origin) -> Result<Recovered,
     journal.add(&Event::Opened(origin.clone()))?;
     let same_boot = past.origin.as_ref().is_some_and(|o| o.is_same_place(&origin));
     let table = Table::new(past.memory_begins(same_boot && torn == 0));
-    let ledger = Ledger::new(journal, origin);
+    let ledger = Ledger::new(journal, origin, digester, rules);
     let durable = keep_durable(runs, &table, &ledger, &mut past)
         .map_err(|error| JournalError::Io { path: runs.to_owned(), error })?;
     for (identity, run) in past.open.keys() {
@@ -203,6 +215,7 @@ impl Past {
                 self.open.remove(&(identity, run));
             }
             Event::Ended { identity, verdict } => self.end((identity, verdict.run)),
+            Event::Login { .. } | Event::Refused(_) => {}
             Event::Lost { run, identity, .. } | Event::Buried { run, identity } => {
                 self.end((identity, run));
             }

@@ -105,7 +105,7 @@ impl Host {
     async fn note(self: Arc<Self>, run: Arc<Durable>, outcome: Arc<Outcome>) {
         let Ok(_turn) = self.noting.acquire().await else { return };
         if let Some(ledger) = self.books.ledger()
-            && let Err(e) = ledger.synced(ledger.last_seq()).await
+            && let Err(e) = ledger.sure(ledger.last_seq(), true).await
         {
             error!("the journal cannot be synced: {e}");
         }

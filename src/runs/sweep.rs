@@ -106,7 +106,13 @@ fn remove(folder: &Folder, id: bool) -> io::Result<()> {
 impl Host {
     /// Lets go of what is not to be kept, at once and again and again. Runs for as long as it is polled.
     pub async fn sweep(self: &Arc<Self>) {
-        tokio::join!(self.sweep_memory(), self.sweep_disk());
+        let synced = async {
+            match self.books.ledger() {
+                Some(ledger) => ledger.keep_synced().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::join!(self.sweep_memory(), self.sweep_disk(), synced);
     }
 
     /// Forgets the records of runs that ended and whose clients did not come back for so long as the

@@ -44,8 +44,8 @@ use tracing::{debug, warn};
 
 pub use address::{ClassicAddr, ClassicAddrError, Kind, StartError, warning_lines};
 
-use super::throttle::Throttle;
 use crate::exec::{BaseEnv, Scanner};
+use crate::runs::throttle::Throttle;
 use crate::sys::fs;
 use crate::transport::Listener;
 use client::Client;

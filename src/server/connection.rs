@@ -191,6 +191,10 @@ async fn refuse(
     writer: &mut Writer,
 ) -> Stranger {
     let why = why.unwrap_or_else(|| refused.text.clone());
+    if let Some(ledger) = shared.host.ledger() {
+        let from = address.map_or_else(|| "a unix socket".to_owned(), |a| a.to_string());
+        ledger.refused(None, &from, refused.code.name(), &why);
+    }
     let stranger = Stranger::Refused(refused.code, why);
     shared.failed(stranger.kind(), address);
     say_and_close(&ServerHeader::Refused(refused), reader, writer).await;
@@ -221,6 +225,10 @@ impl LoggedIn {
         let _open = shared.counters.logged_in();
         debug!(%peer, identity = %who, client, "logged in");
         let identity: Arc<str> = who.to_string().into();
+        let from: Arc<str> = peer.to_string().into();
+        if let Some(ledger) = shared.host.ledger() {
+            ledger.login(&identity, &from, &client);
+        }
         let welcome = Welcome { server: AGENT.into(), identity: identity.to_string() };
         if writer.queue(&ServerHeader::Welcome(welcome), b"").is_err() {
             return;
@@ -233,6 +241,7 @@ impl LoggedIn {
         let requests = Requests {
             host,
             identity,
+            from,
             outbox,
             rights,
             judge,

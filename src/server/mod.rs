@@ -19,7 +19,6 @@ mod session;
 mod start;
 pub mod status;
 pub mod supervise;
-mod throttle;
 mod waiting;
 
 use std::io;
@@ -45,12 +44,12 @@ pub use waiting::BEHIND_LIMIT;
 
 use crate::identity::Authorized;
 use crate::runs::host::Host;
+use crate::runs::throttle::Throttle;
 use crate::transport::{Listener, TlsServer};
 use lobby::Lobby;
 use penalties::Penalties;
 use policy::Policy;
 use status::{Counters, Why};
-use throttle::Throttle;
 
 /// How long to wait before accepting again when the system has no descriptor for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

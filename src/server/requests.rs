@@ -12,7 +12,6 @@ use super::outbox::Outbox;
 use super::policy::{Allowed, Asked, Command, Forbidden, Rights, Whose};
 use super::rights::{RightsNow, imposed};
 use super::serving::{Order, Serving};
-use super::throttle::Throttle;
 use super::waiting::{Answer, Waiting};
 use crate::exec::Signal;
 use crate::proto::code::Code;
@@ -28,6 +27,7 @@ use crate::runs::id::RunId;
 use crate::runs::request::Request;
 use crate::runs::run::Run;
 use crate::runs::shares::Usage;
+use crate::runs::throttle::Throttle;
 
 /// Most runs of one list: a client that has more asks for the newest.
 pub const LIST_LIMIT: usize = 10_000;
@@ -44,6 +44,8 @@ pub(super) type Judge =
 pub(super) struct Requests {
     pub(super) host: Arc<Host>,
     pub(super) identity: Arc<str>,
+    /// Where it comes from, for people.
+    pub(super) from: Arc<str>,
     pub(super) outbox: Arc<Outbox>,
     pub(super) rights: RightsNow,
     pub(super) judge: Judge,
@@ -219,7 +221,18 @@ impl Requests {
         if request.first_sent_ago.is_zero() {
             return self.refuse(why.code, why.text);
         }
-        Err(SessionEnd::word(why.code, why.text))
+        Err(self.end_for(why))
+    }
+
+    fn end_for(&self, why: Forbidden) -> SessionEnd {
+        self.note_refusal(why.code, &why.text);
+        SessionEnd::word(why.code, why.text)
+    }
+
+    fn note_refusal(&self, code: Code, text: &str) {
+        if let Some(ledger) = self.host.ledger() {
+            ledger.refused(Some(&self.identity), &self.from, code.name(), text);
+        }
     }
 
     /// What may be done now: the rights may have changed since the last request.
@@ -239,7 +252,7 @@ impl Requests {
     /// As [`Self::may`], where to refuse is to say that nothing was started: then the conversation ends.
     fn may_or_end(&self, asked: &Asked<'_>) -> Result<(), SessionEnd> {
         let judged = self.judged(asked);
-        judged.map(drop).map_err(|why| SessionEnd::word(why.code, why.text))
+        judged.map(drop).map_err(|why| self.end_for(why))
     }
 
     fn deny(&self, id: &RunId, denied: Denied) -> Result<(), SessionEnd> {
@@ -254,6 +267,7 @@ impl Requests {
     }
 
     fn refuse(&self, code: Code, text: String) -> Result<(), SessionEnd> {
+        self.note_refusal(code, &text);
         let identity = &self.identity;
         if let Some(line) =
             self.refusals.line(|| format!("refused a request of {identity}: {text}"))

@@ -25,6 +25,7 @@ use crate::runs::books::Books;
 use crate::runs::durable::Keeping;
 use crate::runs::host::{Host, Settings};
 use crate::runs::journal::JournalError;
+use crate::runs::journal::rules::{Digester, Rules};
 use crate::runs::recover::{self, Recovered};
 use crate::runs::retention::Retention;
 use crate::sys::fs::{FsError, Lock, StateDir, euid};
@@ -58,6 +59,8 @@ pub struct Options {
     /// What is decided about durable runs; none: there are none. Their supervisors are this very program,
     /// started with the arguments of [`SUPERVISE`](crate::runs::launch::SUPERVISE), so only `rexec-server` has them.
     pub kept: Option<Kept>,
+    /// What is written into the journal, how surely, and where else.
+    pub journal: Rules,
 }
 
 /// What an operator decides about durable runs.
@@ -216,7 +219,10 @@ impl Server {
         // Last: a start that fails before leaves no folder of a name that nothing was run under.
         let (instance, lock) = name.open(&options.state.subdir(INSTANCES)?, lock)?;
         let (journal, runs) = (instance.subdir(JOURNAL)?, instance.subdir(RUNS)?);
-        let recovered = recover::open(journal.path(), runs.path(), origin)?;
+        let recovered = {
+            let written = (&options.journal, Digester::of(&instance)?);
+            recover::open(journal.path(), runs.path(), origin, written)?
+        };
         let keeping = options.kept.map(|kept| keeping(&instance, &runs, kept)).transpose()?;
         let status = status::bind(instance.path())
             .inspect_err(|e| warn!("`rexec-server status` will not work: {e}"))
@@ -280,7 +286,7 @@ impl Server {
         let scanner = Scanner::new().map_err(StartError::System)?;
         let Recovered { ledger, table, unfinished, durable } = self.recovered;
         let classic_settings = ClassicSettings::new(self.settings.shell.clone(), scanner.clone());
-        let (books, base_env) = (Books::Server(ledger), BaseEnv::of_this_process());
+        let (books, base_env) = (Books::Server(Box::new(ledger)), BaseEnv::of_this_process());
         let host =
             Host::new((self.settings, base_env), books, table, scanner.clone(), self.keeping);
         let settling = Arc::clone(&host);

@@ -21,7 +21,6 @@ use super::policy::Allowed;
 use super::requests::{Judge, Requests};
 use super::rights;
 use super::session::{Patience, serve as serve_session};
-use super::throttle::Throttle;
 use super::waiting::Waiting;
 use crate::conn::{FrameReader, FrameWriter};
 use crate::exec::{BaseEnv, Mark, Scanner, adopt, pipes_released};
@@ -37,6 +36,7 @@ use crate::runs::judged::Judged;
 use crate::runs::launch::Setup;
 use crate::runs::request::Imposed;
 use crate::runs::table::Table;
+use crate::runs::throttle::Throttle;
 use crate::sys::fs::is_own_or_root;
 use crate::sys::{pause, process};
 
@@ -217,6 +217,7 @@ impl Supervisor {
         let requests = Requests {
             host: Arc::clone(&self.host),
             identity: Arc::clone(&self.identity),
+            from: "its server".into(),
             outbox: Arc::new(Outbox::greeting()),
             rights: rights::of_a_server(self.imposed.clone()),
             judge: judged_before(self.judged.clone()),

@@ -1,6 +1,7 @@
 //! The journal: lines in order, a chain that anybody can verify, torn and altered lines, a full disk.
 
 use std::io::Write;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -8,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::support::raw::Raw;
 use super::support::server::under;
-use super::support::{Server, json_in, wait_until};
+use super::support::{Client, Server, json_in, wait_until};
 
 fn path(server: &Server) -> PathBuf {
     server.state().join("instances/test/journal/000001.jsonl")
@@ -32,6 +33,18 @@ fn verified(file: &Path) -> Vec<String> {
     hashes
 }
 
+/// What `rexec-server journal show` prints.
+fn shown_by(server: &Server, args: &[&str]) -> String {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_rexec-server"));
+    command
+        .args(["journal", "show", "--name", "test"])
+        .args(args)
+        .env("REXEC_STATE_DIR", server.state());
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
 fn types(server: &Server) -> Vec<String> {
     server.journal().iter().map(|line| line["type"].as_str().unwrap().to_owned()).collect()
 }
@@ -52,7 +65,8 @@ fn a_run_leaves_its_lines_in_order_and_its_verdict_is_anchored_in_the_chain() {
     assert_eq!((&lines[2]["run"], &lines[2]["identity"]), (id, identity));
     assert_eq!((&lines[3]["verdict"]["run"], &lines[3]["identity"]), (id, identity));
     assert_eq!(lines[1]["command"], "echo $SECRET; exit 3");
-    assert_eq!(lines[1]["digest"], sha256(b"echo $SECRET; exit 3\0"));
+    // Not one that anybody could try commands against.
+    assert_ne!(lines[1]["digest"], sha256(b"echo $SECRET; exit 3\0"));
     let text = std::fs::read_to_string(path(&server)).unwrap();
     assert!(
         !text.contains("hunter2") && !server.log().contains("hunter2"),
@@ -60,7 +74,7 @@ fn a_run_leaves_its_lines_in_order_and_its_verdict_is_anchored_in_the_chain() {
     );
     let hashes = verified(&path(&server));
     let anchor = &json_in(&file)["verdict"]["journal"];
-    assert_eq!(*anchor, json!({"seq": 4, "hash": hashes[3]}));
+    assert_eq!(*anchor, json!({"seq": 5, "hash": hashes[4]}));
 }
 
 #[test]
@@ -122,7 +136,7 @@ fn a_journal_that_was_altered_stops_the_next_start_and_is_left_as_it_is() {
     let output = command.env("REXEC_STATE_DIR", server.state()).output().unwrap();
     let line = String::from_utf8_lossy(&output.stderr);
     assert_eq!((output.status.code(), line.lines().count()), (Some(1), 1), "{line}");
-    assert!(line.contains("line 3") && line.contains("move the file away"), "{line}");
+    assert!(line.contains("line 4") && line.contains("move the file away"), "{line}");
     assert_eq!(std::fs::read_to_string(path(&server)).unwrap(), altered);
 }
 
@@ -156,7 +170,7 @@ fn a_full_disk_refuses_new_runs_starts_nothing_and_leaves_no_half_line() {
     let text = format!("echo x; while [ ! -e {} ]; do sleep 0.05; done; exit 3", gate.display());
     let child = server.client().arg(text).spawn();
     let lines = || std::fs::read_to_string(&segment).unwrap().lines().count();
-    wait_until("the running line", || lines() == 3);
+    wait_until("the running line", || lines() == 4);
     fill_up();
     // The segment's last page may have room for some lines yet.
     let start = format!("echo x >> {}", effect.display());
@@ -184,4 +198,75 @@ fn a_full_disk_refuses_new_runs_starts_nothing_and_leaves_no_half_line() {
     std::fs::remove_file(&fill).unwrap();
     server.run(&["exit 5"]).expect(5);
     verified(&segment);
+}
+
+#[test]
+fn who_logged_in_and_who_was_refused_is_written_down() {
+    let server = Server::start(&[]);
+    server.run(&["true"]).expect(0);
+    // Another account's identity, as far as the server can tell.
+    let stranger = Client::new(&server.dir().join("elsewhere")).args(&["-q", "--host-key"]);
+    let host_key =
+        server.log().lines().find_map(|line| Some(line.split_once("host key ")?.1.to_owned()));
+    stranger.args(&[&host_key.unwrap(), &server.addr, "true"]).run().expect(254);
+    Client::new(server.state()).args(&["stop", &server.addr, "nothing"]).run();
+    let shown = shown_by(&server, &["--logins"]);
+    let lines: Vec<_> = shown.lines().map(|line| line.split_once("  ").unwrap().1).collect();
+    let is = |line: &str, words: &[&str]| words.iter().all(|word| line.contains(word));
+    assert!(is(lines[0], &["login    local:", "from 127.0.0.1:", "with rexec "]), "{shown}");
+    assert!(
+        lines.iter().any(|l| is(l, &["refused  -", "from 127.0.0.1:", "not_authorized"])),
+        "{shown}"
+    );
+    assert!(lines.iter().any(|l| is(l, &["refused  local:", "no_such_run"])), "{shown}");
+    verified(&path(&server));
+}
+
+#[test]
+fn the_text_of_commands_can_be_kept_out_of_the_journal() {
+    let server = Server::start(&["--journal-commands", "hash"]);
+    for text in ["echo password1", "echo password1", "echo password2"] {
+        server.run(&[text]).expect(0);
+    }
+    let text = std::fs::read_to_string(path(&server)).unwrap();
+    assert!(!text.contains("password"), "{text}");
+    let journal = server.journal();
+    let digests: Vec<_> = journal.iter().filter_map(|line| line.get("digest")).collect();
+    assert!(digests[0] == digests[1] && digests[1] != digests[2], "{digests:?}");
+    let shown = shown_by(&server, &[]);
+    assert!(shown.lines().skip(1).all(|line| line.ends_with("exited 0  -")), "{shown}");
+}
+
+#[test]
+fn each_line_is_copied_to_the_systems_log_and_nobody_waits_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("log");
+    let log = UnixDatagram::bind(&socket).unwrap();
+    let server = Server::start(&["--journal-copy", &format!("syslog:{}", socket.display())]);
+    server.run(&["true"]).expect(0);
+    let written = std::fs::read_to_string(path(&server)).unwrap();
+    for line in written.lines() {
+        let mut buffer = vec![0; 1 << 16];
+        let len = log.recv(&mut buffer).unwrap();
+        let copy = String::from_utf8(buffer[..len].to_vec()).unwrap();
+        assert!(copy.starts_with("<86>rexec-server["), "{copy}");
+        assert_eq!(copy.split_once("]: ").unwrap().1, line);
+    }
+    drop(log);
+    server.run(&["true"]).expect(0);
+    wait_until("the server says so", || server.log().contains("were not copied to syslog:"));
+}
+
+#[test]
+fn whatever_is_waited_for_the_run_is_the_same() {
+    for sync in ["always", "interval", "never"] {
+        let server = Server::start(&["--journal-sync", sync]);
+        assert_eq!(server.run(&["echo hi; exit 3"]).expect(3).text(), "hi\n", "{sync}");
+        server.run(&["--", "/no/such/program"]).expect(254);
+        assert_eq!(
+            types(&server),
+            ["opened", "accepted", "running", "ended", "accepted", "not_started"],
+            "{sync}"
+        );
+    }
 }

@@ -246,7 +246,7 @@ fn a_server_on_any_port_keeps_its_name_and_its_ids() {
     upgrade(&mut second);
     assert_eq!(lines(), before + 1);
     second.run(&["true"]).expect(0);
-    assert_eq!(lines(), before + 4);
+    assert_eq!(lines(), before + 5);
 }
 
 #[test]

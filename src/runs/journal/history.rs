@@ -14,7 +14,7 @@ pub struct Past {
     pub identity: String,
     /// When it was accepted, or what is nearest to that in its lines, RFC 3339.
     pub time: String,
-    /// The command's words, shortened; none if the line that tells them is not there.
+    /// The command's words, shortened; none if no line tells them.
     pub command: Option<String>,
     /// What became of it.
     pub outcome: Outcome,
@@ -59,7 +59,7 @@ impl History {
     pub fn take(&mut self, line: Line) -> Option<Past> {
         let (seq, time) = (line.seq, line.time);
         match line.event {
-            Event::Opened(_) => None,
+            Event::Opened(_) | Event::Login { .. } | Event::Refused(_) => None,
             Event::Accepted(accepted) => self.accept(seq, time, accepted),
             Event::Running { run, identity, .. } => {
                 if let Some(open) = self.open.get_mut(&(identity, run)) {
@@ -105,7 +105,7 @@ impl History {
         let open = self.open.remove(&key);
         let (identity, run) = key;
         let (time, command) = match open {
-            Some(open) => (open.time, Some(open.accepted.command)),
+            Some(open) => (open.time, open.accepted.command),
             None => (time, None),
         };
         Past { run, identity, time, command, outcome }
@@ -116,7 +116,7 @@ impl Open {
     fn unfinished(self) -> Past {
         let Accepted { run, identity, command, .. } = self.accepted;
         let outcome = if self.running { Outcome::Running } else { Outcome::Accepted };
-        Past { run, identity, time: self.time, command: Some(command), outcome }
+        Past { run, identity, time: self.time, command, outcome }
     }
 }
 
@@ -125,7 +125,7 @@ impl Event {
     #[must_use]
     pub fn run(&self) -> Option<&str> {
         match self {
-            Self::Opened(_) => None,
+            Self::Opened(_) | Self::Login { .. } | Self::Refused(_) => None,
             Self::Accepted(Accepted { run, .. })
             | Self::Running { run, .. }
             | Self::NotStarted { run, .. }

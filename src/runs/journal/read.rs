@@ -195,7 +195,9 @@ impl Segment {
     }
 }
 
-fn parse(text: &[u8]) -> Found {
+/// What a line without its end is.
+#[must_use]
+pub fn parse(text: &[u8]) -> Found {
     match serde_json::from_slice::<Line>(text) {
         Ok(line) if line.seq < SEQ_LIMIT => Found::Line(Box::new(line), Digest::of(text)),
         Ok(line) => Found::Bad(format!("no line has the number {}", line.seq)),

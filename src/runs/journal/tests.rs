@@ -113,7 +113,7 @@ fn a_full_disk_leaves_no_part_of_a_line() {
         last: None,
         torn: false,
     };
-    let journal = Journal { folder: dir.path().into(), tail: Mutex::new(tail) };
+    let journal = Journal { folder: dir.path().into(), tail: Mutex::new(tail), copier: None };
     let error = journal.add(&buried("a")).unwrap_err().to_string();
     assert!(error.contains("No space left"), "{error}");
     assert_eq!(journal.tail.lock().unwrap().seq, 0);

@@ -9,6 +9,7 @@ use crate::identity::{AccessFiles, Authorized, host_key, local_identity};
 use crate::proto::frame::Limits;
 use crate::runs::books::Books;
 use crate::runs::host::{Host, Settings};
+use crate::runs::journal::rules::{Digester, Rules};
 use crate::runs::recover;
 use crate::server::policy::{Allowed, Policy};
 use crate::server::waiting::Waiting;
@@ -27,9 +28,13 @@ fn shared(folder: &TempDir) -> Arc<Shared> {
     let state = StateDir::open(&folder.path().canonicalize().unwrap().join("state")).unwrap();
     let journal = state.subdir("journal").unwrap();
     let runs = state.subdir("runs").unwrap();
-    let found = recover::open(journal.path(), runs.path(), recover::origin().unwrap()).unwrap();
+    let found = {
+        let state = StateDir::open(&journal.path().canonicalize().unwrap()).unwrap();
+        let written = (&Rules::default(), Digester::of(&state).unwrap());
+        recover::open(journal.path(), runs.path(), recover::origin().unwrap(), written).unwrap()
+    };
     let scanner = crate::exec::Scanner::new().unwrap();
-    let books = Books::Server(found.ledger);
+    let books = Books::Server(Box::new(found.ledger));
     let host = Host::new(
         (Settings::default(), BaseEnv::of_this_process()),
         books,
@@ -51,6 +56,7 @@ fn connect() -> Peer {
     let requests = Requests {
         host: Arc::clone(&shared.host),
         identity: "local:0".into(),
+        from: "a test".into(),
         outbox: Arc::new(Outbox::greeting()),
         rights: crate::server::rights::of_a_server(Default::default()),
         judge: Arc::new(|_, _, _| Ok(Allowed::default())),

@@ -119,11 +119,14 @@ impl Server {
         std::fs::read_to_string(self.state.with_extension("log")).unwrap_or_default()
     }
 
-    /// Every line of its journal so far, parsed.
+    /// Every line of its journal about runs so far, parsed.
     pub(crate) fn journal(&self) -> Vec<serde_json::Value> {
         let path = self.state.join("instances/test/journal/000001.jsonl");
         let text = std::fs::read_to_string(path).unwrap_or_default();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        let of_runs =
+            |line: &serde_json::Value| line["type"] != "login" && line["type"] != "refused";
+        lines.filter(of_runs).collect()
     }
 
     /// A client command for this server over TCP.

@@ -1,0 +1,134 @@
+//! Starting a run of this process: the claim is written down, then the command is started.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tracing::error;
+
+use super::answer::Denied;
+use super::engine::{Engine, Terms};
+use super::host::Host;
+use super::judged::Judged;
+use super::ledger::Ledger;
+use super::owner::Owner;
+use super::place::Place;
+use super::request::Request;
+use super::run::{Phase, Run};
+use super::table::Key;
+use crate::exec::{self, Mark, SpawnError};
+use crate::proto::code::Code;
+use crate::sys::pause;
+
+impl Host {
+    /// Starts a run that was claimed.
+    pub(super) async fn start(
+        self: &Arc<Self>,
+        run: &Arc<Run>,
+        request: &Request,
+        judged: Judged,
+        place: Place,
+    ) -> Result<(Owner, u32), Denied> {
+        let accepted = self.books.accept(&run.key, request);
+        if accepted.is_err() || !self.books.ledger().is_some_and(Ledger::is_awaited) {
+            return self.begin(run, request, &judged, (accepted, place));
+        }
+        let (host, run, request) = (Arc::clone(self), Arc::clone(run), request.clone());
+        // It goes on if the caller goes away: a claim must come to an end.
+        let task = tokio::spawn(async move {
+            let accepted = host.surely(&run, accepted).await;
+            host.begin(&run, &request, &judged, (accepted, place))
+        });
+        // A panic there would be a bug; what became of the run is then found at the next start.
+        task.await.unwrap_or(Err(Denied::Lost(Code::OutOfResources)))
+    }
+
+    /// Waits until the claim is on the disk.
+    async fn surely(&self, run: &Run, accepted: Result<Mark, Denied>) -> Result<Mark, Denied> {
+        let Some(ledger) = self.books.ledger() else { return accepted };
+        if let Err(e) = ledger.sure(ledger.last_seq(), false).await {
+            error!("the journal cannot be synced: {e}");
+            self.books.not_started(run, Code::JournalFailed);
+            let text = "the server cannot write its journal".into();
+            return Err(Denied::Refused(Code::JournalFailed, text));
+        }
+        accepted
+    }
+
+    fn begin(
+        self: &Arc<Self>,
+        run: &Arc<Run>,
+        request: &Request,
+        judged: &Judged,
+        (accepted, place): (Result<Mark, Denied>, Place),
+    ) -> Result<(Owner, u32), Denied> {
+        let started = accepted.and_then(|mark| self.spawn(run, request, judged, (mark, place)));
+        match &started {
+            Ok((_, pid)) => run.set_phase(Phase::Running { pid: *pid }),
+            Err(Denied::Lost(code)) => {
+                self.table.end(&run.key, *code);
+                run.set_phase(Phase::Lost { code: *code });
+            }
+            Err(Denied::Refused(code, text) | Denied::NotStarted(code, text)) => {
+                self.table.release(&run.key);
+                run.set_phase(Phase::NotStarted { code: *code, text: text.clone() });
+            }
+        }
+        if started.is_err() {
+            self.idle.notify_waiters();
+        }
+        started
+    }
+
+    /// `place` is given back when the run has ended, or was not started.
+    fn spawn(
+        self: &Arc<Self>,
+        run: &Arc<Run>,
+        request: &Request,
+        judged: &Judged,
+        (mark, place): (Mark, Place),
+    ) -> Result<(Owner, u32), Denied> {
+        pause::point("accepted");
+        let spec = judged.spec(request, self.settings.shell.clone());
+        let spawned = match exec::spawn(&spec, &self.base_env, run.key.id.as_str(), mark) {
+            Ok(spawned) => spawned,
+            Err(SpawnError::NotStarted(e)) => {
+                self.books.not_started(run, Code::from(&e));
+                return Err(Denied::NotStarted(Code::from(&e), e.to_string()));
+            }
+            Err(SpawnError::Unfollowed(e)) => return Err(self.unfollowed(&run.key, &e)),
+        };
+        pause::point("spawned");
+        let process = spawned.child.process();
+        self.books.running(run, process);
+        pause::point("running");
+        let owner = run.take_over();
+        let terms = Terms {
+            deadline: request.deadline(),
+            ceiling: judged.ceilings.deadline,
+            output: judged.ceilings.output,
+            grace: request.grace(),
+            wait_eof: spec.wait_eof,
+            merge: spec.merge,
+        };
+        let mut engine = Engine::new(Arc::clone(run), spawned, terms, self.scanner.clone());
+        self.here.fetch_add(1, Ordering::Relaxed);
+        let (host, run) = (Arc::clone(self), Arc::clone(run));
+        tokio::spawn(async move {
+            let verdict = engine.drive().await;
+            host.finish(&run, verdict);
+            drop(place);
+            host.here.fetch_sub(1, Ordering::Relaxed);
+            host.idle.notify_waiters();
+            // The verdict is sent before the main process is reaped, which takes the kernel a while.
+            tokio::task::yield_now().await;
+            drop(engine);
+        });
+        Ok((owner, process.pid.as_raw_nonzero().get().unsigned_abs()))
+    }
+
+    fn unfollowed(&self, key: &Key, why: &std::io::Error) -> Denied {
+        error!(run = %key.id, "a run was started, could not be followed, and was killed: {why}");
+        self.books.lost(key);
+        Denied::Lost(Code::OutOfResources)
+    }
+}
