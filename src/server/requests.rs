@@ -299,8 +299,7 @@ impl Requests {
 
     fn stdin(&mut self, piece: &ClientHeader, body: &Bytes) -> Result<(), SessionEnd> {
         if !self.rights.may_go_on() {
-            let Forbidden { code, text } = Forbidden::no_longer_in();
-            return Err(SessionEnd::word(code, text));
+            return Err(self.end_for(Forbidden::no_longer_in()));
         }
         let nothing = || SessionEnd::word(Code::BadFrame, "stdin without a run");
         let (serving, _) = self.outbox.serving().ok_or_else(nothing)?;
