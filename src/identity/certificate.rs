@@ -1,8 +1,6 @@
 //! User certificates of OpenSSH (PROTOCOL.certkeys): a key, for whom it is good, how long, and who says so.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -19,6 +17,7 @@ use super::{
     Addresses, AddressesError, Authority, Fingerprint, Identity, KeyOptions, PublicKey,
     PublicKeyError,
 };
+use crate::sys::fs::read_public;
 
 #[cfg(test)]
 mod tests;
@@ -26,7 +25,7 @@ mod tests;
 /// Most bytes of a certificate. One of RSA keys of 4096 bits, by a CA of the same, has about 2000.
 pub const CERTIFICATE_LIMIT: usize = 8 << 10;
 /// Most bytes of the file of a certificate: its base64, its type and a comment.
-const FILE_LIMIT: u64 = 2 * CERTIFICATE_LIMIT as u64;
+const FILE_LIMIT: usize = 2 * CERTIFICATE_LIMIT;
 /// `valid_before` of a certificate that has no end (PROTOCOL.certkeys).
 const FOREVER: u64 = u64::MAX;
 
@@ -174,9 +173,7 @@ impl Certificate {
     /// # Errors
     /// The file cannot be read, or holds no certificate that can be used; in one line.
     pub fn load(path: &Path) -> Result<Self, String> {
-        let mut line = String::new();
-        let read = File::open(path).and_then(|f| f.take(FILE_LIMIT).read_to_string(&mut line));
-        read.map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+        let line = read_public(path, FILE_LIMIT).map_err(|e| e.to_string())?;
         let base64 = word(word(line.trim()).1).0;
         Self::from_base64(base64).map_err(|e| format!("{}: {e}", path.display()))
     }

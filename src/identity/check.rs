@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use super::authorized_keys::{Entry, parse, parse_authorities};
 use super::line::{LineReason, lines, quote};
+use super::revoked::uncommented;
 use super::watched::read_list;
 use super::{AccessFiles, Fingerprint, LineError, Permits, Revoked, Role, Source};
 use crate::sys::fs::FsError;
@@ -98,7 +99,7 @@ fn revoked(text: &str) -> Vec<CheckedLine> {
     let errors = Revoked::parse(text).1;
     let error_of = |number| errors.iter().find(|e| e.line == number).map(|e| e.reason.clone());
     let line = |(number, content): (usize, &str)| {
-        let says = error_of(number).map_or(Ok(Said::Revoked(quote(content))), Err);
+        let says = error_of(number).map_or(Ok(Said::Revoked(quote(uncommented(content)))), Err);
         CheckedLine { number, says }
     };
     // A binary list has one error for all that it holds.

@@ -1,7 +1,6 @@
 //! Which keys a client can prove, and in which order: those that were named, and no others; else those of
 //! ssh-agent, `~/.ssh/id_*` and the local identity. They are looked for when a server asks, once.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,7 +11,7 @@ use super::{
     Agent, AgentError, AgentKey, Ask, Candidate, Certificate, Fingerprint, Key, KeyError, KeyFile,
     Nobody, PublicKey, StoredKey, local_identity,
 };
-use crate::sys::fs::{home_dir, open_state_dir};
+use crate::sys::fs::{home_dir, open_state_dir, read_public as read_public_file};
 
 /// The files of `~/.ssh` that are looked for, in this order.
 pub const USUAL_FILES: [&str; 5] =
@@ -297,8 +296,7 @@ fn certify(keys: &[Arc<Candidate>], certificates: &[Certificate]) {
 
 /// The key of a public key's file. It only says which key to look for.
 fn read_public(path: &Path) -> Option<PublicKey> {
-    let mut line = String::new();
-    std::fs::File::open(path).ok()?.take(LINE_LIMIT as u64).read_to_string(&mut line).ok()?;
+    let line = read_public_file(path, LINE_LIMIT).ok()?;
     let (kind, rest) = word(line.trim());
     PublicKey::from_words(kind, word(rest).0).ok()
 }

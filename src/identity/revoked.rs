@@ -9,6 +9,8 @@
 //! id: KEY-ID                    certificates by their key id, of every CA
 //! ```
 //!
+//! What follows a `#` is a comment, wherever it stands.
+//!
 //! A list that cannot be read in full lets nobody in: a line that is passed over may be the one that
 //! counts.
 
@@ -44,7 +46,9 @@ pub enum RevokedError {
     #[error("{0:?} revokes nothing; write a key, or hash:, serial: or id: and a value")]
     Unknown(String),
     /// `serial:`.
-    #[error("{0:?} is no serial number, and no range of them such as 5-9; 0 is none")]
+    #[error(
+        "{0:?} is no serial number, and no range of them such as 5-9; 0 is none, and none begins with it but 0x..."
+    )]
     Serial(String),
     /// `hash:`.
     #[error("{0}")]
@@ -81,15 +85,20 @@ impl Revoked {
     }
 
     fn add(&mut self, content: &str) -> Result<(), LineReason> {
-        let Some((name, value)) = named(content) else {
-            return self.add_plain(content);
+        let entry = uncommented(content);
+        let Some((name, value)) = named(entry) else {
+            return self.add_plain(entry);
         };
         if value.is_empty() {
             return Err(RevokedError::Empty.into());
         }
         match name.as_str() {
             "serial" => self.serials.push(serials(value)?),
-            "id" => drop(self.ids.insert(value.to_owned())),
+            "id" => {
+                self.ids.insert(value.to_owned());
+                // A key id may have the character in it, and to pass that certificate over would let it in.
+                self.ids.extend(named(content).map(|(_, whole)| whole.to_owned()));
+            }
             "hash" => drop(self.keys.insert(fingerprint(value)?)),
             _ => drop(self.keys.insert(key(value)?)),
         }
@@ -128,6 +137,11 @@ impl From<RevokedError> for LineReason {
     }
 }
 
+/// What stands before the comment.
+pub(super) fn uncommented(content: &str) -> &str {
+    content.split_once('#').map_or(content, |(entry, _)| entry.trim_end())
+}
+
 /// A known word before a colon, in small letters, and what follows it.
 fn named(content: &str) -> Option<(String, &str)> {
     let (name, value) = content.split_once(':')?;
@@ -154,7 +168,7 @@ fn key(line: &str) -> Result<Fingerprint, LineReason> {
     let base64 = word(rest).0;
     match PublicKey::from_words(kind, base64) {
         Ok(key) => Ok(key.fingerprint()),
-        Err(PublicKeyError::Unsupported(_)) => {
+        Err(PublicKeyError::Unsupported(_) | PublicKeyError::RsaSize(_)) => {
             let blob = STANDARD.decode(base64).map_err(|_| PublicKeyError::Malformed)?;
             Ok(Fingerprint::of_blob(&blob))
         }
@@ -162,15 +176,16 @@ fn key(line: &str) -> Result<Fingerprint, LineReason> {
     }
 }
 
-/// A number from 1, or the first and last of some: decimal, or hexadecimal with 0x.
+/// A number from 1, or the first and last of some: decimal, or hexadecimal with 0x. With another 0 in front it
+/// would be octal to ssh-keygen(1), and to few who write it.
 fn serials(text: &str) -> Result<(u64, u64), RevokedError> {
-    let number = |digits: &str| match digits.trim().strip_prefix("0x") {
-        Some(hex) => u64::from_str_radix(hex, 16),
-        None => digits.trim().parse(),
+    let number = |digits: &str| match digits.trim().split_at_checked(2) {
+        Some(("0x", hex)) => u64::from_str_radix(hex, 16).ok(),
+        _ => digits.trim().parse().ok().filter(|_| !digits.trim().starts_with('0')),
     };
     let (from, to) = text.split_once('-').unwrap_or((text, text));
     match (number(from), number(to)) {
-        (Ok(from), Ok(to)) if 0 < from && from <= to => Ok((from, to)),
+        (Some(from), Some(to)) if 0 < from && from <= to => Ok((from, to)),
         _ => Err(RevokedError::Serial(quote(text))),
     }
 }
@@ -216,6 +231,26 @@ mod tests {
         assert_eq!(list.ids, ["a b", "x"].map(str::to_owned).into());
     }
 
+    /// `ssh-keygen -k` takes a `#` anywhere for the start of a comment: to read one as part of a key id would
+    /// let in whom the line names.
+    #[test]
+    fn a_comment_behind_an_entry_is_none_of_it() {
+        let print = listed();
+        let text = format!(
+            "id: mallory # left in May\nid: build#7\nserial: 5-9 # stolen\nserial:12#\nhash: {print} # c\n\
+             {KEY} a#b\nkey: {KEY} # c"
+        );
+        let (list, errors) = Revoked::parse(&text);
+        assert_eq!(errors, []);
+        assert_eq!(list.serials, [(5, 9), (12, 12)]);
+        for id in ["mallory", "build", "build#7"] {
+            assert!(list.ids.contains(id), "{id}");
+        }
+        assert_eq!(list.keys, [print].into());
+        let (_, errors) = Revoked::parse("id: # nobody");
+        assert_eq!(errors[0].reason, RevokedError::Empty.into());
+    }
+
     #[test]
     fn what_is_not_understood_is_reported() {
         let unknown = |text: &str| LineReason::from(RevokedError::Unknown(text.into()));
@@ -227,6 +262,8 @@ mod tests {
             ("serial: 9-5", serial("9-5")),
             ("serial: -5", serial("-5")),
             ("serial: x", serial("x")),
+            ("serial: 010", serial("010")),
+            ("serial: 1-0x", serial("1-0x")),
             ("id:", RevokedError::Empty.into()),
             ("hash: MD5:00", RevokedError::Hash(NotAFingerprint).into()),
             ("SHA256:short", RevokedError::Hash(NotAFingerprint).into()),
@@ -247,5 +284,9 @@ mod tests {
         let (_, errors) = Revoked::parse(&format!("{dss}=="));
         // Cut off; a whole one is of a type that is not supported.
         assert_eq!(errors[0].reason, PublicKeyError::Malformed.into());
+        let blob = [&[0, 0, 0, 7], &b"ssh-rsa"[..], &[0, 0, 0, 1, 3, 0, 0, 0, 1, 0x7f]].concat();
+        let (list, errors) = Revoked::parse(&format!("ssh-rsa {} short", STANDARD.encode(&blob)));
+        assert_eq!(errors, []);
+        assert!(list.has_key(&Fingerprint::of_blob(&blob)));
     }
 }

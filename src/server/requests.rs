@@ -92,9 +92,7 @@ impl Requests {
         match header {
             ClientHeader::Run(run) => self.run(*run, body).await,
             piece @ (ClientHeader::Stdin(_) | ClientHeader::StdinEnd(_)) => {
-                let nothing = || SessionEnd::word(Code::BadFrame, "stdin without a run");
-                let (serving, _) = self.outbox.serving().ok_or_else(nothing)?;
-                serving.stdin(&piece, &body)
+                self.stdin(&piece, &body)
             }
             ClientHeader::Ack { seq } => self.ack(seq),
             // What has not begun handles no signal: any of them is its end.
@@ -166,7 +164,7 @@ impl Requests {
     }
 
     async fn start(&mut self, mut request: Request, is_late: bool) -> Result<(), SessionEnd> {
-        let Some(options) = (self.rights)() else {
+        let Some(options) = self.rights.now() else {
             return self.may_not_run(&request, Forbidden::no_longer_in());
         };
         request.impose(imposed(&options));
@@ -266,7 +264,7 @@ impl Requests {
 
     /// What may be done now: the rights may have changed since the last request.
     fn judged(&self, asked: &Asked<'_>) -> Result<Allowed, Forbidden> {
-        let options = (self.rights)().ok_or_else(Forbidden::no_longer_in)?;
+        let options = self.rights.now().ok_or_else(Forbidden::no_longer_in)?;
         (self.judge)(asked, Rights::of(&options), Usage::default())
     }
 
@@ -324,6 +322,15 @@ impl Requests {
     fn follow_there(&self, there: There, after: u64) {
         self.outbox.answer_encoded(there.answer.clone());
         self.outbox.follow(Serving::there(there, &self.host), after);
+    }
+
+    fn stdin(&mut self, piece: &ClientHeader, body: &Bytes) -> Result<(), SessionEnd> {
+        if !self.rights.may_go_on() {
+            return Err(self.end_for(Forbidden::no_longer_in()));
+        }
+        let nothing = || SessionEnd::word(Code::BadFrame, "stdin without a run");
+        let (serving, _) = self.outbox.serving().ok_or_else(nothing)?;
+        serving.stdin(piece, body)
     }
 
     /// An order to the run of this connection, or to one that is named. One that crosses the run's end or

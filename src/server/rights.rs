@@ -2,7 +2,9 @@
 //! its rights.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::Shared;
@@ -10,8 +12,38 @@ use super::users::Guest;
 use crate::identity::{Again, Authorized, Caller, Identity, KeyOptions, News, Proven};
 use crate::runs::request::Imposed;
 
-/// What somebody may do at this moment; none: it would not be let in any more.
-pub(super) type RightsNow = Box<dyn Fn() -> Option<Arc<KeyOptions>> + Send + Sync>;
+/// For so long nobody is asked again who sends piece after piece of a run's standard input: it may be
+/// gigabytes.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// What somebody may do, asked anew.
+pub(super) struct RightsNow {
+    ask: Box<dyn Fn() -> Option<Arc<KeyOptions>> + Send + Sync>,
+    /// When it was last asked for the sake of a piece of input.
+    asked: Option<Instant>,
+}
+
+impl RightsNow {
+    fn new(ask: impl Fn() -> Option<Arc<KeyOptions>> + Send + Sync + 'static) -> Self {
+        Self { ask: Box::new(ask), asked: None }
+    }
+
+    /// What it may do at this moment; none: it would not be let in any more.
+    pub(super) fn now(&self) -> Option<Arc<KeyOptions>> {
+        (self.ask)()
+    }
+
+    /// Whether it may go on giving input to its run, from which a shell takes its orders: whether it would have
+    /// been let in [`FRESH`] ago at the earliest.
+    pub(super) fn may_go_on(&mut self) -> bool {
+        let now = Instant::now();
+        if self.asked.is_some_and(|asked| now.duration_since(asked) < FRESH) {
+            return true;
+        }
+        self.asked = Some(now);
+        self.now().is_some()
+    }
+}
 
 /// The rights of somebody who was let in as `who`.
 pub(super) fn of(
@@ -21,7 +53,7 @@ pub(super) fn of(
     (authorized, guest): (Arc<Authorized>, Option<Arc<Guest>>),
 ) -> RightsNow {
     let shared = Arc::clone(shared);
-    Box::new(move || {
+    RightsNow::new(move || {
         if let Some(Err(why)) = guest.as_ref().map(|guest| guest.account()) {
             shared.about_peers(|| format!("{who} is not let in any more: {why}"));
             return None;
@@ -46,7 +78,7 @@ pub(super) fn of(
 pub(super) fn of_a_server(imposed: Imposed) -> RightsNow {
     let Imposed { command, environment } = imposed;
     let options = Arc::new(KeyOptions { command, environment, ..KeyOptions::default() });
-    Box::new(move || Some(Arc::clone(&options)))
+    RightsNow::new(move || Some(Arc::clone(&options)))
 }
 
 /// Says what has come up in the files of keys.

@@ -218,6 +218,22 @@ pub fn read_private(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, FsE
     read_whole(&mut file, path, limit)
 }
 
+/// Reads text that decides nothing, such as a public key, of at most `limit` bytes, whoever can change it.
+///
+/// # Errors
+/// It is no regular file, too long, no UTF-8, or cannot be read.
+pub fn read_public(path: &Path, limit: usize) -> Result<String, FsError> {
+    let mut file = open_to_read(rustix::fs::CWD, path, OFlags::empty())
+        .map_err(|e| FsError::io("open", path, e))?;
+    let stat = rustix::fs::fstat(&file).map_err(|e| FsError::io("examine", path, e))?;
+    if file_type(&stat) != FileType::RegularFile {
+        return Err(FsError::NotAFile(path.to_owned()));
+    }
+    let bytes = read_whole(&mut file, path, limit)?;
+    let text = std::str::from_utf8(&bytes).map_err(io::Error::other);
+    Ok(text.map_err(|e| FsError::io("read", path, e))?.to_owned())
+}
+
 /// A file that decides who is let in, opened and found to be nobody else's work.
 #[derive(Debug)]
 pub struct TrustedFile {

@@ -44,7 +44,8 @@ pub struct UnknownHost {
 /// What a client knows of host keys, asked in the order of the fields.
 #[derive(Debug, Clone, Default)]
 pub struct HostTrust {
-    /// The only keys accepted, if there are any: the caller named them.
+    /// The only keys accepted, if there are any: the caller named them. Of what the files say, only a revocation
+    /// counts beside them.
     pub pins: Vec<Fingerprint>,
     /// Files of known hosts. One that is missing knows no host.
     pub files: Vec<PathBuf>,
@@ -282,11 +283,8 @@ impl HostKeyCheck for HostTrust {
 impl HostTrust {
     fn judge(&self, endpoint: &Endpoint, key: &PublicKey) -> Result<(), HostKeyError> {
         let shown = key.fingerprint();
-        if !self.pins.is_empty() {
-            return match self.pins.contains(&shown) {
-                true => Ok(()),
-                false => Err(HostKeyError::NotPinned { endpoint: endpoint.clone(), shown }),
-            };
+        if !self.pins.is_empty() && !self.pins.contains(&shown) {
+            return Err(HostKeyError::NotPinned { endpoint: endpoint.clone(), shown });
         }
         let (host, port) = match endpoint {
             Endpoint::Tcp { host, port } => (host.to_string(), *port),
@@ -294,7 +292,13 @@ impl HostTrust {
             Endpoint::Unix(_) => (String::new(), 0),
         };
         let (answers, left_out) = self.ask(&host, port, key)?;
-        if let Some(judged) = Self::by_files(endpoint, &answers, key) {
+        let judged = Self::by_files(endpoint, &answers, key);
+        if !self.pins.is_empty() {
+            // Who named the key may not have heard yet that it was stolen.
+            let is_revoked = matches!(judged, Some(Err(HostKeyError::Revoked { .. })));
+            return judged.filter(|_| is_revoked).unwrap_or(Ok(()));
+        }
+        if let Some(judged) = judged {
             return judged;
         }
         let endpoint = endpoint.clone();

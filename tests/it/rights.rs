@@ -207,6 +207,26 @@ fn the_run_of_a_key_that_is_removed_goes_on_and_takes_no_orders_from_it() {
     wait_until("the end of the run", || said() == "on\nend\n");
 }
 
+/// A shell takes its orders from its standard input.
+#[test]
+fn a_key_that_is_removed_gives_no_more_input_to_its_run() {
+    use std::io::Write as _;
+    let abroad = Abroad::with("", &[]);
+    let fed = abroad.path("fed");
+    let mut client =
+        abroad.trusted(None).args(&[&abroad.address(), &format!("cat > {}", fed.display())]);
+    client.command.stdin(std::process::Stdio::piped());
+    let mut client = client.spawn();
+    let mut input = client.stdin.take().unwrap();
+    input.write_all(b"before\n").unwrap();
+    wait_until("the first line", || std::fs::read(&fed).is_ok_and(|fed| fed == b"before\n"));
+    std::fs::write(&abroad.list, "").unwrap();
+    wait_until("the end of the client", || input.write_all(b"after\n").is_err());
+    let ran = finish(client);
+    assert_eq!(ran.status, 253, "{}", ran.stderr);
+    assert!(ran.stderr.contains("no longer authorized"), "{}", ran.stderr);
+}
+
 /// Files as StrictModes of sshd_config(5) has them.
 #[test]
 fn files_that_others_could_change_let_nobody_in() {

@@ -208,3 +208,13 @@ fn a_certificate_over_the_limit() {
     assert_eq!(Certificate::from_base64(&text).unwrap_err(), CertificateError::TooLong);
     assert_eq!(Certificate::from_base64(&text[5..]).unwrap_err(), CertificateError::Malformed);
 }
+
+/// Whatever lies beside a key, its login goes on.
+#[test]
+fn a_pipe_in_the_place_of_a_certificate_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("key-cert.pub");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let error = Certificate::load(&path).unwrap_err();
+    assert!(error.ends_with("key-cert.pub is not a regular file"), "{error}");
+}

@@ -272,7 +272,19 @@ fn a_pipe_is_not_waited_for() {
     let path = root.join("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
     assert!(matches!(read_private(&path, 6).unwrap_err(), FsError::NotAFile(_)));
+    assert!(matches!(read_public(&path, 6).unwrap_err(), FsError::NotAFile(_)));
     assert!(matches!(TrustedFile::open(&path).unwrap_err(), FsError::NotAFile(_)));
+}
+
+#[test]
+fn public_text_is_bounded_and_is_text() {
+    let (_guard, root) = temp();
+    let path = root.join("key.pub");
+    for (bytes, text) in [(&b"public"[..], Some("public")), (b"public!", None), (b"\xff", None)] {
+        atomic_write(&path, 0o666, bytes).unwrap();
+        assert_eq!(read_public(&path, 6).ok().as_deref(), text);
+    }
+    assert!(read_public(&root.join("none"), 6).unwrap_err().is_missing());
 }
 
 #[test]

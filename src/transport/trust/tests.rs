@@ -30,17 +30,23 @@ impl Fixture {
 }
 
 #[test]
-fn pins_decide_alone() {
+fn a_pinned_key_is_the_only_one_and_counts_unless_it_is_revoked() {
     let f = fixture();
-    let revoked = f.file("k", &format!("@revoked * {}\n", f.key));
-    let pinned = |print| HostTrust {
+    let pinned = |print, text: String| HostTrust {
         pins: vec![print],
-        files: vec![revoked.clone()],
+        files: vec![f.file("k", ""), f.file("l", &text)],
+        own: Some(f.other.clone()),
         ..HostTrust::default()
     };
-    f.check(&pinned(f.key.fingerprint()), "host:1").unwrap();
-    let error = f.check(&pinned(f.other.fingerprint()), "localhost:1").unwrap_err();
+    let (key, other) = (f.key.fingerprint(), f.other.fingerprint());
+    for text in [String::new(), format!("host {}", f.other), "rubbish".into()] {
+        f.check(&pinned(key, text), "host:1").unwrap();
+    }
+    f.check(&pinned(key, String::new()), "localhost:1").unwrap();
+    let error = f.check(&pinned(other, format!("localhost {}", f.key)), "localhost:1").unwrap_err();
     assert!(matches!(error, HostKeyError::NotPinned { .. }));
+    let error = f.check(&pinned(key, format!("@revoked * {}", f.key)), "host:1").unwrap_err();
+    assert!(matches!(error, HostKeyError::Revoked { line: 1, .. }));
 }
 
 #[test]
