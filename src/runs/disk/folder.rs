@@ -139,7 +139,15 @@ impl Folder {
     /// # Errors
     /// What the system says, for example that the disk is full.
     pub fn make(&self) -> io::Result<()> {
-        DirBuilder::new().mode(0o700).create(&self.0)
+        let make = || DirBuilder::new().mode(0o700).create(&self.0);
+        match make() {
+            // What a supervisor that came too late has left there.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && self.meta()?.is_none() => {
+                self.remove();
+                make()
+            }
+            made => made,
+        }
     }
 
     /// Notes what the run is, before anything is started.
@@ -151,8 +159,15 @@ impl Folder {
     }
 
     /// Removes the folder and all that is in it. What cannot be removed is found at the next start.
+    ///
+    /// What the run is goes first: a supervisor that comes late and finds no record makes one, locks it, and
+    /// looks for that before it starts anything.
     pub fn remove(&self) {
-        if let Err(error) = fs::remove_dir_all(&self.0)
+        let removed = match fs::remove_file(self.0.join(META)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => fs::remove_dir_all(&self.0),
+        };
+        if let Err(error) = removed
             && error.kind() != io::ErrorKind::NotFound
         {
             tracing::warn!("cannot remove {}: {error}", self.0.display());
@@ -285,4 +300,66 @@ pub fn read_json<T: for<'a> Deserialize<'a>>(file: &File) -> io::Result<T> {
     let mut bytes = Vec::new();
     file.take(JSON_LIMIT).read_to_end(&mut bytes)?;
     Ok(serde_json::from_slice(&bytes)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    /// What a supervisor does before it starts anything: whether it would.
+    fn would_start(folder: &Folder) -> io::Result<bool> {
+        let Claim::Ours(record) = folder.claim()? else { return Ok(false) };
+        Ok(record.file().metadata()?.len() == 0 && folder.meta()?.is_some())
+    }
+
+    #[test]
+    fn a_supervisor_that_comes_while_its_run_is_given_up_starts_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::found(dir.path().join("run"));
+        for _ in 0..300 {
+            folder.make().unwrap();
+            folder.set_meta(&meta()).unwrap();
+            fs::write(folder.path().join(RECORD), "given up").unwrap();
+            thread::scope(|scope| {
+                let late = scope.spawn(|| {
+                    // The folder is gone in the end, or has no more than what is made here.
+                    while folder.meta().unwrap().is_some() {
+                        assert!(!would_start(&folder).unwrap_or(false));
+                    }
+                    assert!(!would_start(&folder).unwrap_or(false));
+                });
+                folder.remove();
+                late.join().unwrap();
+            });
+        }
+    }
+
+    #[test]
+    fn what_is_left_of_a_run_that_was_given_up_is_in_nobodys_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::found(dir.path().join("run"));
+        folder.make().unwrap();
+        drop(folder.claim().unwrap());
+        folder.make().unwrap();
+        assert!(folder.record().unwrap().is_none());
+        folder.set_meta(&meta()).unwrap();
+        assert_eq!(folder.make().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    }
+
+    fn meta() -> Meta {
+        let header = serde_json::from_str(r#"{"id": "a", "form": "shell", "words": 1}"#).unwrap();
+        let body = bytes::Bytes::from_static(b"true\0");
+        let request = crate::runs::request::Request::parse(header, body).unwrap();
+        Meta {
+            run: "a".into(),
+            identity: "local:0".into(),
+            mark: String::new(),
+            command: request.command().into(),
+            terms: request.terms,
+            accepted: String::new(),
+            origin: Origin::default(),
+        }
+    }
 }
