@@ -356,7 +356,7 @@ mod tests {
             run: "a".into(),
             identity: "local:0".into(),
             mark: String::new(),
-            command: request.command().into(),
+            command: request.command(),
             terms: request.terms,
             accepted: String::new(),
             origin: Origin::default(),
