@@ -14,7 +14,7 @@
 //! # let options = server::Options {
 //! #     state: StateDir::open(&path)?, listen: vec!["127.0.0.1:0".parse()?], name: None,
 //! #     inherited: vec![], access: Default::default(), classic: vec![], config: Default::default(), policy: Default::default(), settings: Default::default(),
-//! #     kept: None, journal: Default::default(),
+//! #     kept: None, journal: Default::default(), system: None,
 //! # };
 //! # let server = server::Server::prepare(options)?;
 //! # let endpoint: Endpoint = server.addresses().next().ok_or("no address")?.clone();
