@@ -9,7 +9,7 @@ use clap::Args;
 use super::complain;
 use super::person::Person;
 use super::place::Place;
-use crate::client::{Client, SetupError, Target};
+use crate::client::{CONNECT_TIMEOUT, Client, RECONNECT_TIMEOUT, SetupError, Target};
 use crate::identity::{Ask, Fingerprint, KeyRing, host_public_key, local_identity};
 use crate::sys::fs::open_state_dir;
 use crate::transport::{Endpoint, HostTrust, NewHosts};
@@ -50,6 +50,22 @@ pub(super) struct Reach {
     /// Look so long for a server that was lost in the middle of a run
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "90s")]
     pub(super) reconnect_timeout: Duration,
+}
+
+/// What holds where nothing is asked for.
+impl Default for Reach {
+    fn default() -> Self {
+        Self {
+            quiet: false,
+            verbose: false,
+            identity: Vec::new(),
+            known_hosts: Vec::new(),
+            host_key: Vec::new(),
+            accept_new: false,
+            connect_timeout: CONNECT_TIMEOUT,
+            reconnect_timeout: RECONNECT_TIMEOUT,
+        }
+    }
 }
 
 /// The variable that may hold a private key, for CI systems, which keep secrets in variables.
