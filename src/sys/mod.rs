@@ -5,6 +5,7 @@ pub mod fs;
 pub mod listen_fds;
 pub mod pause;
 pub mod pipe;
+mod pow;
 pub mod process;
 pub mod replace;
 pub mod signals;
