@@ -1,6 +1,7 @@
 //! What the operating system is asked for directly: processes, files, peer credentials.
 
 pub mod clock;
+pub mod entry;
 pub mod fs;
 pub mod listen_fds;
 pub mod pause;
