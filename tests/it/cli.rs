@@ -112,8 +112,10 @@ fn the_verb_of_supervisors_has_no_options() {
 
 #[test]
 fn wrong_usage_is_2_and_says_what_was_wrong() {
-    let cases: [(&[&str], &str); 13] = [
+    let cases: [(&[&str], &str); 15] = [
         (&[], "ADDR"),
+        (&["atach", "127.0.0.1:1", "5f1c"], "'attach'"),
+        (&["bach", "-H", "127.0.0.1:1", "true"], "'batch'"),
         (&["", "true"], "the address is empty"),
         (&["--no-such-flag"], "--no-such-flag"),
         (&["127.0.0.1:0", "true"], "127.0.0.1:0"),
