@@ -84,7 +84,7 @@ fn a_server_that_is_not_reached_is_named_once() {
 
 #[test]
 fn an_output_file_that_cannot_be_made_is_named_and_nothing_is_run() {
-    let ran = ran(PROGRAMS[0], &["127.0.0.1:1", "-o", "/no/such/file", "true"]).expect(252);
+    let ran = ran(PROGRAMS[0], &["127.0.0.1:1", "-o", "/no/such/file", "true"]).expect(2);
     let expected = "rexec: cannot write /no/such/file: No such file or directory (os error 2); nothing was run\n";
     assert_eq!(ran.stderr, expected);
 }
