@@ -60,6 +60,7 @@ mod state;
 mod stop;
 mod strangers;
 mod system;
+mod system_durable;
 mod trust;
 mod upgrade;
 mod upgrade_program;
