@@ -61,6 +61,7 @@ mod stop;
 mod strangers;
 mod system;
 mod system_durable;
+mod system_groups;
 mod trust;
 mod upgrade;
 mod upgrade_program;

@@ -51,7 +51,7 @@ impl Machine {
     }
 
     /// A client of the library, whose connection stays open between runs.
-    fn connected(&self, name: &str) -> rexec::Client {
+    pub(super) fn connected(&self, name: &str) -> rexec::Client {
         let trust = HostTrust { pins: vec![host_key(&self.server).1], ..HostTrust::default() };
         rexec::Client::new(Target {
             endpoint: self.server.addr.parse().unwrap(),
