@@ -13,8 +13,9 @@ use rexec::transport::HostTrust;
 
 use super::auth::{host_key, key};
 use super::support::other::Other;
+use super::support::server::{finish, line_of};
 use super::support::user::User;
-use super::support::{Client, Ran, Server, server::line_of, wait_until};
+use super::support::{Client, Ran, Server, wait_until};
 
 /// A server of some users, and a key of somebody's.
 pub(super) struct Machine {
@@ -333,6 +334,27 @@ async fn a_key_that_is_taken_out_of_the_users_list_ends_what_an_open_connection_
         }
     };
     assert!(matches!(refused, Error::Refused { code: Code::NotAuthorized, .. }), "{refused}");
+}
+
+/// A shell takes its orders from there.
+#[test]
+fn a_key_that_is_taken_out_of_the_users_list_gives_no_more_input_to_its_run() {
+    use std::io::Write as _;
+    let Some(alice) = User::new() else { return };
+    let machine = Machine::serving(&[&alice.name]);
+    alice.write(&alice.own_list(), &machine.line);
+    let mut client = machine.client(&[], &alice.name).arg("cat > fed");
+    client.command.stdin(std::process::Stdio::piped());
+    let mut client = client.spawn();
+    let mut input = client.stdin.take().unwrap();
+    input.write_all(b"before\n").unwrap();
+    let fed = alice.home.join("fed");
+    wait_until("the first line", || std::fs::read(&fed).is_ok_and(|fed| fed == b"before\n"));
+    std::fs::remove_file(alice.own_list()).unwrap();
+    wait_until("the end of the client", || input.write_all(b"after\n").is_err());
+    let ran = finish(client);
+    assert_eq!(ran.status, 253, "{}", ran.stderr);
+    assert!(ran.stderr.contains("no longer authorized"), "{}", ran.stderr);
 }
 
 /// The state folder of a user has a host key of its own, which is not that of root's server.
