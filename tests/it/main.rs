@@ -43,6 +43,7 @@ mod limits;
 mod memory;
 mod not_started;
 mod once;
+mod pages;
 mod penalties;
 mod policy;
 mod policy_ceilings;
