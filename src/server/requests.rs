@@ -96,7 +96,7 @@ impl Requests {
             }
             ClientHeader::Ack { seq } => self.ack(seq),
             // What has not begun handles no signal: any of them is its end.
-            ClientHeader::Cancel { run: None } | ClientHeader::Signal { run: None, .. }
+            ClientHeader::Cancel { run: None, .. } | ClientHeader::Signal { run: None, .. }
                 if self.held.is_some() =>
             {
                 self.let_go()
@@ -105,7 +105,10 @@ impl Requests {
                 let order = Order::Signal(signal_number(&signal)?);
                 self.order(order, run).await
             }
-            ClientHeader::Cancel { run } => self.order(Order::Cancel, run).await,
+            ClientHeader::Cancel { run, as_operator } => {
+                let whose = if as_operator { Whose::All } else { Whose::Own };
+                self.order(Order::Cancel(whose), run).await
+            }
             ClientHeader::Attach(attach) => self.attach(&attach).await,
             ClientHeader::List { limit, all } => self.list(limit, all).await,
             ClientHeader::Remove { run } => self.remove(&run).await,
@@ -350,14 +353,19 @@ impl Requests {
     async fn order_by_name(&mut self, order: Order, part: &str) -> Result<(), SessionEnd> {
         let asked = match order {
             Order::Signal(_) => Asked::Signal,
-            Order::Cancel => Asked::Stop,
+            Order::Cancel(_) => Asked::Stop,
         };
-        let Some(kept) = self.find(part, asked)? else { return Ok(()) };
+        let Some((kept, whose)) = self.find(part, asked)? else { return Ok(()) };
+        let order = match order {
+            Order::Cancel(said) => Order::Cancel(self.by_whom(whose, said)),
+            signal @ Order::Signal(_) => signal,
+        };
         let run = kept.id().to_string();
         let obeyed = match &*kept {
             Entry::Here(run) => match order {
                 Order::Signal(signal) => run.signal(signal),
-                Order::Cancel => run.stop(StopBy::Operator),
+                Order::Cancel(Whose::Own) => run.stop(StopBy::Client),
+                Order::Cancel(Whose::All) => run.stop(StopBy::Operator),
             },
             Entry::There(there) => {
                 let (host, there) = (Arc::clone(&self.host), Arc::clone(there));
@@ -372,31 +380,43 @@ impl Requests {
         self.outbox.answer(&obeyed_or_not(run, obeyed))
     }
 
-    /// The one run that is meant: an own one, or for an operator anybody's. None if that was refused. Who is
-    /// no operator is told the same of another's run as of none.
+    /// As whom a run is stopped: as the operator who may stop the runs of others if it is another's, or if a
+    /// server says so to the run's supervisor, which knows it as its only identity's own.
+    fn by_whom(&self, found: Whose, said: Whose) -> Whose {
+        let is_operator = || self.judged(&Asked::Stop(Whose::All)).is_ok();
+        if found == Whose::All || (said == Whose::All && is_operator()) {
+            Whose::All
+        } else {
+            Whose::Own
+        }
+    }
+
+    /// The one run that is meant, and whether it is an own one or, for an operator, another's. None if that was
+    /// refused. Who is no operator is told the same of another's run as of none.
     fn find(
         &self,
         part: &str,
         asked: fn(Whose) -> Asked<'static>,
-    ) -> Result<Option<Arc<Entry>>, SessionEnd> {
+    ) -> Result<Option<(Arc<Entry>, Whose)>, SessionEnd> {
         if !self.may(&asked(Whose::Own))? {
             return Ok(None);
         }
-        let found = match self.host.find(Some(&self.identity), part) {
+        let own = self.host.find(Some(&self.identity), part).map(|kept| (kept, Whose::Own));
+        let found = match own {
             Err((Code::NoSuchRun, _)) if self.judged(&asked(Whose::All)).is_ok() => {
-                self.host.find(None, part)
+                self.host.find(None, part).map(|kept| (kept, Whose::All))
             }
-            found => found,
+            own => own,
         };
         match found {
-            Ok(kept) => Ok(Some(kept)),
+            Ok(found) => Ok(Some(found)),
             Err((code, text)) => self.refuse(code, text).map(|()| None),
         }
     }
 
     async fn attach(&mut self, attach: &Attach) -> Result<(), SessionEnd> {
         self.free_for_another()?;
-        let Some(kept) = self.find(&attach.run, Asked::Attach)? else { return Ok(()) };
+        let Some((kept, _)) = self.find(&attach.run, Asked::Attach)? else { return Ok(()) };
         match &*kept {
             Entry::Here(run) => self.attach_here(run, attach),
             Entry::There(run) => {
@@ -444,7 +464,7 @@ impl Requests {
     }
 
     async fn remove(&mut self, part: &str) -> Result<(), SessionEnd> {
-        let Some(kept) = self.find(part, Asked::Remove)? else { return Ok(()) };
+        let Some((kept, _)) = self.find(part, Asked::Remove)? else { return Ok(()) };
         let (host, run) = (Arc::clone(&self.host), kept.id().to_string());
         match on_disk(move || host.remove(&kept)).await? {
             Ok(()) => self.outbox.answer(&ServerHeader::Done { run }),

@@ -141,7 +141,7 @@ fn a_run_that_waits_for_a_full_disk_can_be_stopped_and_its_verdict_is_kept() {
     disk.wait_until_full();
     let asked = Instant::now();
     verb(&server, "stop", &[&id]).expect(0);
-    assert!(verb(&server, "wait", &[&id]).expect(251).stderr.contains("operator"));
+    assert!(verb(&server, "wait", &[&id]).expect(251).stderr.contains("rexec stop"));
     assert!(asked.elapsed() < soon, "{:?}", asked.elapsed());
     let attached = verb(&server, "attach", &[&id]).expect(251);
     only_whole_lines(&attached.stdout);
