@@ -76,9 +76,8 @@ impl Host {
         if let State::Over(outcome) | State::Forgotten(outcome) = run.state() {
             return outcome;
         }
-        if !run.is_journaled {
-            verdict.journal = self.books.ledger().and_then(|l| l.ended(&run.key, &verdict));
-        }
+        let write = || self.books.ledger().and_then(|l| l.ended(&run.key, &verdict));
+        verdict.journal = run.journaled.or_else(write);
         pause::point("journaled");
         let noted = self.moment();
         self.over(run, Outcome::Ended { verdict: Box::new(verdict), length, noted })
@@ -204,7 +203,7 @@ impl Host {
             return;
         }
         warn!(run = %run.key.id, left_running, torn = found.torn, "lost: its supervisor is gone");
-        if let (Some(ledger), false) = (self.books.ledger(), run.is_journaled) {
+        if let (Some(ledger), None) = (self.books.ledger(), run.journaled) {
             ledger.lost(&run.key, left_running);
         }
         let (length, last, noted) = (found.length, found.last, self.moment());

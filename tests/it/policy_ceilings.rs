@@ -216,6 +216,9 @@ fn an_operator_sees_and_stops_the_runs_of_others_and_nobody_else_does() {
         assert_eq!((unknown.status, unknown.stderr), (other.status, other.stderr), "{words:?}");
     }
     verb(server, "stop", &[&id]).expect(0);
-    bot(&["wait", &id]).expect(251);
+    let told = bot(&["wait", &id]).expect(251);
+    assert!(told.stderr.contains("stopped by an operator after"), "{}", told.stderr);
     verb(server, "stop", &[hers.trim()]).expect(0);
+    let told = verb(server, "wait", &[hers.trim()]).expect(251);
+    assert!(told.stderr.contains("stopped by rexec stop, or another client"), "{}", told.stderr);
 }
