@@ -19,7 +19,7 @@ use super::link::Link;
 use super::record::encode;
 use super::request::Request;
 use super::table::Key;
-use crate::exec::Mark;
+use crate::exec::{Leftovers, Mark};
 use crate::proto::code::Code;
 use crate::proto::digest::{Digest, HASH_NAME};
 use crate::proto::frame::FrameError;
@@ -116,6 +116,7 @@ impl Durable {
             run: key.id.to_string(),
             identity: key.identity.to_string(),
             mark: String::new(),
+            uid: None,
             command: request.command(),
             terms: request.terms.clone(),
             accepted: clock::timestamp(),
@@ -148,9 +149,9 @@ impl Durable {
 
     /// What is written into its folder before its supervisor starts.
     #[must_use]
-    pub fn full_meta(&self, mark: Mark, origin: &Origin) -> Meta {
+    pub fn full_meta(&self, (mark, uid): (Mark, Option<u32>), origin: &Origin) -> Meta {
         let origin = Origin { boottime_ms: millis(clock::boottime()), ..origin.clone() };
-        Meta { mark: mark.to_string(), origin, ..self.meta.clone() }
+        Meta { mark: mark.to_string(), uid, origin, ..self.meta.clone() }
     }
 
     /// How far it is.
@@ -231,11 +232,13 @@ impl Durable {
         }
     }
 
-    /// The mark of its processes.
+    /// What is left of it once its supervisor is gone, if it was started then; none: nothing can be told from
+    /// others.
     #[must_use]
-    pub fn mark(&self) -> Option<Mark> {
-        let mark = self.folder.meta().ok().flatten().map(|meta| meta.mark);
-        Mark::from_hex(mark.as_ref().unwrap_or(&self.meta.mark).as_bytes())
+    pub fn leftovers(&self, not_before: u64) -> Option<Leftovers> {
+        let found = self.folder.meta().ok().flatten();
+        let Meta { mark, uid, .. } = found.as_ref().unwrap_or(&self.meta);
+        Some(Leftovers { mark: Mark::from_hex(mark.as_bytes())?, uid: *uid, not_before })
     }
 }
 

@@ -169,6 +169,9 @@ pub struct Accepted {
     /// What the client asked for, shortened, if `command` was run instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked: Option<String>,
+    /// The user it is run as; none: the server's own account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
     /// Of the client's words, each ended by NUL: see [`rules::Digester`].
     pub digest: Digest,
     /// Whether a supervisor keeps the run, so that it outlives its server.

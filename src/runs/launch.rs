@@ -98,9 +98,9 @@ impl Host {
                 "there are no durable runs here".into(),
             ));
         };
-        let mark = self.books.accept(&run.key, request)?;
+        let mark = self.books.accept(&run.key, request, judged.uid())?;
         pause::point("accepted");
-        let meta = run.full_meta(mark, ledger.origin());
+        let meta = run.full_meta((mark, judged.uid()), ledger.origin());
         let seq = ledger.last_seq();
         let judged = (judged, request.imposed().clone());
         // While the line goes to the disk a supervisor comes up and takes its place. It starts nothing

@@ -71,13 +71,19 @@ impl Ledger {
     ///
     /// # Errors
     /// It cannot be written: nothing may be started.
-    pub fn accepted(&self, key: &Key, request: &Request, mark: Mark) -> Result<(), JournalError> {
+    pub fn accepted(
+        &self,
+        key: &Key,
+        request: &Request,
+        (mark, uid): (Mark, Option<u32>),
+    ) -> Result<(), JournalError> {
         let shows_text = self.commands == Commands::Text;
         let accepted = Accepted {
             run: key.id.to_string(),
             identity: key.identity.to_string(),
             boottime_ms: millis(clock::boottime()),
             mark: mark.to_string(),
+            uid,
             command: shows_text.then(|| request.command()),
             asked: request.asked().filter(|_| shows_text),
             digest: self.digester.digest(request.terms.command_digest()),

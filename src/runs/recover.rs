@@ -20,7 +20,7 @@ use super::journal::rules::{Digester, Rules};
 use super::journal::{Accepted, Event, Journal, JournalError, Line, Origin};
 use super::ledger::Ledger;
 use super::table::{KEEP, Key, REMEMBER, Table};
-use crate::exec::{Mark, Scanner, TERM_GRACE, stop_leftovers};
+use crate::exec::{Leftovers, Mark, Scanner, TERM_GRACE, stop_leftovers};
 use crate::proto::code::Code;
 use crate::proto::verdict::Anchor;
 use crate::sys::process;
@@ -275,12 +275,14 @@ impl Past {
 impl Unfinished {
     /// Stops what is left of the run, and writes down that its end is lost.
     async fn settle(self, host: Arc<Host>, scanner: Scanner) {
-        let Accepted { run, identity, mark, .. } = self.accepted;
+        let Accepted { run, identity, mark, uid, .. } = self.accepted;
         let Ok(id) = RunId::new(&run) else { return };
         let left_running = match Mark::from_hex(mark.as_bytes()) {
-            Some(mark) if self.here => stop_leftovers(&scanner, mark, self.start_time, TERM_GRACE)
-                .await
-                .map_or_else(|e| unseen(&run, &e), |stopped| stopped.left_running),
+            Some(mark) if self.here => {
+                let left = Leftovers { mark, uid, not_before: self.start_time };
+                let stopped = stop_leftovers(&scanner, left, TERM_GRACE).await;
+                stopped.map_or_else(|e| unseen(&run, &e), |stopped| stopped.left_running)
+            }
             _ => 0,
         };
         info!(run, left_running, "lost: the server was restarted while it ran");

@@ -185,9 +185,9 @@ impl Host {
     /// A run has lost its supervisor: what is left of it is stopped, and its end is unknown.
     async fn lost(self: &Arc<Self>, run: &Arc<Durable>, found: &Scan) {
         let start_time = found.running.map_or(0, |(_, start_time)| start_time);
-        let left_running = match run.mark() {
-            Some(mark) if self.is_here(run) => {
-                let stopped = stop_leftovers(&self.scanner, mark, start_time, TERM_GRACE).await;
+        let left_running = match run.leftovers(start_time) {
+            Some(left) if self.is_here(run) => {
+                let stopped = stop_leftovers(&self.scanner, left, TERM_GRACE).await;
                 stopped.map_or_else(
                     |e| {
                         warn!(run = %run.key.id, "cannot look for its processes: {e}");
