@@ -122,7 +122,11 @@ impl Engine {
     pub fn new(run: Arc<Run>, spawned: Spawned, terms: Terms, scanner: Scanner) -> Self {
         let Spawned { child, stdin, stdout, stderr } = spawned;
         let pump = Pump::new(stdout, stderr, terms.wait_eof);
-        Self { run, child, pump, stdin, scanner, course: Course::new(terms) }
+        let mut course = Course::new(terms);
+        if run.progress().is_some() {
+            course.recorder = course.recorder.recycling();
+        }
+        Self { run, child, pump, stdin, scanner, course }
     }
 
     /// Drives the run to its end: its output goes into the record. The verdict is returned, not
@@ -159,7 +163,9 @@ impl Engine {
             let reading = orders.needs.room > 0 && !course.output_over;
             if !reading {
                 pump.pause();
-                course.buffer = BytesMut::new();
+                if !course.recorder.recycles() {
+                    course.buffer = BytesMut::new();
+                }
             }
             let retry = orders.needs.waits.then(|| Instant::now() + DISK_PAUSE);
             let timer = earliest(course.timer(&orders), retry);
