@@ -214,7 +214,7 @@ impl Past {
             Event::NotStarted { run, identity, .. } => {
                 self.open.remove(&(identity, run));
             }
-            Event::Ended { identity, verdict } => self.end((identity, verdict.run)),
+            Event::Ended { identity, verdict, .. } => self.end((identity, verdict.run)),
             Event::Login { .. } | Event::Refused(_) => {}
             Event::Lost { run, identity, .. } | Event::Buried { run, identity } => {
                 self.end((identity, run));

@@ -77,7 +77,8 @@ impl Host {
             return outcome;
         }
         if !run.is_journaled {
-            verdict.journal = self.books.ledger().and_then(|l| l.ended(&run.key, &verdict));
+            verdict.journal =
+                self.books.ledger().and_then(|l| l.ended(&run.key, &verdict, run.excerpt()));
         }
         pause::point("journaled");
         let noted = self.moment();
