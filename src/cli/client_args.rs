@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory as _, Parser};
 use clap_complete::Shell;
 
@@ -105,12 +106,23 @@ pub(super) struct Args {
 impl Args {
     /// Reads a command line; prints help and errors itself, as clap does.
     pub(super) fn read(args: &[OsString]) -> Result<Self, clap::Error> {
-        let mut read = Self::try_parse_from(args)?;
+        let mut read = Self::try_parse_from(args).map_err(|e| with_verb(e, args))?;
         let before = args.len().checked_sub(read.command.len() + 1);
         read.exact =
             !read.command.is_empty() && before.is_some_and(|at| at > 0 && args[at] == "--");
         Ok(read)
     }
+}
+
+/// A first word that is no server may be a verb that was mistyped.
+fn with_verb(mut error: clap::Error, args: &[OsString]) -> clap::Error {
+    let word = args.get(1).and_then(|word| word.to_str());
+    if matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::UnknownArgument)
+        && let Some(verb) = word.and_then(super::verbs::like)
+    {
+        error.insert(ContextKind::SuggestedSubcommand, ContextValue::String(verb));
+    }
+    error
 }
 
 /// The definition, for the manual page, which has every option of `rexec batch` too.

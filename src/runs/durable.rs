@@ -27,7 +27,7 @@ use crate::proto::code::Code;
 use crate::proto::digest::{Digest, HASH_NAME};
 use crate::proto::frame::FrameError;
 use crate::proto::header::{Refusal, ServerHeader, ShowFrom, Started};
-use crate::proto::verdict::{Received, Verdict};
+use crate::proto::verdict::{Anchor, Received, Verdict};
 
 /// Where a server keeps its durable runs, and with what.
 #[derive(Debug)]
@@ -56,8 +56,8 @@ pub struct Durable {
     pub(super) settling: Mutex<()>,
     /// Held while its outcome is put on the disk, or its record removed.
     pub(super) noting: Mutex<()>,
-    /// The journal has its end already, from a server that did not come to note it in the folder.
-    pub(super) is_journaled: bool,
+    /// Where the journal has its end already, from a server that did not come to note it in the folder.
+    pub(super) journaled: Option<Anchor>,
 }
 
 /// How far a durable run is.
@@ -127,12 +127,18 @@ impl Durable {
             origin: Origin::default(),
         };
         let folder = Folder::of(&keeping.runs, key);
-        Self::found(key.clone(), folder, meta, State::Starting, false)
+        Self::found(key.clone(), folder, meta, State::Starting, None)
     }
 
     /// A run of a server before this one.
     #[must_use]
-    pub fn found(key: Key, folder: Folder, meta: Meta, state: State, is_journaled: bool) -> Self {
+    pub fn found(
+        key: Key,
+        folder: Folder,
+        meta: Meta,
+        state: State,
+        journaled: Option<Anchor>,
+    ) -> Self {
         let (state, _) = watch::channel(state);
         Self {
             key,
@@ -141,7 +147,7 @@ impl Durable {
             state,
             settling: Mutex::default(),
             noting: Mutex::default(),
-            is_journaled,
+            journaled,
         }
     }
 

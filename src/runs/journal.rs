@@ -250,11 +250,14 @@ struct Tail {
 
 impl Journal {
     /// Opens the journal in `folder`, which must exist, and hands each line of its newest segment to
-    /// `each`. A torn last line is cut off; the count of its bytes is returned.
+    /// `each`, with its place. A torn last line is cut off; the count of its bytes is returned.
     ///
     /// # Errors
     /// [`JournalError`]: a file cannot be read or written, or the newest segment's chain is broken.
-    pub fn open(folder: &Path, each: impl FnMut(Line)) -> Result<(Self, u64), JournalError> {
+    pub fn open(
+        folder: &Path,
+        each: impl FnMut(Line, Anchor),
+    ) -> Result<(Self, u64), JournalError> {
         let segment = newest_segment(folder)?.unwrap_or(1);
         let path = path_of(folder, segment);
         let file =
@@ -392,7 +395,10 @@ struct SegmentRead {
     chain: Chain,
 }
 
-fn read_segment(path: &Path, mut each: impl FnMut(Line)) -> Result<SegmentRead, JournalError> {
+fn read_segment(
+    path: &Path,
+    mut each: impl FnMut(Line, Anchor),
+) -> Result<SegmentRead, JournalError> {
     let mut segment = Segment::open(path)?;
     let mut read = SegmentRead { whole: 0, torn: 0, chain: Chain::default() };
     while let Some(found) = segment.advance()? {
@@ -411,7 +417,7 @@ fn read_segment(path: &Path, mut each: impl FnMut(Line)) -> Result<SegmentRead, 
         }
         read.whole += segment.text().len() as u64 + 1;
         read.chain.take(&line, hash);
-        each(*line);
+        each(*line, Anchor { seq: read.chain.due() - 1, hash });
     }
     Ok(read)
 }

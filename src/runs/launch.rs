@@ -239,7 +239,7 @@ pub(super) fn start_supervisor(keeping: &Keeping, log: Stdio) -> io::Result<Link
     let mut command = Command::new(program);
     command.arg0("rexec-server").arg(SUPERVISE).arg(&keeping.runs);
     command.stdin(theirs).stdout(Stdio::null()).stderr(log);
-    let pid = process::spawn(&mut command)?;
+    let pid = process::spawn_reaper(&mut command)?;
     drop(command);
     match pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from).and_then(process::watch) {
         Ok(ended) => {

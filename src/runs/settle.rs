@@ -76,10 +76,9 @@ impl Host {
         if let State::Over(outcome) | State::Forgotten(outcome) = run.state() {
             return outcome;
         }
-        if !run.is_journaled {
-            verdict.journal =
-                self.books.ledger().and_then(|l| l.ended(&run.key, &verdict, run.excerpt()));
-        }
+        let ledger = self.books.ledger();
+        let write = || ledger.and_then(|l| l.ended(&run.key, &verdict, run.excerpt()));
+        verdict.journal = run.journaled.or_else(write);
         pause::point("journaled");
         let noted = self.moment();
         self.over(run, Outcome::Ended { verdict: Box::new(verdict), length, noted })
@@ -205,7 +204,7 @@ impl Host {
             return;
         }
         warn!(run = %run.key.id, left_running, torn = found.torn, "lost: its supervisor is gone");
-        if let (Some(ledger), false) = (self.books.ledger(), run.is_journaled) {
+        if let (Some(ledger), None) = (self.books.ledger(), run.journaled) {
             ledger.lost(&run.key, left_running);
         }
         let (length, last, noted) = (found.length, found.last, self.moment());

@@ -260,7 +260,16 @@ impl HostKeyCheck for HostTrust {
     fn remember(&self, unknown: &UnknownHost) -> Result<(), HostKeyError> {
         let default = || Self::default_file().map_err(HostKeyError::Remember);
         let file = unknown.file.clone().map_or_else(default, Ok)?;
-        append_line(&file, &unknown.line).map_err(HostKeyError::Remember)?;
+        // Of several who meet a host at once the first decides which key it has.
+        let is_due = || match self.judge_anew(&unknown.endpoint, &unknown.key) {
+            Ok(()) => Ok(false),
+            Err(HostKeyError::Unknown(_)) => Ok(true),
+            Err(other) => Err(NotAdded(other)),
+        };
+        let added = append_line(&file, &unknown.line, is_due).map_err(|e| e.0)?;
+        if !added {
+            return Ok(());
+        }
         if let NewHosts::Accept(ask) | NewHosts::Ask(ask) = &self.new_hosts {
             let (host, key) = (&unknown.endpoint, unknown.key.fingerprint());
             ask.tell(&format!(
@@ -273,14 +282,25 @@ impl HostKeyCheck for HostTrust {
 
     fn check(&self, endpoint: &Endpoint, key: &PublicKey) -> Result<(), HostKeyError> {
         // A line that was added a moment ago counts at once.
-        self.judge(endpoint, key).or_else(|_| {
-            self.recent.forget();
-            self.judge(endpoint, key)
-        })
+        self.judge(endpoint, key).or_else(|_| self.judge_anew(endpoint, key))
+    }
+}
+
+/// Why a line is not among the known hosts.
+struct NotAdded(HostKeyError);
+
+impl From<FsError> for NotAdded {
+    fn from(error: FsError) -> Self {
+        Self(HostKeyError::Remember(error))
     }
 }
 
 impl HostTrust {
+    fn judge_anew(&self, endpoint: &Endpoint, key: &PublicKey) -> Result<(), HostKeyError> {
+        self.recent.forget();
+        self.judge(endpoint, key)
+    }
+
     fn judge(&self, endpoint: &Endpoint, key: &PublicKey) -> Result<(), HostKeyError> {
         let shown = key.fingerprint();
         if !self.pins.is_empty() && !self.pins.contains(&shown) {

@@ -84,7 +84,7 @@ fn a_server_that_is_not_reached_is_named_once() {
 
 #[test]
 fn an_output_file_that_cannot_be_made_is_named_and_nothing_is_run() {
-    let ran = ran(PROGRAMS[0], &["127.0.0.1:1", "-o", "/no/such/file", "true"]).expect(252);
+    let ran = ran(PROGRAMS[0], &["127.0.0.1:1", "-o", "/no/such/file", "true"]).expect(2);
     let expected = "rexec: cannot write /no/such/file: No such file or directory (os error 2); nothing was run\n";
     assert_eq!(ran.stderr, expected);
 }
@@ -112,8 +112,10 @@ fn the_verb_of_supervisors_has_no_options() {
 
 #[test]
 fn wrong_usage_is_2_and_says_what_was_wrong() {
-    let cases: [(&[&str], &str); 13] = [
+    let cases: [(&[&str], &str); 15] = [
         (&[], "ADDR"),
+        (&["atach", "127.0.0.1:1", "5f1c"], "'attach'"),
+        (&["bach", "-H", "127.0.0.1:1", "true"], "'batch'"),
         (&["", "true"], "the address is empty"),
         (&["--no-such-flag"], "--no-such-flag"),
         (&["127.0.0.1:0", "true"], "127.0.0.1:0"),

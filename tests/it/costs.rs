@@ -1,10 +1,12 @@
 //! What runs cost beside themselves.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::durable::{gate, leave, verb};
+use super::support::server::spare_supervisors;
 use super::support::{Server, finish, pid_in, supervisors, wait_until};
 
 /// Every file below a folder.
@@ -43,6 +45,34 @@ fn a_foreground_run_costs_no_file_and_no_process_but_its_own() {
     fs::write(gate, "").unwrap();
     finish(client).expect(0);
     assert_eq!(files(server.state()), before.0);
+}
+
+/// How often each thread of a process has gone to sleep, which it does after each time it was woken.
+fn sleeps(pid: u32) -> BTreeMap<PathBuf, String> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|task| task.unwrap().path());
+    let count = |task: &Path| {
+        let status = fs::read_to_string(task.join("status")).ok()?;
+        Some(status.lines().find(|line| line.starts_with("voluntary_"))?.to_owned())
+    };
+    tasks.filter_map(|task| Some((task.clone(), count(&task)?))).collect()
+}
+
+/// But for what it does every 30 s: looking for records that are too old.
+#[test]
+fn a_server_that_has_nothing_to_do_sleeps_and_so_does_the_supervisor_that_waits() {
+    let server = Server::start(&[]);
+    // Somebody is left behind, and ends.
+    server.run(&["sleep 1 & exit 0"]).expect(0);
+    server.run(&["--durable", "true"]).expect(0);
+    let waiting = || spare_supervisors(server.state()).first().copied();
+    wait_until("a supervisor that waits", || waiting().is_some());
+    let programs = [server.pid(), waiting().unwrap()];
+    wait_until("three seconds without a single wake-up", || {
+        let before = programs.map(sleeps);
+        std::thread::sleep(Duration::from_secs(3));
+        before == programs.map(sleeps)
+    });
+    assert_eq!(children(server.pid()), [programs[1]], "who was left behind is not reaped");
 }
 
 /// Pages of the program's file that it shares with the server are not its own (proc(5), smaps_rollup).
