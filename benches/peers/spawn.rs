@@ -1,5 +1,7 @@
 //! The one way in which every program is started and timed, the local shell included.
 
+use std::ffi::OsString;
+use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -46,6 +48,40 @@ pub(crate) fn run_with(mut command: Command, stdin: Stdio) -> io::Result<Sample>
         return Err(io::Error::other(format!("{} failed", name.display())));
     }
     Ok(Sample { wall, cpu: usage.user + usage.system, peak: usage.peak, bytes })
+}
+
+/// The same, started by a small process: the kernel counts the largest resident set of the starter as
+/// that of what it starts, and this program has grown by what it measured before.
+pub(crate) fn run_apart(command: &Command) -> io::Result<Sample> {
+    let report = tempfile::NamedTempFile::new()?;
+    let mut apart = Command::new(std::env::current_exe()?);
+    apart.arg("--apart").arg(report.path()).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => apart.env(name, value),
+            None => apart.env_remove(name),
+        };
+    }
+    // dbclient warns each time; that something failed is told by the status.
+    apart.stderr(Stdio::null());
+    let sample = run(apart)?;
+    let peak = fs::read_to_string(report.path())?;
+    Ok(Sample { peak: peak.parse().map_err(io::Error::other)?, ..sample })
+}
+
+/// The small process of [`run_apart`]: runs the words after the first, and says in the file that this one
+/// names how much memory that took.
+pub(crate) fn apart(words: &[OsString]) -> io::Result<()> {
+    let [report, program, rest @ ..] = words else {
+        return Err(io::Error::other("a file and a program are missing"));
+    };
+    let pid = process::spawn(Command::new(program).args(rest))?;
+    let is_success = wait(pid)?;
+    let usage = process::reap(pid)?;
+    fs::write(report, usage.peak.to_string())?;
+    is_success
+        .then_some(())
+        .ok_or_else(|| io::Error::other(format!("{} failed", program.display())))
 }
 
 fn swallow(reader: &mut io::PipeReader) -> io::Result<u64> {
