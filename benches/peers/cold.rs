@@ -21,16 +21,19 @@ pub(crate) fn cold(peers: &Peers, rounds: Rounds) -> Fallible<Row> {
     // The first round fills the caches, and is not counted.
     for round in rounds.after_warm_up() {
         for (contender, line) in all.iter().zip(&mut lines) {
-            let sample = spawn::run(contender.run("true"))?;
+            let took = spawn::ms(|| contender.run("true"))?;
             if round > 0 {
-                line.samples.push(sample.wall.as_secs_f64() * 1e3);
+                line.samples.push(took);
             }
         }
     }
     let mut row = Row {
         title: "cold: a client process that runs `true`".into(),
         unit: "ms",
-        notes: vec!["sshd runs without PAM, which as shipped it would use".into()],
+        notes: vec![
+            spawn::SHORT_NOTE.into(),
+            "sshd runs without PAM, which as shipped it would use".into(),
+        ],
         lines,
         marks: Vec::new(),
     };

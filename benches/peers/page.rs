@@ -45,10 +45,16 @@ fn again(rows: &[Measured]) -> String {
     )
 }
 
+/// As it is quoted elsewhere.
+fn short(figure: f64) -> String {
+    let digits = if figure < 10.0 { 2 } else { usize::from(figure < 100.0) };
+    format!("{figure:.digits$}")
+}
+
 /// What the project has set itself, in one table.
 fn marks(rows: &[Measured]) -> String {
     let mut table =
-        "## Marks\n\n| row | line | mark | figure | |\n|---|---|---|---|---|\n".to_owned();
+        "## Marks\n\nThe project's own, missed or not.\n\n| row | line | mark | figure | |\n|---|---|---|---|---|\n".to_owned();
     for measured in rows {
         let row = &measured.row;
         let name = measured.name;
@@ -56,8 +62,8 @@ fn marks(rows: &[Measured]) -> String {
             let (line, what, limit) = (&row.lines[mark.line].name, mark.what, mark.limit);
             let (figure, verdict) = match (row.is_reliable(), mark.is_kept()) {
                 (false, _) => ("–".to_owned(), "not measured"),
-                (true, true) => (format!("{:.2}", mark.figure), "kept"),
-                (true, false) => (format!("{:.2}", mark.figure), "**missed**"),
+                (true, true) => (short(mark.figure), "kept"),
+                (true, false) => (short(mark.figure), "**missed**"),
             };
             // As is writing to a String.
             let _ = writeln!(table, "| {name} | {line} | {what}: {limit} | {figure} | {verdict} |");

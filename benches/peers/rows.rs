@@ -16,7 +16,7 @@ type Measure = Box<dyn Fn(&Peers) -> Fallible<Row>>;
 /// How much of everything.
 #[derive(Debug, Clone)]
 pub(crate) struct Size {
-    /// What the whole measurement may take, without building.
+    /// What the whole measurement may take: a restless row is measured again only within it.
     pub(crate) limit: Duration,
     /// Part of the time that a row has for its rounds in a full measurement.
     pace: f64,
@@ -43,7 +43,7 @@ pub(crate) struct Size {
 impl Size {
     pub(crate) fn full() -> Self {
         Self {
-            limit: Duration::from_secs(15 * 60),
+            limit: Duration::from_secs(14 * 60),
             pace: 1.0,
             least: 3,
             most: 200,
@@ -61,7 +61,7 @@ impl Size {
 
     pub(crate) fn quick() -> Self {
         Self {
-            limit: Duration::from_secs(2 * 60),
+            limit: Duration::from_secs(110),
             pace: 0.12,
             commands: 200,
             mib: 256,
@@ -101,9 +101,9 @@ impl Size {
         let rounds = |seconds| self.rounds(seconds);
         let Self { commands, logins, mib, millions, stalled, many, hosts, ssh_hosts, .. } = *self;
         let (kept, in_turn, connections) = (mib.min(1024), commands / 5, self.connections.clone());
-        let [cold, far, next, crowd, crowds] = [45, 30, 25, 25, 25].map(rounds);
+        let [cold, far, next, crowd, crowds] = [40, 30, 20, 20, 20].map(rounds);
         let [bulk, input, lines, delay, echo] = [110, 110, 25, 25, 15].map(rounds);
-        let [resume, login, durable, record, attach] = [10, 12, 20, 30, 40].map(rounds);
+        let [resume, login, durable, record, attach] = [10, 10, 15, 25, 30].map(rounds);
         let [batch, size] = [50, 10].map(rounds);
         vec![
             ("cold", Box::new(move |peers| cold::cold(peers, cold))),

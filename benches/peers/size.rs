@@ -30,16 +30,21 @@ pub(crate) fn row(peers: &Peers, rounds: Rounds) -> Fallible<Row> {
     }
     for round in rounds.after_warm_up() {
         for ((_, path, word), line) in all.iter().zip(&mut lines) {
-            let mut command = Command::new(path);
-            command.arg(word).stderr(Stdio::null());
-            let took = spawn::run(command)?.wall;
+            let took = spawn::ms(|| {
+                let mut command = Command::new(path);
+                command.arg(word).stderr(Stdio::null());
+                command
+            })?;
             if round > 0 {
-                line.samples.push(took.as_secs_f64() * 1e3);
+                line.samples.push(took);
             }
         }
     }
     let title = "size: of the programs, and the time of `--version`".into();
-    let notes = vec!["without the libraries that ssh and dbclient share with others".into()];
+    let notes = vec![
+        spawn::SHORT_NOTE.into(),
+        "without the libraries that ssh and dbclient share with others".into(),
+    ];
     Ok(Row { title, unit: "ms", notes, lines, marks: Vec::new() })
 }
 

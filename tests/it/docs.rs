@@ -158,6 +158,37 @@ fn the_page_of_errors_is_the_programs() {
 }
 
 /// The names of all members of a value, however deep they are.
+/// The whole numbers and fractions of a text.
+fn figures(text: &str) -> impl Iterator<Item = &str> {
+    let parts = text.split(|c: char| !c.is_ascii_digit() && c != '.');
+    parts.map(|part| part.trim_matches('.')).filter(|part| !part.is_empty())
+}
+
+#[test]
+fn each_figure_of_the_readmes_comparison_is_among_the_marks_of_the_benchmarks() {
+    let (readme, benchmarks) = (page("README.md"), page("docs/benchmarks.md"));
+    let marks = benchmarks.lines().filter_map(|line| line.split('|').nth(4)).map(str::trim);
+    let marks: Vec<_> = marks.collect();
+    let comparison = readme.split("\n\n").find(|part| part.contains("scripts/bench")).unwrap();
+    let told: Vec<_> = figures(comparison).collect();
+    assert!(!told.is_empty(), "the README tells no figure");
+    for figure in told {
+        assert!(marks.contains(&figure), "{figure} is no figure of docs/benchmarks.md");
+    }
+}
+
+#[test]
+fn the_help_of_the_benchmark_names_each_of_its_rows() {
+    let (help, rows) = (page("scripts/bench"), page("benches/peers/rows.rs"));
+    let names: Vec<_> =
+        rows.split("(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert!(names.len() > 20, "{names:?}");
+    let (_, listed) = help.split_once("only these rows:").unwrap();
+    let (listed, _) = listed.split_once("--json").unwrap();
+    let listed: Vec<_> = listed.split(',').map(str::trim).collect();
+    assert_eq!(listed, names);
+}
+
 fn members(value: &Value, found: &mut std::collections::BTreeSet<String>) {
     match value {
         Value::Object(object) => {
