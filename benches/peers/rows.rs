@@ -110,7 +110,7 @@ impl Size {
             ("far", Box::new(move |peers| far::row(peers, far))),
             ("next", Box::new(move |peers| cold::next(peers, next, in_turn))),
             ("crowd", Box::new(move |peers| crowd::row(peers, crowd, 16, commands))),
-            ("crowds", Box::new(move |peers| crowd::row(peers, crowds, 256, commands))),
+            ("crowds", Box::new(move |peers| crowd::row(peers, crowds, 256, commands * 4))),
             ("bulk", Box::new(move |peers| bulk::out(peers, bulk, mib))),
             ("input", Box::new(move |peers| bulk::input(peers, input, mib))),
             ("lines", Box::new(move |peers| lines::many(peers, lines, millions))),
