@@ -1,19 +1,17 @@
 //! What is measured.
 
 use std::hint::black_box;
+use std::io::Write;
 
-use rexec::identity::{
-    Fingerprint, Key, Presence, PublicKey, local_identity, sign_auth, verify_auth,
-};
+use rexec::identity::{Fingerprint, Key, Presence, PublicKey, sign_auth, verify_auth};
 use rexec::proto::digest::{Digest, HASH_NAME, Running};
 use rexec::proto::frame::{Decoded, Limits, decode, encode};
 use rexec::proto::header::{ClientHeader, Form, Output, ServerHeader, Started, Stream};
 use rexec::runs::journal::{Accepted, Event, Journal};
 use rexec::runs::shares::Usage;
 use rexec::server::policy::{Asked, Command, Policy, Rights, Subject, decide};
-use rexec::sys::fs::StateDir;
 use serde_json::json;
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 
 /// One piece of work, with what it needs made before.
 pub(crate) type Piece = Box<dyn FnMut()>;
@@ -35,6 +33,16 @@ pub(crate) const ALL: [(&str, Prepare); 11] = [
     ("policy/decide", decide_command),
 ];
 
+/// It opens nothing.
+const KEY: &str = "\
+-----BEGIN OPENSSH PRIVATE KEY-----
+b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQAAAAAAAAABAAAAMwAAAAtzc2gtZW
+QyNTUxOQAAACBkLwLRxQtOOVXBX2yoxX8IxZWNyTUqIcMBwe7Y66WZZwAAAJBFySVuRckl
+bgAAAAtzc2gtZWQyNTUxOQAAACBkLwLRxQtOOVXBX2yoxX8IxZWNyTUqIcMBwe7Y66WZZw
+AAAEB+r/FWZG38Rt4LW0AF6hPTYqzU8d5Eh6YL5xSi8cA0Z2QvAtHFC045VcFfbKjFfwjF
+lY3JNSohwwHB7tjrpZlnAAAADW9wZW5zIG5vdGhpbmc=
+-----END OPENSSH PRIVATE KEY-----
+";
 const EXPORTER: [u8; 32] = [7; 32];
 /// As much as one read of a full pipe brings.
 const BODY: usize = 64 << 10;
@@ -172,8 +180,9 @@ fn read<H: serde::de::DeserializeOwned>(bytes: &[u8]) -> H {
     }
 }
 
+/// The same each time, as what a signature costs to verify differs from key to key.
 fn key() -> Key {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().canonicalize().expect("a folder").join("state");
-    local_identity(&StateDir::open(&path).expect("a state folder")).expect("a new key")
+    let mut file = NamedTempFile::new().expect("a file");
+    file.write_all(KEY.as_bytes()).expect("a file");
+    Key::load(file.path()).expect("a key")
 }
