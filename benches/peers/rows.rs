@@ -102,13 +102,14 @@ impl Size {
         let Self { commands, logins, mib, millions, stalled, many, hosts, ssh_hosts, .. } = *self;
         let (kept, in_turn, connections) = (mib.min(1024), commands / 5, self.connections.clone());
         let [cold, far, next, crowd, crowds] = [40, 30, 20, 20, 20].map(rounds);
-        let [bulk, input, lines, delay, echo] = [110, 110, 25, 25, 15].map(rounds);
+        let [bulk, input, lines, delay, echo] = [80, 80, 25, 25, 15].map(rounds);
         let [resume, login, durable, record, attach] = [10, 10, 15, 25, 30].map(rounds);
         let [batch, size] = [50, 10].map(rounds);
         vec![
             ("cold", Box::new(move |peers| cold::cold(peers, cold))),
             ("far", Box::new(move |peers| far::row(peers, far))),
             ("next", Box::new(move |peers| cold::next(peers, next, in_turn))),
+            ("memory", Box::new(move |peers| memory::row(peers, kept / 2, mib / 2 * 5))),
             ("crowd", Box::new(move |peers| crowd::row(peers, crowd, 16, commands))),
             ("crowds", Box::new(move |peers| crowd::row(peers, crowds, 256, commands * 4))),
             ("bulk", Box::new(move |peers| bulk::out(peers, bulk, mib))),
@@ -120,7 +121,6 @@ impl Size {
             ("login", Box::new(move |peers| login::row(&peers.rexec, login, logins))),
             ("idle", Box::new(move |peers| idle::row(peers, &connections))),
             ("stalled", Box::new(move |_| broken::stalled(stalled))),
-            ("memory", Box::new(move |peers| memory::row(peers, kept / 2, mib / 2 * 5))),
             ("durable", Box::new(move |peers| durable::cold(peers, durable))),
             ("record", Box::new(move |peers| durable::record(peers, record, kept))),
             ("attach", Box::new(move |peers| durable::attach(peers, attach, kept))),
