@@ -40,14 +40,9 @@ pub(crate) fn audit(world: &World, done: &[(Job, Answer)]) -> Fallible<Vec<Strin
 /// What is under way ends by itself: stops take their time, and so does a client's grace.
 fn wait_for_quiet(world: &World, wrong: &mut Vec<String>) -> Fallible<()> {
     let late = Instant::now() + PATIENCE;
-    // The server itself.
-    while world.processes().len() > 1 || !world.supervisors().is_empty() {
-        if Instant::now() > late {
-            let left = world.processes();
-            wrong.push(format!("{left:?} and supervisors {:?} are left", world.supervisors()));
-            return Ok(());
-        }
-        std::thread::sleep(Duration::from_millis(50));
+    if let Some(left) = still_there(late, || world.busy()) {
+        wrong.push(format!("left: {left}"));
+        return Ok(());
     }
     // The server has heard of every end when it says so.
     while listed(world)?.iter().any(|run| run["state"] == "running") {
@@ -58,6 +53,29 @@ fn wait_for_quiet(world: &World, wrong: &mut Vec<String>) -> Fallible<()> {
         std::thread::sleep(Duration::from_millis(50));
     }
     Ok(())
+}
+
+/// Which processes are there too late.
+fn still_there(late: Instant, left: impl Fn() -> Vec<u32>) -> Option<String> {
+    loop {
+        let left = left();
+        if left.is_empty() {
+            return None;
+        }
+        if Instant::now() > late {
+            return Some(left.into_iter().map(what).collect::<Vec<_>>().join("; "));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// What a process is, for whoever has to find out why it is still there.
+fn what(pid: u32) -> String {
+    let read = |name| fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+    let line = String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
+    let status = String::from_utf8_lossy(&read("status")).into_owned();
+    let told = |name: &str| status.lines().find_map(|l| l.strip_prefix(name)).unwrap_or("").trim();
+    format!("{pid} ({}, child of {}) {line}", told("State:"), told("PPid:"))
 }
 
 fn listed(world: &World) -> Fallible<Vec<Value>> {
@@ -150,9 +168,9 @@ pub(crate) fn clear(world: &World) -> Fallible<Vec<String>> {
     if status != 0 {
         wrong.push(format!("the server exited {status}"));
     }
-    let left = [world.processes(), world.supervisors()].concat();
-    if !left.is_empty() {
-        wrong.push(format!("processes are left: {left:?}"));
+    // The supervisor that was kept ready goes when it sees that its server has.
+    if let Some(left) = still_there(Instant::now() + PATIENCE, || world.processes()) {
+        wrong.push(format!("left by the server: {left}"));
     }
     for (name, count) in files(world)? {
         wrong.push(format!("{count} files {name} are left"));

@@ -105,23 +105,31 @@ impl World {
         reap(&mut self.server())
     }
 
-    /// The supervisors of runs that live. The one that waits for a run complains to nobody yet.
+    /// The supervisors of runs that live.
     pub(crate) fn supervisors(&self) -> Vec<u32> {
-        let folder = self.instance();
-        let is_one = |pid: &u32| {
-            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let mut words = line.split(|b| *b == 0).skip(1);
-            words.next() == Some(b"supervise")
-                && words
-                    .next()
-                    .is_some_and(|w| w.starts_with(folder.as_os_str().as_encoded_bytes()))
-                && fs::read_link(format!("/proc/{pid}/fd/2"))
-                    .is_ok_and(|to| to != Path::new("/dev/null"))
-        };
-        pids().into_iter().filter(is_one).collect()
+        pids()
+            .into_iter()
+            .filter(|pid| self.is_supervisor(*pid) && !waits_for_a_run(*pid))
+            .collect()
     }
 
-    /// Commands, clients and servers of this soak that live.
+    fn is_supervisor(&self, pid: u32) -> bool {
+        let folder = self.instance();
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut words = line.split(|b| *b == 0).skip(1);
+        words.next() == Some(b"supervise")
+            && words.next().is_some_and(|w| w.starts_with(folder.as_os_str().as_encoded_bytes()))
+    }
+
+    /// Commands, clients and supervisors of runs that live: all but the server, and the supervisor that it
+    /// keeps ready.
+    pub(crate) fn busy(&self) -> Vec<u32> {
+        let server = self.server().id();
+        let is_kept = |pid: u32| pid == server || (self.is_supervisor(pid) && waits_for_a_run(pid));
+        self.processes().into_iter().filter(|pid| !is_kept(*pid)).collect()
+    }
+
+    /// Commands, clients, servers and supervisors of this soak that live.
     pub(crate) fn processes(&self) -> Vec<u32> {
         let wanted = format!("{OURS}={}", self.dir().display()).into_bytes();
         let is_ours = |pid: &u32| {
@@ -136,11 +144,16 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         // What a failed check has left is not left to the machine.
-        for pid in [self.supervisors(), self.processes()].concat() {
+        for pid in self.processes() {
             send(pid, Signal::KILL);
         }
         let _ = self.server().wait();
     }
+}
+
+/// A supervisor that is kept ready complains to nobody yet.
+fn waits_for_a_run(pid: u32) -> bool {
+    fs::read_link(format!("/proc/{pid}/fd/2")).is_ok_and(|to| to == Path::new("/dev/null"))
 }
 
 /// A process that is gone needs no signal.

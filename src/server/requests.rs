@@ -4,21 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tracing::{debug, info};
+use tracing::debug;
 
 use super::end::SessionEnd;
 use super::held::Held;
 use super::outbox::Outbox;
-use super::policy::{Allowed, Asked, Command, Forbidden, Rights, Whose};
+use super::policy::{Allowed, Asked, Forbidden, Rights, Whose};
 use super::rights::{RightsNow, imposed};
 use super::serving::{Order, Serving};
 use super::users::Guest;
 use super::waiting::{Answer, Waiting};
 use crate::exec::Signal;
 use crate::proto::code::Code;
-use crate::proto::frame::{self, BODY_LIMIT, Decoded, Limits};
-use crate::proto::header::{Attach, ClientHeader, Refusal, Refused, RunRequest, ServerHeader};
-use crate::proto::listing::RunInfo;
+use crate::proto::frame::{self, Decoded, Limits};
+use crate::proto::header::{Attach, ClientHeader, Refusal, RunRequest, ServerHeader};
 use crate::proto::verdict::StopBy;
 use crate::runs::answer::{Closed, Denied, Served};
 use crate::runs::durable::There;
@@ -30,29 +29,12 @@ use crate::runs::run::Run;
 use crate::runs::shares::Usage;
 use crate::runs::throttle::Throttle;
 
-/// Most runs of one list: a client that has more asks for the newest.
-pub const LIST_LIMIT: usize = 10_000;
-/// One frame tells of as many runs as fit into so many bytes of JSON. Ten thousand of the longest, with a command
-/// of 200 control characters, are then in less frames than may wait for a client.
-const LIST_CHUNK: usize = BODY_LIMIT;
+mod judging;
+mod listing;
 
-/// What the policy says of what is asked for, by the rights of the one who asks and by what the identity has
-/// under way.
-pub(super) type Judge =
-    Arc<dyn Fn(&Asked<'_>, Rights, Usage) -> Result<Allowed, Forbidden> + Send + Sync>;
-
-/// Whether the one who asks this may be asked for rights; the others are parts of what was granted.
-fn is_judged(header: &ClientHeader) -> bool {
-    !matches!(
-        header,
-        ClientHeader::Stdin(_)
-            | ClientHeader::StdinEnd(_)
-            | ClientHeader::Ack { .. }
-            | ClientHeader::Pause
-            | ClientHeader::Heartbeat
-            | ClientHeader::Unknown
-    )
-}
+pub(super) use judging::Judge;
+use judging::{is_judged, wanted};
+pub use listing::LIST_LIMIT;
 
 /// The requests of one connection.
 pub(super) struct Requests {
@@ -92,11 +74,11 @@ impl Requests {
         match header {
             ClientHeader::Run(run) => self.run(*run, body).await,
             piece @ (ClientHeader::Stdin(_) | ClientHeader::StdinEnd(_)) => {
-                self.stdin(&piece, &body)
+                self.stdin(&piece, &body).await
             }
             ClientHeader::Ack { seq } => self.ack(seq),
             // What has not begun handles no signal: any of them is its end.
-            ClientHeader::Cancel { run: None } | ClientHeader::Signal { run: None, .. }
+            ClientHeader::Cancel { run: None, .. } | ClientHeader::Signal { run: None, .. }
                 if self.held.is_some() =>
             {
                 self.let_go()
@@ -105,7 +87,10 @@ impl Requests {
                 let order = Order::Signal(signal_number(&signal)?);
                 self.order(order, run).await
             }
-            ClientHeader::Cancel { run } => self.order(Order::Cancel, run).await,
+            ClientHeader::Cancel { run, as_operator } => {
+                let whose = if as_operator { Whose::All } else { Whose::Own };
+                self.order(Order::Cancel(whose), run).await
+            }
             ClientHeader::Attach(attach) => self.attach(&attach).await,
             ClientHeader::List { limit, all } => self.list(limit, all).await,
             ClientHeader::Remove { run } => self.remove(&run).await,
@@ -117,13 +102,6 @@ impl Requests {
                 Err(SessionEnd::word(Code::BadFrame, "hello was said already"))
             }
             ClientHeader::Pause | ClientHeader::Heartbeat | ClientHeader::Unknown => Ok(()),
-        }
-    }
-
-    /// The account, and the user's lists of keys, as they are now: what is judged next goes by them.
-    async fn look_at_account(&mut self) {
-        if let Some(guest) = &self.guest {
-            guest.refresh_for_request().await;
         }
     }
 
@@ -242,46 +220,6 @@ impl Requests {
         }
     }
 
-    /// The first request of a run is refused for good. To a later one that would be a lie: the run may
-    /// have been started when the client was still let in.
-    fn may_not_run(&self, request: &Request, why: Forbidden) -> Result<(), SessionEnd> {
-        if request.first_sent_ago.is_zero() {
-            return self.refuse(why.code, why.text);
-        }
-        Err(self.end_for(why))
-    }
-
-    fn end_for(&self, why: Forbidden) -> SessionEnd {
-        self.note_refusal(why.code, &why.text);
-        SessionEnd::word(why.code, why.text)
-    }
-
-    fn note_refusal(&self, code: Code, text: &str) {
-        if let Some(ledger) = self.host.ledger() {
-            ledger.refused(Some(&self.identity), &self.from, code.name(), text);
-        }
-    }
-
-    /// What may be done now: the rights may have changed since the last request.
-    fn judged(&self, asked: &Asked<'_>) -> Result<Allowed, Forbidden> {
-        let options = self.rights.now().ok_or_else(Forbidden::no_longer_in)?;
-        (self.judge)(asked, Rights::of(&options), Usage::default())
-    }
-
-    /// Whether this may be done; if not, that was answered.
-    fn may(&self, asked: &Asked<'_>) -> Result<bool, SessionEnd> {
-        match self.judged(asked) {
-            Ok(_) => Ok(true),
-            Err(Forbidden { code, text }) => self.refuse(code, text).map(|()| false),
-        }
-    }
-
-    /// As [`Self::may`], where to refuse is to say that nothing was started: then the conversation ends.
-    fn may_or_end(&self, asked: &Asked<'_>) -> Result<(), SessionEnd> {
-        let judged = self.judged(asked);
-        judged.map(drop).map_err(|why| self.end_for(why))
-    }
-
     fn deny(&self, id: &RunId, denied: Denied) -> Result<(), SessionEnd> {
         match denied {
             Denied::Refused(code, text) => self.refuse(code, text),
@@ -291,17 +229,6 @@ impl Requests {
             }
             Denied::Lost(code) => self.lost(id, code),
         }
-    }
-
-    fn refuse(&self, code: Code, text: String) -> Result<(), SessionEnd> {
-        self.note_refusal(code, &text);
-        let identity = &self.identity;
-        if let Some(line) =
-            self.refusals.line(|| format!("refused a request of {identity}: {text}"))
-        {
-            info!("{line}");
-        }
-        self.outbox.answer(&ServerHeader::Refused(Refused { code, text, key: None }))
     }
 
     fn lost(&self, id: &RunId, code: Code) -> Result<(), SessionEnd> {
@@ -324,7 +251,10 @@ impl Requests {
         self.outbox.follow(Serving::there(there, &self.host), after);
     }
 
-    fn stdin(&mut self, piece: &ClientHeader, body: &Bytes) -> Result<(), SessionEnd> {
+    async fn stdin(&mut self, piece: &ClientHeader, body: &Bytes) -> Result<(), SessionEnd> {
+        if self.rights.is_due() {
+            self.look_at_account().await;
+        }
         if !self.rights.may_go_on() {
             return Err(self.end_for(Forbidden::no_longer_in()));
         }
@@ -350,14 +280,19 @@ impl Requests {
     async fn order_by_name(&mut self, order: Order, part: &str) -> Result<(), SessionEnd> {
         let asked = match order {
             Order::Signal(_) => Asked::Signal,
-            Order::Cancel => Asked::Stop,
+            Order::Cancel(_) => Asked::Stop,
         };
-        let Some(kept) = self.find(part, asked)? else { return Ok(()) };
+        let Some((kept, whose)) = self.find(part, asked)? else { return Ok(()) };
+        let order = match order {
+            Order::Cancel(said) => Order::Cancel(self.by_whom(whose, said)),
+            signal @ Order::Signal(_) => signal,
+        };
         let run = kept.id().to_string();
         let obeyed = match &*kept {
             Entry::Here(run) => match order {
                 Order::Signal(signal) => run.signal(signal),
-                Order::Cancel => run.stop(StopBy::Operator),
+                Order::Cancel(Whose::Own) => run.stop(StopBy::Client),
+                Order::Cancel(Whose::All) => run.stop(StopBy::Operator),
             },
             Entry::There(there) => {
                 let (host, there) = (Arc::clone(&self.host), Arc::clone(there));
@@ -372,31 +307,9 @@ impl Requests {
         self.outbox.answer(&obeyed_or_not(run, obeyed))
     }
 
-    /// The one run that is meant: an own one, or for an operator anybody's. None if that was refused. Who is
-    /// no operator is told the same of another's run as of none.
-    fn find(
-        &self,
-        part: &str,
-        asked: fn(Whose) -> Asked<'static>,
-    ) -> Result<Option<Arc<Entry>>, SessionEnd> {
-        if !self.may(&asked(Whose::Own))? {
-            return Ok(None);
-        }
-        let found = match self.host.find(Some(&self.identity), part) {
-            Err((Code::NoSuchRun, _)) if self.judged(&asked(Whose::All)).is_ok() => {
-                self.host.find(None, part)
-            }
-            found => found,
-        };
-        match found {
-            Ok(kept) => Ok(Some(kept)),
-            Err((code, text)) => self.refuse(code, text).map(|()| None),
-        }
-    }
-
     async fn attach(&mut self, attach: &Attach) -> Result<(), SessionEnd> {
         self.free_for_another()?;
-        let Some(kept) = self.find(&attach.run, Asked::Attach)? else { return Ok(()) };
+        let Some((kept, _)) = self.find(&attach.run, Asked::Attach)? else { return Ok(()) };
         match &*kept {
             Entry::Here(run) => self.attach_here(run, attach),
             Entry::There(run) => {
@@ -427,24 +340,8 @@ impl Requests {
         Ok(())
     }
 
-    async fn list(&mut self, limit: Option<u64>, all: bool) -> Result<(), SessionEnd> {
-        if !self.may(&Asked::List(if all { Whose::All } else { Whose::Own }))? {
-            return Ok(());
-        }
-        let limit = limit.map_or(LIST_LIMIT, |n| usize::try_from(n).unwrap_or(LIST_LIMIT));
-        let (host, identity) = (Arc::clone(&self.host), Arc::clone(&self.identity));
-        let (runs, total) =
-            on_disk(move || host.list((!all).then_some(&identity), limit.min(LIST_LIMIT))).await?;
-        let mut chunks = listing_chunks(&runs)?.into_iter().peekable();
-        while let Some(body) = chunks.next() {
-            let more = chunks.peek().is_some();
-            self.outbox.answer_with(&ServerHeader::Runs { more, total: total as u64 }, &body)?;
-        }
-        Ok(())
-    }
-
     async fn remove(&mut self, part: &str) -> Result<(), SessionEnd> {
-        let Some(kept) = self.find(part, Asked::Remove)? else { return Ok(()) };
+        let Some((kept, _)) = self.find(part, Asked::Remove)? else { return Ok(()) };
         let (host, run) = (Arc::clone(&self.host), kept.id().to_string());
         match on_disk(move || host.remove(&kept)).await? {
             Ok(()) => self.outbox.answer(&ServerHeader::Done { run }),
@@ -519,35 +416,6 @@ fn obeyed_or_not(run: String, obeyed: bool) -> ServerHeader {
     if obeyed { ServerHeader::Done { run } } else { ServerHeader::AlreadyEnded { run } }
 }
 
-/// Does what may have to wait for the disk.
-async fn on_disk<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, SessionEnd> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|e| SessionEnd::word(Code::OutOfResources, e.to_string()))
-}
-
-/// The runs as arrays of JSON of at most [`LIST_CHUNK`] bytes, at least one.
-fn listing_chunks(runs: &[RunInfo]) -> Result<Vec<Vec<u8>>, SessionEnd> {
-    let mut chunks = Vec::new();
-    let mut chunk = vec![b'['];
-    for run in runs {
-        let text = serde_json::to_vec(run)
-            .map_err(|e| SessionEnd::word(Code::BadRequest, e.to_string()))?;
-        if chunk.len() + text.len() + 2 > LIST_CHUNK {
-            chunk.push(b']');
-            chunks.push(std::mem::replace(&mut chunk, vec![b'[']));
-        }
-        if chunk.len() > 1 {
-            chunk.push(b',');
-        }
-        chunk.extend(text);
-    }
-    chunk.push(b']');
-    chunks.push(chunk);
-    Ok(chunks)
-}
-
 fn signal_number(name: &str) -> Result<u8, SessionEnd> {
     let number = name.parse::<Signal>().ok().and_then(|s| u8::try_from(s.number()).ok());
     number.ok_or_else(|| SessionEnd::word(Code::BadRequest, "there is no such signal"))
@@ -558,63 +426,10 @@ fn no_such_frame() -> SessionEnd {
     SessionEnd::word(Code::BadFrame, "no such frame was made of this run")
 }
 
-/// What the policy is to judge.
-fn wanted(request: &Request) -> Asked<'_> {
-    Asked::Run(Command {
-        form: request.form(),
-        words: request.words(),
-        cwd: request.cwd(),
-        env: request.env_names(),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::proto::digest::Digest;
-    use crate::proto::listing::RunState;
-    use crate::runs::clock::timestamp;
-    use crate::runs::id::ID_LIMIT;
-    use crate::server::ANSWERS_LIMIT;
-
-    /// A run of which everything that is listed is as long as it may be.
-    fn longest() -> RunInfo {
-        let (size, hash) = (u64::MAX, Digest::of(b""));
-        let end = json!({"size": size, "hash": hash, "end": "held"});
-        let verdict = json!({
-            "seq": size, "run": "x".repeat(ID_LIMIT), "end": {"signaled": {"signal": 64, "core_dumped": false}},
-            "stopped": {"by": "client_lost", "after_ms": size}, "stdout": end, "stderr": end,
-            "started": timestamp(), "elapsed_ms": size, "usage": {"user_ms": size, "system_ms": size},
-            "containment": "cgroup", "left_running": u32::MAX, "stdin": {"size": size, "hash": hash},
-            "journal": {"seq": size, "hash": hash},
-        });
-        RunInfo {
-            run: "x".repeat(ID_LIMIT),
-            identity: Some(format!("key:SHA256:{}", "x".repeat(43))),
-            state: RunState::Running,
-            durable: true,
-            command: "\u{1}".repeat(200),
-            accepted: timestamp(),
-            age_s: size,
-            bytes: size,
-            disk: size,
-            verdict: serde_json::from_value(verdict).unwrap(),
-        }
-    }
-
-    #[test]
-    fn the_longest_list_of_the_longest_runs_fits_into_frames_that_may_wait() {
-        let runs = vec![longest(); LIST_LIMIT];
-        let chunks = listing_chunks(&runs).unwrap();
-        assert!(chunks.iter().all(|chunk| chunk.len() <= BODY_LIMIT));
-        assert!(chunks.len() <= ANSWERS_LIMIT / 2, "{}", chunks.len());
-        let told: usize = chunks
-            .iter()
-            .map(|chunk| serde_json::from_slice::<Vec<RunInfo>>(chunk).unwrap().len())
-            .sum();
-        assert_eq!(told, LIST_LIMIT);
-        assert_eq!(listing_chunks(&[]).unwrap(), [b"[]"]);
-    }
+/// Does what may have to wait for the disk.
+async fn on_disk<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, SessionEnd> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|e| SessionEnd::word(Code::OutOfResources, e.to_string()))
 }

@@ -33,14 +33,18 @@ impl RightsNow {
         (self.ask)()
     }
 
+    /// Whether who gives input to a run is to be asked about anew.
+    pub(super) fn is_due(&self) -> bool {
+        self.asked.is_none_or(|asked| asked.elapsed() >= FRESH)
+    }
+
     /// Whether it may go on giving input to its run, from which a shell takes its orders: whether it would have
     /// been let in [`FRESH`] ago at the earliest.
     pub(super) fn may_go_on(&mut self) -> bool {
-        let now = Instant::now();
-        if self.asked.is_some_and(|asked| now.duration_since(asked) < FRESH) {
+        if !self.is_due() {
             return true;
         }
-        self.asked = Some(now);
+        self.asked = Some(Instant::now());
         self.now().is_some()
     }
 }
