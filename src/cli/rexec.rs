@@ -14,6 +14,7 @@ use super::signals::{AskedSoFar, Signals};
 use super::status::{Answer, Status, of_end};
 use super::{complain, print_definition, verdict_file};
 use crate::client::{Client, Command, Error, Input, Output, RunIo};
+use crate::proto::digest::Algorithm;
 use crate::proto::verdict::Verdict;
 
 /// Runs `rexec` with these arguments, the program's name first; the exit status.
@@ -146,7 +147,7 @@ fn command(args: &Args) -> Result<Command, String> {
 }
 
 fn with_options(args: &Args, mut command: Command) -> Command {
-    command = command.merge(args.merge).wait_eof(args.wait_eof);
+    command = command.merge(args.merge).wait_eof(args.wait_eof).hash(args.hash);
     command = command.durable(args.durable || args.id.is_some());
     if let Some(id) = &args.id {
         command = command.id(id);
@@ -256,10 +257,11 @@ fn summary(verdict: &Verdict) -> String {
     let bytes = |end: &Option<crate::proto::verdict::StreamEnd>| end.map_or(0, |e| e.size);
     let out = bytes(&verdict.stdout) + bytes(&verdict.both);
     let mut line = format!(
-        "run {} took {} ms, wrote {out} bytes to stdout and {} to stderr",
+        "run {} took {} ms, wrote {out} bytes to stdout and {} to stderr, checked by {}",
         verdict.run,
         verdict.elapsed_ms,
-        bytes(&verdict.stderr)
+        bytes(&verdict.stderr),
+        verdict.hash.as_deref().unwrap_or(Algorithm::Sha256.name())
     );
     if verdict.left_running > 0 {
         line.push_str(&format!("; {} of its processes are left running", verdict.left_running));
