@@ -12,10 +12,11 @@ use super::prompt;
 use super::report::Report;
 use super::signals::{AskedSoFar, Signals};
 use super::status::{Answer, Status, of_end};
-use super::{complain, print_definition, verdict_file};
+use super::{HEAP_KEPT, complain, print_definition, verdict_file};
 use crate::client::{Client, Command, Error, Input, Output, RunIo};
 use crate::proto::digest::Algorithm;
 use crate::proto::verdict::Verdict;
+use crate::sys::heap;
 
 /// Runs `rexec` with these arguments, the program's name first; the exit status.
 #[must_use]
@@ -36,6 +37,7 @@ pub fn main(args: &[OsString]) -> u8 {
     if let Some(status) = print_definition(definition, sections, args.completions, args.man) {
         return status;
     }
+    heap::keep(HEAP_KEPT);
     let runtime = match super::runtime() {
         Ok(runtime) => runtime,
         Err(e) => {

@@ -225,10 +225,19 @@ impl State {
         frame::encode(header, b"", &mut self.queue)
     }
 
+    /// A long frame is not copied if nothing waits before it.
+    fn enqueue(&mut self, frames: Vec<u8>) {
+        if self.queue.is_empty() {
+            self.queue = frames;
+        } else {
+            self.queue.extend(frames);
+        }
+    }
+
     /// Sends bytes of the standard input; none: its end.
     pub(super) fn send_input(&mut self, bytes: Bytes) -> Result<(), FrameError> {
         match self.stdin.take(bytes) {
-            Some(frames) => self.queue.extend(frames?),
+            Some(frames) => self.enqueue(frames?),
             None => self.cancelled_input(),
         }
         self.leave_if_due()

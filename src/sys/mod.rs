@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod fs;
+pub mod heap;
 pub mod listen_fds;
 pub mod pause;
 pub mod pipe;
