@@ -66,10 +66,10 @@ pub use client::{Client, Command};
 
 use std::process::ExitCode;
 
-/// The program `rexec`.
+/// The program `rexec`: its exit status. See [`program!`].
 #[must_use]
-pub fn rexec_main() -> ExitCode {
-    cli::rexec::main(&arguments()).into()
+pub fn rexec_main() -> u8 {
+    cli::rexec::main(&arguments())
 }
 
 /// The program `rexec-server`.

@@ -1,5 +1,4 @@
 //! The client: see `rexec --help`.
+#![cfg_attr(all(target_os = "linux", target_env = "gnu"), no_main)]
 
-fn main() -> std::process::ExitCode {
-    rexec::rexec_main()
-}
+rexec::program!(rexec::rexec_main);

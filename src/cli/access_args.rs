@@ -2,9 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::identity::{AccessFiles, Permits, Source, is_user};
+use crate::identity::{AccessFiles, Permits, Source};
 use crate::server::System;
-use crate::server::users::KEYS_FOLDER;
+use crate::server::users::{KEYS_FOLDER, is_name};
+
+/// In front of the name of a group.
+const GROUP: char = '@';
 
 /// Who is let in.
 #[derive(Debug, clap::Args)]
@@ -28,8 +31,8 @@ pub(super) struct AccessArgs {
 
     /// System mode: serve these users, by name, instead of this account (which has to be root): `rexec
     /// USER@HOST:PORT`. Their keys are in /etc/rexec/authorized_keys/USER and ~/.config/rexec/authorized_keys;
-    /// root is one of them only if it is named; repeatable
-    #[arg(long, value_name = "USER,...", value_delimiter = ',', value_parser = user)]
+    /// root is one of them only if it is named. @GROUP: the members of a group, but for root; repeatable
+    #[arg(long, value_name = "USER,@GROUP,...", value_delimiter = ',', value_parser = user)]
     pub(super) users: Vec<String>,
 
     /// With --users: ~/.ssh/authorized_keys counts too, whatever sshd_config says of it
@@ -37,12 +40,21 @@ pub(super) struct AccessArgs {
     pub(super) use_ssh_keys: bool,
 }
 
-/// A name that can be that of a file too.
+/// A user, or a group behind `@`.
 fn user(text: &str) -> Result<String, String> {
-    match is_user(text) && !text.contains(['/', '@', ':']) && !text.starts_with('.') {
+    match is_name(text.strip_prefix(GROUP).unwrap_or(text)) {
         true => Ok(text.to_owned()),
-        false => Err("this is not the name of a user".into()),
+        false => Err("this is not the name of a user, nor @ and that of a group".into()),
     }
+}
+
+/// For whom root keeps a list.
+fn listed_users() -> Vec<String> {
+    let entries = std::fs::read_dir(KEYS_FOLDER).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|n| is_name(n))
+        .collect()
 }
 
 impl AccessArgs {
@@ -50,7 +62,13 @@ impl AccessArgs {
     pub(super) fn all_files(&self) -> AccessFiles {
         let mut files = self.files();
         let of_user = |user| Source { path: Path::new(KEYS_FOLDER).join(user), required: false };
-        files.keys.extend(self.users.iter().map(of_user));
+        let (mut users, groups) = self.served();
+        if !groups.is_empty() {
+            users.extend(listed_users());
+        }
+        users.sort();
+        users.dedup();
+        files.keys.extend(users.into_iter().map(of_user));
         files
     }
 
@@ -61,8 +79,19 @@ impl AccessArgs {
                 Err("--use-ssh-keys is for the users of a server: give --users too".into())
             }
             (true, false) => Ok(None),
-            (false, ssh_keys) => Ok(Some(System { users: self.users.clone(), ssh_keys })),
+            (false, ssh_keys) => {
+                let (users, groups) = self.served();
+                Ok(Some(System { users, groups, ssh_keys }))
+            }
         }
+    }
+
+    /// The users and the groups.
+    fn served(&self) -> (Vec<String>, Vec<String>) {
+        let (groups, users): (Vec<_>, Vec<_>) =
+            self.users.iter().partition(|name| name.starts_with(GROUP));
+        let name = |group: &String| group[GROUP.len_utf8()..].to_owned();
+        (users.into_iter().cloned().collect(), groups.into_iter().map(name).collect())
     }
 
     /// The files, each of which has to be there.

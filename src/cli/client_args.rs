@@ -1,10 +1,12 @@
 //! The client's command line.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory as _, Parser};
 use clap_complete::Shell;
 
@@ -16,7 +18,7 @@ use crate::proto::digest::Algorithm;
 use crate::units::{duration, some_time};
 
 /// Run a command on another machine and get the truth about it.
-#[derive(Debug, Parser)]
+#[derive(Debug, Default, Parser)]
 #[command(name = "rexec", version, max_term_width = 100, after_help = after_help())]
 pub(super) struct Args {
     /// The server: host:port, [::1]:8080, localhost:8080, unix:/path/to/socket, a name of
@@ -111,7 +113,27 @@ pub(super) struct Args {
 impl Args {
     /// Reads a command line; prints help and errors itself, as clap does.
     pub(super) fn read(args: &[OsString]) -> Result<Self, clap::Error> {
-        let mut read = Self::try_parse_from(args)?;
+        match Self::plain(args) {
+            Some(plain) => Ok(plain),
+            None => Self::parse(args),
+        }
+    }
+
+    /// `rexec ADDR [COMMAND]`, without an option before the command; none if it is anything else, or the
+    /// address is none. Making the definition of all options takes a short command's client longer than to
+    /// log in.
+    fn plain(args: &[OsString]) -> Option<Self> {
+        let (addr, command) = args.get(1..)?.split_first()?;
+        let is_option = |word: &OsString| word.as_bytes().starts_with(b"-");
+        if is_option(addr) || command.first().is_some_and(is_option) {
+            return None;
+        }
+        let addr = addr.to_str()?.parse().ok()?;
+        Some(Self { addr: Some(addr), command: command.to_vec(), ..Self::default() })
+    }
+
+    fn parse(args: &[OsString]) -> Result<Self, clap::Error> {
+        let mut read = Self::try_parse_from(args).map_err(|e| with_verb(e, args))?;
         let before = args.len().checked_sub(read.command.len() + 1);
         read.exact =
             !read.command.is_empty() && before.is_some_and(|at| at > 0 && args[at] == "--");
@@ -122,6 +144,17 @@ impl Args {
 fn digests() -> impl TypedValueParser<Value = Algorithm> {
     let names = Algorithm::ALL.iter().map(|algorithm| algorithm.name());
     PossibleValuesParser::new(names).map(|name| Algorithm::from_name(&name).unwrap_or_default())
+}
+
+/// A first word that is no server may be a verb that was mistyped.
+fn with_verb(mut error: clap::Error, args: &[OsString]) -> clap::Error {
+    let word = args.get(1).and_then(|word| word.to_str());
+    if matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::UnknownArgument)
+        && let Some(verb) = word.and_then(super::verbs::like)
+    {
+        error.insert(ContextKind::SuggestedSubcommand, ContextValue::String(verb));
+    }
+    error
 }
 
 /// The definition, for the manual page, which has every option of `rexec batch` too.
@@ -173,4 +206,50 @@ pub(super) fn sections() -> Vec<Section> {
         ("EXAMPLES", EXAMPLES.into()),
         ("SEE ALSO", SEE_ALSO.into()),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(words: &[&str]) -> Vec<OsString> {
+        ["rexec"].iter().chain(words).map(OsString::from).collect()
+    }
+
+    #[test]
+    fn a_plain_line_says_the_same_without_the_definition() {
+        let lines: [&[&str]; 9] = [
+            &["h:80"],
+            &["me@h:80", ""],
+            &["127.0.0.1:8080", "ls -l"],
+            &["[::1]:8080", "ls", "-l", "--json"],
+            &["unix:/run/s", "echo", "--", "-n"],
+            &["h:80", "a", "--"],
+            &["h:80", "a", "--help", "-V"],
+            &["rexec://h:80", "ps", "h:80"],
+            &["h:80", "a", "-n", "--", "--timeout", "soon"],
+        ];
+        for words in lines {
+            let plain = Args::plain(&line(words)).unwrap();
+            let parsed = Args::parse(&line(words)).unwrap();
+            assert_eq!(format!("{plain:?}"), format!("{parsed:?}"), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn any_other_line_is_left_to_the_definition() {
+        let lines: [&[&str]; 8] = [
+            &[],
+            &[""],
+            &["no port"],
+            &["-n", "h:80", "ls"],
+            &["h:80", "-n", "ls"],
+            &["h:80", "--", "ls"],
+            &["h:80", "-"],
+            &["--help"],
+        ];
+        for words in lines {
+            assert!(Args::plain(&line(words)).is_none(), "{words:?}");
+        }
+    }
 }

@@ -9,10 +9,9 @@ use clap::Args;
 use super::complain;
 use super::person::Person;
 use super::place::Place;
-use crate::client::{Client, SetupError, Target};
-use crate::identity::{Ask, Fingerprint, KeyRing, host_public_key, local_identity};
-use crate::sys::fs::open_state_dir;
-use crate::transport::{Endpoint, HostTrust, NewHosts};
+use crate::client::{CONNECT_TIMEOUT, Client, RECONNECT_TIMEOUT, SetupError, Target};
+use crate::identity::{Ask, Fingerprint, KeyRing, OwnKeys};
+use crate::transport::{Endpoint, HostTrust, NewHosts, Own};
 use crate::units::{duration, some_time};
 
 /// Where to go, as whom, and how patiently.
@@ -52,6 +51,22 @@ pub(super) struct Reach {
     pub(super) reconnect_timeout: Duration,
 }
 
+/// What holds where nothing is asked for.
+impl Default for Reach {
+    fn default() -> Self {
+        Self {
+            quiet: false,
+            verbose: false,
+            identity: Vec::new(),
+            known_hosts: Vec::new(),
+            host_key: Vec::new(),
+            accept_new: false,
+            connect_timeout: CONNECT_TIMEOUT,
+            reconnect_timeout: RECONNECT_TIMEOUT,
+        }
+    }
+}
+
 /// The variable that may hold a private key, for CI systems, which keep secrets in variables.
 const IDENTITY_VAR: &str = "REXEC_IDENTITY";
 
@@ -62,7 +77,7 @@ impl Reach {
             .reconnect_timeout(self.reconnect_timeout))
     }
 
-    /// Where to go and as whom, from the options and the state folder. What the command line says of all
+    /// Where to go and as whom, from the options; the state folder's keys are read when a server answers. What the command line says of all
     /// servers counts more than what is configured for one.
     fn target(&self, place: &Place, person: Person) -> Result<Target, SetupError> {
         let endpoint = &place.endpoint;
@@ -84,13 +99,9 @@ impl Reach {
                 && endpoint.is_local()
                 && (keys.is_none() || trust.pins.is_empty())
             {
-                let state = open_state_dir()?;
-                let own = host_public_key(&state)?;
-                if keys.is_none() {
-                    let own = (own.fingerprint(), local_identity(&state)?);
-                    keys = Some(KeyRing::usual(Some(own), person()));
-                }
-                trust.own = Some(own);
+                let own = OwnKeys::new(keys.is_none());
+                keys = keys.or_else(|| Some(KeyRing::usual(Some(own.clone()), person())));
+                trust.own = Some(Own::Kept(own));
             }
         }
         let keys = keys.unwrap_or_else(|| KeyRing::usual(None, person()));

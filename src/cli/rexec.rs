@@ -194,7 +194,7 @@ async fn one(args: &Args, mut client: Client, command: Command) -> u8 {
     };
     let (output, unfinished) = match output(args, kept.as_ref()) {
         Ok(output) => output,
-        Err(line) => return not_sent(args, Status::Output, line),
+        Err(line) => return not_sent(args, Status::Usage, line),
     };
     let io = RunIo { stdin: input(args), output, control };
     let end = tokio::select! {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::output::write_all;
 use super::{complain, unprinted};
 use crate::server::status::{Status, ask};
-use crate::server::{FindError, find_instance};
+use crate::server::{FindError, find_running};
 use crate::sys::fs::{FsError, state_dir_path};
 use crate::units::{self, counted};
 
@@ -25,7 +25,7 @@ const TROUBLE: u8 = 2;
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct Args {
-    /// The server that was started under this name; not needed if there is only one
+    /// The server that was started under this name; not needed if only one runs
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
 
@@ -40,8 +40,6 @@ enum Error {
     State(#[from] FsError),
     #[error(transparent)]
     Find(#[from] FindError),
-    #[error("no server runs in {}", .0.display())]
-    Down(PathBuf),
     #[error("cannot ask the server in {}: {error}", path.display())]
     Ask { path: PathBuf, error: io::Error },
 }
@@ -52,7 +50,7 @@ pub(super) fn main(args: &Args) -> u8 {
         Ok(status) => status,
         Err(e) => {
             complain(PROGRAM, &e.to_string());
-            let is_down = matches!(e, Error::Down(_) | Error::Find(FindError::None(_)));
+            let is_down = matches!(e, Error::Find(FindError::Down(_) | FindError::None(_)));
             return if is_down { DOWN } else { TROUBLE };
         }
     };
@@ -65,11 +63,8 @@ pub(super) fn main(args: &Args) -> u8 {
 
 impl Args {
     fn ask(&self) -> Result<Status, Error> {
-        let path = find_instance(&state_dir_path()?, self.name.as_deref())?;
-        ask(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::Down(path),
-            _ => Error::Ask { path, error },
-        })
+        let path = find_running(&state_dir_path()?, self.name.as_deref())?;
+        ask(&path).map_err(|error| Error::Ask { path, error })
     }
 }
 

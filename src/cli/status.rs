@@ -168,11 +168,14 @@ pub fn of_verdict(verdict: &Verdict, asked: Asked) -> Answer {
     if let Some(stopped) = verdict.stopped {
         let (status, by) = match stopped.by {
             StopBy::Deadline => (Status::Deadline, "its deadline (--timeout)".into()),
+            StopBy::Client if asked == Asked::Nothing => {
+                (Status::Stopped, "rexec stop, or another client of its owner,".into())
+            }
             StopBy::Client => (asked.status(), "this client".into()),
             StopBy::ClientLost => {
                 (Status::Stopped, "the server, because its client was gone".into())
             }
-            StopBy::Operator => (Status::Stopped, "rexec stop, or an operator,".into()),
+            StopBy::Operator => (Status::Stopped, "an operator".into()),
             StopBy::Policy if is_at_limit(verdict) => {
                 (Status::Stopped, "the server, because its record passed --record-limit,".into())
             }

@@ -18,6 +18,8 @@ use crate::units::counted;
 
 /// Digits of a random id that are shown.
 const SHOWN: usize = 8;
+/// From here on a mistyped word is like another: clap's own limit.
+const LIKE: f64 = 0.7;
 /// Digits of a random id.
 const RANDOM_ID: usize = 32;
 
@@ -144,6 +146,15 @@ enum Where {
 pub(super) fn is_verb(word: &str) -> bool {
     let is_word = word.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
     is_word && definitions().iter().any(|verb| verb.get_name() == word)
+}
+
+/// The verb that is most like this word, as clap measures it.
+pub(super) fn like(word: &str) -> Option<String> {
+    let batch = super::batch::definition();
+    let near =
+        |verb: &clap::Command| (strsim::jaro(word, verb.get_name()), verb.get_name().to_owned());
+    let best = definitions().iter().chain([&batch]).map(near).max_by(|a, b| a.0.total_cmp(&b.0));
+    best.filter(|(likeness, _)| *likeness > LIKE).map(|(_, verb)| verb)
 }
 
 /// The verbs, for completions.

@@ -145,7 +145,7 @@ impl Client {
     /// # Errors
     /// As [`Client::runs`].
     pub async fn stop(&mut self, run: &str) -> Result<bool, Error> {
-        self.order(&ClientHeader::Cancel { run: Some(run.into()) }).await
+        self.order(&ClientHeader::Cancel { run: Some(run.into()), as_operator: false }).await
     }
 
     /// Deletes the record of a run that has ended; its id stays taken.

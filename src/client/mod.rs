@@ -208,7 +208,7 @@ impl Target {
         Ok(Self {
             endpoint,
             user: None,
-            trust: Arc::new(HostTrust { own: Some(own), ..HostTrust::default() }),
+            trust: Arc::new(HostTrust { own: Some(own.into()), ..HostTrust::default() }),
             keys: KeyRing::of([identity]),
             connect_timeout: CONNECT_TIMEOUT,
         })

@@ -512,7 +512,7 @@ fn is_of_record(header: &ServerHeader) -> bool {
 fn frame_of(control: &Control, run: Option<String>) -> ClientHeader {
     match control {
         Control::Signal(signal) => ClientHeader::Signal { signal: signal.clone(), run },
-        Control::Cancel => ClientHeader::Cancel { run },
+        Control::Cancel => ClientHeader::Cancel { run, as_operator: false },
         Control::Detach => ClientHeader::Detach,
         Control::Pause => ClientHeader::Pause,
     }

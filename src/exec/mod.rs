@@ -31,7 +31,7 @@ pub use scan::{Containment, Scanner};
 pub use signal::Signal;
 pub use spawn::{Spawned, spawn};
 pub use spec::{BaseEnv, Mark, Program, Spec};
-pub use stop::{Stopped, TERM_GRACE, count_left, stop, stop_leftovers};
+pub use stop::{Leftovers, Stopped, TERM_GRACE, count_left, stop, stop_leftovers};
 pub use wait::{Child, End, adopt};
 
 #[cfg(test)]

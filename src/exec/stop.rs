@@ -50,18 +50,28 @@ pub async fn stop(child: &Child, scanner: &Scanner, grace: Duration) -> io::Resu
     tree.stop(grace).await
 }
 
-/// Stops what is left of a run whose server has died: known by its mark and the start time of its
-/// main process, and only if boot id and pid namespace are still the same.
+/// What is known of a run whose server, or supervisor, has died.
+#[derive(Debug, Clone, Copy)]
+pub struct Leftovers {
+    /// What its processes carry.
+    pub mark: Mark,
+    /// The user it was run as, if that is not this process's own account: nobody else's processes are its.
+    pub uid: Option<u32>,
+    /// Start time of its main process.
+    pub not_before: u64,
+}
+
+/// Stops what is left of a run, if boot id and pid namespace are still those in which it was started.
 ///
 /// # Errors
 /// As [`stop`].
 pub async fn stop_leftovers(
     scanner: &Scanner,
-    mark: Mark,
-    not_before: u64,
+    left: Leftovers,
     grace: Duration,
 ) -> io::Result<Stopped> {
-    let target = Target { mark, group: None, uid: None, not_before };
+    let Leftovers { mark, uid, not_before } = left;
+    let target = Target { mark, group: None, uid, not_before };
     Tree { scanner, target, child: None }.stop(grace).await
 }
 

@@ -12,7 +12,7 @@ use rustix::process::{
 };
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::sleep;
 
 use super::signal::Signal;
 use super::spec::Mark;
@@ -181,16 +181,18 @@ const ADOPT_EVERY: Duration = Duration::from_secs(1);
 /// A server runs this once, since `sys::process::prepare` made it their parent.
 ///
 /// By the clock, and not upon SIGCHLD: that comes at the end of each run too, where it would wake one
-/// more thread in the middle of the work, and make short runs dearer by a tenth.
+/// more thread in the middle of the work, and make short runs dearer by a tenth. The clock stands still while
+/// nobody is there who could leave anything: a server without work never wakes.
 ///
 /// # Errors
 /// `/proc` cannot be read.
 pub async fn adopt() -> io::Result<()> {
-    let mut tick = interval(ADOPT_EVERY);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tick.tick().await;
+        sleep(ADOPT_EVERY).await;
         process::reap_strangers()?;
+        if !process::may_leave_strangers()? {
+            process::children_changed().await;
+        }
     }
 }
 

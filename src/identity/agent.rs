@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::line::quote;
 use super::wire::{LENGTH, put_string, take, take_string};
-use super::{Presence, PublicKey, signature};
+use super::{Certificate, Presence, PublicKey, signature};
 
 #[cfg(test)]
 mod tests;
@@ -48,6 +48,10 @@ pub struct Agent {
 pub struct AgentKey {
     /// Its public half.
     pub public: PublicKey,
+    /// Its certificate, if the agent has one; of several the first.
+    pub certificate: Option<Certificate>,
+    /// By what the agent knows it: the key's blob, or the certificate's if it has that alone.
+    pub(super) held: Vec<u8>,
     /// What the agent calls it, fit to be shown.
     pub comment: String,
 }
@@ -112,11 +116,11 @@ impl Agent {
     /// [`AgentError`].
     pub(super) async fn sign(
         &self,
-        key: &PublicKey,
+        AgentKey { public: key, held, .. }: &AgentKey,
         message: &[u8],
     ) -> Result<Signature, AgentError> {
         let mut request = vec![SIGN_REQUEST];
-        put_string(&mut request, key.blob());
+        put_string(&mut request, held);
         put_string(&mut request, message);
         let is_rsa = key.data().is_rsa();
         request.extend(if is_rsa { RSA_SHA2_512 } else { 0 }.to_be_bytes());
@@ -162,11 +166,35 @@ pub fn read_keys(reply: &[u8]) -> Result<Vec<AgentKey>, AgentError> {
     for _ in 0..count {
         let blob = take_string(&mut rest).ok_or(AgentError::Malformed)?;
         let comment = take_string(&mut rest).ok_or(AgentError::Malformed)?;
-        if let Ok(public) = PublicKey::from_blob(blob) {
-            keys.push(AgentKey { public, comment: quote(&String::from_utf8_lossy(comment)) });
+        if let Some(key) = read_key(blob, comment) {
+            add(&mut keys, key);
         }
     }
     if rest.is_empty() { Ok(keys) } else { Err(AgentError::Malformed) }
+}
+
+/// A key, or a certificate and with it the key that it is for.
+fn read_key(blob: &[u8], comment: &[u8]) -> Option<AgentKey> {
+    let (public, certificate) = match PublicKey::from_blob(blob) {
+        Ok(public) => (public, None),
+        Err(_) => {
+            let certificate = Certificate::from_blob(blob).ok()?;
+            (certificate.key().clone(), Some(certificate))
+        }
+    };
+    let comment = quote(&String::from_utf8_lossy(comment));
+    Some(AgentKey { public, certificate, held: blob.to_owned(), comment })
+}
+
+/// `ssh-add` adds a key, and its certificate as another one: here they are one.
+fn add(keys: &mut Vec<AgentKey>, key: AgentKey) {
+    let Some(known) = keys.iter_mut().find(|known| known.public == key.public) else {
+        return keys.push(key);
+    };
+    if key.certificate.is_none() {
+        known.held = key.held;
+    }
+    known.certificate = known.certificate.take().or(key.certificate);
 }
 
 /// Reads the answer to the request for a signature.

@@ -29,7 +29,7 @@ pub struct Candidate {
 /// Who signs.
 enum Holder {
     Held(Key),
-    Agent(Agent),
+    Agent(Agent, Box<AgentKey>),
     Stored { file: Arc<StoredKey>, opened: OnceCell<Key> },
 }
 
@@ -61,7 +61,10 @@ impl Candidate {
     #[must_use]
     pub fn in_agent(agent: &Agent, key: AgentKey) -> Self {
         let place = format!("in ssh-agent ({})", key.comment);
-        Self::new(key.public, Holder::Agent(agent.clone()), place)
+        let (public, certificate) = (key.public.clone(), key.certificate.clone());
+        let held = Self::new(public, Holder::Agent(agent.clone(), Box::new(key)), place);
+        certificate.iter().for_each(|certificate| held.certify(certificate));
+        held
     }
 
     /// A key in a file, opened when it is needed.
@@ -102,7 +105,7 @@ impl Candidate {
     pub fn needs_somebody(&self) -> bool {
         match &self.holder {
             Holder::Held(_) => false,
-            Holder::Agent(_) => self.public.is_security_key(),
+            Holder::Agent(..) => self.public.is_security_key(),
             Holder::Stored { file, opened } => file.is_locked() && !opened.initialized(),
         }
     }
@@ -128,11 +131,11 @@ impl Candidate {
     async fn try_to_prove(&self, text: &[u8], ask: &dyn Ask) -> Result<String, CannotProve> {
         match &self.holder {
             Holder::Held(key) => Ok(sign(key, text)?),
-            Holder::Agent(agent) => {
+            Holder::Agent(agent, held) => {
                 if self.public.is_security_key() {
                     ask.tell(&format!("touch the security key to prove {self}"));
                 }
-                let made = agent.sign(&self.public, &signed_data(text)?).await?;
+                let made = agent.sign(held, &signed_data(text)?).await?;
                 Ok(armour(&self.public, made)?)
             }
             Holder::Stored { file, opened } => {

@@ -301,6 +301,14 @@ fn merge(line: &KeyOptions, certificate: &KeyOptions) -> Option<KeyOptions> {
     })
 }
 
+impl PartialEq for Certificate {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.blob == other.0.blob
+    }
+}
+
+impl Eq for Certificate {}
+
 impl fmt::Debug for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Certificate({:?} of {})", self.0.id, self.0.key.fingerprint())

@@ -90,6 +90,9 @@ pub enum KeyError {
         .0.display()
     )]
     OwnDamaged(PathBuf),
+    /// The keys of rexec's own could not be read when they were first needed.
+    #[error(transparent)]
+    Own(Arc<Self>),
     /// The key needs a passphrase, and nobody is there to be asked.
     #[error(
         "{} is protected by a passphrase, and there is nobody to ask for it; add the key to ssh-agent, or let \

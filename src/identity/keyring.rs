@@ -7,18 +7,16 @@ use std::sync::Arc;
 use tokio::sync::OnceCell;
 
 use super::line::{LINE_LIMIT, word};
+use super::local::LOCAL;
 use super::{
     Agent, AgentError, AgentKey, Ask, Candidate, Certificate, Fingerprint, Key, KeyError, KeyFile,
-    Nobody, PublicKey, StoredKey, local_identity,
+    Nobody, OwnKeys, PublicKey, StoredKey, local_identity,
 };
 use crate::sys::fs::{home_dir, open_state_dir, read_public as read_public_file};
 
 /// The files of `~/.ssh` that are looked for, in this order.
 pub const USUAL_FILES: [&str; 5] =
     ["id_ed25519", "id_ecdsa", "id_rsa", "id_ed25519_sk", "id_ecdsa_sk"];
-
-/// Where the local identity is, for people.
-const LOCAL: &str = "the local identity of this account";
 
 /// The keys of one client. Cheap to clone; clones look for keys once between them.
 #[derive(Debug, Clone)]
@@ -34,9 +32,9 @@ pub struct KeyRing {
 enum Source {
     Given,
     Named(Vec<Named>),
-    /// `own`: the host key of this account's own server, and what is proved to it.
+    /// `own`: what this account's own server is known by, and what is proved to it.
     Usual {
-        own: Option<(Fingerprint, Arc<Candidate>)>,
+        own: Option<OwnKeys>,
     },
 }
 
@@ -91,11 +89,10 @@ impl KeyRing {
     }
 
     /// The keys of ssh-agent, of `~/.ssh` and of this account on this machine. A server that shows the host
-    /// key `own` is this account's: its key is proved to it, and no other is looked for.
+    /// key of `own` is this account's: its identity is proved to it, and no other key is looked for.
     #[must_use]
-    pub fn usual(own: Option<(Fingerprint, Key)>, ask: Arc<dyn Ask>) -> Self {
-        let held = |key| Arc::new(Candidate::held(key, LOCAL));
-        Self::new(Source::Usual { own: own.map(|(host, key)| (host, held(key))) }, ask)
+    pub fn usual(own: Option<OwnKeys>, ask: Arc<dyn Ask>) -> Self {
+        Self::new(Source::Usual { own }, ask)
     }
 
     /// One of the keys, and no other.
@@ -125,8 +122,9 @@ impl KeyRing {
     /// # Errors
     /// A key that was named cannot be used, or there is none.
     pub async fn keys(&self, host_key: &Fingerprint) -> Result<Vec<Arc<Candidate>>, KeyError> {
-        if let Source::Usual { own: Some((own, key)) } = &*self.source
-            && own == host_key
+        if let Source::Usual { own: Some(own) } = &*self.source
+            && own.host()?.fingerprint() == *host_key
+            && let Some(key) = own.identity()?
         {
             self.ask.note(&format!("the server is this account's own, so it is shown {key}"));
             return Ok(vec![Arc::clone(key)]);
@@ -140,7 +138,10 @@ impl KeyRing {
         match &*self.source {
             Source::Given => Ok(Vec::new()),
             Source::Named(named) => self.find_named(named).await,
-            Source::Usual { own } => self.find_usual(own.as_ref().map(|(_, key)| key)).await,
+            Source::Usual { own } => {
+                let own = own.as_ref().map(OwnKeys::identity).transpose()?;
+                self.find_usual(own.flatten()).await
+            }
         }
     }
 

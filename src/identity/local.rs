@@ -1,11 +1,15 @@
 //! The two keys that need no configuration: the server's host key and the identity of this account on
 //! this machine. Both live in the state folder, made by whichever program comes first.
 
-use super::{KEY_FILE_LIMIT, Key, KeyError, PublicKey};
-use crate::sys::fs::{StateDir, create_once};
+use std::sync::{Arc, OnceLock};
+
+use super::{Candidate, KEY_FILE_LIMIT, Key, KeyError, PublicKey};
+use crate::sys::fs::{StateDir, create_once, open_state_dir};
 
 /// Name of the file with the host key.
 const HOST_KEY: &str = "host_key";
+/// Where the local identity is, for people.
+pub(super) const LOCAL: &str = "the local identity of this account";
 /// Permissions of a file with a private key.
 const PRIVATE: u32 = 0o600;
 /// Permissions of a file with a public key.
@@ -38,6 +42,59 @@ pub fn host_public_key(state: &StateDir) -> Result<PublicKey, KeyError> {
 /// As [`host_key`].
 pub fn local_identity(state: &StateDir) -> Result<Key, KeyError> {
     load_or_create(state, "identity", "rexec local identity")
+}
+
+/// The keys of this account that a client needs, in the state folder: read when they are first needed, which
+/// is while a server answers, and once. Clones share them.
+#[derive(Debug, Clone)]
+pub struct OwnKeys(Arc<Unread>);
+
+#[derive(Debug)]
+struct Unread {
+    with_identity: bool,
+    read: OnceLock<Result<Pair, Arc<KeyError>>>,
+}
+
+#[derive(Debug)]
+struct Pair {
+    host: PublicKey,
+    identity: Option<Arc<Candidate>>,
+}
+
+impl OwnKeys {
+    /// Those of the state folder; the identity is read too if it is to be proved.
+    #[must_use]
+    pub fn new(with_identity: bool) -> Self {
+        Self(Arc::new(Unread { with_identity, read: OnceLock::new() }))
+    }
+
+    /// The host key that a server of this account shows.
+    ///
+    /// # Errors
+    /// Either key cannot be used or made.
+    pub fn host(&self) -> Result<&PublicKey, KeyError> {
+        self.read().map(|pair| &pair.host)
+    }
+
+    /// What is proved to such a server; none if that is another key.
+    ///
+    /// # Errors
+    /// As [`host`](Self::host).
+    pub fn identity(&self) -> Result<Option<&Arc<Candidate>>, KeyError> {
+        self.read().map(|pair| pair.identity.as_ref())
+    }
+
+    fn read(&self) -> Result<&Pair, KeyError> {
+        let read = self.0.read.get_or_init(|| read_pair(self.0.with_identity).map_err(Arc::new));
+        read.as_ref().map_err(|e| KeyError::Own(Arc::clone(e)))
+    }
+}
+
+fn read_pair(with_identity: bool) -> Result<Pair, KeyError> {
+    let state = open_state_dir()?;
+    let host = host_public_key(&state)?;
+    let identity = with_identity.then(|| local_identity(&state)).transpose()?;
+    Ok(Pair { host, identity: identity.map(|key| Arc::new(Candidate::held(key, LOCAL))) })
 }
 
 fn load_or_create(state: &StateDir, name: &str, comment: &str) -> Result<Key, KeyError> {

@@ -46,7 +46,7 @@ pub use fingerprint::{Fingerprint, NotAFingerprint};
 pub use key::{KEY_FILE_LIMIT, Key, KeyError, KeyFile, StoredKey};
 pub use keyring::{KeyRing, USUAL_FILES};
 pub use line::{LineError, LineReason};
-pub use local::{host_key, host_public_key, local_identity};
+pub use local::{OwnKeys, host_key, host_public_key, local_identity};
 pub use options::{Authority, Barred, KeyOptions, OptionError, Permits};
 pub use patterns::{Addresses, AddressesError};
 pub use proof::{

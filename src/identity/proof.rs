@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 
+use ring::digest;
 use ssh_key::{HashAlg, LineEnding, Signature, SshSig};
 
 use super::{Fingerprint, Key, Presence, PublicKey, signature};
@@ -135,7 +136,19 @@ pub fn sign(key: &Key, message: &[u8]) -> Result<String, ProofError> {
 
 /// What a key signs for `message`: its digest, with the namespace before it.
 pub(super) fn signed_data(message: &[u8]) -> Result<Vec<u8>, ProofError> {
-    SshSig::signed_data(NAMESPACE, HASH, message).map_err(|_| ProofError::Sign)
+    data_of(HASH, message).ok_or(ProofError::Sign)
+}
+
+/// What is signed for `message`, digested by the library that checks and makes the signatures; none for an
+/// algorithm that is not its own.
+fn data_of(hash: HashAlg, message: &[u8]) -> Option<Vec<u8>> {
+    let algorithm = match hash {
+        HashAlg::Sha256 => &digest::SHA256,
+        HashAlg::Sha512 => &digest::SHA512,
+        _ => return None,
+    };
+    let digest = digest::digest(algorithm, message);
+    SshSig::signed_data_for_prehash(NAMESPACE, hash, digest.as_ref()).ok()
 }
 
 /// The whole of a signature over [`signed_data`].
@@ -167,8 +180,7 @@ pub fn verify(
     if read.public_key() != key.data() {
         return Err(ProofError::OtherKey);
     }
-    let data = SshSig::signed_data(NAMESPACE, read.hash_alg(), message)
-        .map_err(|_| ProofError::Malformed)?;
+    let data = data_of(read.hash_alg(), message).ok_or(ProofError::Malformed)?;
     signature::verify(key, &data, read.signature(), presence)
 }
 

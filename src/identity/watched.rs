@@ -36,7 +36,7 @@ pub fn read_list(path: &Path) -> Result<String, FsError> {
 #[derive(Debug, Clone)]
 pub struct Handed {
     path: PathBuf,
-    found: Arc<Mutex<Found>>,
+    found: Arc<Mutex<(u64, Found)>>,
 }
 
 /// The text of a file; none: it is not there; or why it cannot be used, in one line.
@@ -46,16 +46,22 @@ impl Handed {
     /// Of which nothing is known yet. The path is only shown.
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
-        Self { path, found: Arc::new(Mutex::new(Ok(None))) }
+        Self { path, found: Arc::new(Mutex::new((0, Ok(None)))) }
     }
 
     /// What was found when it was read last.
     pub fn put(&self, found: Found) {
-        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = found;
+        let mut last = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.1 != found {
+            *last = (last.0 + 1, found);
+        }
     }
 
-    fn found(&self) -> Found {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// What was found last, if that is another thing than when it had this number, and its number. A request is to
+    /// take no copy of a long file.
+    fn found_since(&self, number: Option<u64>) -> Option<(u64, Found)> {
+        let last = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        (number != Some(last.0)).then(|| last.clone())
     }
 }
 
@@ -134,8 +140,8 @@ pub(super) struct Watched<T> {
     pub(super) source: Source,
     role: Role,
     parse: Parse<T>,
-    /// Whoever reads it, if that is not this process.
-    handed: Option<Handed>,
+    /// Whoever reads it, if that is not this process, and the number of what was found last.
+    handed: Option<(Handed, Option<u64>)>,
     state: State<T>,
 }
 
@@ -172,7 +178,7 @@ impl<T> Watched<T> {
         parse: impl Fn(&str) -> Parsed<T> + Send + 'static,
     ) -> Self {
         let source = Source { path: handed.path.clone(), required: false };
-        Self { handed: Some(handed), ..Self::new(source, role, parse) }
+        Self { handed: Some((handed, None)), ..Self::new(source, role, parse) }
     }
 
     /// What was in it when it was last looked at; none if it is not there or cannot be used.
@@ -194,8 +200,10 @@ impl<T> Watched<T> {
 
     /// Reads the file again if it may have changed.
     pub(super) fn refresh(&mut self) -> Vec<News> {
-        if let Some(handed) = &self.handed {
-            return match handed.found() {
+        if let Some((handed, number)) = &mut self.handed {
+            let Some((now, found)) = handed.found_since(*number) else { return Vec::new() };
+            *number = Some(now);
+            return match found {
                 Ok(Some(text)) => self.understand(&text, None, false),
                 Ok(None) => {
                     self.state = State::Absent;
@@ -289,6 +297,33 @@ mod tests {
             assert!(file.refresh().is_empty());
             assert_eq!(file.content().map(String::as_str), Some(text));
             assert_eq!(parsed.load(Ordering::Relaxed), times);
+        }
+    }
+
+    #[test]
+    fn what_is_handed_over_unchanged_is_not_looked_at_again() {
+        let handed = Handed::new("~alice/list".into());
+        let (parsed, text) = (Arc::new(AtomicUsize::new(0)), |text: &str| Ok(Some(text.into())));
+        let count = Arc::clone(&parsed);
+        let parse = move |text: &str| {
+            count.fetch_add(1, Ordering::Relaxed);
+            (text.to_owned(), Vec::new())
+        };
+        let mut file = Watched::handed(handed.clone(), Role::Keys, parse);
+        for (found, content, times) in [
+            (Ok(None), None, 0),
+            (text("a"), Some("a"), 1),
+            (text("a"), Some("a"), 1),
+            (Err("it is gone".into()), None, 1),
+            (text("a"), Some("a"), 2),
+            (Ok(None), None, 2),
+        ] {
+            handed.put(found);
+            for _ in 0..2 {
+                file.refresh();
+                assert_eq!(file.content().map(String::as_str), content);
+                assert_eq!(parsed.load(Ordering::Relaxed), times);
+            }
         }
     }
 

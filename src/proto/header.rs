@@ -39,6 +39,9 @@ pub enum ClientHeader {
         /// The run, or a unique part of its id; none: the one that this connection owns.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         run: Option<String>,
+        /// With `run`: the stop is an operator's, said by one who may stop the runs of others.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        as_operator: bool,
     },
     /// This client leaves its run; a durable one goes on.
     Detach,

@@ -98,11 +98,11 @@ pub enum Limit {
 pub enum StopBy {
     /// Its deadline.
     Deadline,
-    /// Its client's `cancel`.
+    /// Its owner, on this connection or another.
     Client,
     /// Nobody: its client vanished and did not come back within the grace.
     ClientLost,
-    /// An operator.
+    /// An operator, who is not its owner.
     Operator,
     /// A limit of the server.
     Policy,

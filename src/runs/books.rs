@@ -61,17 +61,18 @@ impl Books {
         Ok(Store::Disk(writer))
     }
 
-    /// The claim, before anything is started. What the run's processes are to carry.
+    /// The claim, before anything is started: by this user, or none, this process's own. What the run's processes
+    /// are to carry.
     ///
     /// # Errors
     /// [`Denied`]: nothing may be started.
-    pub fn accept(&self, key: &Key, request: &Request) -> Result<Mark, Denied> {
+    pub fn accept(&self, key: &Key, request: &Request, uid: Option<u32>) -> Result<Mark, Denied> {
         match self {
             Self::Server(ledger) => {
                 let mark = Mark::new().map_err(|e| {
                     Denied::NotStarted(Code::OutOfResources, format!("no random numbers: {e}"))
                 })?;
-                ledger.accepted(key, request, mark).map_err(|e| Denied::no_journal(&e))?;
+                ledger.accepted(key, request, (mark, uid)).map_err(|e| Denied::no_journal(&e))?;
                 Ok(mark)
             }
             Self::Supervisor { mark, .. } => Ok(*mark),

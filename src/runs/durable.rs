@@ -19,12 +19,12 @@ use super::link::Link;
 use super::record::encode;
 use super::request::Request;
 use super::table::Key;
-use crate::exec::Mark;
+use crate::exec::{Leftovers, Mark};
 use crate::proto::code::Code;
 use crate::proto::digest::{Algorithm, Digest};
 use crate::proto::frame::FrameError;
 use crate::proto::header::{Refusal, ServerHeader, ShowFrom, Started};
-use crate::proto::verdict::{Received, Verdict};
+use crate::proto::verdict::{Anchor, Received, Verdict};
 
 /// Where a server keeps its durable runs, and with what.
 #[derive(Debug)]
@@ -53,8 +53,8 @@ pub struct Durable {
     pub(super) settling: Mutex<()>,
     /// Held while its outcome is put on the disk, or its record removed.
     pub(super) noting: Mutex<()>,
-    /// The journal has its end already, from a server that did not come to note it in the folder.
-    pub(super) is_journaled: bool,
+    /// Where the journal has its end already, from a server that did not come to note it in the folder.
+    pub(super) journaled: Option<Anchor>,
 }
 
 /// How far a durable run is.
@@ -116,18 +116,25 @@ impl Durable {
             run: key.id.to_string(),
             identity: key.identity.to_string(),
             mark: String::new(),
+            uid: None,
             command: request.command(),
             terms: request.terms.clone(),
             accepted: clock::timestamp(),
             origin: Origin::default(),
         };
         let folder = Folder::of(&keeping.runs, key);
-        Self::found(key.clone(), folder, meta, State::Starting, false)
+        Self::found(key.clone(), folder, meta, State::Starting, None)
     }
 
     /// A run of a server before this one.
     #[must_use]
-    pub fn found(key: Key, folder: Folder, meta: Meta, state: State, is_journaled: bool) -> Self {
+    pub fn found(
+        key: Key,
+        folder: Folder,
+        meta: Meta,
+        state: State,
+        journaled: Option<Anchor>,
+    ) -> Self {
         let (state, _) = watch::channel(state);
         Self {
             key,
@@ -136,15 +143,15 @@ impl Durable {
             state,
             settling: Mutex::default(),
             noting: Mutex::default(),
-            is_journaled,
+            journaled,
         }
     }
 
     /// What is written into its folder before its supervisor starts.
     #[must_use]
-    pub fn full_meta(&self, mark: Mark, origin: &Origin) -> Meta {
+    pub fn full_meta(&self, (mark, uid): (Mark, Option<u32>), origin: &Origin) -> Meta {
         let origin = Origin { boottime_ms: millis(clock::boottime()), ..origin.clone() };
-        Meta { mark: mark.to_string(), origin, ..self.meta.clone() }
+        Meta { mark: mark.to_string(), uid, origin, ..self.meta.clone() }
     }
 
     /// How far it is.
@@ -225,11 +232,13 @@ impl Durable {
         }
     }
 
-    /// The mark of its processes.
+    /// What is left of it once its supervisor is gone, if it was started then; none: nothing can be told from
+    /// others.
     #[must_use]
-    pub fn mark(&self) -> Option<Mark> {
-        let mark = self.folder.meta().ok().flatten().map(|meta| meta.mark);
-        Mark::from_hex(mark.as_ref().unwrap_or(&self.meta.mark).as_bytes())
+    pub fn leftovers(&self, not_before: u64) -> Option<Leftovers> {
+        let found = self.folder.meta().ok().flatten();
+        let Meta { mark, uid, .. } = found.as_ref().unwrap_or(&self.meta);
+        Some(Leftovers { mark: Mark::from_hex(mark.as_bytes())?, uid: *uid, not_before })
     }
 }
 

@@ -169,6 +169,9 @@ pub struct Accepted {
     /// What the client asked for, shortened, if `command` was run instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked: Option<String>,
+    /// The user it is run as; none: the server's own account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
     /// Of the client's words, each ended by NUL: see [`rules::Digester`].
     pub digest: Digest,
     /// Whether a supervisor keeps the run, so that it outlives its server.
@@ -243,11 +246,14 @@ struct Tail {
 
 impl Journal {
     /// Opens the journal in `folder`, which must exist, and hands each line of its newest segment to
-    /// `each`. A torn last line is cut off; the count of its bytes is returned.
+    /// `each`, with its place. A torn last line is cut off; the count of its bytes is returned.
     ///
     /// # Errors
     /// [`JournalError`]: a file cannot be read or written, or the newest segment's chain is broken.
-    pub fn open(folder: &Path, each: impl FnMut(Line)) -> Result<(Self, u64), JournalError> {
+    pub fn open(
+        folder: &Path,
+        each: impl FnMut(Line, Anchor),
+    ) -> Result<(Self, u64), JournalError> {
         let segment = newest_segment(folder)?.unwrap_or(1);
         let path = path_of(folder, segment);
         let file =
@@ -385,7 +391,10 @@ struct SegmentRead {
     chain: Chain,
 }
 
-fn read_segment(path: &Path, mut each: impl FnMut(Line)) -> Result<SegmentRead, JournalError> {
+fn read_segment(
+    path: &Path,
+    mut each: impl FnMut(Line, Anchor),
+) -> Result<SegmentRead, JournalError> {
     let mut segment = Segment::open(path)?;
     let mut read = SegmentRead { whole: 0, torn: 0, chain: Chain::default() };
     while let Some(found) = segment.advance()? {
@@ -404,7 +413,7 @@ fn read_segment(path: &Path, mut each: impl FnMut(Line)) -> Result<SegmentRead, 
         }
         read.whole += segment.text().len() as u64 + 1;
         read.chain.take(&line, hash);
-        each(*line);
+        each(*line, Anchor { seq: read.chain.due() - 1, hash });
     }
     Ok(read)
 }

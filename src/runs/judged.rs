@@ -22,7 +22,7 @@ pub struct Judged {
     /// Within what.
     pub ceilings: Ceilings,
     /// As whom; none: as this process.
-    #[serde(skip)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<Arc<User>>,
 }
 
@@ -86,6 +86,12 @@ pub fn split(text: &[u8]) -> Option<Vec<String>> {
 }
 
 impl Judged {
+    /// The uid of the user it is run as; none: this process's own.
+    #[must_use]
+    pub fn uid(&self) -> Option<u32> {
+        self.user.as_ref().map(|user| user.uid)
+    }
+
     /// What to execute; a shell's text goes to the user's own shell, or where there is none to `shell`.
     #[must_use]
     pub fn spec(&self, request: &Request, shell: PathBuf) -> Spec {

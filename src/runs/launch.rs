@@ -98,9 +98,9 @@ impl Host {
                 "there are no durable runs here".into(),
             ));
         };
-        let mark = self.books.accept(&run.key, request)?;
+        let mark = self.books.accept(&run.key, request, judged.uid())?;
         pause::point("accepted");
-        let meta = run.full_meta(mark, ledger.origin());
+        let meta = run.full_meta((mark, judged.uid()), ledger.origin());
         let seq = ledger.last_seq();
         let judged = (judged, request.imposed().clone());
         // While the line goes to the disk a supervisor comes up and takes its place. It starts nothing
@@ -239,7 +239,7 @@ pub(super) fn start_supervisor(keeping: &Keeping, log: Stdio) -> io::Result<Link
     let mut command = Command::new(program);
     command.arg0("rexec-server").arg(SUPERVISE).arg(&keeping.runs);
     command.stdin(theirs).stdout(Stdio::null()).stderr(log);
-    let pid = process::spawn(&mut command)?;
+    let pid = process::spawn_reaper(&mut command)?;
     drop(command);
     match pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from).and_then(process::watch) {
         Ok(ended) => {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Notify;
 use tracing::{error, warn};
 
 use super::clock::{self, millis};
@@ -34,6 +35,8 @@ pub struct Ledger {
     open: Mutex<HashMap<Key, Accepted>>,
     /// The last line that is known to be on the disk.
     synced: tokio::sync::Mutex<u64>,
+    /// Called for each line.
+    added: Notify,
 }
 
 impl Ledger {
@@ -49,6 +52,7 @@ impl Ledger {
             refusals: Throttle::new(REFUSALS),
             open: Mutex::default(),
             synced: tokio::sync::Mutex::new(0),
+            added: Notify::new(),
         }
     }
 
@@ -67,13 +71,19 @@ impl Ledger {
     ///
     /// # Errors
     /// It cannot be written: nothing may be started.
-    pub fn accepted(&self, key: &Key, request: &Request, mark: Mark) -> Result<(), JournalError> {
+    pub fn accepted(
+        &self,
+        key: &Key,
+        request: &Request,
+        (mark, uid): (Mark, Option<u32>),
+    ) -> Result<(), JournalError> {
         let shows_text = self.commands == Commands::Text;
         let accepted = Accepted {
             run: key.id.to_string(),
             identity: key.identity.to_string(),
             boottime_ms: millis(clock::boottime()),
             mark: mark.to_string(),
+            uid,
             command: shows_text.then(|| request.command()),
             asked: request.asked().filter(|_| shows_text),
             digest: self.digester.digest(request.terms.command_digest()),
@@ -81,7 +91,7 @@ impl Ledger {
         };
         let mut open = self.open();
         self.rotate_if_full(&open);
-        self.journal.add(&Event::Accepted(accepted.clone()))?;
+        self.add(&Event::Accepted(accepted.clone()))?;
         open.insert(key.clone(), accepted);
         Ok(())
     }
@@ -111,6 +121,7 @@ impl Ledger {
         }
         let mut failing = false;
         loop {
+            self.added.notified().await;
             tokio::time::sleep(SYNC_INTERVAL).await;
             let done = self.synced(self.last_seq()).await;
             if let (Err(e), false) = (&done, failing) {
@@ -211,7 +222,13 @@ impl Ledger {
     /// Adds a line about something that has happened already: if it cannot be written, that is
     /// logged, and the run goes on.
     fn note(&self, event: &Event) -> Option<Anchor> {
-        self.journal.add(event).inspect_err(|e| error!("{e}")).ok()
+        self.add(event).inspect_err(|e| error!("{e}")).ok()
+    }
+
+    fn add(&self, event: &Event) -> Result<Anchor, JournalError> {
+        let added = self.journal.add(event);
+        self.added.notify_one();
+        added
     }
 
     /// `open` stays locked until the line that follows is written, or it would be missing in the carried

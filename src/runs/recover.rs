@@ -20,8 +20,9 @@ use super::journal::rules::{Digester, Rules};
 use super::journal::{Accepted, Event, Journal, JournalError, Line, Origin};
 use super::ledger::Ledger;
 use super::table::{KEEP, Key, REMEMBER, Table};
-use crate::exec::{Mark, Scanner, TERM_GRACE, stop_leftovers};
+use crate::exec::{Leftovers, Mark, Scanner, TERM_GRACE, stop_leftovers};
 use crate::proto::code::Code;
+use crate::proto::verdict::Anchor;
 use crate::sys::process;
 
 /// What was found, and the journal and the table to go on with.
@@ -47,6 +48,14 @@ pub struct Unfinished {
     here: bool,
 }
 
+/// A run whose last line is there.
+struct Over {
+    /// When it was accepted, milliseconds since boot; none if an earlier segment says that.
+    accepted_ms: Option<u64>,
+    /// That line.
+    line: Anchor,
+}
+
 /// What the journal says.
 #[derive(Default)]
 struct Past {
@@ -54,7 +63,7 @@ struct Past {
     /// When the segment begins, milliseconds since boot.
     begins_ms: Option<u64>,
     open: HashMap<(String, String), Unfinished>,
-    over: HashMap<(String, String), u64>,
+    over: HashMap<(String, String), Over>,
 }
 
 /// Where this process is; in which folder is added when that is open.
@@ -83,7 +92,7 @@ pub fn open(
     (rules, digester): (&Rules, Digester),
 ) -> Result<Recovered, JournalError> {
     let mut past = Past::default();
-    let (mut journal, torn) = Journal::open(folder, |line| past.take(line))?;
+    let (mut journal, torn) = Journal::open(folder, |line, place| past.take(line, place))?;
     if let Some(to) = &rules.copy {
         let copier = Copier::new(to.clone());
         let error = |error| JournalError::Io { path: to.socket().to_owned(), error };
@@ -105,7 +114,7 @@ pub fn open(
     }
     if same_boot {
         let recent = millis(clock::boottime().saturating_sub(KEEP));
-        for ((identity, run), _) in past.over.iter().filter(|(_, at)| **at >= recent) {
+        for ((identity, run), _) in past.over.iter().filter(|(_, over)| over.is_since(recent)) {
             inherit(&table, identity, run, Code::Forgotten);
         }
     }
@@ -168,12 +177,13 @@ fn found_run(folder: Folder, past: &Past) -> Option<Arc<Durable>> {
     });
     let id = RunId::new(&meta.run).ok()?;
     let key = Key { identity: meta.identity.as_str().into(), id };
-    let is_journaled = past.over.contains_key(&(meta.identity.clone(), meta.run.clone()));
+    let over = past.over.get(&(meta.identity.clone(), meta.run.clone()));
+    let journaled = over.map(|over| over.line);
     let state = match outcome {
         Some(outcome) => State::Over(Arc::new(outcome)),
         None => State::Live { pid: 0 },
     };
-    Some(Arc::new(Durable::found(key, folder, meta, state, is_journaled)))
+    Some(Arc::new(Durable::found(key, folder, meta, state, journaled)))
 }
 
 /// Of a run whose record is no longer there, only the id is kept in mind.
@@ -192,8 +202,14 @@ fn inherit(table: &Table<Entry>, identity: &str, run: &str, code: Code) {
     }
 }
 
+impl Over {
+    fn is_since(&self, ms: u64) -> bool {
+        self.accepted_ms.is_none_or(|accepted| accepted >= ms)
+    }
+}
+
 impl Past {
-    fn take(&mut self, line: Line) {
+    fn take(&mut self, line: Line, place: Anchor) {
         match line.event {
             Event::Opened(origin) => {
                 // A request may be on its way for a while before its age is judged, so one that was sent
@@ -204,6 +220,8 @@ impl Past {
             }
             Event::Accepted(accepted) => {
                 let key = (accepted.identity.clone(), accepted.run.clone());
+                // Of a run before this one with the same id.
+                self.over.remove(&key);
                 self.open.insert(key, Unfinished { accepted, start_time: 0, here: false });
             }
             Event::Running { run, identity, start_time, .. } => {
@@ -214,10 +232,10 @@ impl Past {
             Event::NotStarted { run, identity, .. } => {
                 self.open.remove(&(identity, run));
             }
-            Event::Ended { identity, verdict } => self.end((identity, verdict.run)),
+            Event::Ended { identity, verdict } => self.end((identity, verdict.run), place),
             Event::Login { .. } | Event::Refused(_) => {}
             Event::Lost { run, identity, .. } | Event::Buried { run, identity } => {
-                self.end((identity, run));
+                self.end((identity, run), place);
             }
         }
     }
@@ -240,9 +258,9 @@ impl Past {
         });
     }
 
-    fn end(&mut self, key: (String, String)) {
-        let at = self.open.remove(&key).map_or(u64::MAX, |open| open.accepted.boottime_ms);
-        self.over.insert(key, at);
+    fn end(&mut self, key: (String, String), line: Anchor) {
+        let accepted_ms = self.open.remove(&key).map(|open| open.accepted.boottime_ms);
+        self.over.insert(key, Over { accepted_ms, line });
     }
 
     /// Ids first sent before this may have been used without leaving a trace here.
@@ -257,12 +275,14 @@ impl Past {
 impl Unfinished {
     /// Stops what is left of the run, and writes down that its end is lost.
     async fn settle(self, host: Arc<Host>, scanner: Scanner) {
-        let Accepted { run, identity, mark, .. } = self.accepted;
+        let Accepted { run, identity, mark, uid, .. } = self.accepted;
         let Ok(id) = RunId::new(&run) else { return };
         let left_running = match Mark::from_hex(mark.as_bytes()) {
-            Some(mark) if self.here => stop_leftovers(&scanner, mark, self.start_time, TERM_GRACE)
-                .await
-                .map_or_else(|e| unseen(&run, &e), |stopped| stopped.left_running),
+            Some(mark) if self.here => {
+                let left = Leftovers { mark, uid, not_before: self.start_time };
+                let stopped = stop_leftovers(&scanner, left, TERM_GRACE).await;
+                stopped.map_or_else(|e| unseen(&run, &e), |stopped| stopped.left_running)
+            }
             _ => 0,
         };
         info!(run, left_running, "lost: the server was restarted while it ran");

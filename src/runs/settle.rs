@@ -76,9 +76,8 @@ impl Host {
         if let State::Over(outcome) | State::Forgotten(outcome) = run.state() {
             return outcome;
         }
-        if !run.is_journaled {
-            verdict.journal = self.books.ledger().and_then(|l| l.ended(&run.key, &verdict));
-        }
+        let write = || self.books.ledger().and_then(|l| l.ended(&run.key, &verdict));
+        verdict.journal = run.journaled.or_else(write);
         pause::point("journaled");
         let noted = self.moment();
         self.over(run, Outcome::Ended { verdict: Box::new(verdict), length, noted })
@@ -186,9 +185,9 @@ impl Host {
     /// A run has lost its supervisor: what is left of it is stopped, and its end is unknown.
     async fn lost(self: &Arc<Self>, run: &Arc<Durable>, found: &Scan) {
         let start_time = found.running.map_or(0, |(_, start_time)| start_time);
-        let left_running = match run.mark() {
-            Some(mark) if self.is_here(run) => {
-                let stopped = stop_leftovers(&self.scanner, mark, start_time, TERM_GRACE).await;
+        let left_running = match run.leftovers(start_time) {
+            Some(left) if self.is_here(run) => {
+                let stopped = stop_leftovers(&self.scanner, left, TERM_GRACE).await;
                 stopped.map_or_else(
                     |e| {
                         warn!(run = %run.key.id, "cannot look for its processes: {e}");
@@ -204,7 +203,7 @@ impl Host {
             return;
         }
         warn!(run = %run.key.id, left_running, torn = found.torn, "lost: its supervisor is gone");
-        if let (Some(ledger), false) = (self.books.ledger(), run.is_journaled) {
+        if let (Some(ledger), None) = (self.books.ledger(), run.journaled) {
             ledger.lost(&run.key, left_running);
         }
         let (length, last, noted) = (found.length, found.last, self.moment());

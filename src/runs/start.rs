@@ -29,7 +29,7 @@ impl Host {
         judged: Judged,
         (place, pass): (Place, Option<OwnedRwLockReadGuard<()>>),
     ) -> Result<(Owner, u32), Denied> {
-        let accepted = self.books.accept(&run.key, request);
+        let accepted = self.books.accept(&run.key, request, judged.uid());
         let is_awaited = self.books.ledger().is_some_and(Ledger::is_awaited);
         if accepted.is_err() || !(is_awaited || judged.user.is_some()) {
             return self.begin(run, request, &judged, (accepted, place));

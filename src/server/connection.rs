@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::io::{ReadHalf, WriteHalf, split};
+use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf, split};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
@@ -23,8 +23,8 @@ use super::users::Guest;
 use super::waiting::Waiting;
 use super::{Shared, Whom};
 use crate::conn::{ConnError, FrameReader, FrameWriter, SILENCE};
-use crate::handshake::{AGENT, Channel, Login, LoginError, Origin, judge};
-use crate::identity::{Authorized, Caller, Identity};
+use crate::handshake::{AGENT, Channel, Doors, Login, LoginError, Origin, judge};
+use crate::identity::{Authorized, Caller, Identity, News};
 use crate::proto::code::Code;
 use crate::proto::frame::Limits;
 use crate::proto::header::{Refused, ServerHeader, Welcome};
@@ -114,10 +114,9 @@ pub(super) async fn serve(accepted: Accepted, mut place: Place, shared: Arc<Shar
 
 async fn log_in(accepted: Accepted, shared: &Arc<Shared>) -> Result<LoggedIn, Stranger> {
     let address = accepted.address();
-    let mut deadline = Instant::now() + LOGIN_TIMEOUT;
-    let mut patience = LOGIN_TIMEOUT;
+    let deadline = Instant::now() + LOGIN_TIMEOUT;
     let securing = timeout_at(deadline, accepted.secure(&shared.tls));
-    let secured = securing.await.map_err(|_| Stranger::Late(patience))??;
+    let secured = securing.await.map_err(|_| Stranger::Late(LOGIN_TIMEOUT))??;
     let peer = secured.peer;
     let origin = origin(secured.channel.as_ref(), peer);
     let (read, write) = split(secured.stream);
@@ -129,40 +128,51 @@ async fn log_in(accepted: Accepted, shared: &Arc<Shared>) -> Result<LoggedIn, St
             return Err(refuse(shared, address, (refused, None), &mut reader, &mut writer).await);
         }
     };
-    let mut hellos = 0;
+    let news = |news| shared.doors.tell(&news);
+    let heard = hear((&mut reader, &mut writer), &origin, &shared.doors, deadline, news).await;
+    let (refused, why) = match heard {
+        Ok(Login::In { granted, proven, user, client }) => {
+            let who = granted.who;
+            let door = door_of(shared, user.as_deref())?;
+            let guest = door.1.clone();
+            let rights = rights::of(shared, (who.clone(), proven), caller(peer), door);
+            return Ok(LoggedIn { reader, writer, who, guest, rights, peer, client });
+        }
+        Ok(Login::Again(refused)) => (refused, None),
+        Ok(Login::Out { refused, why }) => (refused, why),
+        Err(stranger) => {
+            if let Stranger::Login(e) = &stranger
+                && let Some(end) = fault(e)
+            {
+                last_word(&end, reader, writer).await;
+            }
+            return Err(stranger);
+        }
+    };
+    Err(refuse(shared, address, (refused, why), &mut reader, &mut writer).await)
+}
+
+/// Hears one `hello` after the other until one of them decides. Who has asked about a key that would be let in has
+/// [`PERSON_TIMEOUT`] from then on, once.
+async fn hear<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+    (reader, writer): (&mut FrameReader<R>, &mut FrameWriter<W>),
+    origin: &Origin,
+    doors: &impl Doors,
+    mut deadline: Instant,
+    mut news: impl FnMut(News),
+) -> Result<Login, Stranger> {
+    let (mut patience, mut hellos) = (LOGIN_TIMEOUT, 0);
     loop {
-        let news = |news| shared.doors.tell(&news);
-        let judging = judge(&mut reader, &origin, &shared.doors, hellos, news);
-        let judged = timeout_at(deadline, judging).await.map_err(|_| Stranger::Late(patience))?;
-        let (refused, why) = match judged {
-            Ok(Login::In { granted, proven, user, client }) => {
-                let who = granted.who;
-                let door = door_of(shared, user.as_deref())?;
-                let guest = door.1.clone();
-                let rights = rights::of(shared, (who.clone(), proven), caller(peer), door);
-                return Ok(LoggedIn { reader, writer, who, guest, rights, peer, client });
-            }
-            Ok(Login::Again(refused)) => {
-                writer
-                    .send(&ServerHeader::Refused(refused), b"")
-                    .await
-                    .map_err(LoginError::from)?;
-                if hellos == 0 {
-                    patience = PERSON_TIMEOUT;
-                    deadline = Instant::now() + patience;
-                }
-                hellos += 1;
-                continue;
-            }
-            Ok(Login::Out { refused, why }) => (refused, why),
-            Err(e) => {
-                if let Some(end) = fault(&e) {
-                    last_word(&end, reader, writer).await;
-                }
-                return Err(e.into());
-            }
-        };
-        return Err(refuse(shared, address, (refused, why), &mut reader, &mut writer).await);
+        let judging = judge(reader, origin, doors, hellos, &mut news);
+        let judged =
+            timeout_at(deadline, judging).await.map_err(|_| Stranger::Late(patience))??;
+        let Login::Again(refused) = judged else { return Ok(judged) };
+        writer.send(&ServerHeader::Refused(refused), b"").await.map_err(LoginError::from)?;
+        if hellos == 0 {
+            patience = PERSON_TIMEOUT;
+            deadline = Instant::now() + patience;
+        }
+        hellos += 1;
     }
 }
 
@@ -302,3 +312,6 @@ fn by_policy(shared: &Arc<Shared>, identity: &Arc<str>, guest: Option<Arc<Guest>
         Ok(allowed)
     })
 }
+
+#[cfg(test)]
+mod tests;

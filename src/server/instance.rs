@@ -8,6 +8,7 @@ use std::{fmt, fs, io};
 use super::classic::ClassicAddr;
 use super::running::LOCK_NAME;
 use super::start::StartError;
+use super::status;
 use crate::sys::fs::{Lock, Locked, StateDir, lock_exclusive};
 use crate::sys::listen_fds::Passed;
 use crate::transport::{Endpoint, ListenAddr};
@@ -32,6 +33,9 @@ pub enum FindError {
     /// There are several.
     #[error("there are several servers; give --name with one of: {0}")]
     Several(Names),
+    /// None runs now.
+    #[error("no server runs in {}", .0.display())]
+    Down(PathBuf),
     /// None has this name.
     #[error("there is no server of the name {0:?}; there are: {1}")]
     Unknown(String, Names),
@@ -74,18 +78,55 @@ pub fn find_journal(state: &Path, name: Option<&str>) -> Result<PathBuf, FindErr
 /// # Errors
 /// [`FindError`].
 pub fn find_instance(state: &Path, name: Option<&str>) -> Result<PathBuf, FindError> {
+    let (instances, names) = all_in(state)?;
+    match name {
+        Some(name) => named(&instances, name, names),
+        None => only_one(&instances, names),
+    }
+}
+
+/// The same of a server that runs; without a name, of the only one that does, however many did before.
+///
+/// # Errors
+/// [`FindError`].
+pub fn find_running(state: &Path, name: Option<&str>) -> Result<PathBuf, FindError> {
+    let (instances, mut names) = all_in(state)?;
+    let Some(name) = name else {
+        names.retain(|name| status::is_served(&instances.join(name)));
+        if names.is_empty() {
+            return Err(FindError::Down(instances));
+        }
+        return only_one(&instances, names);
+    };
+    let found = named(&instances, name, names)?;
+    if status::is_served(&found) { Ok(found) } else { Err(FindError::Down(found)) }
+}
+
+/// Every instance that there is, and where.
+fn all_in(state: &Path) -> Result<(PathBuf, Vec<String>), FindError> {
     let instances = state.join(INSTANCES);
     let mut names = instances_in(&instances)
         .map_err(|error| FindError::Io { path: instances.clone(), error })?;
+    if names.is_empty() {
+        return Err(FindError::None(instances));
+    }
     names.sort_unstable();
-    let name = match (name, &*names) {
-        (_, []) => return Err(FindError::None(instances)),
-        (Some(name), names) if names.iter().any(|n| n == name) => name,
-        (Some(name), _) => return Err(FindError::Unknown(name.to_owned(), Names(names))),
-        (None, [name]) => name,
-        (None, _) => return Err(FindError::Several(Names(names))),
-    };
-    Ok(instances.join(name))
+    Ok((instances, names))
+}
+
+fn named(instances: &Path, name: &str, names: Vec<String>) -> Result<PathBuf, FindError> {
+    if names.iter().any(|n| n == name) {
+        Ok(instances.join(name))
+    } else {
+        Err(FindError::Unknown(name.to_owned(), Names(names)))
+    }
+}
+
+fn only_one(instances: &Path, names: Vec<String>) -> Result<PathBuf, FindError> {
+    match &*names {
+        [name] => Ok(instances.join(name)),
+        _ => Err(FindError::Several(Names(names))),
+    }
 }
 
 /// The names of the instances that have a journal.

@@ -33,7 +33,7 @@ use tracing::{info, warn};
 
 pub use connection::{LOGIN_TIMEOUT, PERSON_TIMEOUT};
 pub use held::HOLD_LIMIT;
-pub use instance::{FindError, NAME_LIMIT, RUNS, find_instance, find_journal};
+pub use instance::{FindError, NAME_LIMIT, RUNS, find_instance, find_journal, find_running};
 pub use lobby::PLACES;
 pub use outbox::ANSWERS_LIMIT;
 pub use penalties::{FORGET, FREE, LONGEST, Network, REMEMBERED, SHORTEST};

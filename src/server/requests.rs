@@ -9,7 +9,7 @@ use tracing::debug;
 use super::end::SessionEnd;
 use super::held::Held;
 use super::outbox::Outbox;
-use super::policy::{Allowed, Asked, Forbidden, Rights};
+use super::policy::{Allowed, Asked, Forbidden, Rights, Whose};
 use super::rights::{RightsNow, imposed};
 use super::serving::{Order, Serving};
 use super::users::Guest;
@@ -78,7 +78,7 @@ impl Requests {
             }
             ClientHeader::Ack { seq } => self.ack(seq),
             // What has not begun handles no signal: any of them is its end.
-            ClientHeader::Cancel { run: None } | ClientHeader::Signal { run: None, .. }
+            ClientHeader::Cancel { run: None, .. } | ClientHeader::Signal { run: None, .. }
                 if self.held.is_some() =>
             {
                 self.let_go()
@@ -87,7 +87,10 @@ impl Requests {
                 let order = Order::Signal(signal_number(&signal)?);
                 self.order(order, run).await
             }
-            ClientHeader::Cancel { run } => self.order(Order::Cancel, run).await,
+            ClientHeader::Cancel { run, as_operator } => {
+                let whose = if as_operator { Whose::All } else { Whose::Own };
+                self.order(Order::Cancel(whose), run).await
+            }
             ClientHeader::Attach(attach) => self.attach(&attach).await,
             ClientHeader::List { limit, all } => self.list(limit, all).await,
             ClientHeader::Remove { run } => self.remove(&run).await,
@@ -277,14 +280,19 @@ impl Requests {
     async fn order_by_name(&mut self, order: Order, part: &str) -> Result<(), SessionEnd> {
         let asked = match order {
             Order::Signal(_) => Asked::Signal,
-            Order::Cancel => Asked::Stop,
+            Order::Cancel(_) => Asked::Stop,
         };
-        let Some(kept) = self.find(part, asked)? else { return Ok(()) };
+        let Some((kept, whose)) = self.find(part, asked)? else { return Ok(()) };
+        let order = match order {
+            Order::Cancel(said) => Order::Cancel(self.by_whom(whose, said)),
+            signal @ Order::Signal(_) => signal,
+        };
         let run = kept.id().to_string();
         let obeyed = match &*kept {
             Entry::Here(run) => match order {
                 Order::Signal(signal) => run.signal(signal),
-                Order::Cancel => run.stop(StopBy::Operator),
+                Order::Cancel(Whose::Own) => run.stop(StopBy::Client),
+                Order::Cancel(Whose::All) => run.stop(StopBy::Operator),
             },
             Entry::There(there) => {
                 let (host, there) = (Arc::clone(&self.host), Arc::clone(there));
@@ -301,7 +309,7 @@ impl Requests {
 
     async fn attach(&mut self, attach: &Attach) -> Result<(), SessionEnd> {
         self.free_for_another()?;
-        let Some(kept) = self.find(&attach.run, Asked::Attach)? else { return Ok(()) };
+        let Some((kept, _)) = self.find(&attach.run, Asked::Attach)? else { return Ok(()) };
         match &*kept {
             Entry::Here(run) => self.attach_here(run, attach),
             Entry::There(run) => {
@@ -333,7 +341,7 @@ impl Requests {
     }
 
     async fn remove(&mut self, part: &str) -> Result<(), SessionEnd> {
-        let Some(kept) = self.find(part, Asked::Remove)? else { return Ok(()) };
+        let Some((kept, _)) = self.find(part, Asked::Remove)? else { return Ok(()) };
         let (host, run) = (Arc::clone(&self.host), kept.id().to_string());
         match on_disk(move || host.remove(&kept)).await? {
             Ok(()) => self.outbox.answer(&ServerHeader::Done { run }),

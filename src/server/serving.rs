@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::end::SessionEnd;
+use super::policy::Whose;
 use super::posted::Posted;
 use crate::conn::{ConnError, Frame};
 use crate::proto::code::Code;
@@ -247,18 +248,18 @@ fn already_ended(run: &Run) -> ServerHeader {
     ServerHeader::AlreadyEnded { run: run.key.id.to_string() }
 }
 
-/// What a client may tell the run that it owns.
+/// What a client may tell a run: its own, or as an operator anybody's.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Order {
     Signal(u8),
-    Cancel,
+    Cancel(Whose),
 }
 
 impl Order {
     fn give(self, owner: &Owner) -> Result<bool, SessionEnd> {
         Ok(match self {
             Self::Signal(signal) => owner.signal(signal)?,
-            Self::Cancel => owner.cancel()?,
+            Self::Cancel(_) => owner.cancel()?,
         })
     }
 
@@ -267,7 +268,7 @@ impl Order {
         let run = run.map(ToString::to_string);
         match self {
             Self::Signal(signal) => ClientHeader::Signal { signal: signal.to_string(), run },
-            Self::Cancel => ClientHeader::Cancel { run },
+            Self::Cancel(whose) => ClientHeader::Cancel { run, as_operator: whose == Whose::All },
         }
     }
 }

@@ -232,8 +232,6 @@ impl Server {
             None => Whom::Itself(authorized(&listen, options.access, local.public())?),
             Some(system) => Whom::Users(users(system, &options.access)?),
         };
-        // Their supervisors are root's: whose runs they are to start is not settled.
-        let kept = options.kept.filter(|_| options.system.is_none());
         // Last: a start that fails before leaves no folder of a name that nothing was run under.
         let (instance, lock) = name.open(&options.state.subdir(INSTANCES)?, lock)?;
         let (journal, runs) = (instance.subdir(JOURNAL)?, instance.subdir(RUNS)?);
@@ -241,7 +239,7 @@ impl Server {
             let written = (&options.journal, Digester::of(&instance)?);
             recover::open(journal.path(), runs.path(), origin, written)?
         };
-        let keeping = kept.map(|kept| keeping(&instance, &runs, kept)).transpose()?;
+        let keeping = options.kept.map(|kept| keeping(&instance, &runs, kept)).transpose()?;
         let status = status::bind(instance.path())
             .inspect_err(|e| warn!("`rexec-server status` will not work: {e}"))
             .ok();

@@ -235,6 +235,19 @@ pub fn ask(instance: &Path) -> io::Result<Status> {
     serde_json::from_slice(&text).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
 }
 
+/// Whether a server takes connections in the folder of this instance, as far as this account may know.
+pub(super) fn is_served(instance: &Path) -> bool {
+    match with_socket(instance, |path| StdStream::connect(path)) {
+        Ok(_) => true,
+        Err(e) => !is_nobody(&e),
+    }
+}
+
+/// Whether asking has shown that nobody is there to answer.
+fn is_nobody(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
 /// By way of the folder's descriptor: a path may be longer than a socket's address.
 fn with_socket<T>(instance: &Path, with: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
     use std::os::fd::AsRawFd as _;

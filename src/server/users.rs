@@ -13,11 +13,11 @@ use tracing::warn;
 pub use login::NoLogin;
 
 use crate::handshake::Doors;
-use crate::identity::{AccessFiles, Authorized, Handed, News, Source};
+use crate::identity::{AccessFiles, Authorized, Handed, News, Source, is_user};
 use crate::proto::code::Code;
 use crate::proto::header::Refused;
 use crate::runs::throttle::Throttle;
-use crate::sys::users::User;
+use crate::sys::users::{User, group};
 
 /// Where root keeps lists of keys, each under the name of its user.
 pub const KEYS_FOLDER: &str = "/etc/rexec/authorized_keys";
@@ -36,18 +36,26 @@ const FRESH_FOR_REQUEST: Duration = Duration::from_millis(100);
 pub struct System {
     /// The users that are served, by name.
     pub users: Vec<String>,
+    /// The groups whose members are served too, but for root.
+    pub groups: Vec<String>,
     /// Whether `~/.ssh/authorized_keys` counts too.
     pub ssh_keys: bool,
 }
 
 impl System {
+    /// Those who are served, as they were named.
+    fn names(&self) -> Vec<String> {
+        let groups = self.groups.iter().map(|group| format!("@{group}"));
+        self.users.iter().cloned().chain(groups).collect()
+    }
+
     /// What an operator has to know of it, one line each.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
         let mut lines = vec![format!(
             "system mode, for {}: PAM is not consulted: none of its account, session and limits modules counts; accounts \
              that are locked, expired or without a login shell are refused",
-            self.users.join(", ")
+            self.names().join(", ")
         )];
         if self.ssh_keys {
             lines.push(
@@ -61,9 +69,20 @@ impl System {
     }
 }
 
+/// Whether it can be the name of a user or a group, and of a file.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
+    is_user(text) && !text.contains(['/', '@', ':']) && !text.starts_with('.')
+}
+
 /// The users of a server in system mode.
 pub(super) struct Users {
-    all: BTreeMap<String, Arc<Guest>>,
+    /// By name: those who were named, and of the members of groups those who have come.
+    all: Mutex<BTreeMap<String, Arc<Guest>>>,
+    system: System,
+    access: AccessFiles,
+    /// Held while somebody is looked for among the members: strangers who try names wait for each other.
+    joining: tokio::sync::Mutex<()>,
     /// The door of all who are not served.
     nobody: Arc<Authorized>,
     refusals: Throttle,
@@ -73,6 +92,8 @@ pub(super) struct Users {
 /// One user: the account as it was last looked at, and who may use it.
 pub(super) struct Guest {
     name: String,
+    /// A member of one of these has to be served; none: it was named.
+    groups: Option<Arc<[String]>>,
     /// What is in a user's files is the user's to choose, and how often it changes.
     news: Throttle,
     authorized: Arc<Authorized>,
@@ -92,7 +113,10 @@ impl Users {
     pub(super) fn new(system: &System, access: &AccessFiles) -> Self {
         let guest = |name: &String| (name.clone(), Arc::new(Guest::new(name, system, access)));
         Self {
-            all: system.users.iter().map(guest).collect(),
+            all: Mutex::new(system.users.iter().map(guest).collect()),
+            system: system.clone(),
+            access: access.clone(),
+            joining: tokio::sync::Mutex::default(),
             nobody: Arc::new(Authorized::as_user("", AccessFiles::default(), Vec::new())),
             refusals: Throttle::default(),
             news: Throttle::default(),
@@ -101,9 +125,16 @@ impl Users {
 
     /// Tells of those who could not log in now.
     pub(super) fn check(&self) {
-        for guest in self.all.values() {
-            if let Err(why) = login::account(&guest.name) {
-                warn!("nobody is let in as {}: {why}", guest.name);
+        for name in &self.system.users {
+            if let Err(why) = login::account(name) {
+                warn!("nobody is let in as {name}: {why}");
+            }
+        }
+        for name in &self.system.groups {
+            match group(name) {
+                Ok(Some(_)) => {}
+                Ok(None) => warn!("nobody is let in by @{name}: there is no such group"),
+                Err(e) => warn!("nobody is let in by @{name}: it cannot be looked up: {e}"),
             }
         }
     }
@@ -116,7 +147,38 @@ impl Users {
     }
 
     pub(super) fn guest(&self, name: &str) -> Option<Arc<Guest>> {
-        self.all.get(name).cloned()
+        self.all().get(name).cloned()
+    }
+
+    /// One who may log in now.
+    async fn usable(&self, name: &str) -> Result<Arc<Guest>, NoLogin> {
+        let guest = match self.guest(name) {
+            Some(guest) => guest,
+            None => return self.join(name).await,
+        };
+        guest.refresh(FRESH_FOR_LOGIN).await;
+        guest.account().map(|_| guest)
+    }
+
+    /// One who has not come before, and who may be a member of a group that is served. Only who is one is remembered,
+    /// so there are no more than the machine has accounts.
+    async fn join(&self, name: &str) -> Result<Arc<Guest>, NoLogin> {
+        if self.system.groups.is_empty() || !is_name(name) {
+            return Err(NoLogin::NotServed);
+        }
+        let _joining = self.joining.lock().await;
+        let guest = self.guest(name).unwrap_or_else(|| {
+            let groups = Some(self.system.groups.as_slice().into());
+            Arc::new(Guest { groups, ..Guest::new(name, &self.system, &self.access) })
+        });
+        guest.refresh(FRESH_FOR_LOGIN).await;
+        guest.account()?;
+        self.all().insert(name.to_owned(), Arc::clone(&guest));
+        Ok(guest)
+    }
+
+    fn all(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Arc<Guest>>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -127,15 +189,9 @@ impl Doors for Users {
             let text = "this server serves users by name: write rexec USER@HOST:PORT".into();
             return Err(Refused { code: Code::Unsupported, text, key: None });
         };
-        let refused = match self.all.get(name) {
-            None => "this user is not served (--users)".to_owned(),
-            Some(guest) => {
-                guest.refresh(FRESH_FOR_LOGIN).await;
-                match guest.account() {
-                    Ok(_) => return Ok(Arc::clone(&guest.authorized)),
-                    Err(why) => why.to_string(),
-                }
-            }
+        let refused = match self.usable(name).await {
+            Ok(guest) => return Ok(Arc::clone(&guest.authorized)),
+            Err(why) => why,
         };
         if let Some(line) = self.refusals.line(|| format!("no login as {name:?}: {refused}")) {
             warn!("{line}");
@@ -155,6 +211,7 @@ impl Guest {
         let handed = own.iter().map(|(_, handed)| handed.clone()).collect();
         Self {
             name: name.to_owned(),
+            groups: None,
             news: Throttle::default(),
             authorized: Arc::new(Authorized::as_user(name, files, handed)),
             own,
@@ -209,7 +266,11 @@ impl Guest {
 
     fn look(&self) {
         let looked = Some(Instant::now());
-        let account = login::account(&self.name).map(Arc::new);
+        let account = login::account(&self.name).and_then(|user| match &self.groups {
+            Some(groups) => login::member(user, groups),
+            None => Ok(user),
+        });
+        let account = account.map(Arc::new);
         if let Ok(user) = &account {
             let paths: Vec<PathBuf> =
                 self.own.iter().map(|(file, _)| user.home.join(file)).collect();

@@ -117,7 +117,7 @@ mod tests {
             answer()
         };
         assert!(waiting.ask(asked).await.is_none());
-        let cancel = ClientHeader::Cancel { run: None };
+        let cancel = ClientHeader::Cancel { run: None, as_operator: false };
         assert!(waiting.is_before(&cancel) && !waiting.is_before(&ClientHeader::Heartbeat));
         waiting.keep(cancel.clone(), Bytes::new()).unwrap();
         let most = Bytes::from(vec![0; BEHIND_LIMIT - 2 * FRAME_COST]);

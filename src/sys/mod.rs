@@ -1,11 +1,13 @@
 //! What the operating system is asked for directly: processes, files, peer credentials.
 
 pub mod clock;
+pub mod entry;
 pub mod fs;
 pub mod heap;
 pub mod listen_fds;
 pub mod pause;
 pub mod pipe;
+mod pow;
 pub mod process;
 pub mod replace;
 pub mod signals;

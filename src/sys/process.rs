@@ -7,7 +7,7 @@
     reason = "sigaction, close_range, wait4, waitid with rusage, getpwuid_r, TIOCNOTTY, getpgid and getsid of any pid and tokio's registration of a descriptor have no safe form"
 )]
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ffi::{CStr, OsStr, OsString};
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
@@ -25,6 +25,7 @@ pub use rustix::process::Pid;
 use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, WaitOptions};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
 
 use super::clock::boottime;
 use super::signals;
@@ -395,12 +396,23 @@ pub fn account_of(uid: u32) -> Option<Account> {
 }
 
 /// Children that somebody waits for; all others are strangers.
-static KNOWN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+static KNOWN: Mutex<BTreeMap<i32, Orphans>> = Mutex::new(BTreeMap::new());
+/// Called when a child was started, was reaped or became a stranger.
+static CHANGED: Notify = Notify::const_new();
 /// Read while a child is started and not yet known, written while strangers are reaped: a child
 /// that ends at once is never taken for a stranger.
 static STARTING: RwLock<()> = RwLock::new(());
 
-fn known() -> MutexGuard<'static, BTreeSet<i32>> {
+/// To whom the kernel hands what a child leaves behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Orphans {
+    /// To this process.
+    ComeHere,
+    /// To the child itself, a subreaper.
+    StayThere,
+}
+
+fn known() -> MutexGuard<'static, BTreeMap<i32, Orphans>> {
     KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -418,7 +430,7 @@ pub fn spawn(command: &mut Command) -> io::Result<Pid> {
     let _starting = STARTING.read().unwrap_or_else(PoisonError::into_inner);
     let child = signals::let_in(|| command.spawn())?;
     let pid = Pid::from_child(&child);
-    known().insert(pid.as_raw_nonzero().get());
+    know(pid, Orphans::ComeHere);
     Ok(pid)
 }
 
@@ -434,8 +446,38 @@ pub fn spawn_handing(command: &mut Command, handed: BorrowedFd<'_>) -> io::Resul
     // It was close-on-exec before, and setting that does not fail.
     let _ = rustix::io::fcntl_setfd(handed, rustix::io::FdFlags::CLOEXEC);
     let pid = Pid::from_child(&spawned?);
-    known().insert(pid.as_raw_nonzero().get());
+    know(pid, Orphans::ComeHere);
     Ok(pid)
+}
+
+fn know(pid: Pid, orphans: Orphans) {
+    known().insert(pid.as_raw_nonzero().get(), orphans);
+    CHANGED.notify_one();
+}
+
+/// Starts a child that takes what its own children leave behind, as a supervisor does.
+///
+/// # Errors
+/// As [`Command::spawn`].
+pub fn spawn_reaper(command: &mut Command) -> io::Result<Pid> {
+    let pid = spawn(command)?;
+    know(pid, Orphans::StayThere);
+    Ok(pid)
+}
+
+/// Waits until a child is started, is reaped or becomes a stranger, or returns at once if that has happened
+/// since the last time. For one who waits.
+pub async fn children_changed() {
+    CHANGED.notified().await;
+}
+
+/// Whether there is a stranger, or somebody who may leave one behind without [`children_changed`].
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub fn may_leave_strangers() -> io::Result<bool> {
+    let comes_here = known().values().any(|orphans| *orphans == Orphans::ComeHere);
+    Ok(comes_here || !strangers()?.is_empty())
 }
 
 /// No program that this one becomes or starts gets a descriptor besides the standard ones.
@@ -474,6 +516,7 @@ pub fn reap(pid: Pid) -> io::Result<Usage> {
         -1 => return Err(io::Error::last_os_error()),
         _ => known.remove(&raw),
     };
+    CHANGED.notify_one();
     // SAFETY: zeroed is a valid rusage, and wait4 has filled it.
     Ok(Usage::from(unsafe { usage.assume_init() }))
 }
@@ -526,6 +569,7 @@ fn duration(time: libc::timeval) -> Duration {
 /// Nobody waits for this child any more: it is reaped as a stranger.
 pub fn disown(pid: Pid) {
     known().remove(&pid.as_raw_nonzero().get());
+    CHANGED.notify_one();
 }
 
 /// Reaps what ended and was handed to this process as PID 1 or subreaper; says how many.
@@ -609,7 +653,7 @@ fn strangers_in(list: &fs::File) -> io::Result<Vec<Pid>> {
     let known = known();
     let list = read_children(list)?;
     let pids = list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok());
-    Ok(pids.filter(|pid| !known.contains(pid)).filter_map(Pid::from_raw).collect())
+    Ok(pids.filter(|pid| !known.contains_key(pid)).filter_map(Pid::from_raw).collect())
 }
 
 /// Reads a list of children from its start. One that is empty, as that of a server most often is, costs

@@ -1,6 +1,9 @@
 //! Accounts as the system's databases know them (passwd(5), group(5), shadow(5)), and becoming one.
 
-#![expect(unsafe_code, reason = "getpwnam_r, getgrouplist and getspnam_r have no safe form")]
+#![expect(
+    unsafe_code,
+    reason = "getpwnam_r, getgrnam_r, getgrouplist and getspnam_r have no safe form"
+)]
 
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
@@ -73,7 +76,8 @@ unsafe fn bytes<'a>(text: *const libc::c_char) -> &'a [u8] {
     if text.is_null() { b"" } else { unsafe { CStr::from_ptr(text) }.to_bytes() }
 }
 
-/// The account of this name; none if there is none, or if its home or shell are no UTF-8.
+/// The account of this name, letter by letter: a directory that does not tell upper case from lower would give one
+/// account many names. None if there is none, or if its home or shell are no UTF-8.
 ///
 /// # Errors
 /// The database does not answer.
@@ -88,15 +92,32 @@ pub fn user(name: &str) -> io::Result<Option<User>> {
     let entry = look(ask, |entry: &libc::passwd| {
         // SAFETY: strings of a found entry, which live as long as it is read.
         let (home, shell) = unsafe { (bytes(entry.pw_dir), bytes(entry.pw_shell)) };
+        // SAFETY: the same.
+        let is_its_name = unsafe { bytes(entry.pw_name) } == name.as_bytes();
         let path = |bytes| Path::new(OsStr::from_bytes(bytes)).to_owned();
-        (entry.pw_uid, entry.pw_gid, path(home), path(shell))
+        is_its_name.then(|| (entry.pw_uid, entry.pw_gid, path(home), path(shell)))
     })?;
-    let Some((uid, gid, home, shell)) = entry else { return Ok(None) };
+    let Some((uid, gid, home, shell)) = entry.flatten() else { return Ok(None) };
     if home.to_str().is_none() || shell.to_str().is_none() {
         return Ok(None);
     }
     let groups = groups(&c_name, gid)?;
     Ok(Some(User { name: name.to_owned(), uid, gid, groups, home, shell }))
+}
+
+/// The gid of the group of this name; none if there is none.
+///
+/// # Errors
+/// The database does not answer.
+pub fn group(name: &str) -> io::Result<Option<u32>> {
+    let Ok(name) = CString::new(name) else { return Ok(None) };
+    let ask = |entry, strings: &mut [libc::c_char], found| {
+        // SAFETY: all are writable, and the buffer's true length is given.
+        unsafe {
+            libc::getgrnam_r(name.as_ptr(), entry, strings.as_mut_ptr(), strings.len(), found)
+        }
+    };
+    look(ask, |entry: &libc::group| entry.gr_gid)
 }
 
 fn groups(name: &CStr, gid: u32) -> io::Result<Vec<u32>> {
@@ -202,6 +223,7 @@ mod tests {
         let root = user("root").unwrap().unwrap();
         assert_eq!((root.uid, root.gid), (0, 0));
         assert!(root.groups.contains(&0) && root.home.is_absolute());
+        assert_eq!(group("root").unwrap(), Some(0));
     }
 
     #[test]
@@ -209,6 +231,7 @@ mod tests {
         for name in ["no-such-user-here", "", "a\0b"] {
             assert_eq!(user(name).unwrap(), None, "{name:?}");
             assert_eq!(shadow(name).unwrap_or_default(), None, "{name:?}");
+            assert_eq!(group(name).unwrap(), None, "{name:?}");
         }
     }
 

@@ -156,7 +156,7 @@ pub async fn connect(
         .map_err(|tried| DialError::Unreachable { endpoint: endpoint.clone(), tried })?;
     tune(&socket);
     let mut cork = Cork::of(&socket);
-    let mut handshake = std::pin::pin!(tls::client(socket, endpoint, check));
+    let mut handshake = std::pin::pin!(tls::client(socket, endpoint, Arc::clone(&check)));
     let handshake = async {
         // What is sent before the first wait is to be answered. The rest may leave with the request.
         tokio::select! {
@@ -164,6 +164,7 @@ pub async fn connect(
             done = &mut handshake => return done,
             () = std::future::ready(()) => cork.put_in(),
         }
+        check.prepare().map_err(ClientFault::HostKey)?;
         handshake.await
     };
     let (stream, channel) = timeout_at(deadline, handshake)

@@ -23,5 +23,5 @@ pub use listen::{
 };
 pub use stream::{Cork, Stream};
 pub use tls::{ALPN, BUFFER_LIMIT, Channel, EXPORTER_LABEL, TlsFault, TlsServer};
-pub use trust::{HostKeyError, HostTrust, NewHosts, UnknownHost};
+pub use trust::{HostKeyError, HostTrust, NewHosts, Own, UnknownHost};
 pub use verifier::HostKeyCheck;

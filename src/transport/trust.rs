@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Endpoint, HostKeyCheck};
 use crate::identity::known_hosts::{Known, KnownHosts, line_for};
-use crate::identity::{Ask, Asking, Fingerprint, PublicKey};
+use crate::identity::{Ask, Asking, Fingerprint, KeyError, OwnKeys, PublicKey};
 use crate::sys::clock::boottime;
 use crate::sys::fs::{FsError, append_line, home_dir};
 
@@ -24,6 +24,30 @@ pub enum NewHosts {
     Accept(Arc<dyn Ask>),
     /// Somebody is asked.
     Ask(Arc<dyn Ask>),
+}
+
+/// A host key of this account's own.
+#[derive(Debug, Clone)]
+pub enum Own {
+    /// This one.
+    Key(PublicKey),
+    /// The one in the state folder, to be read when it is needed.
+    Kept(OwnKeys),
+}
+
+impl From<PublicKey> for Own {
+    fn from(key: PublicKey) -> Self {
+        Self::Key(key)
+    }
+}
+
+impl Own {
+    fn key(&self) -> Result<&PublicKey, KeyError> {
+        match self {
+            Self::Key(key) => Ok(key),
+            Self::Kept(keys) => keys.host(),
+        }
+    }
 }
 
 /// A host key that nobody has spoken of.
@@ -50,7 +74,7 @@ pub struct HostTrust {
     /// Files of known hosts. One that is missing knows no host.
     pub files: Vec<PathBuf>,
     /// This account's own host key, for a server on this machine that no file speaks of.
-    pub own: Option<PublicKey>,
+    pub own: Option<Own>,
     /// What is done about any other host.
     pub new_hosts: NewHosts,
     /// What the files said a moment ago.
@@ -169,6 +193,9 @@ pub enum HostKeyError {
     /// The key was accepted, and cannot be remembered.
     #[error("the host key cannot be added to the known hosts: {0}; --host-key accepts it for once")]
     Remember(#[source] FsError),
+    /// This account's own keys cannot be read, so its server would not be known.
+    #[error(transparent)]
+    Own(#[from] KeyError),
     /// A file of known hosts cannot be read, so nothing is known of what it says.
     #[error("the known hosts cannot be read: {0}")]
     File(#[from] FsError),
@@ -260,7 +287,16 @@ impl HostKeyCheck for HostTrust {
     fn remember(&self, unknown: &UnknownHost) -> Result<(), HostKeyError> {
         let default = || Self::default_file().map_err(HostKeyError::Remember);
         let file = unknown.file.clone().map_or_else(default, Ok)?;
-        append_line(&file, &unknown.line).map_err(HostKeyError::Remember)?;
+        // Of several who meet a host at once the first decides which key it has.
+        let is_due = || match self.judge_anew(&unknown.endpoint, &unknown.key) {
+            Ok(()) => Ok(false),
+            Err(HostKeyError::Unknown(_)) => Ok(true),
+            Err(other) => Err(NotAdded(other)),
+        };
+        let added = append_line(&file, &unknown.line, is_due).map_err(|e| e.0)?;
+        if !added {
+            return Ok(());
+        }
         if let NewHosts::Accept(ask) | NewHosts::Ask(ask) = &self.new_hosts {
             let (host, key) = (&unknown.endpoint, unknown.key.fingerprint());
             ask.tell(&format!(
@@ -271,16 +307,36 @@ impl HostKeyCheck for HostTrust {
         Ok(())
     }
 
+    fn prepare(&self) -> Result<(), HostKeyError> {
+        if let Some(own) = &self.own {
+            own.key()?;
+        }
+        // What cannot be read now is not kept, and complained of when it is needed.
+        let _ = self.recent.load(&self.files, boottime());
+        Ok(())
+    }
+
     fn check(&self, endpoint: &Endpoint, key: &PublicKey) -> Result<(), HostKeyError> {
         // A line that was added a moment ago counts at once.
-        self.judge(endpoint, key).or_else(|_| {
-            self.recent.forget();
-            self.judge(endpoint, key)
-        })
+        self.judge(endpoint, key).or_else(|_| self.judge_anew(endpoint, key))
+    }
+}
+
+/// Why a line is not among the known hosts.
+struct NotAdded(HostKeyError);
+
+impl From<FsError> for NotAdded {
+    fn from(error: FsError) -> Self {
+        Self(HostKeyError::Remember(error))
     }
 }
 
 impl HostTrust {
+    fn judge_anew(&self, endpoint: &Endpoint, key: &PublicKey) -> Result<(), HostKeyError> {
+        self.recent.forget();
+        self.judge(endpoint, key)
+    }
+
     fn judge(&self, endpoint: &Endpoint, key: &PublicKey) -> Result<(), HostKeyError> {
         let shown = key.fingerprint();
         if !self.pins.is_empty() && !self.pins.contains(&shown) {
@@ -302,7 +358,7 @@ impl HostTrust {
             return judged;
         }
         let endpoint = endpoint.clone();
-        match &self.own {
+        match self.own.as_ref().map(Own::key).transpose()? {
             Some(own) if endpoint.is_local() && own == key => Ok(()),
             Some(own) if endpoint.is_local() => {
                 Err(HostKeyError::NotOwn { endpoint, shown, own: own.fingerprint() })

@@ -16,6 +16,15 @@ use crate::identity::{Asking, PublicKey};
 
 /// Who decides whether a host key belongs to the address that was asked for.
 pub trait HostKeyCheck: Send + Sync {
+    /// Reads what will be judged by; called while the server is waited for, which has been asked for its key.
+    /// By default there is nothing to read.
+    ///
+    /// # Errors
+    /// Without it no server would be accepted.
+    fn prepare(&self) -> Result<(), HostKeyError> {
+        Ok(())
+    }
+
     /// Judges a key. That the server holds its private half is proved after this, by TLS.
     ///
     /// # Errors

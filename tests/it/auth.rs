@@ -10,7 +10,7 @@ use rexec::identity::{Fingerprint, Key, KeyRing};
 use rexec::proto::code::Code;
 use rexec::transport::HostTrust;
 
-use super::support::{Client, Ran, Server, other::Other};
+use super::support::{Client, Ran, Server, other::Other, wait_until};
 
 /// A new key pair in `dir`; its private file and the line of its public one.
 pub(super) fn key(dir: &Path, name: &str) -> (PathBuf, String) {
@@ -121,7 +121,9 @@ fn an_unknown_host_is_refused_with_the_line_that_makes_it_known() {
     let (_, line) = ran.stderr.trim_end().split_once(&format!("line to {file}: ")).unwrap();
     let host_key = host_line.split(' ').nth(1).unwrap();
     assert!(line.starts_with("[127.1]:") && line.ends_with(host_key), "{line}");
-    assert!(abroad.server.log().contains("does not accept this server's key"));
+    wait_until("what the server says of it", || {
+        abroad.server.log().contains("does not accept this server's key")
+    });
     std::fs::write(&known, format!("{line}\n")).unwrap();
     assert_eq!(abroad.run(&["--known-hosts", file]).expect(0).text(), "hi\n");
 }

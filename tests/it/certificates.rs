@@ -10,6 +10,7 @@ use rexec::identity::{KeyRing, Nobody};
 use rexec::proto::code::Code;
 use rexec::transport::HostTrust;
 
+use super::support::agent::RealAgent;
 use super::support::{Client, Ran, Server, wait_until};
 
 fn keygen(folder: &Path, args: &[&str]) {
@@ -226,4 +227,34 @@ fn a_certificate_of_a_key_with_a_passphrase_is_asked_about_first() {
     office.sign("nobody", &["-n", "deploy"]);
     let ran = ask().expect(254);
     assert!(!ran.stderr.contains("asked"), "{}", ran.stderr);
+}
+
+/// `ssh-add` gives the agent the key and, as another one, its certificate; some agents have the certificate alone.
+#[test]
+fn a_certificate_that_only_ssh_agent_has_lets_in_with_or_without_the_bare_key_beside_it() {
+    let office = Office::open(&["ed25519"], "");
+    office.sign("ca", &["-n", "deploy"]);
+    let agent = RealAgent::start();
+    agent.add(&office.path("user"));
+    // Nothing is left to be found but what the agent has.
+    std::fs::remove_file(office.path("user-cert.pub")).unwrap();
+    std::fs::remove_file(office.path("user")).unwrap();
+    let ask = |options: &[&str]| {
+        let print = super::auth::host_key(&office.server).1.to_string();
+        let client = Client::new(&office.path("state")).env("SSH_AUTH_SOCK", agent.socket());
+        let client = client.env("HOME", office.here.path()).args(options);
+        let address = office.server.addr.replace("127.0.0.1", "127.1");
+        client.args(&["-v", "--host-key", &print, &address, "echo hi"]).run()
+    };
+    let named = office.path("user.pub");
+    for options in [&[][..], &["-i", named.to_str().unwrap()]] {
+        assert_eq!(ask(options).expect(0).text(), "hi\n");
+    }
+    // The bare key goes, the certificate stays.
+    let mut command = Command::new("ssh-add");
+    command.args(["-q", "-d"]).arg(&named).env("SSH_AUTH_SOCK", agent.socket());
+    assert!(command.status().unwrap().success());
+    let ran = ask(&[]).expect(0);
+    assert!(ran.stderr.contains("ssh-agent has 1 keys"), "{}", ran.stderr);
+    assert_eq!(ask(&["-i", named.to_str().unwrap()]).expect(0).text(), "hi\n");
 }

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use super::support::Ran;
+use super::support::{Ran, Server};
 
 const PROGRAMS: [&str; 2] = [env!("CARGO_BIN_EXE_rexec"), env!("CARGO_BIN_EXE_rexec-server")];
 
@@ -84,7 +84,7 @@ fn a_server_that_is_not_reached_is_named_once() {
 
 #[test]
 fn an_output_file_that_cannot_be_made_is_named_and_nothing_is_run() {
-    let ran = ran(PROGRAMS[0], &["127.0.0.1:1", "-o", "/no/such/file", "true"]).expect(252);
+    let ran = ran(PROGRAMS[0], &["127.0.0.1:1", "-o", "/no/such/file", "true"]).expect(2);
     let expected = "rexec: cannot write /no/such/file: No such file or directory (os error 2); nothing was run\n";
     assert_eq!(ran.stderr, expected);
 }
@@ -112,8 +112,10 @@ fn the_verb_of_supervisors_has_no_options() {
 
 #[test]
 fn wrong_usage_is_2_and_says_what_was_wrong() {
-    let cases: [(&[&str], &str); 13] = [
+    let cases: [(&[&str], &str); 15] = [
         (&[], "ADDR"),
+        (&["atach", "127.0.0.1:1", "5f1c"], "'attach'"),
+        (&["bach", "-H", "127.0.0.1:1", "true"], "'batch'"),
         (&["", "true"], "the address is empty"),
         (&["--no-such-flag"], "--no-such-flag"),
         (&["127.0.0.1:0", "true"], "127.0.0.1:0"),
@@ -188,4 +190,21 @@ fn what_cannot_be_printed_is_a_failure_and_a_pager_that_was_left_is_none_to_spea
 fn the_commands_own_options_are_left_to_it() {
     let server = super::support::Server::start(&[]);
     assert_eq!(server.run(&["echo", "-n", "--json", "--", "-q"]).expect(0).text(), "--json -- -q");
+}
+
+/// The next file that is opened would take the number of one that is closed, and with it what was meant for
+/// that: the connection to the server would get the output.
+#[test]
+fn standard_descriptors_that_are_closed_count_as_null() {
+    let server = Server::start(&[]);
+    let script = r#"exec "$REXEC" "$ADDR" 'cat; echo out; echo err >&2; exit 7' <&- >&- 2>&-"#;
+    let client =
+        server.client().env("REXEC", env!("CARGO_BIN_EXE_rexec")).env("ADDR", &server.addr);
+    let mut shell = Command::new("sh");
+    for (name, value) in client.command.get_envs() {
+        if let Some(value) = value {
+            shell.env(name, value);
+        }
+    }
+    assert_eq!(shell.args(["-c", script]).status().unwrap().code(), Some(7));
 }

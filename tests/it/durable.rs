@@ -160,7 +160,7 @@ fn signals_stops_and_removals_go_by_the_id() {
     verb(&server, "signal", &[&id, "USR1"]).expect(254);
     let other = leave(&server, "sleep 600");
     verb(&server, "stop", &[&other]).expect(0);
-    assert!(verb(&server, "wait", &[&other]).expect(251).stderr.contains("operator"));
+    assert!(verb(&server, "wait", &[&other]).expect(251).stderr.contains("rexec stop"));
     verb(&server, "rm", &[&id, &other]).expect(0);
     let gone = verb(&server, "attach", &[&id]);
     assert!(gone.expect(253).stderr.contains("no longer kept"));

@@ -13,6 +13,7 @@ use super::resume::executions;
 use super::support::raw::Raw;
 use super::support::relay::Relay;
 use super::support::server::line_of;
+use super::support::server::own_port;
 use super::support::{
     Client, Ran, Random, Server, finish, is_alive, kill, pid_in, supervisors, wait_until,
 };
@@ -383,7 +384,7 @@ fn a_clock_that_jumps_both_ways_changes_nothing() {
             command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         })
     };
-    let mut server = start("127.0.0.1:0");
+    let mut server = start(&own_port());
     let (gate, wait) = gate(&server, "gate");
     let effect = server.dir().join("effect");
     let text = format!("echo x >> {}; echo out; {wait}; exit 7", effect.display());

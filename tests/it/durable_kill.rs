@@ -9,7 +9,8 @@ use tempfile::TempPath;
 use super::durable::verb;
 use super::resume::executions;
 use super::support::{
-    Client, Ran, Server, finish, in_parallel, is_alive, kill, pid_in, supervisors, wait_until,
+    Client, Ran, Server, finish, in_parallel, is_alive, json_in, kill, pid_in, supervisors,
+    try_kill, wait_until,
 };
 
 /// Who is killed, while the one that reached the point is stopped there.
@@ -136,6 +137,33 @@ fn whoever_is_killed_at_whatever_commit_of_state_the_run_has_one_effect_at_most_
     in_parallel(6, CASES.len(), |n| check(CASES[n]));
 }
 
+/// Its line is written, what sums it up is not: the next server finds both in the journal and the record.
+#[test]
+fn a_verdict_whose_server_was_killed_behind_its_line_in_the_journal_names_that_line() {
+    for killed in [Killed::Server, Killed::Both] {
+        let mut held = Held::at("journaled");
+        let supervisors = supervisors(held.server.state());
+        held.abandon();
+        held.server.crash();
+        if killed == Killed::Both {
+            supervisors.iter().for_each(|pid| kill(*pid, Signal::KILL));
+        }
+        held.server.restart();
+        let file = held.server.dir().join("verdict");
+        let asked = ["--id", "job", "--verdict", file.to_str().unwrap(), &held.server.addr];
+        Client::new(held.server.state()).args(&asked).arg(&held.command).run().expect(7);
+        let anchor = &json_in(&file)["verdict"]["journal"];
+        let (seq, hash) = (&anchor["seq"], anchor["hash"].as_str().unwrap());
+        let lines = held.server.journal();
+        let ended: Vec<_> = lines.iter().filter(|line| line["type"] == "ended").collect();
+        assert_eq!((ended.len(), &ended[0]["seq"]), (1, seq), "{killed:?}");
+        let mut verify = std::process::Command::new(env!("CARGO_BIN_EXE_rexec-server"));
+        verify.args(["journal", "verify", "--name", "test", "--anchor", &format!("{seq}:{hash}")]);
+        verify.env("REXEC_STATE_DIR", held.server.state());
+        assert!(verify.output().unwrap().status.success(), "{killed:?}");
+    }
+}
+
 fn check((point, killed, end): (&str, Killed, End)) {
     let what = format!("{point}, {killed:?} killed");
     let mut held = Held::at(point);
@@ -145,7 +173,9 @@ fn check((point, killed, end): (&str, Killed, End)) {
         held.server.crash();
     }
     if killed != Killed::Server {
-        kill(supervisor.unwrap(), Signal::KILL);
+        // One that has seen its server go may have gone by itself.
+        let killed_too = try_kill(supervisor.unwrap(), Signal::KILL);
+        assert!(killed_too || killed == Killed::Both, "{what}");
     }
     if killed != Killed::Supervisor {
         held.server.restart();

@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::durable::{leave, verb};
+use super::support::server::own_port;
 use super::support::server::{finish, line_of, stop_supervisors, under};
 use super::support::{Client, Server, kill, wait_until};
 
@@ -100,7 +101,7 @@ impl Drop for Disk {
 #[test]
 fn a_full_disk_makes_the_command_wait_also_over_a_restart_and_leaves_no_hole() {
     let Some(disk) = Disk::new() else { return };
-    let mut server = disk.server("127.0.0.1:0", &[]);
+    let mut server = disk.server(&own_port(), &[]);
     let (gate, written) = (disk.dir.path().join("gate"), disk.dir.path().join("written"));
     let command = format!(
         "echo first; while ! test -e {}; do sleep 0.01; done; seq 1 1000000; echo x > {}; exit 7",
@@ -141,7 +142,7 @@ fn a_run_that_waits_for_a_full_disk_can_be_stopped_and_its_verdict_is_kept() {
     disk.wait_until_full();
     let asked = Instant::now();
     verb(&server, "stop", &[&id]).expect(0);
-    assert!(verb(&server, "wait", &[&id]).expect(251).stderr.contains("operator"));
+    assert!(verb(&server, "wait", &[&id]).expect(251).stderr.contains("rexec stop"));
     assert!(asked.elapsed() < soon, "{:?}", asked.elapsed());
     let attached = verb(&server, "attach", &[&id]).expect(251);
     only_whole_lines(&attached.stdout);

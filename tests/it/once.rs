@@ -115,7 +115,7 @@ fn another_identity_finds_nothing_under_an_id_and_runs_its_own() {
         let target = rexec::client::Target {
             user: None,
             endpoint: server.addr.parse::<Endpoint>().unwrap(),
-            trust: std::sync::Arc::new(HostTrust { own: Some(own), ..HostTrust::default() }),
+            trust: std::sync::Arc::new(HostTrust { own: Some(own.into()), ..HostTrust::default() }),
             keys: rexec::identity::KeyRing::of([rexec::identity::Key::load(std::path::Path::new(
                 identity,
             ))

@@ -147,6 +147,8 @@ fn status_counts_what_has_happened_and_says_when_nobody_is_there() {
         command.arg("status").env("REXEC_STATE_DIR", server.state());
         Ran::of(command.output().unwrap())
     };
+    // One that ran before and is gone is none to choose from.
+    server.beside("before", &[]).crash();
     let said = text(&server).expect(0).text();
     assert!(said.contains("runs            0 now, 2 started, 1 refused\n"), "{said}");
     server.crash();

@@ -117,12 +117,14 @@ fn starts_are_held_to_the_rate() {
 fn the_kernel_holds_the_command_to_memory_processor_time_processes_and_niceness() {
     let configured =
         with("memory = \"64M\"\ncpu = 5\nprocesses = 4000\nnice = 7\nfolder = \"FOLDER\"");
+    let own = rustix::process::getpriority_process(None).unwrap();
+    let nice = (own + 7).min(19).to_string();
     let limits = "pwd; nice; (cat /proc/self/limits)";
     for args in [&[limits][..], &["--durable", limits], &["--", "sh", "-c", limits]] {
         let said = configured.server.run(args).expect(0).text();
         let mut lines = said.lines();
         assert_eq!(lines.next().map(Path::new), Some(&*configured.folder), "{said}");
-        assert_eq!(lines.next(), Some("7"), "{said}");
+        assert_eq!(lines.next(), Some(&*nice), "{said}");
         for (name, soft, hard) in [
             ("Max address space", "67108864", "67108864"),
             ("Max cpu time", "5", "6"),
@@ -214,6 +216,9 @@ fn an_operator_sees_and_stops_the_runs_of_others_and_nobody_else_does() {
         assert_eq!((unknown.status, unknown.stderr), (other.status, other.stderr), "{words:?}");
     }
     verb(server, "stop", &[&id]).expect(0);
-    bot(&["wait", &id]).expect(251);
+    let told = bot(&["wait", &id]).expect(251);
+    assert!(told.stderr.contains("stopped by an operator after"), "{}", told.stderr);
     verb(server, "stop", &[hers.trim()]).expect(0);
+    let told = verb(server, "wait", &[hers.trim()]).expect(251);
+    assert!(told.stderr.contains("stopped by rexec stop, or another client"), "{}", told.stderr);
 }

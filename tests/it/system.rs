@@ -18,8 +18,8 @@ use super::support::user::User;
 use super::support::{Client, Ran, Server, wait_until};
 
 /// A server of some users, and a key of somebody's.
-struct Machine {
-    server: Server,
+pub(super) struct Machine {
+    pub(super) server: Server,
     here: tempfile::TempDir,
     key: PathBuf,
     /// The line of the key.
@@ -27,11 +27,11 @@ struct Machine {
 }
 
 impl Machine {
-    fn serving(users: &[&str]) -> Self {
+    pub(super) fn serving(users: &[&str]) -> Self {
         Self::with(users, &[])
     }
 
-    fn with(users: &[&str], args: &[&str]) -> Self {
+    pub(super) fn with(users: &[&str], args: &[&str]) -> Self {
         let here = tempfile::tempdir().unwrap();
         let (key, line) = key(here.path(), "friend");
         let list = users.join(",");
@@ -40,19 +40,19 @@ impl Machine {
     }
 
     /// `rexec -i KEY --host-key FINGERPRINT`, to which a verb, a user and words are added.
-    fn client(&self, verb: &[&str], name: &str) -> Client {
+    pub(super) fn client(&self, verb: &[&str], name: &str) -> Client {
         let print = host_key(&self.server).1.to_string();
         let client = Client::new(&self.here.path().join("state")).args(verb);
         let client = client.arg("-i").arg(&self.key).args(&["--host-key", &print]);
         client.arg(format!("{name}@{}", self.server.addr))
     }
 
-    fn run(&self, name: &str, words: &[&str]) -> Ran {
+    pub(super) fn run(&self, name: &str, words: &[&str]) -> Ran {
         self.client(&[], name).args(words).run()
     }
 
     /// A client of the library, whose connection stays open between runs.
-    fn connected(&self, name: &str) -> rexec::Client {
+    pub(super) fn connected(&self, name: &str) -> rexec::Client {
         let trust = HostTrust { pins: vec![host_key(&self.server).1], ..HostTrust::default() };
         rexec::Client::new(Target {
             endpoint: self.server.addr.parse().unwrap(),
@@ -65,7 +65,7 @@ impl Machine {
 }
 
 /// A user who may log in with the machine's key, by the list that root keeps.
-fn listed(machine: &Machine, user: &User) {
+pub(super) fn listed(machine: &Machine, user: &User) {
     user.list_as_root(&machine.line);
 }
 
@@ -372,15 +372,6 @@ fn on_this_machine_too_a_server_of_users_is_believed_by_known_hosts() {
     assert!(told.contains("known_hosts"), "{told}");
     run(&["--accept-new"]).expect(0);
     assert_eq!(run(&[]).expect(0).text().trim(), alice.name);
-}
-
-#[test]
-fn durable_runs_are_refused() {
-    let Some(alice) = User::new() else { return };
-    let machine = Machine::serving(&[&alice.name]);
-    listed(&machine, &alice);
-    let ran = machine.run(&alice.name, &["-d", "true"]);
-    assert!(told(ran).contains("unsupported"));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use super::auth::{Abroad, key};
 use super::support::terminal::Terminal;
-use super::support::{Client, Server};
+use super::support::{Client, Server, in_parallel};
 
 /// The file of known hosts of the account that a test's client has.
 fn known(abroad: &Abroad) -> std::path::PathBuf {
@@ -42,6 +42,17 @@ fn accept_new_remembers_a_host_and_refuses_it_with_another_key() {
     std::fs::write(known(&abroad), text).unwrap();
     let ran = abroad.run(&["--accept-new"]).expect(255);
     assert!(ran.stderr.contains(&format!("({server_key}) is revoked")), "{}", ran.stderr);
+}
+
+/// Of many clients that meet a host for the first time, whoever is there first writes the line.
+#[test]
+fn clients_that_meet_a_host_at_once_remember_it_once() {
+    let abroad = Abroad::new("");
+    in_parallel(8, 8, |_| {
+        abroad.run(&["--accept-new"]).expect(0);
+    });
+    let listed = std::fs::read_to_string(known(&abroad)).unwrap();
+    assert_eq!(listed.lines().count(), 1, "{listed}");
 }
 
 /// No byte of a request goes to a host before its key is remembered.

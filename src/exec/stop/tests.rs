@@ -130,9 +130,14 @@ async fn what_a_run_leaves_is_counted_and_then_stopped_by_its_mark_alone() {
     let (mark, process) = (outcome.child.mark(), outcome.child.process());
     outcome.child.reap().unwrap();
     let later = process.start_time + 1_000_000;
-    let none = within(stop_leftovers(&scanner, mark, later, Duration::ZERO)).await.unwrap();
+    let left = Leftovers { mark, uid: None, not_before: process.start_time };
+    let young = Leftovers { not_before: later, ..left };
+    let none = within(stop_leftovers(&scanner, young, Duration::ZERO)).await.unwrap();
     assert_eq!((none.left_running, marked(mark).len()), (0, 2), "nothing is as young as that");
-    within(stop_leftovers(&scanner, mark, process.start_time, TERM_GRACE)).await.unwrap();
+    let others = Leftovers { uid: Some(u32::MAX - 2), ..left };
+    let none = within(stop_leftovers(&scanner, others, Duration::ZERO)).await.unwrap();
+    assert_eq!((none.left_running, marked(mark).len()), (0, 2), "nothing is another user's");
+    within(stop_leftovers(&scanner, left, TERM_GRACE)).await.unwrap();
     assert_eq!(marked(mark), [""; 0]);
 }
 

@@ -80,6 +80,37 @@ async fn an_agent_that_hangs_is_given_up() {
     let _listener = tokio::net::UnixListener::bind(&socket).unwrap();
     let agent = Agent::at(&socket);
     assert!(matches!(agent.keys().await, Err(AgentError::Late(AGENT_TIMEOUT))));
-    let key = PublicKey::from_blob(&SoftKey::new(true).blob()).unwrap();
+    let key = read_key(&SoftKey::new(true).blob(), b"").unwrap();
     assert!(matches!(agent.sign(&key, b"m").await, Err(AgentError::Late(TOUCH_TIMEOUT))));
+}
+
+#[test]
+fn a_certificate_and_its_key_are_one_and_the_bare_key_signs_if_it_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let keygen = |args: &[&str]| {
+        let mut command = std::process::Command::new("ssh-keygen");
+        assert!(command.current_dir(dir.path()).arg("-q").args(args).status().unwrap().success());
+    };
+    for name in ["ca", "user"] {
+        keygen(&["-t", "ed25519", "-N", "", "-f", name]);
+    }
+    let certificate = |serial| {
+        keygen(&["-s", "ca", "-I", "id", "-n", "deploy", "-z", serial, "user.pub"]);
+        Certificate::load(&dir.path().join("user-cert.pub")).unwrap()
+    };
+    let (first, second) = (certificate("1"), certificate("2"));
+    let blob = |certificate: &Certificate| {
+        use base64::Engine as _;
+        base64::engine::general_purpose::STANDARD.decode(certificate.to_base64()).unwrap()
+    };
+    let (one, two, bare) = (blob(&first), blob(&second), first.key().blob().to_owned());
+    for (listed, held) in
+        [(vec![&one, &two], &one), (vec![&one, &bare, &two], &bare), (vec![&bare, &one], &bare)]
+    {
+        let all: Vec<_> = listed.iter().map(|blob| (blob.as_slice(), &b""[..])).collect();
+        let keys = read_keys(&identities(u32::try_from(all.len()).unwrap(), &all)).unwrap();
+        let [key] = &keys[..] else { panic!("{keys:?}") };
+        assert_eq!((&key.held, key.certificate.as_ref()), (held, Some(&first)));
+        assert_eq!(&key.public, first.key());
+    }
 }

@@ -37,6 +37,9 @@ pub struct Meta {
     pub identity: String,
     /// What its processes carry in their environment.
     pub mark: String,
+    /// The user it is run as; none: the server's own account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
     /// The command's words, shortened.
     pub command: String,
     /// What is compared when the id comes again.
@@ -356,6 +359,7 @@ mod tests {
             run: "a".into(),
             identity: "local:0".into(),
             mark: String::new(),
+            uid: None,
             command: request.command(),
             terms: request.terms,
             accepted: String::new(),

@@ -9,14 +9,14 @@ fn buried(run: &str) -> Event {
 
 fn lines(folder: &Path) -> Vec<Line> {
     let mut lines = Vec::new();
-    Journal::open(folder, |line| lines.push(line)).unwrap();
+    Journal::open(folder, |line, _| lines.push(line)).unwrap();
     lines
 }
 
 #[test]
 fn lines_are_chained_and_read_back() {
     let dir = tempfile::tempdir().unwrap();
-    let (journal, _) = Journal::open(dir.path(), |_| panic!("empty")).unwrap();
+    let (journal, _) = Journal::open(dir.path(), |_, _| panic!("empty")).unwrap();
     let first = journal.add(&buried("a")).unwrap();
     let second = journal.add(&buried("b")).unwrap();
     drop(journal);
@@ -25,7 +25,7 @@ fn lines_are_chained_and_read_back() {
         lines.iter().map(|l| (l.seq, l.prev)).collect::<Vec<_>>(),
         [(1, None), (2, Some(first.hash))]
     );
-    let (journal, _) = Journal::open(dir.path(), |_| ()).unwrap();
+    let (journal, _) = Journal::open(dir.path(), |_, _| ()).unwrap();
     assert_eq!(journal.add(&buried("c")).unwrap().seq, 3);
     assert_eq!(self::lines(dir.path())[2].prev, Some(second.hash));
 }
@@ -33,7 +33,7 @@ fn lines_are_chained_and_read_back() {
 #[test]
 fn a_torn_tail_is_cut_off_at_every_byte() {
     let dir = tempfile::tempdir().unwrap();
-    let (journal, _) = Journal::open(dir.path(), |_| ()).unwrap();
+    let (journal, _) = Journal::open(dir.path(), |_, _| ()).unwrap();
     journal.add(&buried("a")).unwrap();
     let path = path_of(dir.path(), 1);
     let whole = fs::read(&path).unwrap();
@@ -41,7 +41,7 @@ fn a_torn_tail_is_cut_off_at_every_byte() {
         let mut torn = whole.clone();
         torn.extend_from_slice(&whole[..cut]);
         fs::write(&path, torn).unwrap();
-        let (journal, count) = Journal::open(dir.path(), |_| ()).unwrap();
+        let (journal, count) = Journal::open(dir.path(), |_, _| ()).unwrap();
         assert_eq!((count, fs::read(&path).unwrap() == whole), (cut as u64, true));
         assert_eq!(journal.add(&buried("b")).unwrap().seq, 2);
     }
@@ -50,21 +50,21 @@ fn a_torn_tail_is_cut_off_at_every_byte() {
 #[test]
 fn a_changed_line_is_found() {
     let dir = tempfile::tempdir().unwrap();
-    let (journal, _) = Journal::open(dir.path(), |_| ()).unwrap();
+    let (journal, _) = Journal::open(dir.path(), |_, _| ()).unwrap();
     for run in ["a", "b", "c"] {
         journal.add(&buried(run)).unwrap();
     }
     let path = path_of(dir.path(), 1);
     let text = fs::read_to_string(&path).unwrap().replace(r#""run":"b""#, r#""run":"x""#);
     fs::write(&path, text).unwrap();
-    let error = Journal::open(dir.path(), |_| ()).unwrap_err();
+    let error = Journal::open(dir.path(), |_, _| ()).unwrap_err();
     assert!(matches!(error, JournalError::Broken { line: 3, .. }), "{error}");
 }
 
 #[test]
 fn the_chain_goes_on_in_the_next_segment() {
     let dir = tempfile::tempdir().unwrap();
-    let (journal, _) = Journal::open(dir.path(), |_| ()).unwrap();
+    let (journal, _) = Journal::open(dir.path(), |_, _| ()).unwrap();
     let first = journal.add(&buried("a")).unwrap();
     journal.rotate(&[]).unwrap();
     assert_eq!(newest_segment(dir.path()).unwrap(), Some(1), "not full");
@@ -78,10 +78,10 @@ fn the_chain_goes_on_in_the_next_segment() {
 #[test]
 fn a_segment_without_a_line_is_passed_over() {
     let dir = tempfile::tempdir().unwrap();
-    let (journal, _) = Journal::open(dir.path(), |_| ()).unwrap();
+    let (journal, _) = Journal::open(dir.path(), |_, _| ()).unwrap();
     let first = journal.add(&buried("a")).unwrap();
     fs::write(path_of(dir.path(), 2), "").unwrap();
-    let (journal, _) = Journal::open(dir.path(), |_| ()).unwrap();
+    let (journal, _) = Journal::open(dir.path(), |_, _| ()).unwrap();
     assert_eq!(journal.add(&buried("b")).unwrap().seq, 2);
     journal.tail.lock().unwrap().length = SEGMENT_LIMIT;
     journal.rotate(&[buried("c"), buried("d")]).unwrap();
@@ -95,7 +95,7 @@ fn a_line_one_past_the_limit_is_no_torn_tail() {
     let path = path_of(dir.path(), 1);
     for (length, torn) in [(LINE_LIMIT, true), (LINE_LIMIT + 1, false)] {
         fs::write(&path, vec![b'x'; length]).unwrap();
-        let opened = Journal::open(dir.path(), |_| ());
+        let opened = Journal::open(dir.path(), |_, _| ());
         assert_eq!(opened.is_ok_and(|(_, cut)| cut == length as u64), torn, "{length}");
     }
     assert_eq!(fs::metadata(&path).unwrap().len(), LINE_LIMIT as u64 + 1, "left as it is");
@@ -141,7 +141,7 @@ fn outcomes(folder: &Path) -> Vec<(String, Outcome)> {
 #[test]
 fn carried_lines_are_the_runs_that_are_known_and_another_mark_is_another_run() {
     let dir = tempfile::tempdir().unwrap();
-    let (journal, _) = Journal::open(dir.path(), |_| ()).unwrap();
+    let (journal, _) = Journal::open(dir.path(), |_, _| ()).unwrap();
     let (a, b) = (accepted("a", "1"), accepted("b", "2"));
     journal.add(&a).unwrap();
     journal.add(&b).unwrap();
@@ -161,29 +161,29 @@ fn carried_lines_are_the_runs_that_are_known_and_another_mark_is_another_run() {
 #[test]
 fn zeros_of_any_length_at_the_end_are_a_torn_line() {
     let dir = tempfile::tempdir().unwrap();
-    let (journal, _) = Journal::open(dir.path(), |_| ()).unwrap();
+    let (journal, _) = Journal::open(dir.path(), |_, _| ()).unwrap();
     journal.add(&buried("a")).unwrap();
     let path = path_of(dir.path(), 1);
     let whole = fs::read(&path).unwrap();
     for zeros in [1, LINE_LIMIT, LINE_LIMIT + 1, 3 * LINE_LIMIT] {
         fs::write(&path, [&whole[..], &vec![0; zeros]].concat()).unwrap();
-        let (_, cut) = Journal::open(dir.path(), |_| ()).unwrap();
+        let (_, cut) = Journal::open(dir.path(), |_, _| ()).unwrap();
         assert_eq!((cut, fs::read(&path).unwrap() == whole), (zeros as u64, true));
     }
     fs::write(&path, [&whole[..], &vec![0; LINE_LIMIT + 1], b"x"].concat()).unwrap();
-    assert!(Journal::open(dir.path(), |_| ()).is_err(), "something was written there");
+    assert!(Journal::open(dir.path(), |_, _| ()).is_err(), "something was written there");
 }
 
 #[test]
 fn a_number_that_no_line_can_have_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let (journal, _) = Journal::open(dir.path(), |_| ()).unwrap();
+    let (journal, _) = Journal::open(dir.path(), |_, _| ()).unwrap();
     journal.add(&buried("a")).unwrap();
     let path = path_of(dir.path(), 1);
     let text = fs::read_to_string(&path).unwrap();
     for (seq, fits) in [((1_u64 << 53) - 1, true), (1 << 53, false), (u64::MAX, false)] {
         fs::write(&path, text.replace("\"seq\":1,", &format!("\"seq\":{seq},"))).unwrap();
-        assert_eq!(Journal::open(dir.path(), |_| ()).is_ok(), fits, "{seq}");
+        assert_eq!(Journal::open(dir.path(), |_, _| ()).is_ok(), fits, "{seq}");
     }
 }
 
@@ -200,7 +200,7 @@ fn files_that_are_no_segments_are_passed_over() {
     let mut numbers = segments(dir.path()).unwrap();
     numbers.sort_unstable();
     assert_eq!(numbers, [2, 1_000_000]);
-    let (journal, _) = Journal::open(dir.path(), |_| panic!("no line")).unwrap();
+    let (journal, _) = Journal::open(dir.path(), |_, _| panic!("no line")).unwrap();
     assert_eq!(journal.add(&buried("a")).unwrap().seq, 1);
 }
 
@@ -208,7 +208,7 @@ fn files_that_are_no_segments_are_passed_over() {
 #[test]
 fn the_rest_of_a_line_that_was_seen_unfinished_is_not_taken_for_a_line() {
     let dir = tempfile::tempdir().unwrap();
-    let (journal, _) = Journal::open(dir.path(), |_| ()).unwrap();
+    let (journal, _) = Journal::open(dir.path(), |_, _| ()).unwrap();
     journal.add(&buried("a")).unwrap();
     journal.add(&buried("b")).unwrap();
     let path = path_of(dir.path(), 1);

@@ -90,24 +90,36 @@ impl Requests {
         self.outbox.answer(&ServerHeader::Refused(Refused { code, text, key: None }))
     }
 
-    /// The one run that is meant: an own one, or for an operator anybody's. None if that was refused. Who is
-    /// no operator is told the same of another's run as of none.
+    /// As whom a run is stopped: as the operator who may stop the runs of others if it is another's, or if a
+    /// server says so to the run's supervisor, which knows it as its only identity's own.
+    pub(super) fn by_whom(&self, found: Whose, said: Whose) -> Whose {
+        let is_operator = || self.judged(&Asked::Stop(Whose::All)).is_ok();
+        if found == Whose::All || (said == Whose::All && is_operator()) {
+            Whose::All
+        } else {
+            Whose::Own
+        }
+    }
+
+    /// The one run that is meant, and whether it is an own one or, for an operator, another's. None if that was
+    /// refused. Who is no operator is told the same of another's run as of none.
     pub(super) fn find(
         &self,
         part: &str,
         asked: fn(Whose) -> Asked<'static>,
-    ) -> Result<Option<Arc<Entry>>, SessionEnd> {
+    ) -> Result<Option<(Arc<Entry>, Whose)>, SessionEnd> {
         if !self.may(&asked(Whose::Own))? {
             return Ok(None);
         }
-        let found = match self.host.find(Some(&self.identity), part) {
+        let own = self.host.find(Some(&self.identity), part).map(|kept| (kept, Whose::Own));
+        let found = match own {
             Err((Code::NoSuchRun, _)) if self.judged(&asked(Whose::All)).is_ok() => {
-                self.host.find(None, part)
+                self.host.find(None, part).map(|kept| (kept, Whose::All))
             }
-            found => found,
+            own => own,
         };
         match found {
-            Ok(kept) => Ok(Some(kept)),
+            Ok(found) => Ok(Some(found)),
             Err((code, text)) => self.refuse(code, text).map(|()| None),
         }
     }

@@ -37,6 +37,9 @@ pub enum NoLogin {
     /// Its shell cannot be run.
     #[error("its shell, {}, cannot be run", .0.display())]
     BadShell(PathBuf),
+    /// Only members of certain groups are served, or users by name.
+    #[error("this user is not served (--users)")]
+    NotServed,
     /// The machine lets nobody but root in.
     #[error("{NOLOGIN_FILE} is there")]
     Closed,
@@ -54,6 +57,18 @@ pub(super) fn account(name: &str) -> Result<User, NoLogin> {
         return Err(NoLogin::BadShell(shell.to_owned()));
     }
     Ok(user)
+}
+
+/// This account, if it is a member of one of the groups: by its entry in passwd(5) or by theirs in group(5). Root is
+/// no member of any: it is served only by its name.
+pub(super) fn member(user: User, groups: &[String]) -> Result<User, NoLogin> {
+    for name in groups.iter().filter(|_| user.uid != 0) {
+        let gid = users::group(name).map_err(|e| NoLogin::Database(e.to_string()))?;
+        if gid.is_some_and(|gid| user.groups.contains(&gid)) {
+            return Ok(user);
+        }
+    }
+    Err(NoLogin::NotServed)
 }
 
 fn shell_of(user: &User) -> &Path {
@@ -84,6 +99,16 @@ mod tests {
     fn user(uid: u32, shell: &str) -> User {
         let (name, home) = ("alice".into(), "/home/alice".into());
         User { name, uid, gid: uid, groups: vec![uid], home, shell: shell.into() }
+    }
+
+    #[test]
+    fn root_is_no_member_of_a_group_and_no_group_has_no_member() {
+        let root = users::user("root").unwrap().unwrap();
+        let of_root = User { uid: 1, ..root.clone() };
+        let groups = ["no-such-group".to_owned(), "root".to_owned()];
+        assert_eq!(member(root, &groups), Err(NoLogin::NotServed));
+        assert_eq!(member(of_root.clone(), &groups[..1]), Err(NoLogin::NotServed));
+        assert_eq!(member(of_root.clone(), &groups), Ok(of_root));
     }
 
     #[test]

@@ -1,18 +1,40 @@
 //! Lists that grow by a line.
 
-use std::fs::{DirBuilder, OpenOptions};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use super::{FsError, TrustedFile};
+use super::{FsError, Lock, Locked, TrustedFile, lock_exclusive};
+
+/// So long one waits for its turn: whoever has it reads a file and adds a line.
+const PATIENCE: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Adds a line to a file that nobody else may be able to change, and makes the file (0600) and its folders (0700)
-/// if there are none. Of several who do it at once each line is whole.
+/// if there are none. Several who do it at once take turns; in its turn each looks whether the line `is_due`.
+/// Whether it was.
 ///
 /// # Errors
-/// Others could change the file, or it cannot be written.
-pub fn append_line(path: &Path, line: &str) -> Result<(), FsError> {
+/// What `is_due` says, or that others could change the file, or that it cannot be written.
+pub fn append_line<E: From<FsError>>(
+    path: &Path,
+    line: &str,
+    is_due: impl FnOnce() -> Result<bool, E>,
+) -> Result<bool, E> {
+    let mut file = open(path)?;
+    let written = |e| FsError::io("write", path, e);
+    let _turn = in_turn(&file).map_err(written)?;
+    let is_due = is_due()?;
+    if is_due {
+        append(&mut file, line).map_err(written)?;
+    }
+    Ok(is_due)
+}
+
+fn open(path: &Path) -> Result<File, FsError> {
     match TrustedFile::open(path) {
         Ok(_) => {}
         Err(e) if e.is_missing() => {
@@ -23,35 +45,71 @@ pub fn append_line(path: &Path, line: &str) -> Result<(), FsError> {
         }
         Err(e) => return Err(e),
     }
-    let append = || {
-        let mut options = OpenOptions::new();
-        let mut file = options.read(true).append(true).create(true).mode(0o600).open(path)?;
-        let mut last = [b'\n'];
-        if file.seek(SeekFrom::End(0))? > 0 {
-            file.seek(SeekFrom::End(-1))?;
-            file.read_exact(&mut last)?;
+    let mut options = OpenOptions::new();
+    let opened = options.read(true).append(true).create(true).mode(0o600).open(path);
+    opened.map_err(|e| FsError::io("write", path, e))
+}
+
+/// Waits for the others, for as long as [`PATIENCE`].
+fn in_turn(file: &File) -> io::Result<Lock> {
+    let late = Instant::now() + PATIENCE;
+    loop {
+        match lock_exclusive(file.try_clone()?) {
+            Ok(lock) => return Ok(lock),
+            Err(Locked::Io(e)) => return Err(e),
+            Err(Locked::Held) if Instant::now() > late => {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "another keeps it locked"));
+            }
+            Err(Locked::Held) => thread::sleep(LOOK_EVERY),
         }
-        // An editor may have left the last line without its end.
-        let start = if last == [b'\n'] { "" } else { "\n" };
-        file.write_all(format!("{start}{line}\n").as_bytes())?;
-        file.sync_all()
-    };
-    append().map_err(|e| FsError::io("write", path, e))
+    }
+}
+
+fn append(file: &mut File, line: &str) -> io::Result<()> {
+    let mut last = [b'\n'];
+    if file.seek(SeekFrom::End(0))? > 0 {
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut last)?;
+    }
+    // An editor may have left the last line without its end.
+    let start = if last == [b'\n'] { "" } else { "\n" };
+    file.write_all(format!("{start}{line}\n").as_bytes())?;
+    file.sync_all()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn add(path: &Path, line: &str) -> Result<bool, FsError> {
+        append_line(path, line, || Ok(true))
+    }
+
+    #[test]
+    fn of_many_who_would_add_one_line_the_first_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().canonicalize().unwrap().join("list");
+        let add = || {
+            let is_due =
+                || Ok::<_, FsError>(std::fs::metadata(&path).is_ok_and(|found| found.len() == 0));
+            append_line(&path, "one", is_due).unwrap()
+        };
+        let added = thread::scope(|scope| {
+            let all: Vec<_> = (0..16).map(|_| scope.spawn(add)).collect();
+            all.into_iter().map(|one| one.join().unwrap()).filter(|one| *one).count()
+        });
+        assert_eq!((added, std::fs::read_to_string(&path).unwrap()), (1, "one\n".into()));
+    }
+
     #[test]
     fn lines_are_added_whole() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().canonicalize().unwrap().join("a/b/list");
-        append_line(&path, "one").unwrap();
-        append_line(&path, "two").unwrap();
+        add(&path, "one").unwrap();
+        add(&path, "two").unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\ntwo\n");
         std::fs::write(&path, "no end").unwrap();
-        append_line(&path, "three").unwrap();
+        add(&path, "three").unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "no end\nthree\n");
         let mode = |path: &Path| {
             std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions()) & 0o777
@@ -64,7 +122,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().canonicalize().unwrap().join("list");
         crate::sys::fs::atomic_write(&path, 0o666, b"").unwrap();
-        assert!(matches!(append_line(&path, "one"), Err(FsError::Writable { .. })));
+        assert!(matches!(add(&path, "one"), Err(FsError::Writable { .. })));
         assert_eq!(std::fs::read(&path).unwrap(), b"");
     }
 }

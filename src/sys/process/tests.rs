@@ -1,4 +1,5 @@
 use std::os::fd::IntoRawFd;
+use std::os::unix::process::CommandExt as _;
 use std::process::Stdio;
 
 use super::*;
@@ -158,8 +159,11 @@ fn a_recycled_pid_is_another_process() {
 
 #[test]
 fn a_group_is_found_and_a_kernel_thread_has_none() {
-    let me = rustix::process::getpid();
-    assert_eq!(group_of(me), Some(rustix::process::getpgrp()));
+    // Not this process: its group may be of another pid namespace, for which the kernel says 0.
+    let mut child = Command::new("sleep").arg("60").process_group(0).spawn().unwrap();
+    assert_eq!(group_of(Pid::from_child(&child)), Some(Pid::from_child(&child)));
+    child.kill().unwrap();
+    child.wait().unwrap();
     // pid_max is at most 2^22, proc(5).
     assert_eq!(group_of(Pid::from_raw(1 << 23).unwrap()), None);
 }

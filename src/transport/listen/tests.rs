@@ -38,7 +38,7 @@ fn deadline() -> Instant {
 }
 
 fn own(key: &PublicKey) -> Arc<HostTrust> {
-    Arc::new(HostTrust { own: Some(key.clone()), ..HostTrust::default() })
+    Arc::new(HostTrust { own: Some(key.clone().into()), ..HostTrust::default() })
 }
 
 impl Server {

@@ -35,7 +35,7 @@ fn a_pinned_key_is_the_only_one_and_counts_unless_it_is_revoked() {
     let pinned = |print, text: String| HostTrust {
         pins: vec![print],
         files: vec![f.file("k", ""), f.file("l", &text)],
-        own: Some(f.other.clone()),
+        own: Some(f.other.clone().into()),
         ..HostTrust::default()
     };
     let (key, other) = (f.key.fingerprint(), f.other.fingerprint());
@@ -55,7 +55,7 @@ fn files_go_before_ones_own_key() {
     let trust = |text: &str| HostTrust {
         pins: Vec::new(),
         files: vec![f.file("k", text)],
-        own: Some(f.other.clone()),
+        own: Some(f.other.clone().into()),
         ..HostTrust::default()
     };
     f.check(&trust(&format!("[127.0.0.1]:1 {}", f.key)), "127.0.0.1:1").unwrap();
@@ -85,7 +85,8 @@ fn all_files_are_asked() {
 #[test]
 fn on_this_machine_ones_own_key_is_known() {
     let f = fixture();
-    let trust = |own: &PublicKey| HostTrust { own: Some(own.clone()), ..HostTrust::default() };
+    let trust =
+        |own: &PublicKey| HostTrust { own: Some(own.clone().into()), ..HostTrust::default() };
     for endpoint in ["localhost:1", "127.0.0.1:1", "[::1]:1"] {
         f.check(&trust(&f.key), endpoint).unwrap();
         let error = f.check(&trust(&f.other), endpoint).unwrap_err().to_string();
@@ -118,7 +119,8 @@ fn the_line_to_add_makes_it_known() {
 fn a_file_that_cannot_be_read_is_an_error() {
     let f = fixture();
     let path = f.dir.path().canonicalize().unwrap().join("a");
-    let trust = HostTrust { files: vec![path], own: Some(f.key.clone()), ..HostTrust::default() };
+    let trust =
+        HostTrust { files: vec![path], own: Some(f.key.clone().into()), ..HostTrust::default() };
     assert!(matches!(f.check(&trust, "localhost:1"), Err(HostKeyError::File(_))));
 }
 

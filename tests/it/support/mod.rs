@@ -53,8 +53,19 @@ pub(crate) fn pid_in(path: &Path) -> u32 {
 
 /// Sends a signal to a process that the test knows by its id.
 pub(crate) fn kill(pid: u32, signal: rustix::process::Signal) {
+    assert!(try_kill(pid, signal), "{pid} is gone");
+}
+
+/// The same; false if the process is no more.
+pub(crate) fn try_kill(pid: u32, signal: rustix::process::Signal) -> bool {
     let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
-    rustix::process::kill_process(pid, signal).unwrap();
+    match rustix::process::kill_process(pid, signal) {
+        Err(rustix::io::Errno::SRCH) => false,
+        sent => {
+            sent.unwrap();
+            true
+        }
+    }
 }
 
 /// Does a job for each number below `count`, a few at a time.

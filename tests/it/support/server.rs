@@ -1,10 +1,14 @@
 //! Real servers and clients.
 
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -21,6 +25,24 @@ pub(crate) struct Server {
     dir: Option<TempDir>,
     state: PathBuf,
     stdout: BufReader<ChildStdout>,
+}
+
+thread_local! {
+    /// Ports of this test's servers.
+    static PORTS: RefCell<Vec<OwnedFd>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A free port of 127.0.0.1, which is bound, and not listened on, until the test's thread ends: a server can
+/// take it (SO_REUSEADDR) again and again, and no connection of another test has it meanwhile for its own end.
+pub(crate) fn own_port() -> String {
+    let socket =
+        net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+    let socket = socket.unwrap();
+    net::sockopt::set_socket_reuseaddr(&socket, true).unwrap();
+    net::bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = SocketAddr::try_from(net::getsockname(&socket).unwrap()).unwrap();
+    PORTS.with_borrow_mut(|ports| ports.push(socket));
+    address.to_string()
 }
 
 /// What a client did.
@@ -40,7 +62,7 @@ impl Server {
     pub(crate) fn with(args: &[&str], adapt: impl FnOnce(&mut Command)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("state");
-        let mut server = Self::at(&state, "127.0.0.1:0", args, adapt);
+        let mut server = Self::at(&state, &own_port(), args, adapt);
         server.dir = Some(dir);
         server
     }
@@ -70,7 +92,7 @@ impl Server {
     pub(crate) fn beside(&self, name: &str, args: &[&str]) -> Self {
         let socket =
             format!("unix:{}", self.state.with_extension(format!("{name}.sock")).display());
-        Self::named(name, &self.state, ["127.0.0.1:0", &socket], args, |_| ())
+        Self::named(name, &self.state, [&own_port(), &socket], args, |_| ())
     }
 
     fn named(
