@@ -151,9 +151,14 @@ pub async fn connect(
         .await
         .map_err(|_| late("looking up its address"))?
         .map_err(|source| DialError::Resolve { endpoint: endpoint.clone(), source })?;
-    let socket = connect_any(&addresses, deadline)
-        .await
-        .map_err(|tried| DialError::Unreachable { endpoint: endpoint.clone(), tried })?;
+    let socket = match connect_any(&addresses, deadline).await {
+        Ok(socket) => socket,
+        Err(tried) => {
+            // What would be in the way with a server too is told first.
+            check.prepare()?;
+            return Err(DialError::Unreachable { endpoint: endpoint.clone(), tried });
+        }
+    };
     tune(&socket);
     let mut cork = Cork::of(&socket);
     let mut handshake = std::pin::pin!(tls::client(socket, endpoint, Arc::clone(&check)));

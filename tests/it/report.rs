@@ -74,7 +74,7 @@ fn a_file_that_cannot_be_made_is_named_before_anything_is_run() {
     let effect = server.dir().join("effect");
     let text = format!("echo > {}", effect.display());
     for place in ["/no/such/folder/file", "/"] {
-        let ran = server.run(&["-o", place, &text]).expect(252);
+        let ran = server.run(&["-o", place, &text]).expect(2);
         assert!(ran.stderr.contains(place), "{}", ran.stderr);
     }
     assert!(!effect.exists());
@@ -109,7 +109,7 @@ fn every_outcome_leaves_its_verdict() {
         (Client::new(server.state()).args(&[&nobody, "true"]), 255, "unreached"),
         (cut.args(&[&relay.addr, "seq 1 200000"]), 253, "unknown"),
         (server.client().args(&["-o", "/dev/full", "seq 1 10"]), 252, "output_failed"),
-        (server.client().args(&["-o", "/no/such/folder/file", "true"]), 252, "output_failed"),
+        (server.client().args(&["-o", "/no/such/folder/file", "true"]), 2, "usage"),
         (server.client().args(&["--env", "NOT_HERE_AT_ALL", "true"]), 2, "usage"),
         (server.client().args(&["-n"]), 2, "usage"),
         (server.client().args(&["-i", "/no/such/key", "true"]), 255, "unreached"),
@@ -223,7 +223,7 @@ fn quiet_says_nothing_and_verbose_says_who_and_how() {
     assert_eq!(quiet.stderr, "theirs\n");
     assert_eq!(server.run(&["-q", "--", "no-such-program"]).expect(254).stderr, "");
     assert_eq!(server.run(&["-q", "--env", "NOT_HERE_AT_ALL", "x"]).expect(2).stderr, "");
-    assert_eq!(server.run(&["-q", "-o", "/no/such/folder/file", "x"]).expect(252).stderr, "");
+    assert_eq!(server.run(&["-q", "-o", "/no/such/folder/file", "x"]).expect(2).stderr, "");
     let verbose = server.run(&["-v", "printf 12345"]).expect(0);
     assert_eq!(verbose.text(), "12345");
     assert!(verbose.stderr.contains("let us in as local:"), "{}", verbose.stderr);
