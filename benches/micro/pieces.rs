@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::io::Write;
 
 use rexec::identity::{Fingerprint, Key, Presence, PublicKey, sign_auth, verify_auth};
-use rexec::proto::digest::{Digest, HASH_NAME, Running};
+use rexec::proto::digest::{Algorithm, Digest, Running};
 use rexec::proto::frame::{Decoded, Limits, decode, encode};
 use rexec::proto::header::{ClientHeader, Form, Output, ServerHeader, Started, Stream};
 use rexec::runs::journal::{Accepted, Event, Journal};
@@ -81,7 +81,7 @@ fn read_started() -> Piece {
         stdin_offset: 0,
         stdin_hash: Digest::of(b""),
         stdin_grant: 1 << 20,
-        hash: HASH_NAME.into(),
+        hash: Algorithm::Sha256.name().into(),
     };
     let bytes = framed(&ServerHeader::Started(started), b"");
     Box::new(move || {
@@ -128,7 +128,7 @@ fn verify() -> Piece {
 
 fn add_line() -> Piece {
     let folder = tempfile::tempdir().expect("a folder");
-    let (journal, _) = Journal::open(folder.path(), |_| ()).expect("a journal");
+    let (journal, _) = Journal::open(folder.path(), |_, _| ()).expect("a journal");
     let event = Event::Accepted(Accepted {
         run: "5f1c2a9e-0d3b".into(),
         identity: "local:1000".into(),
@@ -136,6 +136,7 @@ fn add_line() -> Piece {
         mark: "0123456789abcdef".into(),
         command: Some("make -j4 test".into()),
         asked: None,
+        uid: None,
         digest: Digest::of(b"make -j4 test\0"),
         durable: false,
     });

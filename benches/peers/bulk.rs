@@ -21,6 +21,7 @@ pub(crate) fn out(peers: &Peers, rounds: Rounds, mib: u64) -> Fallible<Row> {
     let mut all = peers.contenders();
     let socat = Socat::start()?;
     all.extend(socat.as_ref().map(Socat::contender));
+    let blake3 = by_blake3(&mut all, peers);
     let text = format!("head -c {} /dev/zero", mib << 20);
     let mut measured: Vec<Vec<Bulk>> = all.iter().map(|_| Vec::new()).collect();
     for _ in rounds.counted() {
@@ -51,12 +52,14 @@ pub(crate) fn out(peers: &Peers, rounds: Rounds, mib: u64) -> Fallible<Row> {
     };
     row.mark_ratio((1, 2), "times ssh as shipped", Limit::AtLeast(1.3));
     row.mark_ratio((1, 3), "times ssh with AES-GCM", Limit::AtLeast(0.75));
+    row.mark_ratio((blake3, 3), "times ssh with AES-GCM", Limit::AtLeast(1.1));
     Ok(row)
 }
 
 /// Much input, counted at the other end.
 pub(crate) fn input(peers: &Peers, rounds: Rounds, mib: u64) -> Fallible<Row> {
-    let all = peers.contenders();
+    let mut all = peers.contenders();
+    let blake3 = by_blake3(&mut all, peers);
     let bytes = mib << 20;
     let text = format!("test \"$(wc -c)\" = {bytes}");
     let mut lines: Vec<_> = all.iter().map(|contender| Line::new(contender.name)).collect();
@@ -80,7 +83,14 @@ pub(crate) fn input(peers: &Peers, rounds: Rounds, mib: u64) -> Fallible<Row> {
     };
     row.mark_ratio((1, 2), "times ssh as shipped", Limit::AtLeast(1.3));
     row.mark_ratio((1, 3), "times ssh with AES-GCM", Limit::AtLeast(0.75));
+    row.mark_ratio((blake3, 3), "times ssh with AES-GCM", Limit::AtLeast(1.1));
     Ok(row)
+}
+
+/// Adds rexec with the faster digest; its place.
+fn by_blake3(all: &mut Vec<Contender>, peers: &Peers) -> usize {
+    all.push(peers.rexec.contender("rexec --hash blake3", &["--hash", "blake3"]));
+    all.len() - 1
 }
 
 /// A shell behind a TCP port, open for the time of a row to whoever is on this machine; gone on drop.

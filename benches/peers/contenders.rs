@@ -72,6 +72,16 @@ impl Rexec {
     pub(crate) fn port(&self) -> u16 {
         self.addr.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or_default()
     }
+
+    /// The client, with these options.
+    pub(crate) fn contender(&self, name: &'static str, options: &'static [&str]) -> Contender {
+        let command = Box::new(move |port, text: &str| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_rexec"));
+            command.args(options).arg(format!("127.0.0.1:{port}")).arg(text);
+            command
+        });
+        Contender { name, server: Some(self.server), port: self.port(), command }
+    }
 }
 
 impl Ssh {
@@ -130,13 +140,7 @@ impl Peers {
         });
         let mut all =
             vec![Contender { name: "local sh -c", server: None, port: 0, command: local }];
-        let rexec = Box::new(|port, text: &str| {
-            let mut command = Command::new(env!("CARGO_BIN_EXE_rexec"));
-            command.arg(format!("127.0.0.1:{port}")).arg(text);
-            command
-        });
-        let (server, port) = (Some(self.rexec.server), self.rexec.port());
-        all.push(Contender { name: "rexec", server, port, command: rexec });
+        all.push(self.rexec.contender("rexec", &[]));
         all.extend(self.ssh.iter().flat_map(Ssh::contenders));
         all.extend(self.dropbear.iter().map(Dropbear::contender));
         all

@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory as _, Parser};
 use clap_complete::Shell;
@@ -13,6 +14,7 @@ use super::man::Section;
 use super::place::Place;
 use super::reach::Reach;
 use super::status::TABLE;
+use crate::proto::digest::Algorithm;
 use crate::units::{duration, some_time};
 
 /// Run a command on another machine and get the truth about it.
@@ -57,6 +59,10 @@ pub(super) struct Args {
     /// Wait until nobody holds the output open any more, as ssh does, not just for the command's end
     #[arg(long)]
     pub(super) wait_eof: bool,
+
+    /// Check the streams by this digest, if the server knows it and the run is not durable; else by SHA-256
+    #[arg(long, value_name = "NAME", value_parser = digests(), default_value = "sha256")]
+    pub(super) hash: Algorithm,
 
     /// Save stdout to FILE, which appears only when it is whole and its digest matches
     #[arg(short, long, value_name = "FILE")]
@@ -133,6 +139,11 @@ impl Args {
             !read.command.is_empty() && before.is_some_and(|at| at > 0 && args[at] == "--");
         Ok(read)
     }
+}
+
+fn digests() -> impl TypedValueParser<Value = Algorithm> {
+    let names = Algorithm::ALL.iter().map(|algorithm| algorithm.name());
+    PossibleValuesParser::new(names).map(|name| Algorithm::from_name(&name).unwrap_or_default())
 }
 
 /// A first word that is no server may be a verb that was mistyped.

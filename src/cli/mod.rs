@@ -57,6 +57,9 @@ pub(crate) fn is_plain() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty())
 }
 
+/// What a program's heap keeps for what comes next, bytes: the largest window of output.
+const HEAP_KEPT: i32 = 8 << 20;
+
 /// Control characters, and those that reorder, break or hide text.
 pub(crate) fn is_obeyed(c: char) -> bool {
     let hidden = ['\u{200b}'..='\u{200f}', '\u{2028}'..='\u{202e}', '\u{2060}'..='\u{206f}'];

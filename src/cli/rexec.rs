@@ -12,9 +12,11 @@ use super::prompt;
 use super::report::Report;
 use super::signals::{AskedSoFar, Signals};
 use super::status::{Answer, Status, of_end};
-use super::{complain, print_definition, verdict_file};
+use super::{HEAP_KEPT, complain, print_definition, verdict_file};
 use crate::client::{Client, Command, Error, Input, Output, RunIo};
+use crate::proto::digest::Algorithm;
 use crate::proto::verdict::Verdict;
+use crate::sys::heap;
 
 /// Runs `rexec` with these arguments, the program's name first; the exit status.
 #[must_use]
@@ -35,6 +37,7 @@ pub fn main(args: &[OsString]) -> u8 {
     if let Some(status) = print_definition(definition, sections, args.completions, args.man) {
         return status;
     }
+    heap::keep(HEAP_KEPT);
     let runtime = match super::runtime() {
         Ok(runtime) => runtime,
         Err(e) => {
@@ -146,7 +149,7 @@ fn command(args: &Args) -> Result<Command, String> {
 }
 
 fn with_options(args: &Args, mut command: Command) -> Command {
-    command = command.merge(args.merge).wait_eof(args.wait_eof);
+    command = command.merge(args.merge).wait_eof(args.wait_eof).hash(args.hash);
     command = command.durable(args.durable || args.id.is_some());
     if let Some(id) = &args.id {
         command = command.id(id);
@@ -256,10 +259,11 @@ fn summary(verdict: &Verdict) -> String {
     let bytes = |end: &Option<crate::proto::verdict::StreamEnd>| end.map_or(0, |e| e.size);
     let out = bytes(&verdict.stdout) + bytes(&verdict.both);
     let mut line = format!(
-        "run {} took {} ms, wrote {out} bytes to stdout and {} to stderr",
+        "run {} took {} ms, wrote {out} bytes to stdout and {} to stderr, checked by {}",
         verdict.run,
         verdict.elapsed_ms,
-        bytes(&verdict.stderr)
+        bytes(&verdict.stderr),
+        verdict.hash.as_deref().unwrap_or(Algorithm::Sha256.name())
     );
     if verdict.left_running > 0 {
         line.push_str(&format!("; {} of its processes are left running", verdict.left_running));

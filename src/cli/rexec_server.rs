@@ -21,6 +21,7 @@ use crate::runs::retention::Retention;
 use crate::server::users::own_files;
 use crate::server::{Config, Ended, Kept, Options, Server};
 use crate::sys::fs::open_state_dir;
+use crate::sys::heap;
 use crate::sys::listen_fds::{self, Passed, Slots};
 use crate::sys::process::{self, Inherited, Terminal};
 use crate::sys::signals::{self, Terminals};
@@ -127,6 +128,7 @@ fn prepare_and_serve(
         true => Hangup::Ignored,
         false => Hangup::Heard(Terminals::now()),
     };
+    heap::keep(super::HEAP_KEPT);
     let inherited = process::prepare().map_err(|e| e.to_string())?;
     let args = &settings.args;
     start_log(args);

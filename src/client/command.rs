@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::error::UsageError;
+use crate::proto::digest::Algorithm;
 use crate::proto::frame::{BODY_LIMIT, INTEGER_LIMIT};
 use crate::proto::header::{Form, RunRequest};
 use crate::proto::strings;
@@ -32,6 +33,7 @@ pub struct Command {
     grace: Option<Duration>,
     id: Option<String>,
     durable: bool,
+    algorithm: Algorithm,
     sent_before: Option<Duration>,
 }
 
@@ -61,6 +63,7 @@ impl Command {
             grace: None,
             id: None,
             durable: false,
+            algorithm: Algorithm::Sha256,
             sent_before: None,
         }
     }
@@ -136,6 +139,14 @@ impl Command {
         self
     }
 
+    /// Asks for digests of this algorithm. A server that does not know it, and every durable run, has SHA-256
+    /// all the same; the output is checked in full by what the server uses, and the verdict names it.
+    #[must_use]
+    pub fn hash(mut self, algorithm: Algorithm) -> Self {
+        self.algorithm = algorithm;
+        self
+    }
+
     /// The run's id, instead of a random one. While the server remembers it (a minute past its end, at
     /// least) the same id never runs twice.
     #[must_use]
@@ -187,6 +198,7 @@ impl Command {
             first_sent_ms_ago: self.sent_before.map_or(0, |ago| millis(ago).max(1)),
             was_started: false,
             after: 0,
+            hash: self.algorithm.member(),
             must: self.must(keep),
         };
         Ok((header, body.into()))

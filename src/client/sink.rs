@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 use super::error::OutputError;
 use crate::conn::Frame;
-use crate::proto::digest::Running;
+use crate::proto::digest::{Algorithm, Running};
 use crate::proto::header::{Output as OutputHeader, Stream};
 use crate::proto::verdict::{StreamEnd, StreamEndKind, Verdict};
 
@@ -62,6 +62,7 @@ enum Job {
 /// Checks and writes; used by whoever has the lock.
 struct Worker {
     output: Box<dyn Output>,
+    algorithm: Algorithm,
     streams: Vec<(Stream, Running)>,
     /// The record was not asked for from its start: digests that cover what is missing cannot be checked.
     joined_late: bool,
@@ -99,8 +100,19 @@ impl Sink {
             failure: Mutex::new(None),
             called: Notify::new(),
         };
-        let worker = Worker { output, streams: Vec::new(), joined_late, places: Vec::new() };
+        let worker = Worker {
+            output,
+            algorithm: Algorithm::default(),
+            streams: Vec::new(),
+            joined_late,
+            places: Vec::new(),
+        };
         Self { worker: Arc::new(Mutex::new(worker)), progress: Arc::new(progress), thread: None }
+    }
+
+    /// By what the digests are made; to be said before the first piece.
+    pub(super) fn go_by(&mut self, algorithm: Algorithm) {
+        lock(&self.worker).algorithm = algorithm;
     }
 
     /// Takes a piece that arrived.
@@ -282,7 +294,7 @@ impl Worker {
     fn running(&mut self, stream: Stream) -> &mut Running {
         let at = self.streams.iter().position(|(s, _)| *s == stream);
         let at = at.unwrap_or_else(|| {
-            self.streams.push((stream, Running::new()));
+            self.streams.push((stream, Running::by(self.algorithm)));
             self.streams.len() - 1
         });
         &mut self.streams[at].1

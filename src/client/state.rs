@@ -11,9 +11,9 @@ use super::sink::Sink;
 use super::stdin::StdinSender;
 use crate::conn::Frame;
 use crate::proto::code::Code;
-use crate::proto::digest::HASH_NAME;
+use crate::proto::digest::Algorithm;
 use crate::proto::frame::{self, FrameError, INTEGER_LIMIT};
-use crate::proto::header::{ClientHeader, ServerHeader, Started};
+use crate::proto::header::{ClientHeader, ServerHeader, Started, Stream};
 use crate::proto::verdict::Verdict;
 
 /// Bytes of the server's window that are written between two confirmations while more is waiting.
@@ -38,6 +38,8 @@ pub(super) struct State {
     pub(super) started: bool,
     /// It has on this or on an earlier one.
     pub(super) was_started: bool,
+    /// By what the run's digests are made; none until the server has said it.
+    agreed: Option<Algorithm>,
     /// Earlier connections on which the request was sent and not answered: it may still arrive there, and
     /// takes the run over.
     pub(super) unanswered: u32,
@@ -103,6 +105,7 @@ impl State {
             received: 0,
             started: false,
             was_started: false,
+            agreed: None,
             unanswered: 0,
             sink,
             stdin,
@@ -222,10 +225,19 @@ impl State {
         frame::encode(header, b"", &mut self.queue)
     }
 
+    /// A long frame is not copied if nothing waits before it.
+    fn enqueue(&mut self, frames: Vec<u8>) {
+        if self.queue.is_empty() {
+            self.queue = frames;
+        } else {
+            self.queue.extend(frames);
+        }
+    }
+
     /// Sends bytes of the standard input; none: its end.
     pub(super) fn send_input(&mut self, bytes: Bytes) -> Result<(), FrameError> {
         match self.stdin.take(bytes) {
-            Some(frames) => self.queue.extend(frames?),
+            Some(frames) => self.enqueue(frames?),
             None => self.cancelled_input(),
         }
         self.leave_if_due()
@@ -346,8 +358,8 @@ impl State {
             return Ok(Some(Leg::Broken("the server answered for another run".into())));
         }
         (self.started, self.was_started) = (true, true);
-        if started.hash != HASH_NAME {
-            let text = format!("the server uses another digest than {HASH_NAME}");
+        if !self.agree(Algorithm::from_name(&started.hash)) {
+            let text = "the server uses another digest than was agreed on".into();
             return Ok(Some(Leg::done(Err(self.unknown(text, Code::Unsupported)))));
         }
         if self.looks {
@@ -361,6 +373,17 @@ impl State {
             }
         }
         self.go_on()
+    }
+
+    /// Takes what the server says about its digests. False if it is unknown here, or not what it was.
+    fn agree(&mut self, algorithm: Option<Algorithm>) -> bool {
+        let Some(algorithm) = algorithm else { return false };
+        if self.agreed.is_none() {
+            self.agreed = Some(algorithm);
+            self.sink.go_by(algorithm);
+            self.stdin.go_by(algorithm);
+        }
+        self.agreed == Some(algorithm)
     }
 
     fn go_on(&mut self) -> Result<Option<Leg>, FrameError> {
@@ -405,6 +428,10 @@ impl State {
             return Ok(Some(Leg::Broken("the server sent another run's verdict".into())));
         }
         self.note_failure();
+        // The answer to `close` comes without `started`.
+        if !self.agree(Algorithm::from_member(verdict.hash.as_deref())) {
+            self.failure.get_or_insert(OutputError::Altered(Stream::Both));
+        }
         // Who has given the run up waits for no more output.
         if self.failure.is_some() || (self.is_given_up() && !self.is_whole(&verdict)) {
             self.ack = Some(verdict.seq);

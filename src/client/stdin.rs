@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::proto::digest::{Digest, Running};
+use crate::proto::digest::{Algorithm, Digest, Running};
 use crate::proto::frame::FrameError;
 use crate::proto::header::{ClientHeader, Grant, Started, StdinPiece};
 
@@ -47,6 +47,11 @@ impl StdinSender {
             closed: !wanted,
             known: None,
         }
+    }
+
+    /// By what its digests are made; to be said before anything is read.
+    pub(super) fn go_by(&mut self, algorithm: Algorithm) {
+        self.read = Running::by(algorithm);
     }
 
     /// How many bytes to read now; none if there is no credit or no need.

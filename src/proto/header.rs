@@ -90,7 +90,7 @@ pub enum ServerHeader {
     Started(Started),
     /// A piece of output, in the body.
     Output(Output),
-    /// The hashers' states after `seq - 1`.
+    /// The hashers' states after `seq - 1`; only where they can be written down.
     Mark(Mark),
     /// How much standard input may be sent.
     Grant(Grant),
@@ -270,6 +270,9 @@ pub struct RunRequest {
     /// The last frame of the record that the client has; 0 for none.
     #[serde(default)]
     pub after: u64,
+    /// Name of the digest that the client would like; none: SHA-256. What counts is what [`Started`] says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<String>,
     /// Fields of this request that change what is done: a server that does not know one must refuse.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub must: Vec<String>,
@@ -277,7 +280,7 @@ pub struct RunRequest {
 
 impl RunRequest {
     /// Fields that may stand in `must`.
-    pub const KNOWN: [&'static str; 16] = [
+    pub const KNOWN: [&'static str; 17] = [
         "id",
         "form",
         "words",
@@ -293,6 +296,7 @@ impl RunRequest {
         "first_sent_ms_ago",
         "was_started",
         "after",
+        "hash",
         "must",
     ];
 }
@@ -354,7 +358,7 @@ pub struct Started {
     pub stdin_hash: Digest,
     /// Standard input may be sent up to this offset.
     pub stdin_grant: u64,
-    /// Name of the digest in all `hash` fields.
+    /// Name of the digest in all `hash` fields of this run, both ways.
     pub hash: String,
 }
 

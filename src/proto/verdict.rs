@@ -16,6 +16,9 @@ pub struct Verdict {
     /// Who stopped the run, if the stop began before the main process had ended, or if a limit has cut its
     /// output.
     pub stopped: Option<Stopped>,
+    /// Name of the digest of the streams; none: SHA-256.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<String>,
     /// Standard output; none with `merge`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdout: Option<StreamEnd>,

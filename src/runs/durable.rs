@@ -24,7 +24,7 @@ use super::request::Request;
 use super::table::Key;
 use crate::exec::{Leftovers, Mark};
 use crate::proto::code::Code;
-use crate::proto::digest::{Digest, HASH_NAME};
+use crate::proto::digest::{Algorithm, Digest};
 use crate::proto::frame::FrameError;
 use crate::proto::header::{Refusal, ServerHeader, ShowFrom, Started};
 use crate::proto::verdict::{Anchor, Received, Verdict};
@@ -233,7 +233,7 @@ impl Durable {
             stdin_offset: stdin.size,
             stdin_hash: stdin.hash,
             stdin_grant: stdin.size,
-            hash: HASH_NAME.into(),
+            hash: Algorithm::Sha256.name().into(),
         }
     }
 

@@ -18,6 +18,7 @@ use super::record::Recorder;
 use super::run::{Orders, Run};
 use super::stdin::Next;
 use crate::exec::{self, Child, Event, Pump, Scanner, Signal, Spawned};
+use crate::proto::digest::Algorithm;
 use crate::proto::frame::BODY_LIMIT;
 use crate::proto::header::Stream;
 use crate::proto::verdict::{End, Limit, StopBy, Stopped, StreamEndKind, Usage, Verdict};
@@ -126,7 +127,7 @@ impl Engine {
     pub fn new(run: Arc<Run>, spawned: Spawned, terms: Terms, scanner: Scanner) -> Self {
         let Spawned { child, stdin, stdout, stderr } = spawned;
         let pump = Pump::new(stdout, stderr, terms.wait_eof);
-        let mut course = Course::new(terms);
+        let mut course = Course::new(terms, run.algorithm);
         if run.progress().is_some() {
             course.recorder = course.recorder.recycling();
         }
@@ -203,11 +204,11 @@ impl Engine {
 }
 
 impl Course {
-    fn new(terms: Terms) -> Self {
+    fn new(terms: Terms, algorithm: Algorithm) -> Self {
         let streams: &[Stream] =
             if terms.merge { &[Stream::Both] } else { &[Stream::Stdout, Stream::Stderr] };
         Self {
-            recorder: Recorder::new(streams),
+            recorder: Recorder::new(streams, algorithm),
             output_left: terms.output,
             taker: Taker::new(terms.excerpt),
             output_exceeded: false,
@@ -387,6 +388,7 @@ impl Course {
                 Stop::NotAsked => self.cut_short(ended),
                 Stop::Running(stopped) | Stop::Done(stopped, _) => Some(stopped),
             },
+            hash: run.algorithm.member(),
             stdout: end_of(Stream::Stdout),
             stderr: end_of(Stream::Stderr),
             both: end_of(Stream::Both),
@@ -470,7 +472,7 @@ mod tests {
             wait_eof: false,
             merge: false,
         };
-        let mut course = Course::new(terms);
+        let mut course = Course::new(terms, Algorithm::Sha256);
         course.buffer.extend_from_slice(b"hunter2");
         let shown = format!("{course:?}");
         assert!(shown.contains("7 bytes") && !shown.contains("hunter2"), "{shown}");

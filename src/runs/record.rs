@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::credit::{Budget, OUTPUT, Window};
-use crate::proto::digest::Running;
+use crate::proto::digest::{Algorithm, Running};
 use crate::proto::frame::{self, FrameError};
 use crate::proto::header::{Mark, MarkedStream, Output, ServerHeader, Stream};
 use crate::proto::verdict::{StreamEnd, StreamEndKind};
@@ -54,10 +54,10 @@ impl Made {
 }
 
 impl Recorder {
-    /// The recorder of a run that has these streams.
+    /// The recorder of a run that has these streams, and digests by this algorithm.
     #[must_use]
-    pub fn new(streams: &[Stream]) -> Self {
-        let streams = streams.iter().map(|s| (*s, Running::new())).collect();
+    pub fn new(streams: &[Stream], algorithm: Algorithm) -> Self {
+        let streams = streams.iter().map(|s| (*s, Running::by(algorithm))).collect();
         Self { streams, next_seq: 1, since_mark: 0, made: None }
     }
 
@@ -85,7 +85,7 @@ impl Recorder {
     ) -> Result<Vec<Bytes>, FrameError> {
         let mut frames = Vec::with_capacity(1);
         if self.since_mark >= MARK_EVERY {
-            frames.push(self.mark()?);
+            frames.extend(self.mark()?);
         }
         let seq = self.seq();
         let Some((_, running)) = self.streams.iter_mut().find(|(s, _)| *s == stream) else {
@@ -121,16 +121,15 @@ impl Recorder {
         seq
     }
 
-    pub(super) fn mark(&mut self) -> Result<Bytes, FrameError> {
+    /// None if the hashers' states cannot be written down.
+    pub(super) fn mark(&mut self) -> Result<Option<Bytes>, FrameError> {
         self.since_mark = 0;
-        let seq = self.seq();
-        let marked = |(stream, r): &(Stream, Running)| MarkedStream {
-            stream: *stream,
-            offset: r.offset(),
-            state: r.state(),
+        let marked = |(stream, r): &(Stream, Running)| {
+            Some(MarkedStream { stream: *stream, offset: r.offset(), state: r.state()? })
         };
-        let streams = self.streams.iter().map(marked).collect();
-        encode(&ServerHeader::Mark(Mark { seq, streams }), b"")
+        let Some(streams) = self.streams.iter().map(marked).collect() else { return Ok(None) };
+        let seq = self.seq();
+        encode(&ServerHeader::Mark(Mark { seq, streams }), b"").map(Some)
     }
 }
 
@@ -254,7 +253,7 @@ mod tests {
 
     #[test]
     fn pieces_carry_offset_seq_and_running_digest() {
-        let mut recorder = Recorder::new(&[Stream::Stdout, Stream::Stderr]);
+        let mut recorder = Recorder::new(&[Stream::Stdout, Stream::Stderr], Algorithm::Sha256);
         recorder.output(Stream::Stdout, b"ab", 1).unwrap();
         recorder.output(Stream::Stderr, b"E", 2).unwrap();
         let frames = recorder.output(Stream::Stdout, b"c", 3).unwrap();
@@ -267,7 +266,7 @@ mod tests {
 
     #[test]
     fn a_mark_comes_every_64_mib_and_a_reader_can_go_on_from_it() {
-        let mut recorder = Recorder::new(&[Stream::Both]);
+        let mut recorder = Recorder::new(&[Stream::Both], Algorithm::Sha256);
         let piece = vec![1; 1 << 20];
         for _ in 0..64 {
             assert_eq!(recorder.output(Stream::Both, &piece, 0).unwrap().len(), 1);
@@ -283,7 +282,7 @@ mod tests {
 
     #[test]
     fn frames_are_made_in_the_memory_of_those_that_nobody_has_any_more() {
-        let mut recorder = Recorder::new(&[Stream::Stdout]).recycling();
+        let mut recorder = Recorder::new(&[Stream::Stdout], Algorithm::Sha256).recycling();
         let mut made = Vec::new();
         for n in 0..100u8 {
             let frame = recorder.output(Stream::Stdout, &[n; 1000], 0).unwrap().remove(0);

@@ -14,7 +14,7 @@ use super::journal::TEXT_LIMIT;
 use crate::exec::Limits;
 use crate::exec::spec::{Program, Spec};
 use crate::proto::code::Code;
-use crate::proto::digest::Digest;
+use crate::proto::digest::{Algorithm, Digest};
 use crate::proto::frame::{FrameError, INTEGER_LIMIT};
 use crate::proto::header::{ClientHeader, Form, RunRequest};
 use crate::proto::strings;
@@ -269,6 +269,14 @@ impl Request {
     #[must_use]
     pub fn has_stdin(&self) -> bool {
         self.header.stdin
+    }
+
+    /// By what the digests of the run's streams are made: what the client asks for, if this program knows it
+    /// and a record on disk, whose marks hold a hasher's state, does not need SHA-256.
+    #[must_use]
+    pub fn algorithm(&self) -> Algorithm {
+        let asked = self.header.hash.as_deref().filter(|_| !self.header.durable);
+        asked.and_then(Algorithm::from_name).unwrap_or_default()
     }
 
     /// Whether the run is to outlive its server.

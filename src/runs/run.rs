@@ -14,7 +14,7 @@ use super::stdin::{Next, StdinQueue};
 use super::store::{Needs, Store};
 use super::table::Key;
 use crate::proto::code::Code;
-use crate::proto::digest::{Digest, HASH_NAME};
+use crate::proto::digest::{Algorithm, Digest};
 use crate::proto::frame::{self, Decoded, Limits};
 use crate::proto::header::{ServerHeader, Started};
 use crate::proto::verdict::{StopBy, Verdict};
@@ -53,6 +53,8 @@ pub struct Run {
     pub key: Key,
     /// What it was asked to do, to compare.
     pub terms: Terms,
+    /// By what the digests of its streams are made, whoever asks.
+    pub algorithm: Algorithm,
     /// The command for people.
     pub command: String,
     /// When it was claimed, RFC 3339.
@@ -125,9 +127,10 @@ impl Run {
         if let Store::Disk(writer) = &store {
             writer.call(Arc::clone(&engine));
         }
+        let algorithm = request.algorithm();
         let shared = Shared {
             store,
-            stdin: StdinQueue::new(Arc::clone(budget), request.has_stdin()),
+            stdin: StdinQueue::new(Arc::clone(budget), request.has_stdin(), algorithm),
             stdin_closed_told: false,
             signals: Vec::new(),
             stop: None,
@@ -145,7 +148,8 @@ impl Run {
         let (phase, _) = watch::channel(Phase::Starting);
         let (terms, command, accepted) =
             (request.terms.clone(), request.command(), clock::timestamp());
-        Self { key, terms, command, accepted, phase, shared: Mutex::new(shared), engine }
+        let shared = Mutex::new(shared);
+        Self { key, terms, algorithm, command, accepted, phase, shared, engine }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Shared> {
@@ -283,7 +287,7 @@ impl Run {
             stdin_offset: shared.stdin.received().offset(),
             stdin_hash: shared.stdin.received().digest(),
             stdin_grant: shared.stdin.granted(),
-            hash: HASH_NAME.into(),
+            hash: self.algorithm.name().into(),
         }
     }
 

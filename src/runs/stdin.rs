@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::credit::{Budget, INPUT, Window};
-use crate::proto::digest::Running;
+use crate::proto::digest::{Algorithm, Running};
 use crate::proto::header::{Grant, StdinPiece};
 
 /// Small pieces are gathered up to so many bytes.
@@ -96,14 +96,14 @@ impl fmt::Debug for StdinQueue {
 impl StdinQueue {
     /// An empty queue with the first grant; an ended one if no input will come.
     #[must_use]
-    pub fn new(budget: Arc<Budget>, wanted: bool) -> Self {
+    pub fn new(budget: Arc<Budget>, wanted: bool, algorithm: Algorithm) -> Self {
         let mut window = Window::new(budget, INPUT);
         let granted = if wanted { INPUT.first } else { 0 };
         window.take(granted);
         Self {
             front: Bytes::new(),
             back: VecDeque::new(),
-            received: Running::new(),
+            received: Running::by(algorithm),
             written: 0,
             granted: granted as u64,
             ended: !wanted,
@@ -246,7 +246,7 @@ mod tests {
     use crate::proto::digest::Digest;
 
     fn queue() -> StdinQueue {
-        StdinQueue::new(Arc::new(Budget::new(1 << 20)), true)
+        StdinQueue::new(Arc::new(Budget::new(1 << 20)), true, Algorithm::Sha256)
     }
 
     fn piece(offset: u64, whole: &[u8]) -> StdinPiece {
@@ -274,7 +274,7 @@ mod tests {
     #[test]
     fn an_exhausted_budget_slows_a_grown_window_and_does_not_stop_it() {
         let budget = Arc::new(Budget::new(8 << 20));
-        let mut q = StdinQueue::new(Arc::clone(&budget), true);
+        let mut q = StdinQueue::new(Arc::clone(&budget), true, Algorithm::Sha256);
         let mut sent = Running::new();
         let mut feed = |q: &mut StdinQueue| {
             let offset = sent.offset();
@@ -303,7 +303,7 @@ mod tests {
     #[test]
     fn what_is_promised_is_charged_until_it_is_written_or_will_not_come() {
         let budget = Arc::new(Budget::new(0));
-        let mut q = StdinQueue::new(Arc::clone(&budget), true);
+        let mut q = StdinQueue::new(Arc::clone(&budget), true, Algorithm::Sha256);
         assert_eq!(q.window.room(), 0, "the first grant takes the floor");
         q.push(piece(0, b"a"), &Bytes::from_static(b"a")).unwrap();
         q.end(piece(1, b"a")).unwrap();

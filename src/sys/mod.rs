@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod entry;
 pub mod fs;
+pub mod heap;
 pub mod listen_fds;
 pub mod pause;
 pub mod pipe;

@@ -145,7 +145,7 @@ fn a_digest_of_another_kind_is_not_gone_on_with() {
         raw.send(&verdict(&id, 1, b""), b"");
         read_on(raw);
     });
-    is_honest(fake.run(), &[253], "another digest than sha256");
+    is_honest(fake.run(), &[253], "another digest than");
 }
 
 #[test]

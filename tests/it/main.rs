@@ -18,6 +18,8 @@ mod classic;
 mod cli;
 mod costs;
 mod cuts;
+#[cfg(feature = "blake3")]
+mod digests;
 mod docs;
 mod drain;
 mod durable;

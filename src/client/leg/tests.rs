@@ -5,13 +5,32 @@ use super::super::sink::{Output, Sink};
 use super::super::stdin::StdinSender;
 use super::*;
 use crate::conn::Frame;
-use crate::proto::digest::{Digest, HASH_NAME, Running};
+use crate::proto::digest::{Digest, Running};
 use crate::proto::frame::{Decoded, Limits, decode};
 use crate::proto::header::{Output as OutputHeader, ServerHeader, Started, Stream};
 use crate::proto::verdict::{Containment, End, StreamEnd, StreamEndKind, Usage, Verdict};
 
 /// Takes a piece, or the end, each time it is let.
 struct Gated(mpsc::Receiver<()>);
+
+/// The answer to `close` comes without `started`, so that the verdict alone says how its digests are made.
+#[cfg(feature = "blake3")]
+#[tokio::test]
+async fn a_verdict_that_answers_close_is_checked_by_the_digest_that_it_names() {
+    use crate::proto::digest::Algorithm;
+    for (named, status) in [(Algorithm::Blake3, true), (Algorithm::Sha256, false)] {
+        let (mut state, gate) = state();
+        let nothing = Running::by(Algorithm::Blake3);
+        let ServerHeader::Verdict(mut verdict) = verdict(1, &nothing) else { panic!() };
+        (verdict.hash, verdict.stderr) = (named.member(), verdict.stdout);
+        gate.send(()).unwrap();
+        let mut bytes = Vec::new();
+        frame::encode(&ServerHeader::Verdict(verdict), b"", &mut bytes).unwrap();
+        let frame = FrameReader::new(&bytes[..], Limits::FULL).next(None).await.unwrap().unwrap();
+        let leg = state.take(frame).unwrap();
+        assert_eq!(matches!(leg, Some(Leg::Final(end)) if end.is_ok()), status, "{named:?}");
+    }
+}
 
 impl Gated {
     fn wait(&self) -> io::Result<()> {
@@ -53,7 +72,7 @@ fn started() -> ServerHeader {
         stdin_offset: 0,
         stdin_hash: Digest::of(b""),
         stdin_grant: 0,
-        hash: HASH_NAME.into(),
+        hash: "sha256".into(),
     })
 }
 
@@ -74,6 +93,7 @@ fn verdict(seq: u64, stdout: &Running) -> ServerHeader {
         run: "one".into(),
         end: Some(End::Exited { code: 3 }),
         stopped: None,
+        hash: None,
         stdout: end(stdout),
         stderr: end(&Running::new()),
         both: None,
