@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::clock::{self, millis};
 use super::disk::writer::Over;
+use super::excerpt::{Excerpt, Taker};
 use super::record::Recorder;
 use super::run::{Orders, Run};
 use super::stdin::Next;
@@ -40,6 +41,8 @@ pub struct Terms {
     pub ceiling: Option<Duration>,
     /// Stop the run once it writes more than so many bytes, both streams together.
     pub output: Option<u64>,
+    /// Keep so many bytes of the output for the journal.
+    pub excerpt: Option<u64>,
     /// Wait so long for a client that vanished.
     pub grace: Duration,
     /// Wait for the end of both pipes.
@@ -66,6 +69,7 @@ struct Course {
     started_at: String,
     recorder: Recorder,
     buffer: BytesMut,
+    taker: Taker,
     /// Most bytes of the next piece: grown by those who fill it, so that a quiet run holds little.
     reach: usize,
     main: Main,
@@ -144,6 +148,11 @@ impl Engine {
         self.course.verdict(&self.run, seq, left, usage)
     }
 
+    /// What the journal is to have of the output, once it was driven to the end.
+    pub(super) fn excerpt(&self) -> Option<Excerpt> {
+        self.course.taker.excerpt()
+    }
+
     async fn pump_to_the_end(&mut self) {
         let Self { run, child, pump, stdin, scanner, course } = self;
         let mut stopping: Option<Stopping<'_>> = None;
@@ -200,6 +209,7 @@ impl Course {
         Self {
             recorder: Recorder::new(streams),
             output_left: terms.output,
+            taker: Taker::new(terms.excerpt),
             output_exceeded: false,
             terms,
             started: Instant::now(),
@@ -300,6 +310,7 @@ impl Course {
                 self.output_left = self.output_left.map(|left| left.saturating_sub(len as u64));
                 self.reach =
                     if len >= self.reach { (self.reach * 4).min(PIECE) } else { self.reach };
+                self.taker.add(stream.into(), &self.buffer);
                 let time_ms = millis(self.started.elapsed());
                 let piece = self.recorder.output(stream.into(), &self.buffer, time_ms);
                 self.buffer.clear();
@@ -454,6 +465,7 @@ mod tests {
             deadline: None,
             ceiling: None,
             output: None,
+            excerpt: None,
             grace: Duration::ZERO,
             wait_eof: false,
             merge: false,
