@@ -24,7 +24,7 @@ pub(super) const RETRY: Duration = Duration::from_millis(100);
 /// its reader in the middle. The kernel gives what `net.core.wmem_max` allows (socket(7)).
 const IN_FLIGHT: usize = 512 * 1024;
 
-/// Lets [`IN_FLIGHT`] bytes wait in what is sent here.
+/// Lets as much wait in what is sent here as a link has room for.
 pub fn widen(socket: impl AsFd) {
     // With less it is slower, and no different.
     let _ = net::sockopt::set_socket_send_buffer_size(socket, IN_FLIGHT);

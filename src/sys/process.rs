@@ -13,16 +13,16 @@ use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 use std::{fs, ptr};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 pub use rustix::process::Pid;
-use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, WaitOptions};
+use rustix::process::PidfdFlags;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
@@ -36,8 +36,6 @@ const FIRST_EXTRA_FD: u32 = 3;
 const SIGNAL_MAX: i32 = 64;
 /// `/proc/PID/stat` is 52 numbers and a name of 16 bytes.
 const STAT_LIMIT: usize = 2048;
-/// A list of children is read by so many bytes; it has up to 8 for each.
-const CHILDREN_PIECE: usize = 1024;
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 /// Bytes for the strings of one passwd entry; an entry that needs more is treated as absent.
 const PASSWD_BUFFER: usize = 16_384;
@@ -471,15 +469,6 @@ pub async fn children_changed() {
     CHANGED.notified().await;
 }
 
-/// Whether there is a stranger, or somebody who may leave one behind without [`children_changed`].
-///
-/// # Errors
-/// `/proc` cannot be read.
-pub fn may_leave_strangers() -> io::Result<bool> {
-    let comes_here = known().values().any(|orphans| *orphans == Orphans::ComeHere);
-    Ok(comes_here || !strangers()?.is_empty())
-}
-
 /// No program that this one becomes or starts gets a descriptor besides the standard ones.
 ///
 /// # Errors
@@ -572,105 +561,8 @@ pub fn disown(pid: Pid) {
     CHANGED.notify_one();
 }
 
-/// Reaps what ended and was handed to this process as PID 1 or subreaper; says how many.
-/// Known zombies stay. waitid(2) for any child answers the same zombie again and again, so behind
-/// a known one the children are asked one by one.
-///
-/// # Errors
-/// `/proc` cannot be read.
-pub fn reap_strangers() -> io::Result<usize> {
-    let _nobody_starts = nobody_starts();
-    let peek = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-    match rustix::process::waitid(WaitId::All, peek) {
-        Ok(None) | Err(rustix::io::Errno::CHILD) => return Ok(0),
-        peeked => peeked?,
-    };
-    let reaped = |pid: &Pid| {
-        matches!(rustix::process::waitpid(Some(*pid), WaitOptions::NOHANG), Ok(Some(_)))
-    };
-    Ok(strangers()?.iter().filter(|pid| reaped(pid)).count())
-}
-
-/// Children that this process did not start: what runs have left behind, zombies included.
-///
-/// # Errors
-/// `Unsupported` if orphans are not handed to this process, or the kernel does not list children
-/// (`CONFIG_PROC_CHILDREN`): only a look at all processes can tell then.
-///
-/// A child that is just being started may be among them, and proc(5) allows that one is missing
-/// when another ends at this moment.
-pub fn orphans() -> io::Result<Vec<Pid>> {
-    let adopts =
-        rustix::process::getpid() == Pid::INIT || rustix::process::child_subreaper()?.is_some();
-    if !adopts {
-        return Err(io::ErrorKind::Unsupported.into());
-    }
-    let list = match ADOPTED.get() {
-        Some(list) => list,
-        None => {
-            let main = rustix::process::getpid();
-            let list = children_of(Path::new(&format!("/proc/self/task/{main}")))?;
-            ADOPTED.get_or_init(|| list)
-        }
-    };
-    strangers_in(list)
-}
-
-/// The children of the main thread, kept open: to find the file takes longer than to read it. Orphans are
-/// handed to the first thread that lives (find_alive_thread in the kernel's exit.c), which is that one. To
-/// look at each thread would cost a server with many processors more than a short run does.
-///
-/// Read from offset 0 it is made anew (seq_file in the kernel), and read by one at a time, who has [`KNOWN`].
-static ADOPTED: OnceLock<fs::File> = OnceLock::new();
-
-/// Children that nobody knows, disowned ones among them: each is listed by the thread that started or
-/// adopted it.
-fn strangers() -> io::Result<Vec<Pid>> {
-    let mut found = Vec::new();
-    for task in fs::read_dir("/proc/self/task")? {
-        match children_of(&task?.path()) {
-            Ok(list) => found.extend(strangers_in(&list)?),
-            // The thread has ended meanwhile.
-            Err(e) if gone(&e) => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(found)
-}
-
-/// Opens the list of a thread's children.
-fn children_of(task: &Path) -> io::Result<fs::File> {
-    match fs::File::open(task.join("children")) {
-        Err(e) if gone(&e) && !Path::new("/proc/thread-self/children").exists() => {
-            Err(io::ErrorKind::Unsupported.into())
-        }
-        opened => opened,
-    }
-}
-
-fn strangers_in(list: &fs::File) -> io::Result<Vec<Pid>> {
-    // Held while the list is read: what is in it and not known then is nobody's.
-    let known = known();
-    let list = read_children(list)?;
-    let pids = list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok());
-    Ok(pids.filter(|pid| !known.contains_key(pid)).filter_map(Pid::from_raw).collect())
-}
-
-/// Reads a list of children from its start. One that is empty, as that of a server most often is, costs
-/// one call.
-fn read_children(list: &fs::File) -> io::Result<String> {
-    let mut read = Vec::new();
-    let mut piece = [0; CHILDREN_PIECE];
-    loop {
-        match list.read_at(&mut piece, read.len() as u64) {
-            Ok(0) => break,
-            Ok(len) => read.extend_from_slice(&piece[..len]),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    String::from_utf8(read).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
-}
+mod orphans;
+pub use orphans::{may_leave_strangers, orphans, reap_strangers};
 
 #[cfg(test)]
 pub(crate) mod forks;

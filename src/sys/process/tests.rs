@@ -2,6 +2,9 @@ use std::os::fd::IntoRawFd;
 use std::os::unix::process::CommandExt as _;
 use std::process::Stdio;
 
+use rustix::process::{WaitId, WaitIdOptions};
+
+use super::orphans::CHILDREN_PIECE;
 use super::*;
 
 /// Set in a copy of this test program that runs one test alone.
