@@ -333,6 +333,8 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
             let count = self.stream.write_buf(&mut self.large).await?;
             nonzero(count)?;
         }
+        // Or an idle connection would hold what it sent last.
+        self.large = Bytes::new();
         while self.sent < self.queued.len() {
             let count = self.stream.write(&self.queued[self.sent..]).await?;
             self.sent += nonzero(count)?;

@@ -1,31 +1,32 @@
 //! A short command on many hosts: the processor time of everybody who takes part.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use crate::Fallible;
-use crate::contenders::{Peers, Ssh};
+use crate::contenders::Peers;
+use crate::over_ssh;
 use crate::proc::{Server, spends};
 use crate::report::{Limit, Line, Mark, Row};
+use crate::rounds::Rounds;
 use crate::spawn::{self, Sample};
 use crate::stats::median;
 
 /// Server processes; each one is several hosts.
-const SERVERS: usize = 100;
+pub(crate) const SERVERS: usize = 100;
 /// Hosts at once.
-const AT_ONCE: &str = "32";
+pub(crate) const AT_ONCE: &str = "32";
 /// Batches between two looks at the servers, whose times are told in hundredths of a second, each rounded
 /// down.
-const BATCHES: u32 = 5;
+const BATCHES: u32 = 2;
 const MIB: f64 = (1u64 << 20) as f64;
 
-/// So many rounds of `true` on so many hosts; one of ssh's clients.
-pub(crate) fn row(peers: &Peers, rounds: usize, hosts: usize) -> Fallible<Row> {
+/// `true` on so many hosts, in rounds; once with ssh's clients, on their share.
+pub(crate) fn row(peers: &Peers, rounds: Rounds, hosts: usize, ssh_hosts: usize) -> Fallible<Row> {
     let servers = hosts.min(SERVERS);
     let each = hosts.div_ceil(servers);
     let dir = tempfile::tempdir()?;
@@ -33,11 +34,11 @@ pub(crate) fn row(peers: &Peers, rounds: usize, hosts: usize) -> Fallible<Row> {
     let list = dir.path().join("rexec.hosts");
     fs::write(&list, rexec.list(hosts))?;
     let batch = || rexec_batch(dir.path(), &list);
-    let mut local = Contender::new("local xargs -P, sh -c");
-    let mut in_turn = Contender::new("local loop, sh -c");
-    let mut ours = Contender::new("rexec batch");
+    let mut local = Contender::new("local xargs -P, sh -c", hosts);
+    let mut in_turn = Contender::new("local loop, sh -c", hosts);
+    let mut ours = Contender::new("rexec batch", hosts);
     // The first round fills the caches, and is not counted.
-    for round in 0..=rounds {
+    for round in rounds.after_warm_up() {
         let counted = round > 0;
         local.measure(&[], BATCHES, counted, || local_shells(hosts))?;
         in_turn.measure(&[], BATCHES, counted, || local_loop(hosts))?;
@@ -46,8 +47,8 @@ pub(crate) fn row(peers: &Peers, rounds: usize, hosts: usize) -> Fallible<Row> {
     drop(rexec);
     let mut row = Row {
         title: format!("batch: `true` on {hosts} hosts, {AT_ONCE} at once, {servers} servers"),
-        unit: "s",
-        notes: vec!["processor seconds of client, servers and commands".into()],
+        unit: "ms",
+        notes: vec!["processor time for each host: of client, servers and command together".into()],
         lines: Vec::new(),
         marks: Vec::new(),
     };
@@ -57,43 +58,10 @@ pub(crate) fn row(peers: &Peers, rounds: usize, hosts: usize) -> Fallible<Row> {
     let limit = Limit::AtMost(64.0);
     row.marks.push(Mark { line: 2, what: "MiB, client", limit, figure: peak });
     match &peers.ssh {
-        Some(ssh) => over_ssh(&mut row, ssh, dir.path(), hosts)?,
-        None => row.notes.push("OpenSSH is not here: clush and parallel are left out".into()),
+        Some(ssh) => over_ssh::lines(&mut row, ssh, dir.path(), ssh_hosts)?,
+        None => row.notes.push("OpenSSH is not here: what goes over ssh is left out".into()),
     }
     Ok(row)
-}
-
-/// The others, over the same addresses.
-fn over_ssh(row: &mut Row, ssh: &Ssh, dir: &Path, hosts: usize) -> Fallible<()> {
-    let servers = hosts.min(SERVERS);
-    let each = hosts.div_ceil(servers);
-    let fleet = Fleet::start(servers, |server| ssh_server(ssh, server, each))?;
-    let list = dir.join("ssh.hosts");
-    fs::write(&list, fleet.list(hosts))?;
-    let all: [(&'static str, &str, Command); 2] = [
-        ("clush over ssh", "clustershell", clush(ssh, &list)),
-        ("GNU parallel over ssh", "parallel", parallel(ssh, &list)),
-    ];
-    for (name, package, command) in all {
-        let Ok(()) = installed(&command) else {
-            let program = command.get_program().display();
-            row.notes.push(format!("{program} is not here (Debian's {package}): left out"));
-            continue;
-        };
-        let mut other = Contender::new(name);
-        let mut command = Some(command);
-        other.measure(&fleet.servers, 1, true, || {
-            command.take().unwrap_or_else(|| Command::new("false"))
-        })?;
-        row.lines.push(other.line());
-    }
-    Ok(())
-}
-
-fn installed(command: &Command) -> Fallible<()> {
-    let mut asked = Command::new(command.get_program());
-    asked.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    asked.status()?.success().then_some(()).ok_or_else(|| "it does not run".into())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52 bytes")]
@@ -102,25 +70,27 @@ fn mib(bytes: u64) -> f64 {
 }
 
 /// One way to do it.
-struct Contender {
+pub(crate) struct Contender {
     name: &'static str,
+    hosts: usize,
     samples: Vec<Sample>,
 }
 
 impl Contender {
-    fn new(name: &'static str) -> Self {
-        Self { name, samples: Vec::new() }
+    pub(crate) fn new(name: &'static str, hosts: usize) -> Self {
+        Self { name, hosts, samples: Vec::new() }
     }
 
     /// Runs it so often and notes the mean, with what that cost the servers.
-    fn measure(
+    pub(crate) fn measure(
         &mut self,
         servers: &[Server],
         times: u32,
         counted: bool,
         mut command: impl FnMut() -> Command,
     ) -> Fallible<()> {
-        let task = || (0..times).map(|_| spawn::run(command())).collect::<Result<Vec<_>, _>>();
+        let task =
+            || (0..times).map(|_| spawn::run_apart(&command())).collect::<Result<Vec<_>, _>>();
         // rexec's servers wait for all of their commands.
         let (samples, spent) = spends(servers, times == 1, task)?;
         let samples = samples?;
@@ -133,13 +103,16 @@ impl Contender {
         Ok(())
     }
 
-    fn line(&self) -> Line {
-        let of = |of: fn(&Sample) -> f64| self.samples.iter().map(of).collect::<Vec<_>>();
+    #[expect(clippy::cast_precision_loss, reason = "a few thousand hosts")]
+    pub(crate) fn line(&self) -> Line {
+        let of = |of: &dyn Fn(&Sample) -> f64| self.samples.iter().map(of).collect::<Vec<_>>();
         let beside = vec![
-            ("wall s", median(&of(|sample| sample.wall.as_secs_f64()))),
-            ("client peak MiB", median(&of(|sample| mib(sample.peak)))),
+            ("hosts", self.hosts as f64),
+            ("wall s", median(&of(&|sample| sample.wall.as_secs_f64()))),
+            ("client peak MiB", median(&of(&|sample| mib(sample.peak)))),
         ];
-        Line { name: self.name.into(), samples: of(|sample| sample.cpu.as_secs_f64()), beside }
+        let each = |sample: &Sample| sample.cpu.as_secs_f64() * 1e3 / self.hosts as f64;
+        Line { name: self.name.into(), samples: of(&each), beside }
     }
 }
 
@@ -164,33 +137,22 @@ fn rexec_batch(dir: &Path, hosts: &Path) -> Command {
     command
 }
 
-fn clush(ssh: &Ssh, hosts: &Path) -> Command {
-    let mut command = Command::new("clush");
-    command.args(["-q", "-S", "-f", AT_ONCE, "-o"]).arg(format!("-F {}", ssh.config.display()));
-    command.arg("--hostfile").arg(hosts).arg("true");
-    command
-}
-
-fn parallel(ssh: &Ssh, hosts: &Path) -> Command {
-    let mut command = Command::new("parallel");
-    command.args(["--will-cite", "-j", AT_ONCE, "-a"]).arg(hosts);
-    command.args(["ssh", "-F"]).arg(&ssh.config).args(["{}", "true"]);
-    command
-}
-
 /// Servers of this row's own; gone on drop.
-struct Fleet {
+pub(crate) struct Fleet {
     children: Vec<Child>,
-    servers: Vec<Server>,
+    pub(crate) servers: Vec<Server>,
     /// Where they listen, as their clients name it.
     hosts: Vec<String>,
 }
 
 /// A server's process, and its hosts.
-type Started = (Child, Vec<String>);
+pub(crate) type Started = (Child, Vec<String>);
 
 impl Fleet {
-    fn start(count: usize, mut start: impl FnMut(usize) -> Fallible<Started>) -> Fallible<Self> {
+    pub(crate) fn start(
+        count: usize,
+        mut start: impl FnMut(usize) -> Fallible<Started>,
+    ) -> Fallible<Self> {
         let mut fleet = Self { children: Vec::new(), servers: Vec::new(), hosts: Vec::new() };
         for server in 0..count {
             let (child, hosts) = start(server)?;
@@ -202,7 +164,7 @@ impl Fleet {
     }
 
     /// The first hosts, one a line.
-    fn list(&self, count: usize) -> String {
+    pub(crate) fn list(&self, count: usize) -> String {
         self.hosts.iter().take(count).flat_map(|host| [host.as_str(), "\n"]).collect()
     }
 }
@@ -218,7 +180,7 @@ impl Drop for Fleet {
 }
 
 /// The addresses of a server: of this machine, and of nobody else's.
-fn addresses(server: usize, count: usize) -> impl Iterator<Item = Ipv4Addr> {
+pub(crate) fn addresses(server: usize, count: usize) -> impl Iterator<Item = Ipv4Addr> {
     let number = move |at: usize| u32::try_from(server * count + at).unwrap_or(0);
     let base = u32::from(Ipv4Addr::new(127, 1, 0, 1));
     (0..count).map(move |at| Ipv4Addr::from(base + number(at)))
@@ -242,30 +204,4 @@ fn lines(stdout: ChildStdout, count: usize, prefix: &str) -> Fallible<Vec<String
     let told: Vec<String> =
         lines.map_while(|line| Some(line.ok()?.strip_prefix(prefix)?.to_owned())).collect();
     if told.len() == count { Ok(told) } else { Err("a server did not start".into()) }
-}
-
-/// As `scripts/bench` has started one, at other addresses and the same port.
-fn ssh_server(ssh: &Ssh, server: usize, hosts: usize) -> Fallible<Started> {
-    let config = ssh.config.with_file_name("sshd_config");
-    let mut command = Command::new(sshd()?);
-    command.args(["-D", "-e", "-p", &ssh.port.to_string(), "-f"]).arg(config);
-    let mut text = String::new();
-    for address in addresses(server, hosts) {
-        command.arg(format!("-oListenAddress={address}"));
-        writeln!(text, "{address}")?;
-    }
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
-    let stderr = BufReader::new(child.stderr.take().ok_or("no stderr")?);
-    let told = stderr.lines().map_while(Result::ok).filter(|l| l.starts_with("Server listening"));
-    if told.take(hosts).count() < hosts {
-        return Err("an SSH server did not start".into());
-    }
-    Ok((child, text.lines().map(str::to_owned).collect()))
-}
-
-/// sshd(8) starts itself again, and so wants its whole path.
-fn sshd() -> Fallible<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let all = std::env::split_paths(&path).map(|folder| folder.join("sshd"));
-    all.into_iter().find(|path| path.exists()).ok_or_else(|| "there is no sshd".into())
 }

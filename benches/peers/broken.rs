@@ -12,6 +12,7 @@ use crate::durable::wait_for;
 use crate::proc::Server;
 use crate::relay::Relay;
 use crate::report::{Limit, Line, Mark, Row};
+use crate::rounds::Rounds;
 use crate::spawn;
 
 /// What a run of [`stalled`] would write if it could.
@@ -20,12 +21,12 @@ const STALLED_BYTES: u64 = 64 << 20;
 const AT_REST: Duration = Duration::from_millis(500);
 
 /// A connection that breaks in the middle of the output.
-pub(crate) fn resume(peers: &Peers, rounds: usize, mib: u64) -> Fallible<Row> {
+pub(crate) fn resume(peers: &Peers, rounds: Rounds, mib: u64) -> Fallible<Row> {
     let relay = Relay::start(peers.rexec.port(), Duration::ZERO)?;
     let addr = format!("127.0.0.1:{}", relay.port);
     let text = format!("head -c {} /dev/zero", mib << 20);
     let mut lines = vec![Line::new("rexec, whole"), Line::new("rexec, cut in the middle")];
-    for _ in 0..rounds {
+    for _ in rounds.counted() {
         for (line, cut) in lines.iter_mut().zip([0, mib << 19]) {
             relay.break_after(cut);
             let sample = spawn::run(crate::durable::client(&["-q", &addr, &text]))?;
@@ -36,7 +37,7 @@ pub(crate) fn resume(peers: &Peers, rounds: usize, mib: u64) -> Fallible<Row> {
         }
     }
     Ok(Row {
-        title: format!("resume: {mib} MiB of output, the connection cut once, {rounds} rounds"),
+        title: format!("resume: {mib} MiB of output, the connection cut once"),
         unit: "ms",
         notes: vec!["verified as always; ssh has nothing to put beside it".into()],
         lines,

@@ -10,37 +10,33 @@ use crate::contenders::{Contender, Peers};
 use crate::durable::wait_for;
 use crate::proc::Server;
 use crate::report::{Limit, Line, Mark, Row};
+use crate::rounds::Rounds;
 use crate::spawn::{self, Sample};
 use crate::stats::median;
 
 const GIB: f64 = (1u64 << 30) as f64;
-const MIB: f64 = (1u64 << 20) as f64;
 
 /// Much output, read into nothing by this program.
-pub(crate) fn out(peers: &Peers, rounds: usize, mib: u64) -> Fallible<Row> {
+pub(crate) fn out(peers: &Peers, rounds: Rounds, mib: u64) -> Fallible<Row> {
     let mut all = peers.contenders();
     let socat = Socat::start()?;
     all.extend(socat.as_ref().map(Socat::contender));
     let blake3 = by_blake3(&mut all, peers);
     let text = format!("head -c {} /dev/zero", mib << 20);
     let mut measured: Vec<Vec<Bulk>> = all.iter().map(|_| Vec::new()).collect();
-    peers.rexec.server.reset_peak()?;
-    for _ in 0..rounds {
+    for _ in rounds.counted() {
         for (contender, bulks) in all.iter().zip(&mut measured) {
             bulks.push(Bulk::measure(contender, &text, mib << 20)?);
         }
     }
-    let server_peak = to_f64(peers.rexec.server.peak()?) / MIB;
     let lines: Vec<_> =
         all.iter().zip(&measured).map(|(contender, bulks)| bulk_line(contender, bulks)).collect();
-    let client_peak =
-        measured[1].iter().map(|bulk| to_f64(bulk.client.peak) / MIB).fold(0.0, f64::max);
     let mark = |what, limit, figure| Mark { line: 1, what, limit, figure };
     let spent = |bulk: &Bulk| bulk.client.cpu + bulk.server.unwrap_or_default();
     let spent: Vec<_> = measured[1].iter().map(|bulk| spent(bulk).as_secs_f64()).collect();
     let spent = median(&spent) / (to_f64(mib << 20) / 1e9);
     let mut row = Row {
-        title: format!("bulk: {mib} MiB of output, {rounds} rounds"),
+        title: format!("bulk: {mib} MiB of output"),
         unit: "GB/s",
         notes: vec![
             "s/GiB: processor seconds; server: with its processes and the command itself".into(),
@@ -51,8 +47,6 @@ pub(crate) fn out(peers: &Peers, rounds: usize, mib: u64) -> Fallible<Row> {
         ],
         lines,
         marks: vec![
-            mark("MiB at most, client", Limit::AtMost(24.0), client_peak),
-            mark("MiB at most, server", Limit::AtMost(32.0), server_peak),
             mark("processor seconds for a GB, both sides", Limit::AtMost(2.3), spent),
         ],
     };
@@ -63,13 +57,13 @@ pub(crate) fn out(peers: &Peers, rounds: usize, mib: u64) -> Fallible<Row> {
 }
 
 /// Much input, counted at the other end.
-pub(crate) fn input(peers: &Peers, rounds: usize, mib: u64) -> Fallible<Row> {
+pub(crate) fn input(peers: &Peers, rounds: Rounds, mib: u64) -> Fallible<Row> {
     let mut all = peers.contenders();
     let blake3 = by_blake3(&mut all, peers);
     let bytes = mib << 20;
     let text = format!("test \"$(wc -c)\" = {bytes}");
     let mut lines: Vec<_> = all.iter().map(|contender| Line::new(contender.name)).collect();
-    for _ in 0..rounds {
+    for _ in rounds.counted() {
         for (contender, line) in all.iter().zip(&mut lines) {
             let mut source = Command::new("head");
             source.arg("-c").arg(bytes.to_string()).arg("/dev/zero").stdout(Stdio::piped());
@@ -81,7 +75,7 @@ pub(crate) fn input(peers: &Peers, rounds: usize, mib: u64) -> Fallible<Row> {
         }
     }
     let mut row = Row {
-        title: format!("input: {mib} MiB of standard input, {rounds} rounds"),
+        title: format!("input: {mib} MiB of standard input"),
         unit: "GB/s",
         notes: vec!["each command counts what it gets and fails if that is not all".into()],
         lines,
@@ -171,7 +165,6 @@ fn bulk_line(contender: &Contender, bulks: &[Bulk]) -> Line {
         let server = |bulk: &Bulk| bulk.server.unwrap_or_default().as_secs_f64() / gib(bulk);
         beside.push(("server s/GiB", middle(&server)));
     }
-    beside.push(("client peak MiB", middle(&|bulk| to_f64(bulk.client.peak) / MIB)));
     let speed = |bulk: &Bulk| to_f64(bulk.client.bytes) / 1e9 / bulk.client.wall.as_secs_f64();
     Line { name: contender.name.into(), samples: bulks.iter().map(speed).collect(), beside }
 }

@@ -11,23 +11,24 @@ use crate::Fallible;
 use crate::cold::{Master, succeed, through};
 use crate::contenders::Peers;
 use crate::report::{Limit, Line, Row};
+use crate::rounds::Rounds;
 use crate::spawn;
 
 /// ssh is asked for so many times fewer: it takes its time.
 const SSH_SHARE: usize = 5;
 
 /// Runs per second, so many under way at any moment.
-pub(crate) fn row(peers: &Peers, rounds: usize, at_once: usize, total: usize) -> Fallible<Row> {
+pub(crate) fn row(peers: &Peers, rounds: Rounds, at_once: usize, total: usize) -> Fallible<Row> {
     let local = &peers.contenders()[0];
     let folder = tempfile::tempdir()?;
     let socket = folder.path().join("master");
-    let master = peers.ssh.as_ref().map(|ssh| Master::start(ssh, &socket)).transpose()?;
+    let master = peers.ssh.as_ref().map(|ssh| Master::start(ssh, ssh.port, &socket)).transpose()?;
     let mut lines = vec![Line::new("local sh -c"), Line::new("rexec, Client of the library")];
     lines.extend(master.is_some().then(|| Line::new("ssh, ControlMaster")));
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let mut clients: Vec<_> =
         (0..at_once).map(|_| Client::local(&peers.rexec.addr)).collect::<Result<_, _>>()?;
-    for round in 0..=rounds {
+    for round in rounds.after_warm_up() {
         let here = Instant::now();
         workers(at_once, total, || {
             spawn::run(local.run("true")).map(drop).map_err(|e| e.to_string())
@@ -48,7 +49,7 @@ pub(crate) fn row(peers: &Peers, rounds: usize, at_once: usize, total: usize) ->
     }
     let name = if at_once > 16 { "crowds" } else { "crowd" };
     let mut row = Row {
-        title: format!("{name}: `true`, {at_once} at once, {rounds} rounds of {total}"),
+        title: format!("{name}: `true`, {at_once} at once, {total} in all"),
         unit: "/s",
         notes: vec!["rexec: one thread with a connection for each at once".into()],
         lines,

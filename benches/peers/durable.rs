@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::Fallible;
 use crate::contenders::Peers;
 use crate::report::{Limit, Line, Mark, Row};
+use crate::rounds::Rounds;
 use crate::spawn::{self, Sample};
 use crate::stats::median;
 
@@ -22,7 +23,7 @@ pub(crate) fn client(words: &[&str]) -> Command {
 }
 
 /// What durability adds to a short command.
-pub(crate) fn cold(peers: &Peers, rounds: usize) -> Fallible<Row> {
+pub(crate) fn cold(peers: &Peers, rounds: Rounds) -> Fallible<Row> {
     let addr = peers.rexec.addr.as_str();
     let all: [(&str, &[&str]); 3] = [
         ("rexec", &[addr, "true"]),
@@ -32,15 +33,12 @@ pub(crate) fn cold(peers: &Peers, rounds: usize) -> Fallible<Row> {
     let mut lines = vec![Line::new("local sh -c")];
     lines.extend(all.iter().map(|(name, _)| Line::new(*name)));
     // The first round fills the caches, and is not counted.
-    for round in 0..=rounds {
-        let mut local = Command::new("sh");
-        local.args(["-c", "true"]);
-        let mut took = vec![spawn::run(local)?.wall];
+    for round in rounds.after_warm_up() {
+        let mut took = vec![spawn::ms(|| peers.contenders()[0].run("true"))?];
         for (_, words) in &all {
-            took.push(spawn::run(client(words))?.wall);
+            took.push(spawn::ms(|| client(words))?);
         }
         if round > 0 {
-            let took = took.iter().map(|took| took.as_secs_f64() * 1e3);
             lines.iter_mut().zip(took).for_each(|(line, took)| line.samples.push(took));
         }
     }
@@ -58,20 +56,23 @@ pub(crate) fn cold(peers: &Peers, rounds: usize) -> Fallible<Row> {
         figure: added(line),
     };
     let marks = vec![mark(2), mark(3)];
-    let title = format!("durable: a client process that runs `true`, {rounds} rounds");
-    let notes = vec!["a local spawn: `sh -c true`; -d returns when the run is safe".into()];
+    let title = "durable: a client process that runs `true`".into();
+    let notes = vec![
+        spawn::SHORT_NOTE.into(),
+        "a local spawn: `sh -c true`; -d returns when the run is safe".into(),
+    ];
     Ok(Row { title, unit: "ms", notes, lines, marks })
 }
 
 /// How fast a supervisor writes, beside dd in the same folder.
-pub(crate) fn record(peers: &Peers, rounds: usize, mib: u64) -> Fallible<Row> {
+pub(crate) fn record(peers: &Peers, rounds: Rounds, mib: u64) -> Fallible<Row> {
     let addr = peers.rexec.addr.as_str();
     let folder = tempfile::tempdir_in(state()?)?;
     let file = folder.path().join("dd");
     let text = format!("head -c {} /dev/zero", mib << 20);
     let names = ["dd, to the disk (fdatasync)", "dd, to memory", "rexec, record"];
     let mut lines: Vec<_> = names.iter().map(|name| Line::new(*name)).collect();
-    for round in 0..rounds {
+    for round in rounds.counted() {
         let id = format!("bench-record-{round}-{}", std::process::id());
         for (at, line) in lines.iter_mut().enumerate() {
             let took = match at {
@@ -88,7 +89,7 @@ pub(crate) fn record(peers: &Peers, rounds: usize, mib: u64) -> Fallible<Row> {
         fs::remove_file(&file)?;
     }
     let mut row = Row {
-        title: format!("record: {mib} MiB into one folder, {rounds} rounds"),
+        title: format!("record: {mib} MiB into one folder"),
         unit: "GB/s",
         notes: vec![
             "dd has 256 KiB blocks of zeros; the record also has every byte's SHA-256, the time of a \
@@ -113,7 +114,7 @@ fn dd(file: &Path, mib: u64, more: &[&str]) -> std::io::Result<Sample> {
 }
 
 /// How fast a record is shown, beside a run that makes the same output now.
-pub(crate) fn attach(peers: &Peers, rounds: usize, mib: u64) -> Fallible<Row> {
+pub(crate) fn attach(peers: &Peers, rounds: Rounds, mib: u64) -> Fallible<Row> {
     let addr = peers.rexec.addr.as_str();
     let text = format!("head -c {} /dev/zero", mib << 20);
     let folder = tempfile::tempdir()?;
@@ -124,7 +125,7 @@ pub(crate) fn attach(peers: &Peers, rounds: usize, mib: u64) -> Fallible<Row> {
         "rexec --durable, a fresh run",
     ];
     let mut lines: Vec<_> = names.iter().map(|name| Line::new(*name)).collect();
-    for round in 0..rounds {
+    for round in rounds.counted() {
         let id = |what| format!("bench-{what}-{round}-{}", std::process::id());
         let (ended, going) = (id("ended"), id("going"));
         let [whole, gate] =
@@ -153,7 +154,7 @@ pub(crate) fn attach(peers: &Peers, rounds: usize, mib: u64) -> Fallible<Row> {
         spawn::run(client(&["wait", addr, &going]))?;
         spawn::run(client(&["rm", addr, &ended, &going]))?;
     }
-    let title = format!("attach: {mib} MiB of output, {rounds} rounds");
+    let title = format!("attach: {mib} MiB of output");
     let notes = vec!["the one that goes on is shown as far as it is (`rexec logs`)".into()];
     let mut row = Row { title, unit: "GB/s", notes, lines, marks: Vec::new() };
     for line in [1, 2] {

@@ -1,48 +1,40 @@
 //! Connections that have logged in and ask for nothing.
 
-use std::io::{self, BufRead, BufReader};
-use std::process::{Child, Stdio};
-use std::sync::Arc;
-use std::time::Duration;
+use std::io::{self, Read, Write};
+use std::process::{Child, Command, Stdio};
 
-use rexec::client::Target;
-use rexec::conn::{FrameReader, FrameWriter};
-use rexec::handshake::{Answer, Channel, ClientLogin};
-use rexec::proto::frame::Limits;
-use rexec::sys::fs::open_state_dir;
-use rexec::transport::{Stream, connect};
-use tokio::io::{ReadHalf, WriteHalf, split};
-use tokio::time::Instant;
+use rexec::Client;
+use tokio::runtime::Builder;
 
 use crate::Fallible;
-use crate::contenders::{Rexec, Ssh};
+use crate::contenders::{Peers, Ssh};
+use crate::proc::Server;
 use crate::report::{Limit, Line, Mark, Row};
+use crate::spawn::first_line;
 
 /// For an SSH server, which is two processes for each connection, so many are enough to divide by.
-const SSH_CONNECTIONS: u32 = 20;
+const SSH_CONNECTIONS: usize = 20;
+/// One process holds so many: each takes two descriptors while it logs in, and few systems allow more
+/// than 20,000.
+const HELD: usize = 2_500;
+/// What a process says once all of its connections have logged in.
+const HELD_LINE: &str = "in";
 /// What the project allows itself.
 const KIB_LIMIT: f64 = 24.0;
-/// A whole login may take so long on a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-pub(crate) type LoggedIn = (FrameReader<ReadHalf<Stream>>, FrameWriter<WriteHalf<Stream>>);
 
 /// Memory of the servers for each idle connection.
-pub(crate) fn row(rexec: &Rexec, ssh: Option<&Ssh>, connections: u32) -> Fallible<Row> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let before = rexec.server.memory()?;
-    let held = runtime.block_on(log_in_many(&rexec.addr, connections))?;
-    let figure = kib_each(before, rexec.server.memory()?, connections);
-    drop(held);
-    let line = |name: String, figure| Line { name, samples: vec![figure], beside: Vec::new() };
-    let mut lines = vec![line(format!("rexec, {connections}"), figure)];
-    if let Some(ssh) = ssh {
-        let before = ssh.server.memory()?;
-        let held = hold(ssh)?;
-        let figure = kib_each(before, ssh.server.memory()?, SSH_CONNECTIONS);
-        held.into_iter().try_for_each(let_go)?;
-        lines.push(line(format!("sshd, {SSH_CONNECTIONS}"), figure));
+pub(crate) fn row(peers: &Peers, counts: &[usize]) -> Fallible<Row> {
+    let (rexec, mut lines) = (&peers.rexec, Vec::new());
+    for count in counts {
+        let held = || hold_rexec(&rexec.addr, *count);
+        lines.push(line("rexec", *count, kib_each(rexec.server, *count, held)?));
     }
+    let figure = lines.iter().flat_map(|line| &line.samples).copied().fold(0.0, f64::max);
+    if let Some(ssh) = &peers.ssh {
+        let figure = kib_each(ssh.server, SSH_CONNECTIONS, || hold_ssh(ssh))?;
+        lines.push(line("sshd", SSH_CONNECTIONS, figure));
+    }
+    let limit = Limit::AtMost(KIB_LIMIT);
     Ok(Row {
         title: "idle: server memory for each connection that has logged in".into(),
         unit: "KiB",
@@ -52,68 +44,90 @@ pub(crate) fn row(rexec: &Rexec, ssh: Option<&Ssh>, connections: u32) -> Fallibl
                 .into(),
         ],
         lines,
-        marks: vec![Mark {
-            line: 0,
-            what: "KiB for each",
-            limit: Limit::AtMost(KIB_LIMIT),
-            figure,
-        }],
+        marks: vec![Mark { line: 0, what: "KiB for each, at any count", limit, figure }],
     })
 }
 
+fn line(name: &str, count: usize, figure: f64) -> Line {
+    Line { name: format!("{name}, {count}"), samples: vec![figure], beside: Vec::new() }
+}
+
+/// How much a server grows for each of so many connections, which are gone again at the end.
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52 bytes")]
-fn kib_each(before: u64, after: u64, connections: u32) -> f64 {
-    after.saturating_sub(before) as f64 / 1024.0 / f64::from(connections)
+fn kib_each(
+    server: Server,
+    count: usize,
+    hold: impl FnOnce() -> Fallible<Holders>,
+) -> Fallible<f64> {
+    let before = server.memory()?;
+    let held = hold()?;
+    let after = server.memory()?;
+    drop(held);
+    Ok(after.saturating_sub(before) as f64 / 1024.0 / count as f64)
 }
 
-async fn log_in_many(addr: &str, connections: u32) -> Fallible<Vec<LoggedIn>> {
-    let target = Target::local(addr.parse()?, &open_state_dir()?)?;
-    let mut held = Vec::new();
-    for _ in 0..connections {
-        held.push(log_in(&target).await?);
+/// Processes that hold connections; gone on drop.
+#[derive(Default)]
+struct Holders(Vec<Child>);
+
+impl Holders {
+    fn add(&mut self, mut command: Command) -> Fallible<()> {
+        self.0.push(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?);
+        Ok(())
     }
-    Ok(held)
+
+    /// Waits until the last one that was added has logged in.
+    fn is_in(&mut self) -> Fallible<()> {
+        let said = self.0.last_mut().map(first_line).transpose()?;
+        let is_in = said.is_some_and(|said| said == HELD_LINE);
+        is_in.then_some(()).ok_or_else(|| "a client did not log in".into())
+    }
 }
 
-pub(crate) async fn log_in(target: &Target) -> Fallible<LoggedIn> {
-    let trust = Arc::clone(&target.trust);
-    let dialled = connect(&target.endpoint, Instant::now() + PATIENCE, trust).await?;
-    let channel =
-        dialled.channel.map(|c| Channel { host_key: c.fingerprint(), exporter: c.exporter });
-    let (read, write) = split(dialled.stream);
-    let (mut reader, mut writer) = (FrameReader::new(read, Limits::FULL), FrameWriter::new(write));
-    let keys = match &channel {
-        Some(channel) => target.keys.keys(&channel.host_key).await?,
-        None => Vec::new(),
-    };
-    let mut login = ClientLogin::new(None, keys);
-    writer.send(&login.hello(channel.as_ref(), target.keys.ask()).await?, b"").await?;
-    match login.answer(&mut reader).await? {
-        Answer::Welcome(_) => Ok((reader, writer)),
-        Answer::Again => Err("the server knows another key".into()),
+impl Drop for Holders {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            // One that ended by itself needs neither.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
+}
+
+fn hold_rexec(addr: &str, count: usize) -> Fallible<Holders> {
+    let mut holders = Holders::default();
+    for first in (0..count).step_by(HELD) {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["--addr", addr, "--hold", &HELD.min(count - first).to_string()]);
+        holders.add(command)?;
+        holders.is_in()?;
+    }
+    Ok(holders)
+}
+
+/// A process of [`hold_rexec`]: so many connections, until its standard input ends.
+pub(crate) fn hold(addr: &str, count: usize) -> Fallible<()> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let mut clients = Vec::new();
+    for _ in 0..count {
+        let mut client = Client::local(addr)?;
+        runtime.block_on(client.connect())?;
+        clients.push(client);
+    }
+    writeln!(io::stdout(), "{HELD_LINE}")?;
+    io::stdin().read_to_end(&mut Vec::new())?;
+    Ok(())
 }
 
 /// Clients that log in, say so, and stay.
-fn hold(ssh: &Ssh) -> io::Result<Vec<Child>> {
-    let mut held = Vec::new();
+fn hold_ssh(ssh: &Ssh) -> Fallible<Holders> {
+    let mut holders = Holders::default();
     for _ in 0..SSH_CONNECTIONS {
         let mut command = ssh.command(ssh.port);
-        command.args(["-N", "-oPermitLocalCommand=yes", "-oLocalCommand=echo in", "bench"]);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-        let stdout = child.stdout.take();
-        held.push(child);
-        let mut line = String::new();
-        stdout.map(|out| BufReader::new(out).read_line(&mut line)).transpose()?;
-        if line != "in\n" {
-            held.into_iter().try_for_each(let_go)?;
-            return Err(io::Error::other("ssh did not log in"));
-        }
+        let say = format!("-oLocalCommand=echo {HELD_LINE}");
+        command.args(["-N", "-oPermitLocalCommand=yes", &say, "bench"]);
+        holders.add(command)?;
+        holders.is_in()?;
     }
-    Ok(held)
-}
-
-fn let_go(mut child: Child) -> io::Result<()> {
-    child.kill()?;
-    child.wait().map(drop)
+    Ok(holders)
 }

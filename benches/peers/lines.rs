@@ -10,6 +10,7 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::Fallible;
 use crate::contenders::Peers;
 use crate::report::{Limit, Line, Mark, Row};
+use crate::rounds::Rounds;
 use crate::spawn;
 use crate::stats::{median, quantile};
 
@@ -17,13 +18,13 @@ use crate::stats::{median, quantile};
 const EVERY: Duration = Duration::from_millis(2);
 
 /// Very many lines, written and read as fast as may be.
-pub(crate) fn many(peers: &Peers, rounds: usize, millions: u32) -> Fallible<Row> {
+pub(crate) fn many(peers: &Peers, rounds: Rounds, millions: u32) -> Fallible<Row> {
     let all = peers.contenders();
     let count = millions * 1_000_000;
     let mut lines: Vec<_> = all.iter().map(|contender| Line::new(contender.name)).collect();
     let text = format!("seq 1 {count}");
     let bytes: u64 = spawn::run(all[0].run(&text))?.bytes;
-    for _ in 0..rounds {
+    for _ in rounds.counted() {
         for (contender, line) in all.iter().zip(&mut lines) {
             let sample = spawn::run(contender.run(&text))?;
             if sample.bytes != bytes {
@@ -33,7 +34,7 @@ pub(crate) fn many(peers: &Peers, rounds: usize, millions: u32) -> Fallible<Row>
         }
     }
     let mut row = Row {
-        title: format!("lines: {millions} million short lines, {rounds} rounds"),
+        title: format!("lines: {millions} million short lines"),
         unit: "M/s",
         notes: Vec::new(),
         lines,
@@ -44,13 +45,13 @@ pub(crate) fn many(peers: &Peers, rounds: usize, millions: u32) -> Fallible<Row>
 }
 
 /// From the moment when a line is written to the moment when it is there.
-pub(crate) fn delay(peers: &Peers, rounds: usize, count: usize) -> Fallible<Row> {
+pub(crate) fn delay(peers: &Peers, rounds: Rounds, count: usize) -> Fallible<Row> {
     let all = peers.contenders();
     let writer = std::env::current_exe()?;
     let text = format!("exec '{}' --write-lines {count}", writer.display());
     let mut lines: Vec<_> = all.iter().map(|contender| Line::new(contender.name)).collect();
     let mut latest = vec![Vec::new(); all.len()];
-    for _ in 0..rounds {
+    for _ in rounds.counted() {
         for (at, contender) in all.iter().enumerate() {
             let mut child =
                 contender.run(&text).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
@@ -105,10 +106,10 @@ fn now() -> u64 {
 }
 
 /// A line there and back.
-pub(crate) fn echo(peers: &Peers, rounds: usize, count: usize) -> Fallible<Row> {
+pub(crate) fn echo(peers: &Peers, rounds: Rounds, count: usize) -> Fallible<Row> {
     let all = peers.contenders();
     let mut lines: Vec<_> = all.iter().map(|contender| Line::new(contender.name)).collect();
-    for _ in 0..rounds {
+    for _ in rounds.counted() {
         for (contender, line) in all.iter().zip(&mut lines) {
             let mut command = contender.run("cat");
             let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
@@ -119,7 +120,7 @@ pub(crate) fn echo(peers: &Peers, rounds: usize, count: usize) -> Fallible<Row> 
         }
     }
     let mut row = Row {
-        title: format!("echo: a line through `cat`, {rounds} rounds of {count}, each"),
+        title: format!("echo: a line through `cat`, {count} one after another, each"),
         unit: "ms",
         notes: Vec::new(),
         lines,

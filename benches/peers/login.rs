@@ -2,37 +2,38 @@
 
 use std::time::Duration;
 
-use rexec::client::Target;
-use rexec::sys::fs::open_state_dir;
+use rexec::Client;
 
 use crate::Fallible;
+use crate::cold::runtime;
 use crate::contenders::Rexec;
-use crate::idle::log_in;
 use crate::report::{Limit, Line, Mark, Row};
+use crate::rounds::Rounds;
 use crate::stats::median;
 
 /// What the project allows itself.
 const MS_LIMIT: f64 = 0.25;
 
 /// Processor time of the server for each login, in rounds of so many, one after another.
-pub(crate) fn row(rexec: &Rexec, rounds: usize, logins: usize) -> Fallible<Row> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let target = Target::local(rexec.addr.parse()?, &open_state_dir()?)?;
-    let mut samples = Vec::new();
-    for _ in 0..rounds {
-        let (done, spent) =
-            rexec.server.spends(|| runtime.block_on(log_in_often(&target, logins)))?;
+pub(crate) fn row(rexec: &Rexec, rounds: Rounds, logins: usize) -> Fallible<Row> {
+    let runtime = runtime()?;
+    let mut line = Line::new("rexec");
+    for round in rounds.after_warm_up() {
+        let log_in = || runtime.block_on(log_in_often(&rexec.addr, logins));
+        let (done, spent) = rexec.server.spends(log_in)?;
         done?;
-        samples.push(ms(spent) / count(logins));
+        if round > 0 {
+            line.samples.push(ms(spent) / count(logins));
+        }
     }
-    let figure = median(&samples);
+    let figure = median(&line.samples);
     Ok(Row {
         title: format!(
             "login: server processor time for each of {logins} logins, one after another"
         ),
         unit: "ms",
         notes: vec!["by an Ed25519 key; the clock that the kernel shows ticks every 10 ms".into()],
-        lines: vec![Line { name: "rexec".into(), samples, beside: Vec::new() }],
+        lines: vec![line],
         marks: vec![Mark { line: 0, what: "ms for each", limit: Limit::AtMost(MS_LIMIT), figure }],
     })
 }
@@ -46,9 +47,10 @@ fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
-async fn log_in_often(target: &Target, logins: usize) -> Fallible<()> {
+async fn log_in_often(addr: &str, logins: usize) -> Fallible<()> {
+    let mut client = Client::local(addr)?;
     for _ in 0..logins {
-        drop(log_in(target).await?);
+        client.connect().await?;
     }
     Ok(())
 }

@@ -12,28 +12,39 @@ mod compare;
 mod contenders;
 mod crowd;
 mod durable;
+mod far;
 mod idle;
 mod lines;
 mod login;
+mod machine;
 mod many;
+mod measured;
+mod memory;
+mod over_ssh;
 mod page;
 mod proc;
 mod relay;
 mod report;
+mod rounds;
+mod rows;
 mod size;
 mod spawn;
 mod stats;
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::Parser;
 use serde_json::json;
 
 use contenders::{Dropbear, Peers, Rexec, Ssh};
+use machine::Machine;
+use measured::Measured;
 use proc::Server;
-use report::Row;
+use rows::Size;
 
 /// Whatever goes wrong ends the measurement.
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
@@ -42,14 +53,11 @@ type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 #[derive(Debug, Parser)]
 struct Args {
     /// Every row, once and tiny.
-    #[arg(long, conflicts_with_all = ["quick", "full"])]
+    #[arg(long, conflicts_with = "quick")]
     smoke: bool,
     /// Fewer and smaller rounds.
-    #[arg(long, conflicts_with = "full")]
-    quick: bool,
-    /// 10 GiB once more, and 10,000 connections.
     #[arg(long)]
-    full: bool,
+    quick: bool,
     /// Only these rows, by the first words of their titles.
     #[arg(long, value_name = "ROW", value_delimiter = ',')]
     only: Vec<String>,
@@ -65,11 +73,17 @@ struct Args {
     /// Instead of measuring: the writer of the row `delay`.
     #[arg(long, hide = true, value_name = "COUNT", exclusive = true)]
     write_lines: Option<usize>,
+    /// Instead of measuring: so many idle connections of the row `idle`.
+    #[arg(long, hide = true, value_name = "COUNT")]
+    hold: Option<usize>,
+    /// Instead of measuring: runs a program, see `spawn::apart`.
+    #[arg(long, hide = true, num_args = 1.., allow_hyphen_values = true, exclusive = true)]
+    apart: Vec<OsString>,
     /// Where the rexec server listens.
     #[arg(long, required_unless_present = "write_lines", default_value = "")]
     addr: String,
     /// Its process id.
-    #[arg(long, value_name = "PID", required_unless_present = "write_lines", default_value_t = 0)]
+    #[arg(long, value_name = "PID", required_unless_present_any = ["write_lines", "hold", "apart"], default_value_t = 0)]
     server: u32,
     /// A client configuration with a host called bench.
     #[arg(long, value_name = "FILE", requires_all = ["ssh_port", "sshd"])]
@@ -98,6 +112,16 @@ struct Args {
 }
 
 impl Args {
+    fn size(&self) -> Size {
+        if self.smoke {
+            Size::smoke()
+        } else if self.quick {
+            Size::quick()
+        } else {
+            Size::full()
+        }
+    }
+
     fn peers(&self) -> Peers {
         let ssh = match (&self.ssh_config, self.ssh_port, self.sshd) {
             (Some(config), Some(port), Some(pid)) => {
@@ -122,9 +146,11 @@ impl Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let done = match args.write_lines {
-        Some(count) => lines::write_times(count).map_err(Into::into).map(|()| true),
-        None => measure(&args),
+    let done = match (args.write_lines, args.hold) {
+        (Some(count), _) => lines::write_times(count).map_err(Into::into).map(|()| true),
+        (_, Some(count)) => idle::hold(&args.addr, count).map(|()| true),
+        _ if !args.apart.is_empty() => spawn::apart(&args.apart).map_err(Into::into).map(|()| true),
+        _ => measure(&args),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -139,147 +165,27 @@ fn main() -> ExitCode {
 
 /// Whether every row that was measured can be relied upon.
 fn measure(args: &Args) -> Fallible<bool> {
-    let rows = rows(args);
-    let unknown = |only: &&String| !rows.iter().any(|(title, _)| title == only);
-    if let Some(unknown) = args.only.iter().find(unknown) {
-        let known: Vec<_> = rows.iter().map(|(title, _)| *title).collect();
-        return Err(format!("there is no row {unknown}; rows: {}", known.join(", ")).into());
-    }
     let old = args.compare.as_deref().map(compare::read).transpose()?;
-    let peers = args.peers();
+    let (begun, size) = (Instant::now(), args.size());
     let mut out = io::stdout();
-    let machine = machine();
+    let machine = Machine::this();
     writeln!(out, "{machine}")?;
     writeln!(out, "median, half the interquartile range, ratio to the first line of each row")?;
-    let mut done = Vec::new();
-    for (title, row) in rows {
-        if !args.only.is_empty() && !args.only.iter().any(|only| only == title) {
-            continue;
-        }
-        let row = row(&peers).map_err(|e| format!("{title}: {e}"))?;
-        row.print(&mut out)?;
+    let done = measured::measure(&size, &args.only, &args.peers(), |measured| {
+        measured.print(&mut out)?;
         if let Some(old) = &old {
-            compare::print(old, &row, &mut out)?;
+            compare::print(old, &measured.row, &mut out)?;
         }
-        out.flush()?;
-        done.push(row);
-    }
+        Ok(out.flush()?)
+    })?;
+    writeln!(out, "\nall of it took {:.0} s", begun.elapsed().as_secs_f64())?;
     if let Some(path) = &args.json {
-        let all =
-            json!({ "machine": machine, "rows": done.iter().map(Row::json).collect::<Vec<_>>() });
+        let rows: Vec<_> = done.iter().map(Measured::json).collect();
+        let all = json!({ "machine": machine.to_string(), "rows": rows });
         rexec::sys::fs::atomic_write(path, 0o644, format!("{all:#}\n").as_bytes())?;
     }
     if let Some(path) = &args.page {
         rexec::sys::fs::atomic_write(path, 0o644, page::page(&machine, &done).as_bytes())?;
     }
-    Ok(done.iter().all(Row::is_reliable))
-}
-
-type Measure = Box<dyn Fn(&Peers) -> Fallible<Row>>;
-
-/// How much of everything.
-struct Size {
-    /// Rounds of the rows with a client process for each sample, and of those over the slow network.
-    cold: usize,
-    far: usize,
-    /// Rounds of the others, and of those that take long.
-    rounds: usize,
-    few: usize,
-    /// Commands in one round of many at once; five times as many as one after another.
-    commands: usize,
-    /// Bulk.
-    mib: u64,
-    /// Short lines.
-    millions: u32,
-    /// Idle connections, stalled runs, durable runs.
-    connections: u32,
-    stalled: usize,
-    many: usize,
-    /// Hosts of a batch.
-    hosts: usize,
-}
-
-impl Args {
-    fn size(&self) -> Size {
-        let normal = Size {
-            cold: 200,
-            far: 9,
-            rounds: 7,
-            few: 5,
-            commands: 1000,
-            mib: 2048,
-            millions: 10,
-            connections: 1000,
-            stalled: 256,
-            many: 500,
-            hosts: 1000,
-        };
-        if self.full {
-            Size { mib: 4096, connections: 10_000, many: 1000, ..normal }
-        } else if self.quick {
-            Size {
-                cold: 40,
-                far: 3,
-                few: 3,
-                commands: 250,
-                mib: 256,
-                millions: 1,
-                many: 50,
-                hosts: 200,
-                ..normal
-            }
-        } else if self.smoke {
-            let few = Size { cold: 1, far: 1, rounds: 1, few: 1, commands: 20, ..normal };
-            Size { mib: 8, millions: 1, connections: 20, stalled: 4, many: 4, hosts: 20, ..few }
-        } else {
-            normal
-        }
-    }
-}
-
-/// Every row: how its title begins, and how it is measured.
-fn rows(args: &Args) -> Vec<(&'static str, Measure)> {
-    let Size { cold, far, rounds, few, commands, mib, millions, connections, stalled, many, hosts } =
-        args.size();
-    let kept = mib.min(1024);
-    vec![
-        ("cold", Box::new(move |peers| cold::cold(peers, cold))),
-        ("far", Box::new(move |peers| cold::far(peers, far))),
-        ("next", Box::new(move |peers| cold::next(peers, rounds, commands / 5))),
-        ("crowd", Box::new(move |peers| crowd::row(peers, rounds, 16, commands))),
-        ("crowds", Box::new(move |peers| crowd::row(peers, rounds, 256, commands))),
-        ("bulk", Box::new(move |peers| bulk::out(peers, few, mib))),
-        ("input", Box::new(move |peers| bulk::input(peers, few, mib))),
-        ("lines", Box::new(move |peers| lines::many(peers, few, millions))),
-        ("delay", Box::new(move |peers| lines::delay(peers, few, commands / 5))),
-        ("echo", Box::new(move |peers| lines::echo(peers, rounds, commands / 5))),
-        ("resume", Box::new(move |peers| broken::resume(peers, rounds, mib.min(256)))),
-        ("login", Box::new(move |peers| login::row(&peers.rexec, rounds, commands))),
-        ("idle", Box::new(move |peers| idle::row(&peers.rexec, peers.ssh.as_ref(), connections))),
-        ("stalled", Box::new(move |_| broken::stalled(stalled))),
-        ("durable", Box::new(move |peers| durable::cold(peers, cold))),
-        ("record", Box::new(move |peers| durable::record(peers, few, kept))),
-        ("attach", Box::new(move |peers| durable::attach(peers, few, kept))),
-        ("many", Box::new(move |_| many::row(many))),
-        ("batch", Box::new(move |peers| batch::row(peers, few, hosts))),
-        ("size", Box::new(move |peers| size::row(peers, cold))),
-    ]
-}
-
-/// What the figures depend on.
-fn machine() -> String {
-    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model =
-        cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
-    let cpus = std::thread::available_parallelism().map_or(0, usize::from);
-    let system = rustix::system::uname();
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    format!(
-        "rexec {}, {cpus} x {}, {} {}, load {}",
-        env!("CARGO_PKG_VERSION"),
-        model.unwrap_or("unknown processor"),
-        system.sysname().to_string_lossy(),
-        system.release().to_string_lossy(),
-        load.split(' ').next().unwrap_or_default(),
-    )
+    Ok(done.iter().all(|measured| measured.row.is_reliable()))
 }

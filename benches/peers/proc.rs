@@ -4,10 +4,12 @@ use std::fs;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Between two looks at a server.
 const INTERVAL: Duration = Duration::from_millis(5);
+/// The last processes of a server are waited for so long.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A process that this program did not start.
 #[derive(Debug, Clone, Copy)]
@@ -46,8 +48,13 @@ impl Server {
     }
 
     /// Waits until the server has no children left.
-    fn settle(self) -> io::Result<()> {
+    pub(crate) fn settle(self) -> io::Result<()> {
+        let late = Instant::now() + PATIENCE;
         while self.tree()?.len() > 1 {
+            if Instant::now() > late {
+                let text = format!("process {} still has children after {PATIENCE:?}", self.0);
+                return Err(io::Error::other(text));
+            }
             thread::sleep(INTERVAL);
         }
         Ok(())
@@ -56,8 +63,9 @@ impl Server {
     /// Memory of the server and its descendants, bytes; a page that several map counts once in all
     /// (`Pss`, proc(5)).
     pub(crate) fn memory(self) -> io::Result<u64> {
-        let pss = |pid| field(&format!("/proc/{pid}/smaps_rollup"), "Pss:");
-        self.tree()?.into_iter().map(pss).sum()
+        // A process that ended meanwhile has none.
+        let pss = |pid| field(&format!("/proc/{pid}/smaps_rollup"), "Pss:").unwrap_or(0);
+        Ok(self.tree()?.into_iter().map(pss).sum())
     }
 
     /// Memory of the process that no other one maps, bytes.

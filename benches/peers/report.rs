@@ -48,6 +48,13 @@ impl Limit {
     }
 }
 
+impl Mark {
+    /// Whether the figure keeps within the limit.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.limit.is_kept(self.figure)
+    }
+}
+
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -104,6 +111,11 @@ impl Row {
         self.lines.iter().all(Line::is_reliable)
     }
 
+    /// How many of its lines' samples there are.
+    pub(crate) fn rounds(&self) -> usize {
+        self.lines.iter().map(|line| line.samples.len()).max().unwrap_or(0)
+    }
+
     pub(crate) fn print(&self, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "\n{}", self.title)?;
         if !self.is_reliable() {
@@ -113,7 +125,7 @@ impl Row {
             self.print_line(out, i, line)?;
         }
         for mark in &self.marks {
-            let verdict = if mark.limit.is_kept(mark.figure) { "kept" } else { "MISSED" };
+            let verdict = if mark.is_kept() { "kept" } else { "MISSED" };
             let name = &self.lines[mark.line].name;
             let (what, limit, figure) = (mark.what, mark.limit, mark.figure);
             writeln!(out, "  mark {verdict}: {name}: {what} {figure:.2}, {limit}")?;
@@ -169,11 +181,12 @@ impl Row {
                 "what": mark.what,
                 "limit": mark.limit.to_string(),
                 "figure": mark.figure,
-                "kept": mark.limit.is_kept(mark.figure),
+                "kept": mark.is_kept(),
             })
         };
         json!({
             "title": self.title,
+            "reliable": self.is_reliable(),
             "unit": self.unit,
             "lines": self.lines.iter().enumerate().map(line).collect::<Vec<_>>(),
             "marks": self.marks.iter().map(mark).collect::<Vec<_>>(),

@@ -6,10 +6,11 @@ use std::process::{Command, Stdio};
 use crate::Fallible;
 use crate::contenders::Peers;
 use crate::report::{Line, Row};
+use crate::rounds::Rounds;
 use crate::spawn;
 
 /// The time of a start that does nothing.
-pub(crate) fn row(peers: &Peers, rounds: usize) -> Fallible<Row> {
+pub(crate) fn row(peers: &Peers, rounds: Rounds) -> Fallible<Row> {
     let mut all: Vec<(&str, PathBuf, &str)> = vec![
         ("/bin/true", "/bin/true".into(), "--version"),
         ("rexec", env!("CARGO_BIN_EXE_rexec").into(), "--version"),
@@ -27,18 +28,23 @@ pub(crate) fn row(peers: &Peers, rounds: usize) -> Fallible<Row> {
         let mib = std::fs::metadata(path)?.len() as f64 / f64::from(1 << 20);
         lines.push(Line { beside: vec![("MiB", mib)], ..Line::new(*name) });
     }
-    for round in 0..=rounds {
+    for round in rounds.after_warm_up() {
         for ((_, path, word), line) in all.iter().zip(&mut lines) {
-            let mut command = Command::new(path);
-            command.arg(word).stderr(Stdio::null());
-            let took = spawn::run(command)?.wall;
+            let took = spawn::ms(|| {
+                let mut command = Command::new(path);
+                command.arg(word).stderr(Stdio::null());
+                command
+            })?;
             if round > 0 {
-                line.samples.push(took.as_secs_f64() * 1e3);
+                line.samples.push(took);
             }
         }
     }
-    let title = format!("size: of the programs, and the time of `--version`, {rounds} rounds");
-    let notes = vec!["without the libraries that ssh and dbclient share with others".into()];
+    let title = "size: of the programs, and the time of `--version`".into();
+    let notes = vec![
+        spawn::SHORT_NOTE.into(),
+        "without the libraries that ssh and dbclient share with others".into(),
+    ];
     Ok(Row { title, unit: "ms", notes, lines, marks: Vec::new() })
 }
 

@@ -1,9 +1,12 @@
 //! The one way in which every program is started and timed, the local shell included.
 
+use std::ffi::OsString;
+use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::stats::median;
 use rexec::sys::process::{self, Pid};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
@@ -21,6 +24,24 @@ pub(crate) struct Sample {
     pub(crate) peak: u64,
     /// Bytes of its standard output.
     pub(crate) bytes: u64,
+}
+
+/// What takes less is so short that one disturbance is a large part of it.
+const SHORT: Duration = Duration::from_millis(20);
+/// So often is a short command run for one sample.
+const SHORT_RUNS: usize = 5;
+/// For the row's reader.
+pub(crate) const SHORT_NOTE: &str =
+    "what takes less than 20 ms is run five times in a round, and the middle one counts";
+
+/// Milliseconds from start to end: of one run, or of the middle one of several if it is short.
+pub(crate) fn ms(make: impl Fn() -> Command) -> io::Result<f64> {
+    let mut took = vec![run(make())?.wall];
+    while took.len() < SHORT_RUNS && took.iter().all(|took| *took < SHORT) {
+        took.push(run(make())?.wall);
+    }
+    let took: Vec<_> = took.iter().map(|took| took.as_secs_f64() * 1e3).collect();
+    Ok(median(&took))
 }
 
 /// Runs a command to its end, reading its standard output into nothing.
@@ -46,6 +67,40 @@ pub(crate) fn run_with(mut command: Command, stdin: Stdio) -> io::Result<Sample>
         return Err(io::Error::other(format!("{} failed", name.display())));
     }
     Ok(Sample { wall, cpu: usage.user + usage.system, peak: usage.peak, bytes })
+}
+
+/// The same, started by a small process: the kernel counts the largest resident set of the starter as
+/// that of what it starts, and this program has grown by what it measured before.
+pub(crate) fn run_apart(command: &Command) -> io::Result<Sample> {
+    let report = tempfile::NamedTempFile::new()?;
+    let mut apart = Command::new(std::env::current_exe()?);
+    apart.arg("--apart").arg(report.path()).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => apart.env(name, value),
+            None => apart.env_remove(name),
+        };
+    }
+    // dbclient warns each time; that something failed is told by the status.
+    apart.stderr(Stdio::null());
+    let sample = run(apart)?;
+    let peak = fs::read_to_string(report.path())?;
+    Ok(Sample { peak: peak.parse().map_err(io::Error::other)?, ..sample })
+}
+
+/// The small process of [`run_apart`]: runs the words after the first, and says in the file that this one
+/// names how much memory that took.
+pub(crate) fn apart(words: &[OsString]) -> io::Result<()> {
+    let [report, program, rest @ ..] = words else {
+        return Err(io::Error::other("a file and a program are missing"));
+    };
+    let pid = process::spawn(Command::new(program).args(rest))?;
+    let is_success = wait(pid)?;
+    let usage = process::reap(pid)?;
+    fs::write(report, usage.peak.to_string())?;
+    is_success
+        .then_some(())
+        .ok_or_else(|| io::Error::other(format!("{} failed", program.display())))
 }
 
 fn swallow(reader: &mut io::PipeReader) -> io::Result<u64> {

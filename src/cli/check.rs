@@ -103,6 +103,7 @@ fn rule_told(rule: &Rule) -> String {
     );
     line("deadline", ceilings.deadline.map(|time| quoted(&units::spelt(time))));
     line("output", ceilings.output.map(|n| n.to_string()));
+    line("journal", ceilings.excerpt.map(|n| n.to_string()));
     line("runs", rule.runs.map(|n| n.to_string()));
     line("rate", rule.rate.map(|n| n.to_string()));
     line("memory", ceilings.limits.memory.map(|n| n.to_string()));

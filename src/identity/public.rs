@@ -59,12 +59,18 @@ pub enum PublicKeyError {
 const ED25519_SPKI: [u8; 12] =
     [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0];
 
+/// The blob of an Ed25519 key up to the key's 32 bytes: two strings (RFC 8709, 4).
+const ED25519_BLOB: &[u8] = b"\0\0\0\x0bssh-ed25519\0\0\0\x20";
+
 impl PublicKey {
     /// Reads a blob.
     ///
     /// # Errors
     /// It is damaged, goes on after its end, or is of a kind that cannot be used.
     pub fn from_blob(blob: &[u8]) -> Result<Self, PublicKeyError> {
+        if let Some(data) = ed25519(blob) {
+            return Ok(Self(Arc::new(Parsed { data, blob: blob.to_vec() })));
+        }
         let key = ssh_key::PublicKey::from_bytes(blob).map_err(|_| PublicKeyError::Malformed)?;
         let data = KeyData::from(key);
         // One key, one blob, one fingerprint: the parser passes over surplus bytes inside a field.
@@ -150,6 +156,12 @@ impl PublicKey {
     }
 }
 
+/// The usual kind, of which any 32 bytes are one (RFC 8709, 4): lists of thousands are read at a login.
+fn ed25519(blob: &[u8]) -> Option<KeyData> {
+    let point = blob.strip_prefix(ED25519_BLOB)?.try_into().ok()?;
+    Some(KeyData::Ed25519(Ed25519PublicKey(point)))
+}
+
 /// Whether a key is of a kind that can be used.
 fn check(data: &KeyData) -> Result<(), PublicKeyError> {
     match data {
@@ -228,6 +240,8 @@ mod tests {
         assert_eq!(PublicKey::from_spki(&key.to_spki().unwrap()), Ok(key.clone()));
         assert_eq!(key.to_string(), format!("ssh-ed25519 {}", key.to_base64()));
         assert_eq!(key.blob(), ed25519(&[7; 32]));
+        let read = ssh_key::PublicKey::from_bytes(key.blob()).unwrap();
+        assert_eq!(*key.data(), KeyData::from(read), "as the parser of all kinds reads it");
     }
 
     #[test]

@@ -5,8 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use sha2::{Digest as _, Sha256};
-
 use super::LineError;
 use super::line::FILE_LIMIT;
 use crate::sys::fs::{FsError, TrustedFile, Version};
@@ -154,7 +152,8 @@ enum State<T> {
     Read {
         version: Option<Version>,
         settled: bool,
-        digest: [u8; 32],
+        /// Kept, and not a digest: to compare a long file with it costs a tenth.
+        text: Box<str>,
         content: T,
         errors: Vec<LineError>,
     },
@@ -236,10 +235,9 @@ impl<T> Watched<T> {
     }
 
     fn understand(&mut self, text: &str, now: Option<Version>, is_settled: bool) -> Vec<News> {
-        let found: [u8; 32] = Sha256::digest(text.as_bytes()).into();
         // To read a file of many keys costs little, to understand it more.
-        if let State::Read { version, settled, digest, .. } = &mut self.state
-            && *digest == found
+        if let State::Read { version, settled, text: known, .. } = &mut self.state
+            && **known == *text
         {
             (*version, *settled) = (now, is_settled);
             return Vec::new();
@@ -247,7 +245,7 @@ impl<T> Watched<T> {
         let (content, errors) = (self.parse)(text);
         let news = errors.iter().map(|e| self.news(Trouble::Line(e.clone()))).collect();
         self.state =
-            State::Read { version: now, settled: is_settled, digest: found, content, errors };
+            State::Read { version: now, settled: is_settled, text: text.into(), content, errors };
         news
     }
 
@@ -331,9 +329,9 @@ mod tests {
     fn a_settled_file_is_not_read_again() {
         let (_dir, mut file, _) = watched();
         file.refresh();
-        let State::Read { settled, content, digest, .. } = &mut file.state else { panic!("read") };
+        let State::Read { settled, content, text, .. } = &mut file.state else { panic!("read") };
         assert!(!*settled, "just written");
-        (*settled, *digest) = (true, [0; 32]);
+        (*settled, *text) = (true, "another".into());
         content.push_str("planted");
         file.refresh();
         assert_eq!(file.content().unwrap(), "aplanted", "kept as it was");

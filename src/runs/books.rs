@@ -12,6 +12,7 @@ use super::answer::Denied;
 use super::credit::Budget;
 use super::disk::Folder;
 use super::disk::writer::{JOURNAL_RESERVE, Writer, is_full};
+use super::excerpt::Excerpt;
 use super::ledger::Ledger;
 use super::record;
 use super::request::Request;
@@ -114,9 +115,14 @@ impl Books {
     }
 
     /// The run has ended.
-    pub fn ended(&self, run: &Run, verdict: &mut Verdict) -> Option<Anchor> {
+    pub fn ended(
+        &self,
+        run: &Run,
+        verdict: &mut Verdict,
+        output: Option<Excerpt>,
+    ) -> Option<Anchor> {
         match self {
-            Self::Server(ledger) => ledger.ended(&run.key, verdict),
+            Self::Server(ledger) => ledger.ended(&run.key, verdict, output),
             Self::Supervisor { .. } => {
                 let (size, hash) = run.stdin_received();
                 verdict.stdin = Some(Received { size, hash });

@@ -13,8 +13,11 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::clock::{self, millis};
+use super::disk::scan::excerpt;
 use super::disk::{Folder, Meta, Outcome, View};
+use super::excerpt::Excerpt;
 use super::journal::Origin;
+use super::judged::Judged;
 use super::link::Link;
 use super::record::encode;
 use super::request::Request;
@@ -117,6 +120,7 @@ impl Durable {
             identity: key.identity.to_string(),
             mark: String::new(),
             uid: None,
+            excerpt: None,
             command: request.command(),
             terms: request.terms.clone(),
             accepted: clock::timestamp(),
@@ -149,9 +153,10 @@ impl Durable {
 
     /// What is written into its folder before its supervisor starts.
     #[must_use]
-    pub fn full_meta(&self, (mark, uid): (Mark, Option<u32>), origin: &Origin) -> Meta {
+    pub fn full_meta(&self, mark: Mark, judged: &Judged, origin: &Origin) -> Meta {
         let origin = Origin { boottime_ms: millis(clock::boottime()), ..origin.clone() };
-        Meta { mark: mark.to_string(), uid, origin, ..self.meta.clone() }
+        let (mark, uid, excerpt) = (mark.to_string(), judged.uid(), judged.ceilings.excerpt);
+        Meta { mark, uid, excerpt, origin, ..self.meta.clone() }
     }
 
     /// How far it is.
@@ -230,6 +235,12 @@ impl Durable {
             stdin_grant: stdin.size,
             hash: Algorithm::Sha256.name().into(),
         }
+    }
+
+    /// What the journal is to have of its output.
+    pub(super) fn excerpt(&self) -> Option<Excerpt> {
+        let limit = self.folder.meta().ok().flatten()?.excerpt?;
+        excerpt(&self.folder.record().ok().flatten()?, limit).ok().flatten()
     }
 
     /// What is left of it once its supervisor is gone, if it was started then; none: nothing can be told from

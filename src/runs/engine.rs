@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::clock::{self, millis};
 use super::disk::writer::Over;
+use super::excerpt::{Excerpt, Taker};
 use super::record::Recorder;
 use super::run::{Orders, Run};
 use super::stdin::Next;
@@ -41,6 +42,8 @@ pub struct Terms {
     pub ceiling: Option<Duration>,
     /// Stop the run once it writes more than so many bytes, both streams together.
     pub output: Option<u64>,
+    /// Keep so many bytes of the output for the journal.
+    pub excerpt: Option<u64>,
     /// Wait so long for a client that vanished.
     pub grace: Duration,
     /// Wait for the end of both pipes.
@@ -67,6 +70,7 @@ struct Course {
     started_at: String,
     recorder: Recorder,
     buffer: BytesMut,
+    taker: Taker,
     /// Most bytes of the next piece: grown by those who fill it, so that a quiet run holds little.
     reach: usize,
     main: Main,
@@ -123,7 +127,10 @@ impl Engine {
     pub fn new(run: Arc<Run>, spawned: Spawned, terms: Terms, scanner: Scanner) -> Self {
         let Spawned { child, stdin, stdout, stderr } = spawned;
         let pump = Pump::new(stdout, stderr, terms.wait_eof);
-        let course = Course::new(terms, run.algorithm);
+        let mut course = Course::new(terms, run.algorithm);
+        if run.progress().is_some() {
+            course.recorder = course.recorder.recycling();
+        }
         Self { run, child, pump, stdin, scanner, course }
     }
 
@@ -140,6 +147,11 @@ impl Engine {
         let usage = self.child.usage().unwrap_or_default();
         let seq = self.course.recorder.seq();
         self.course.verdict(&self.run, seq, left, usage)
+    }
+
+    /// What the journal is to have of the output, once it was driven to the end.
+    pub(super) fn excerpt(&self) -> Option<Excerpt> {
+        self.course.taker.excerpt()
     }
 
     async fn pump_to_the_end(&mut self) {
@@ -161,7 +173,9 @@ impl Engine {
             let reading = orders.needs.room > 0 && !course.output_over;
             if !reading {
                 pump.pause();
-                course.buffer = BytesMut::new();
+                if !course.recorder.recycles() {
+                    course.buffer = BytesMut::new();
+                }
             }
             let retry = orders.needs.waits.then(|| Instant::now() + DISK_PAUSE);
             let timer = earliest(course.timer(&orders), retry);
@@ -196,6 +210,7 @@ impl Course {
         Self {
             recorder: Recorder::new(streams, algorithm),
             output_left: terms.output,
+            taker: Taker::new(terms.excerpt),
             output_exceeded: false,
             terms,
             started: Instant::now(),
@@ -296,6 +311,7 @@ impl Course {
                 self.output_left = self.output_left.map(|left| left.saturating_sub(len as u64));
                 self.reach =
                     if len >= self.reach { (self.reach * 4).min(PIECE) } else { self.reach };
+                self.taker.add(stream.into(), &self.buffer);
                 let time_ms = millis(self.started.elapsed());
                 let piece = self.recorder.output(stream.into(), &self.buffer, time_ms);
                 self.buffer.clear();
@@ -451,6 +467,7 @@ mod tests {
             deadline: None,
             ceiling: None,
             output: None,
+            excerpt: None,
             grace: Duration::ZERO,
             wait_eof: false,
             merge: false,

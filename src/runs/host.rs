@@ -17,6 +17,7 @@ use super::books::Books;
 use super::credit::Budget;
 use super::durable::{Durable, Keeping};
 use super::entry::Entry;
+use super::excerpt::Excerpt;
 use super::id::RunId;
 use super::judged::Judged;
 use super::ledger::Ledger;
@@ -227,12 +228,12 @@ impl Host {
         Ok((Place::new(permit, share), judged))
     }
 
-    pub(super) fn finish(&self, run: &Arc<Run>, mut verdict: Verdict) {
+    pub(super) fn finish(&self, run: &Arc<Run>, mut verdict: Verdict, output: Option<Excerpt>) {
         pause::point("ended");
         let ends = [verdict.stdout, verdict.stderr, verdict.both];
         let bytes = ends.into_iter().flatten().map(|end| end.size).sum();
         self.counts.output.fetch_add(bytes, Ordering::Relaxed);
-        verdict.journal = self.books.ended(run, &mut verdict);
+        verdict.journal = self.books.ended(run, &mut verdict, output);
         pause::point("journaled");
         match encode(&ServerHeader::Verdict(Box::new(verdict)), b"") {
             Ok(frame) => run.finish(frame),

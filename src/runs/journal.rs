@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use self::copy::Copier;
 use self::read::{Chain, Found, Segment, io_error, path_of, segments};
 use super::clock;
+use super::excerpt::Excerpt;
 use crate::proto::digest::Digest;
 use crate::proto::verdict::{Anchor, Verdict};
 
@@ -65,6 +66,9 @@ pub enum Event {
         identity: String,
         /// How.
         verdict: Box<Verdict>,
+        /// What it wrote at first, if the policy wants that written down.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        output: Option<Box<Excerpt>>,
     },
     /// The server was restarted while it ran.
     Lost {

@@ -47,6 +47,9 @@ pub struct Ceilings {
     pub deadline: Option<Duration>,
     /// It is stopped when it writes more than so many bytes, both streams together.
     pub output: Option<u64>,
+    /// So many bytes of its output are written into the journal.
+    #[serde(default)]
+    pub excerpt: Option<u64>,
     /// Where it starts if the client names no folder.
     pub folder: Option<PathBuf>,
     /// What the kernel holds its processes to.
@@ -54,12 +57,13 @@ pub struct Ceilings {
 }
 
 impl Ceilings {
-    /// The lower of each; of the folders, the first.
+    /// The lower of each; of the folders the first, and of the excerpts the longest.
     #[must_use]
     pub fn lower(&self, other: &Self) -> Self {
         Self {
             deadline: lower(self.deadline, other.deadline),
             output: lower(self.output, other.output),
+            excerpt: self.excerpt.max(other.excerpt),
             folder: self.folder.clone().or_else(|| other.folder.clone()),
             limits: Limits {
                 memory: lower(self.limits.memory, other.limits.memory),

@@ -100,7 +100,7 @@ impl Host {
         };
         let mark = self.books.accept(&run.key, request, judged.uid())?;
         pause::point("accepted");
-        let meta = run.full_meta((mark, judged.uid()), ledger.origin());
+        let meta = run.full_meta(mark, &judged, ledger.origin());
         let seq = ledger.last_seq();
         let judged = (judged, request.imposed().clone());
         // While the line goes to the disk a supervisor comes up and takes its place. It starts nothing

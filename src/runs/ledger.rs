@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 use tracing::{error, warn};
 
 use super::clock::{self, millis};
+use super::excerpt::Excerpt;
 use super::journal::rules::{Commands, Digester, Rules, SYNC_INTERVAL, Surety};
 use super::journal::{Accepted, Event, Journal, JournalError, Origin, Refused};
 use super::request::Request;
@@ -166,9 +167,9 @@ impl Ledger {
     }
 
     /// A run's last line: how it ended.
-    pub fn ended(&self, key: &Key, verdict: &Verdict) -> Option<Anchor> {
-        let identity = key.identity.to_string();
-        self.note_last(key, &Event::Ended { identity, verdict: Box::new(verdict.clone()) })
+    pub fn ended(&self, key: &Key, verdict: &Verdict, output: Option<Excerpt>) -> Option<Anchor> {
+        let (identity, verdict) = (key.identity.to_string(), Box::new(verdict.clone()));
+        self.note_last(key, &Event::Ended { identity, verdict, output: output.map(Box::new) })
     }
 
     /// A run's last line: it was not started, and its id is free again.

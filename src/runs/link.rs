@@ -1,7 +1,7 @@
 //! The server's connection to the supervisor of a durable run: the same protocol as a client's.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::time::Duration;
 
@@ -19,6 +19,16 @@ use crate::proto::header::{ClientHeader, Hello, ServerHeader};
 
 /// A supervisor that lives and does not take the link is asked again after so long.
 pub(super) const RETRY: Duration = Duration::from_millis(100);
+
+/// So many bytes may wait in a link: a large frame and the next one, so that who writes it does not wait for
+/// its reader in the middle. The kernel gives what `net.core.wmem_max` allows (socket(7)).
+const IN_FLIGHT: usize = 512 * 1024;
+
+/// Lets [`IN_FLIGHT`] bytes wait in what is sent here.
+pub fn widen(socket: impl AsFd) {
+    // With less it is slower, and no different.
+    let _ = net::sockopt::set_socket_send_buffer_size(socket, IN_FLIGHT);
+}
 
 /// A connection to a supervisor. There is no limit to its silence: the kernel tells of a dead one at
 /// once, and a stopped one is waited for.
@@ -46,6 +56,7 @@ impl Link {
     pub fn pair() -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = StdStream::pair()?;
         ours.set_nonblocking(true)?;
+        widen(&theirs);
         Ok((Self::new(UnixStream::from_std(ours)?), theirs.into()))
     }
 

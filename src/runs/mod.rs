@@ -8,6 +8,7 @@ pub mod disk;
 pub mod durable;
 pub mod engine;
 pub mod entry;
+pub mod excerpt;
 pub mod host;
 pub mod id;
 pub mod journal;

@@ -27,6 +27,30 @@ pub struct Recorder {
     streams: Vec<(Stream, Running)>,
     next_seq: u64,
     since_mark: u64,
+    /// None: whoever gets the frames keeps them.
+    made: Option<Made>,
+}
+
+/// The frames that were made last. In the memory of one that nobody has any more the next one is made: pages that
+/// are new each time would cost more than to hash what is put into them.
+#[derive(Debug, Default)]
+struct Made(VecDeque<Bytes>);
+
+impl Made {
+    /// One being made, those that wait for the disk, and one for the moment in which the writer goes on.
+    const MOST: usize = super::disk::DEPTH + 2;
+
+    fn room(&mut self) -> Vec<u8> {
+        if self.0.len() < Self::MOST {
+            return Vec::new();
+        }
+        let Some(Ok(mut oldest)) = self.0.pop_front().map(Bytes::try_into_mut) else {
+            return Vec::new();
+        };
+        // First, or it would be copied.
+        oldest.clear();
+        Vec::from(oldest)
+    }
 }
 
 impl Recorder {
@@ -34,7 +58,19 @@ impl Recorder {
     #[must_use]
     pub fn new(streams: &[Stream], algorithm: Algorithm) -> Self {
         let streams = streams.iter().map(|s| (*s, Running::by(algorithm))).collect();
-        Self { streams, next_seq: 1, since_mark: 0 }
+        Self { streams, next_seq: 1, since_mark: 0, made: None }
+    }
+
+    /// The same for a record whose frames are soon written and dropped: their memory is used again.
+    #[must_use]
+    pub fn recycling(self) -> Self {
+        Self { made: Some(Made::default()), ..self }
+    }
+
+    /// Whether the memory of frames is used again.
+    #[must_use]
+    pub fn recycles(&self) -> bool {
+        self.made.is_some()
     }
 
     /// The frame of a piece that was just read, and a mark if one is due before it.
@@ -60,8 +96,15 @@ impl Recorder {
         let hash = running.digest();
         self.since_mark += piece.len() as u64;
         let header = Output { stream, seq, offset, hash, filename: None, time_ms };
-        frames.push(encode(&ServerHeader::Output(header), piece)?);
+        frames.push(self.frame(&ServerHeader::Output(header), piece)?);
         Ok(frames)
+    }
+
+    fn frame(&mut self, header: &ServerHeader, piece: &[u8]) -> Result<Bytes, FrameError> {
+        let Some(made) = &mut self.made else { return encode(header, piece) };
+        let frame = encode_into(made.room(), header, piece)?;
+        made.0.push_back(frame.clone());
+        Ok(frame)
     }
 
     /// What a stream was, in all, if it ends here.
@@ -95,7 +138,15 @@ impl Recorder {
 /// # Errors
 /// A [`FrameError`] if it is over the limits of the format.
 pub fn encode<H: Serialize>(header: &H, body: &[u8]) -> Result<Bytes, FrameError> {
-    let mut out = Vec::with_capacity(body.len() + 320);
+    encode_into(Vec::new(), header, body)
+}
+
+fn encode_into<H: Serialize>(
+    mut out: Vec<u8>,
+    header: &H,
+    body: &[u8],
+) -> Result<Bytes, FrameError> {
+    out.reserve(body.len() + 320);
     frame::encode(header, body, &mut out)?;
     Ok(out.into())
 }
@@ -227,6 +278,26 @@ mod tests {
         let mut running = Running::resume(&mark.streams[0].state, mark.streams[0].offset).unwrap();
         running.update(&body);
         assert_eq!((running.digest(), running.offset()), (output.hash, MARK_EVERY + 1));
+    }
+
+    #[test]
+    fn frames_are_made_in_the_memory_of_those_that_nobody_has_any_more() {
+        let mut recorder = Recorder::new(&[Stream::Stdout], Algorithm::Sha256).recycling();
+        let mut made = Vec::new();
+        for n in 0..100u8 {
+            let frame = recorder.output(Stream::Stdout, &[n; 1000], 0).unwrap().remove(0);
+            let (_, body) = header(&frame);
+            assert_eq!(body, [n; 1000]);
+            made.push(frame.as_ptr());
+        }
+        made.sort_unstable();
+        made.dedup();
+        assert!(made.len() <= Made::MOST, "{} places", made.len());
+        let held: Vec<_> =
+            (0..100u8).map(|n| recorder.output(Stream::Stdout, &[n; 1000], 0).unwrap()).collect();
+        for (n, frames) in (0..100u8).zip(&held) {
+            assert_eq!(header(&frames[0]).1, [n; 1000], "what is held is not written over");
+        }
     }
 
     #[test]

@@ -232,7 +232,7 @@ impl Past {
             Event::NotStarted { run, identity, .. } => {
                 self.open.remove(&(identity, run));
             }
-            Event::Ended { identity, verdict } => self.end((identity, verdict.run), place),
+            Event::Ended { identity, verdict, .. } => self.end((identity, verdict.run), place),
             Event::Login { .. } | Event::Refused(_) => {}
             Event::Lost { run, identity, .. } | Event::Buried { run, identity } => {
                 self.end((identity, run), place);

@@ -76,7 +76,8 @@ impl Host {
         if let State::Over(outcome) | State::Forgotten(outcome) = run.state() {
             return outcome;
         }
-        let write = || self.books.ledger().and_then(|l| l.ended(&run.key, &verdict));
+        let ledger = self.books.ledger();
+        let write = || ledger.and_then(|l| l.ended(&run.key, &verdict, run.excerpt()));
         verdict.journal = run.journaled.or_else(write);
         pause::point("journaled");
         let noted = self.moment();

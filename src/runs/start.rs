@@ -128,6 +128,7 @@ impl Host {
             deadline: request.deadline(),
             ceiling: judged.ceilings.deadline,
             output: judged.ceilings.output,
+            excerpt: judged.ceilings.excerpt,
             grace: request.grace(),
             wait_eof: spec.wait_eof,
             merge: spec.merge,
@@ -137,7 +138,7 @@ impl Host {
         let (host, run) = (Arc::clone(self), Arc::clone(run));
         tokio::spawn(async move {
             let verdict = engine.drive().await;
-            host.finish(&run, verdict);
+            host.finish(&run, verdict, engine.excerpt());
             drop(place);
             host.here.fetch_sub(1, Ordering::Relaxed);
             host.idle.notify_waiters();

@@ -88,7 +88,7 @@ enum Whom {
     /// Its own account.
     Itself(Arc<Authorized>),
     /// The users of a machine: system mode.
-    Users(Users),
+    Users(Box<Users>),
 }
 
 impl Whom {

@@ -230,7 +230,7 @@ impl Server {
         // An address that is none is told before what it would need.
         let doors = match &options.system {
             None => Whom::Itself(authorized(&listen, options.access, local.public())?),
-            Some(system) => Whom::Users(users(system, &options.access)?),
+            Some(system) => Whom::Users(users(system, &options.access)?.into()),
         };
         // Last: a start that fails before leaves no folder of a name that nothing was run under.
         let (instance, lock) = name.open(&options.state.subdir(INSTANCES)?, lock)?;

@@ -34,6 +34,7 @@ use crate::runs::disk::{Folder, Writer};
 use crate::runs::host::{Host, Settings};
 use crate::runs::judged::Judged;
 use crate::runs::launch::Setup;
+use crate::runs::link::widen;
 use crate::runs::request::Imposed;
 use crate::runs::table::Table;
 use crate::runs::throttle::Throttle;
@@ -195,6 +196,7 @@ impl Supervisor {
         if !stream.peer_cred().is_ok_and(|peer| is_own_or_root(peer.uid())) {
             return;
         }
+        widen(&stream);
         let (read, write) = split(stream);
         let (this, reader) = (Arc::clone(self), FrameReader::new(read, Limits::FULL));
         sessions.spawn(async move { this.serve(reader, FrameWriter::new(write)).await });

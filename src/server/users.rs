@@ -152,10 +152,7 @@ impl Users {
 
     /// One who may log in now.
     async fn usable(&self, name: &str) -> Result<Arc<Guest>, NoLogin> {
-        let guest = match self.guest(name) {
-            Some(guest) => guest,
-            None => return self.join(name).await,
-        };
+        let Some(guest) = self.guest(name) else { return self.join(name).await };
         guest.refresh(FRESH_FOR_LOGIN).await;
         guest.account().map(|_| guest)
     }

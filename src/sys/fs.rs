@@ -294,7 +294,9 @@ impl TrustedFile {
     /// [`FsError::TooLong`] or a failed read.
     pub fn read(mut self, limit: usize) -> Result<String, FsError> {
         let bytes = read_whole(&mut self.file, &self.path, limit)?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        // Most often it is, and that is seen sooner than pieces of it are put together.
+        let text = str::from_utf8(&bytes).map(str::to_owned);
+        Ok(text.unwrap_or_else(|_| String::from_utf8_lossy(&bytes).into_owned()))
     }
 }
 

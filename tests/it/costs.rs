@@ -102,7 +102,7 @@ fn a_client_writes_its_first_flight_before_it_reads_its_keys() {
     fs::DirBuilder::new().mode(0o700).create(&state).unwrap();
     fs::OpenOptions::new()
         .write(true)
-        .create(true)
+        .create_new(true)
         .mode(0o600)
         .open(state.join("host_key"))
         .unwrap();

@@ -158,6 +158,50 @@ fn the_page_of_errors_is_the_programs() {
 }
 
 /// The names of all members of a value, however deep they are.
+/// The whole numbers and fractions of a text.
+fn figures(text: &str) -> impl Iterator<Item = &str> {
+    let parts = text.split(|c: char| !c.is_ascii_digit() && c != '.');
+    parts.map(|part| part.trim_matches('.')).filter(|part| !part.is_empty())
+}
+
+/// The figures of a text that no mark of a page of benchmarks has, as exactly as the text tells them.
+fn unmeasured<'a>(text: &'a str, benchmarks: &str) -> Vec<&'a str> {
+    let marks = benchmarks.lines().filter_map(|line| line.split('|').nth(4)?.trim().parse().ok());
+    let marks: Vec<f64> = marks.collect();
+    let is_measured = |told: &&str| {
+        let digits = told.split_once('.').map_or(0, |(_, part)| part.len());
+        marks.iter().any(|mark| format!("{mark:.digits$}") == **told)
+    };
+    figures(text).filter(|told| !is_measured(told)).collect()
+}
+
+#[test]
+fn each_figure_of_the_readmes_comparison_is_among_the_marks_of_the_benchmarks() {
+    let page_of = |row: &str| {
+        format!("| row | line | mark | figure | |\n| a | b | c: at most 7 | {row} | kept |\n")
+    };
+    assert_eq!(unmeasured("67 times, or 2.4", &page_of("67.3")), ["2.4"]);
+    assert_eq!(unmeasured("67.3, 7", &page_of("–")), ["67.3", "7"]);
+    let readme = page("README.md");
+    let comparison = readme.split("\n\n").find(|part| part.contains("scripts/bench")).unwrap();
+    // Without figures the page need not be there.
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/benchmarks.md");
+    let benchmarks = fs::read_to_string(path).unwrap_or_default();
+    assert_eq!(unmeasured(comparison, &benchmarks), Vec::<&str>::new());
+}
+
+#[test]
+fn the_help_of_the_benchmark_names_each_of_its_rows() {
+    let (help, rows) = (page("scripts/bench"), page("benches/peers/rows.rs"));
+    let names: Vec<_> =
+        rows.split("(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert!(names.len() > 20, "{names:?}");
+    let (_, listed) = help.split_once("only these rows:").unwrap();
+    let (listed, _) = listed.split_once("--json").unwrap();
+    let listed: Vec<_> = listed.split(',').map(str::trim).collect();
+    assert_eq!(listed, names);
+}
+
 fn members(value: &Value, found: &mut std::collections::BTreeSet<String>) {
     match value {
         Value::Object(object) => {

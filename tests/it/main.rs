@@ -49,6 +49,7 @@ mod pages;
 mod penalties;
 mod policy;
 mod policy_ceilings;
+mod policy_journal;
 mod prompt;
 mod python;
 mod quick;

@@ -79,9 +79,9 @@ impl Machine {
         let mut child = shell.spawn().unwrap();
         let mut said = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
-        let address = said.strip_prefix("listening on ").map(str::trim).unwrap_or_else(|| {
+        let Some(address) = said.trim().strip_prefix("listening on ") else {
             panic!("{line}: {said}{}", fs::read_to_string(self.path("log")).unwrap())
-        });
+        };
         // To a client this is another machine: no name of loopback, but where it leads.
         let address = address.replace("127.0.0.1", "127.1");
         self.server = Some((child, address));

@@ -40,6 +40,9 @@ pub struct Meta {
     /// The user it is run as; none: the server's own account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
+    /// So many bytes of its output are to be in the journal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub excerpt: Option<u64>,
     /// The command's words, shortened.
     pub command: String,
     /// What is compared when the id comes again.
@@ -360,6 +363,7 @@ mod tests {
             identity: "local:0".into(),
             mark: String::new(),
             uid: None,
+            excerpt: None,
             command: request.command(),
             terms: request.terms,
             accepted: String::new(),

@@ -9,5 +9,6 @@ pub mod writer;
 
 pub use folder::{Folder, Meta, Outcome, Size};
 pub use over::Over;
+pub(super) use tail::DEPTH;
 pub use view::View;
 pub use writer::{Progress, Writer};

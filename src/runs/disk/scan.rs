@@ -11,6 +11,7 @@ use crate::proto::frame::{self, Decoded, Limits};
 use crate::proto::header::{MarkedStream, Output, ServerHeader, Stream};
 use crate::proto::stored::StoredHeader;
 use crate::proto::verdict::Verdict;
+use crate::runs::excerpt::{Excerpt, FRAMES_LIMIT, Taker};
 
 /// What a record says.
 #[derive(Debug, Default)]
@@ -66,6 +67,26 @@ pub fn scan(file: &File) -> io::Result<Scan> {
     let whole = found.length + found.verdict.as_ref().map_or(0, |_| file_left(file, found.length));
     found.torn = file.metadata()?.len().saturating_sub(whole);
     Ok(found)
+}
+
+/// The beginning of the output in a record.
+///
+/// # Errors
+/// What the system says.
+pub(in crate::runs) fn excerpt(file: &File, limit: u64) -> io::Result<Option<Excerpt>> {
+    let (mut taker, mut frames) = (Taker::new(Some(limit)), 0);
+    walk(file, 0, |frame, _, _| {
+        frames += 1;
+        match serde_json::from_slice(frame.header) {
+            Ok(ServerHeader::Output(_)) if frames > FRAMES_LIMIT => {
+                taker.leave_off();
+                false
+            }
+            Ok(ServerHeader::Output(output)) => taker.add(output.stream, frame.body),
+            _ => true,
+        }
+    })?;
+    Ok(taker.excerpt())
 }
 
 fn file_left(file: &File, length: u64) -> u64 {

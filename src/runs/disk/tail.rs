@@ -20,7 +20,7 @@ use crate::sys::fs::Lock;
 /// Frames from this size are worth another thread.
 const LARGE: usize = 64 * 1024;
 /// So many frames wait at most while another thread writes.
-pub(super) const DEPTH: usize = 2;
+pub(in crate::runs) const DEPTH: usize = 2;
 
 /// The end of one record.
 pub(super) struct Tail {

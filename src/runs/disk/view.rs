@@ -297,10 +297,30 @@ async fn read(file: &Arc<File>, offset: u64, wanted: usize, left: u64) -> io::Re
 
 /// What of the next bytes can be had without waiting for the disk; none if that is nothing.
 fn read_cached(file: &File, offset: u64, wanted: usize) -> Option<Bytes> {
-    let mut chunk = BytesMut::zeroed(wanted);
+    let mut chunk = room(wanted);
     let got = preadv2(file, &mut [IoSliceMut::new(&mut chunk)], offset, ReadWriteFlags::NOWAIT);
     chunk.truncate(got.ok().filter(|got| *got > 0)?);
-    Some(chunk.freeze())
+    let chunk = chunk.freeze();
+    *spare() = chunk.clone();
+    Some(chunk)
+}
+
+/// What was read last. When it is sent the next read has its memory: pages that are new each time would cost a
+/// reader of a long record more than to copy into them. One for all views, so that those who wait hold nothing.
+static SPARE: Mutex<Bytes> = Mutex::new(Bytes::new());
+
+fn spare() -> MutexGuard<'static, Bytes> {
+    SPARE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn room(wanted: usize) -> BytesMut {
+    match std::mem::take(&mut *spare()).try_into_mut() {
+        Ok(mut room) if room.capacity() >= wanted => {
+            room.resize(wanted, 0);
+            room
+        }
+        _ => BytesMut::zeroed(wanted),
+    }
 }
 
 fn read_at(file: &File, offset: u64, wanted: usize) -> io::Result<Bytes> {

@@ -70,7 +70,7 @@ impl History {
             Event::NotStarted { run, identity, code } => {
                 Some(self.end(run, identity, time, Outcome::NotStarted(code)))
             }
-            Event::Ended { identity, verdict } => {
+            Event::Ended { identity, verdict, .. } => {
                 let (run, started) = (verdict.run.clone(), verdict.started.clone());
                 Some(self.end(run, identity, started, Outcome::Ended(verdict)))
             }

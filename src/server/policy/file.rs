@@ -11,6 +11,7 @@ use toml::Spanned;
 
 use super::pattern::Pattern;
 use crate::identity::Fingerprint;
+use crate::runs::excerpt::EXCERPT_LIMIT;
 use crate::units;
 
 /// The highest niceness, setpriority(2).
@@ -52,6 +53,7 @@ pub(super) struct Rule {
     pub(super) env: Option<Spanned<Vec<Variable>>>,
     pub(super) deadline: Option<Time>,
     pub(super) output: Option<Bytes>,
+    pub(super) journal: Option<Excerpt>,
     pub(super) runs: Option<Count>,
     pub(super) rate: Option<Count>,
     pub(super) memory: Option<Bytes>,
@@ -167,6 +169,19 @@ impl<'de> Deserialize<'de> for Nice {
 /// A number of bytes: `65536` or `"64K"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Bytes(pub(super) u64);
+
+/// How much of a run's output is written into the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Excerpt(pub(super) u64);
+
+impl<'de> Deserialize<'de> for Excerpt {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        match Bytes::deserialize(from)? {
+            Bytes(n) if n <= EXCERPT_LIMIT => Ok(Self(n)),
+            _ => Err(D::Error::custom(format!("at most {}K", EXCERPT_LIMIT >> 10))),
+        }
+    }
+}
 
 /// A time: seconds, or `"1h 30m"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

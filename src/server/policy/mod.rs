@@ -207,6 +207,7 @@ impl file::Rule {
         Ceilings {
             deadline: self.deadline.map(|file::Time(time)| time),
             output: self.output.map(|file::Bytes(n)| n),
+            excerpt: self.journal.map(|file::Excerpt(n)| n),
             folder: self.folder.clone().map(|file::Folder(path)| path),
             limits: Limits {
                 memory: self.memory.map(|file::Bytes(n)| n),
