@@ -2,8 +2,8 @@
 #![expect(unsafe_code, reason = "mallopt(3) has no safe wrapper")]
 
 /// The heap keeps so many bytes at its end for what comes next, instead of giving them back to the system. As
-/// glibc has it, a client that passes much output on gives each page back and takes it anew, cleared, for
-/// every few pieces: a tenth of its processor time.
+/// glibc has it, a client that passes much output on gives pages back and takes them anew, cleared, after
+/// every few pieces: up to 140,000 page faults for a GiB, against 3,000.
 ///
 /// To be called before there are other threads. Does nothing where the C library is another one.
 pub fn keep(bytes: i32) {
