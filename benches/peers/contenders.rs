@@ -5,6 +5,8 @@ use std::process::{Command, Stdio};
 
 use crate::proc::Server;
 
+/// Its line in each row.
+pub(crate) const DROPBEAR: &str = "dropbear";
 /// The fastest that OpenSSH's two ends agree on; as shipped it prefers a post-quantum key exchange
 /// and ChaCha20.
 const FAST: [&str; 4] = [
@@ -126,7 +128,7 @@ impl Dropbear {
             command.arg(format!("{}@127.0.0.1", from.user)).arg(text);
             command
         });
-        Contender { name: "dropbear", server: Some(self.server), port: self.port, command }
+        Contender { name: DROPBEAR, server: Some(self.server), port: self.port, command }
     }
 }
 

@@ -51,6 +51,7 @@ pub(crate) fn cold(peers: &Peers, rounds: Rounds) -> Fallible<Row> {
     };
     let mark = |line| Mark {
         line,
+        to: Some(1),
         what: "local spawns added",
         limit: Limit::AtMost(2.0),
         figure: added(line),
@@ -102,7 +103,13 @@ pub(crate) fn record(peers: &Peers, rounds: Rounds, mib: u64) -> Fallible<Row> {
     };
     let slower: Vec<_> = row.ratios(2, 0).iter().map(|ratio| 1.0 / ratio).collect();
     let what = "times as long as dd to the disk";
-    row.marks.push(Mark { line: 2, what, limit: Limit::AtMost(1.25), figure: median(&slower) });
+    row.marks.push(Mark {
+        to: Some(0),
+        line: 2,
+        what,
+        limit: Limit::AtMost(1.25),
+        figure: median(&slower),
+    });
     Ok(row)
 }
 
@@ -160,7 +167,13 @@ pub(crate) fn attach(peers: &Peers, rounds: Rounds, mib: u64) -> Fallible<Row> {
     for line in [1, 2] {
         let slower: Vec<_> = row.ratios(line, 0).iter().map(|ratio| 1.0 / ratio).collect();
         let what = "times as long as a fresh run";
-        row.marks.push(Mark { line, what, limit: Limit::AtMost(1.1), figure: median(&slower) });
+        row.marks.push(Mark {
+            to: Some(0),
+            line,
+            what,
+            limit: Limit::AtMost(1.1),
+            figure: median(&slower),
+        });
     }
     Ok(row)
 }

@@ -66,8 +66,13 @@ pub(crate) fn row(peers: &Peers, rounds: Rounds) -> Fallible<Row> {
         line.beside.push(("flights", median(&path.flights[1..])));
     }
     let whole = |line: usize| (median(&paths[line].flights[1..]) / 2.0).floor();
-    let trips =
-        |line, what, most| Mark { line, what, limit: Limit::AtMost(most), figure: whole(line) };
+    let trips = |line, what, most| Mark {
+        to: None,
+        line,
+        what,
+        limit: Limit::AtMost(most),
+        figure: whole(line),
+    };
     let first = "round trips after TCP's own, login and request included";
     let marks = vec![trips(0, first, 2.0), trips(next_at, "round trips", 1.0)];
     let mut row = Row {

@@ -67,7 +67,7 @@ pub(crate) fn delay(peers: &Peers, rounds: Rounds, count: usize) -> Fallible<Row
         line.beside.push(("99 of 100 within ms", median(latest)));
     }
     let figure = median(&lines[1].samples);
-    let mark = Mark { line: 1, what: "ms", limit: Limit::AtMost(1.0), figure };
+    let mark = Mark { to: None, line: 1, what: "ms", limit: Limit::AtMost(1.0), figure };
     Ok(Row {
         title: format!("delay: of each of {count} lines, {} ms apart", EVERY.as_millis()),
         unit: "ms",

@@ -34,7 +34,13 @@ pub(crate) fn row(rexec: &Rexec, rounds: Rounds, logins: usize) -> Fallible<Row>
         unit: "ms",
         notes: vec!["by an Ed25519 key; the clock that the kernel shows ticks every 10 ms".into()],
         lines: vec![line],
-        marks: vec![Mark { line: 0, what: "ms for each", limit: Limit::AtMost(MS_LIMIT), figure }],
+        marks: vec![Mark {
+            to: None,
+            line: 0,
+            what: "ms for each",
+            limit: Limit::AtMost(MS_LIMIT),
+            figure,
+        }],
     })
 }
 

@@ -51,7 +51,13 @@ pub(crate) fn row(count: usize) -> Fallible<Row> {
     let mib: Vec<_> = private.iter().map(|bytes| *bytes as f64 / f64::from(1 << 20)).collect();
     lines[0].beside.push(("private MiB of a supervisor", median(&mib)));
     let most = mib.iter().copied().fold(0.0, f64::max);
-    let mark = |line, what, limit, figure| Mark { line, what, limit: Limit::AtMost(limit), figure };
+    let mark = |line, what, limit, figure| Mark {
+        to: None,
+        line,
+        what,
+        limit: Limit::AtMost(limit),
+        figure,
+    };
     Ok(Row {
         title: format!("many: {count} durable runs at once, and a server killed and started again"),
         unit: "s",

@@ -9,7 +9,7 @@ const METHOD: &str = "\
 Everything runs on loopback, in one run of `scripts/bench`. The contenders of a row take turns, and a ratio is the
 median, over rounds, of the ratio to the first line within a round, so that what else the machine does hits all
 of them alike. One spawner starts every program, the local shell included. `+-` is half of the interquartile range. A
-row with a line whose interquartile range is more than a tenth of its median is not shown. ssh and sshd are Debian's;
+line whose interquartile range is more than a tenth of its median is not shown, nor a comparison with it. ssh and sshd are Debian's;
 where it says \"as shipped\" nothing about speed is configured. The sessions of sshd run as a user whose shell is
 the same `/bin/sh`, without start-up files.
 ";
@@ -39,7 +39,7 @@ fn again(rows: &[Measured]) -> String {
     let needed = rows.iter().filter(|measured| measured.times > 1).count();
     let lost = rows.iter().filter(|measured| !measured.row.is_reliable()).count();
     format!(
-        "A restless row is measured again at the end, {AGAIN} times at most, and all that it showed before is \
+        "A row with a restless line is measured again at the end, {AGAIN} times at most, and all that it showed before is \
          dropped.\nOf these {} rows {needed} were measured again, and {lost} stayed restless.",
         rows.len()
     )
@@ -60,7 +60,7 @@ fn marks(rows: &[Measured]) -> String {
         let name = measured.name;
         for mark in &row.marks {
             let (line, what, limit) = (&row.lines[mark.line].name, mark.what, mark.limit);
-            let (figure, verdict) = match (row.is_reliable(), mark.is_kept()) {
+            let (figure, verdict) = match (row.measures(mark), mark.is_kept()) {
                 (false, _) => ("–".to_owned(), "not measured"),
                 (true, true) => (short(mark.figure), "kept"),
                 (true, false) => (short(mark.figure), "**missed**"),

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::stats::{median, spread};
 
-/// A line with a larger interquartile range over median is not to be relied upon, and not shown.
+/// A line with a larger interquartile range over median is not to be relied upon, and not shown; nor is a
+/// comparison with it.
 const RELIABLE: f64 = 0.10;
 
 /// One figure of one contender.
@@ -24,6 +25,8 @@ pub(crate) struct Line {
 pub(crate) struct Mark {
     /// Which line.
     pub(crate) line: usize,
+    /// The line that it is compared with, if there is one.
+    pub(crate) to: Option<usize>,
     /// What is compared, in words.
     pub(crate) what: &'static str,
     /// How far the figure may go.
@@ -102,13 +105,18 @@ impl Row {
     ) {
         if line.max(to) < self.lines.len() {
             let figure = median(&self.ratios(line, to));
-            self.marks.push(Mark { line, what, limit, figure });
+            self.marks.push(Mark { line, to: Some(to), what, limit, figure });
         }
     }
 
     /// Whether every line can be relied upon.
     pub(crate) fn is_reliable(&self) -> bool {
         self.lines.iter().all(Line::is_reliable)
+    }
+
+    /// Whether the lines that a mark is about can be relied upon.
+    pub(crate) fn measures(&self, mark: &Mark) -> bool {
+        [Some(mark.line), mark.to].into_iter().flatten().all(|line| self.lines[line].is_reliable())
     }
 
     /// How many of its lines' samples there are.
@@ -118,30 +126,24 @@ impl Row {
 
     pub(crate) fn print(&self, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "\n{}", self.title)?;
-        if !self.is_reliable() {
-            return self.print_unreliable(out);
-        }
         for (i, line) in self.lines.iter().enumerate() {
-            self.print_line(out, i, line)?;
+            match line.is_reliable() {
+                true => self.print_line(out, i, line)?,
+                false => print_unreliable(out, line)?,
+            }
         }
         for mark in &self.marks {
-            let verdict = if mark.is_kept() { "kept" } else { "MISSED" };
             let name = &self.lines[mark.line].name;
             let (what, limit, figure) = (mark.what, mark.limit, mark.figure);
-            writeln!(out, "  mark {verdict}: {name}: {what} {figure:.2}, {limit}")?;
+            match (self.measures(mark), mark.is_kept()) {
+                (false, _) => writeln!(out, "  mark not measured: {name}: {what}, {limit}")?,
+                (true, true) => writeln!(out, "  mark kept: {name}: {what} {figure:.2}, {limit}")?,
+                (true, false) => {
+                    writeln!(out, "  mark MISSED: {name}: {what} {figure:.2}, {limit}")?
+                }
+            }
         }
         self.notes.iter().try_for_each(|note| writeln!(out, "  note: {note}"))
-    }
-
-    fn print_unreliable(&self, out: &mut impl Write) -> io::Result<()> {
-        for line in self.lines.iter().filter(|line| !line.is_reliable()) {
-            let (name, spread) = (&line.name, spread(&line.samples) * 100.0);
-            writeln!(
-                out,
-                "  not shown: half of the samples of {name} span {spread:.0} % of their median"
-            )?;
-        }
-        Ok(())
     }
 
     fn print_line(&self, out: &mut impl Write, i: usize, line: &Line) -> io::Result<()> {
@@ -150,7 +152,7 @@ impl Row {
         if samples.len() > 1 {
             write!(out, "{:<1$} +-{2:>3.0} %", "", 4 - unit.len().min(4), spread(samples) * 50.0)?;
         }
-        if i > 0 {
+        if i > 0 && self.lines[0].is_reliable() {
             write!(out, "  {:>6.2} x", median(&self.ratios(i, 0)))?;
         }
         for (name, figure) in &line.beside {
@@ -170,6 +172,7 @@ impl Row {
                 "name": line.name,
                 "median": median(&line.samples),
                 "spread": spread(&line.samples),
+                "reliable": line.is_reliable(),
                 "ratio": median(&self.ratios(i, 0)),
                 "samples": line.samples,
                 "beside": beside,
@@ -181,6 +184,7 @@ impl Row {
                 "what": mark.what,
                 "limit": mark.limit.to_string(),
                 "figure": mark.figure,
+                "measured": self.measures(mark),
                 "kept": mark.is_kept(),
             })
         };
@@ -193,4 +197,9 @@ impl Row {
             "notes": self.notes,
         })
     }
+}
+
+fn print_unreliable(out: &mut impl Write, line: &Line) -> io::Result<()> {
+    let (name, spread) = (&line.name, spread(&line.samples) * 100.0);
+    writeln!(out, "  {name:<28} not shown: half of the samples span {spread:.0} % of their median")
 }

@@ -102,7 +102,7 @@ impl Size {
         let Self { commands, logins, mib, millions, stalled, many, hosts, ssh_hosts, .. } = *self;
         let (kept, in_turn, connections) = (mib.min(1024), commands / 5, self.connections.clone());
         let [cold, far, next, crowd, crowds] = [40, 30, 20, 20, 20].map(rounds);
-        let [bulk, input, lines, delay, echo] = [80, 80, 25, 25, 15].map(rounds);
+        let [bulk, input, lines, delay, echo] = [150, 130, 25, 25, 15].map(rounds);
         let [resume, login, durable, record, attach] = [10, 10, 15, 25, 30].map(rounds);
         let [batch, size] = [50, 10].map(rounds);
         vec![
