@@ -139,7 +139,7 @@ impl Row {
                 (false, _) => writeln!(out, "  mark not measured: {name}: {what}, {limit}")?,
                 (true, true) => writeln!(out, "  mark kept: {name}: {what} {figure:.2}, {limit}")?,
                 (true, false) => {
-                    writeln!(out, "  mark MISSED: {name}: {what} {figure:.2}, {limit}")?
+                    writeln!(out, "  mark MISSED: {name}: {what} {figure:.2}, {limit}")?;
                 }
             }
         }
