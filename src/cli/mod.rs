@@ -8,6 +8,7 @@ mod client_args;
 mod config;
 mod gc;
 mod host_key;
+mod input;
 mod journal;
 mod journal_args;
 mod man;

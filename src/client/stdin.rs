@@ -5,11 +5,14 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use crate::proto::digest::{Algorithm, Digest, Running};
-use crate::proto::frame::FrameError;
+use crate::proto::frame::{BODY_LIMIT, FrameError};
 use crate::proto::header::{ClientHeader, Grant, Started, StdinPiece};
 
-/// Most bytes of one piece.
-pub(super) const PIECE: usize = 64 * 1024;
+/// Most bytes of the first pieces, which is what a pipe holds.
+const FIRST_PIECE: usize = 64 * 1024;
+/// Most bytes of one piece, of an input that fills the pieces before it.
+const PIECE: usize = 256 * 1024;
+const _: () = assert!(PIECE <= BODY_LIMIT);
 
 /// Nothing more is read while so much is kept for a server that does not confirm it, whatever it grants.
 /// Much more than the 1 MiB that a server of this version ever grants ahead.
@@ -24,6 +27,8 @@ pub(super) struct StdinSender {
     /// What they cost to keep, bytes.
     kept_size: usize,
     read: Running,
+    /// Most bytes of the next piece.
+    reach: usize,
     granted: u64,
     /// The server has so much.
     confirmed: u64,
@@ -41,6 +46,7 @@ impl StdinSender {
             kept: VecDeque::new(),
             kept_size: 0,
             read: Running::new(),
+            reach: FIRST_PIECE,
             granted: 0,
             confirmed: 0,
             ended: !wanted,
@@ -61,7 +67,7 @@ impl StdinSender {
         }
         let to = self.known.map_or(self.granted, |(offset, _)| offset);
         let credit = to.saturating_sub(self.read.offset());
-        let credit = usize::try_from(credit).unwrap_or(usize::MAX).min(PIECE);
+        let credit = usize::try_from(credit).unwrap_or(usize::MAX).min(self.reach);
         (credit > 0 && !self.ended && !self.closed).then_some(credit)
     }
 
@@ -81,6 +87,9 @@ impl StdinSender {
         let offset = self.read.offset();
         self.read.update(&bytes);
         self.ended |= bytes.is_empty();
+        if bytes.len() >= self.reach {
+            self.reach = (self.reach * 4).min(PIECE);
+        }
         let piece = StdinPiece { offset, hash: self.read.digest() };
         let frame = frame(piece, &bytes)?;
         if !bytes.is_empty() {

@@ -22,14 +22,12 @@ use tokio::sync::Notify;
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep_until};
 
+use crate::sys::pipe::{PIPE_SIZE, grow};
+
 /// How long held pipes may be empty before a run's output counts as ended.
 pub const IDLE_LIMIT: Duration = Duration::from_millis(100);
 /// How long bytes are taken from held pipes at most.
 pub const DRAIN_LIMIT: Duration = Duration::from_millis(250);
-/// A pipe's size from the start, pipe(7).
-const PIPE_SIZE: usize = 65_536;
-/// Size of a pipe that was found full again and again; `pipe-max-size` of most machines.
-const GROWN_PIPE_SIZE: usize = 1 << 20;
 /// So many full reads in a row make a pipe grow.
 const FULL_READS: u8 = 4;
 /// Bytes that a held pipe is read into nothing by.
@@ -111,8 +109,7 @@ impl Source {
         }
     }
 
-    /// A larger pipe saves switches between writer and reader, but is memory of the kernel that
-    /// counts against the account (pipe-user-pages-soft), so only those get one who fill it.
+    /// Only those get a larger pipe who fill it.
     fn count_full(&mut self, full: bool) {
         if self.full == FULL_READS {
             return;
@@ -121,8 +118,7 @@ impl Source {
         if self.full == FULL_READS
             && let Some(pipe) = &self.pipe
         {
-            // Refused when the account has its share of pipe memory: works as well, only slower.
-            let _ = rustix::pipe::fcntl_setpipe_size(pipe, GROWN_PIPE_SIZE);
+            grow(pipe);
         }
     }
 

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::net::unix::pipe::Sender;
 use tokio::time::{Instant, sleep_until};
 
 use super::clock::{self, millis};
 use super::disk::writer::Over;
 use super::excerpt::{Excerpt, Taker};
+use super::feed::{Feed, feed};
 use super::record::Recorder;
 use super::run::{Orders, Run};
 use super::stdin::Next;
@@ -58,7 +58,7 @@ pub struct Engine {
     run: Arc<Run>,
     child: Child,
     pump: Pump,
-    stdin: Option<Sender>,
+    stdin: Option<Feed>,
     scanner: Scanner,
     course: Course,
 }
@@ -131,7 +131,7 @@ impl Engine {
         if run.progress().is_some() {
             course.recorder = course.recorder.recycling();
         }
-        Self { run, child, pump, stdin, scanner, course }
+        Self { run, child, pump, stdin: stdin.map(Feed::from), scanner, course }
     }
 
     /// Drives the run to its end: its output goes into the record. The verdict is returned, not
@@ -407,27 +407,6 @@ impl Course {
 fn send(child: &Child, signal: u8) {
     if let Some(signal) = Signal::from_number(signal.into()) {
         let _ = child.signal_group(signal);
-    }
-}
-
-/// Writes to the command's standard input what it takes now. Cancel safe.
-async fn feed(stdin: &mut Option<Sender>, run: &Run, next: &Next) {
-    let Some(pipe) = stdin else { return };
-    let Next::Bytes(bytes) = next else {
-        *stdin = None;
-        return;
-    };
-    let written = match pipe.writable().await {
-        Ok(()) => pipe.try_write(bytes),
-        Err(e) => Err(e),
-    };
-    match written {
-        Ok(count) => run.with_stdin(|queue| queue.wrote(count)),
-        Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-        Err(_) => {
-            run.with_stdin(super::stdin::StdinQueue::close);
-            *stdin = None;
-        }
     }
 }
 

@@ -9,6 +9,7 @@ pub mod durable;
 pub mod engine;
 pub mod entry;
 pub mod excerpt;
+mod feed;
 pub mod host;
 pub mod id;
 pub mod journal;

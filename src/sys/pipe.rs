@@ -1,12 +1,25 @@
-//! Reading what another process says.
+//! Pipes, pipe(7).
 
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// What comes out of a pipe until its end.
+/// A pipe's size from the start, bytes.
+pub const PIPE_SIZE: usize = 65_536;
+/// Size of one that was found full; `pipe-max-size` of most machines.
+pub const GROWN_SIZE: usize = 1 << 20;
+
+/// Makes a pipe larger, which saves switches between writer and reader. It is memory of the kernel that counts
+/// against the account (`pipe-user-pages-soft`), so this is for those that are found full. Does nothing to what
+/// is no pipe, or when the account has its share of such memory.
+pub fn grow(pipe: impl AsFd) {
+    let _ = rustix::pipe::fcntl_setpipe_size(pipe, GROWN_SIZE);
+}
+
+/// What another process says, until its end.
 ///
 /// # Errors
 /// `InvalidData` if that is more than `limit` bytes, `TimedOut` if it takes longer than `patience`.
