@@ -12,7 +12,7 @@ use super::{Orphans, gone, known, nobody_starts};
 /// A list of children is read by so many bytes; it has up to 8 for each.
 pub(super) const CHILDREN_PIECE: usize = 1024;
 
-/// Whether there is a stranger, or somebody who may leave one behind without [`children_changed`].
+/// Whether there is a stranger, or somebody who may leave one behind without [`super::children_changed`].
 ///
 /// # Errors
 /// `/proc` cannot be read.
