@@ -11,17 +11,15 @@ use super::place::Place;
 use super::reach::Reach;
 use super::signals::{AskedSoFar, Signals};
 use super::status::{Asked, Status, of_end, of_verdict};
-use crate::client::{Client, Control, Error, RunIo, Runs};
-use crate::proto::listing::{RunInfo, RunState};
+use crate::client::{Client, Control, Error, RunIo};
 use crate::proto::verdict::Verdict;
-use crate::units::counted;
 
-/// Digits of a random id that are shown.
-const SHOWN: usize = 8;
+mod listing;
+
+use listing::ps;
+
 /// From here on a mistyped word is like another: clap's own limit.
 const LIKE: f64 = 0.7;
-/// Digits of a random id.
-const RANDOM_ID: usize = 32;
 
 /// Look after durable runs.
 #[derive(Debug, Parser)]
@@ -267,96 +265,6 @@ pub(super) fn print(at: &At, text: &str) -> u8 {
             Status::Output.code()
         }
     }
-}
-
-async fn ps(at: &At, mut client: Client, (limit, all): (u64, bool), json: bool) -> u8 {
-    let runs = match all {
-        true => client.runs_of_all(limit).await,
-        false => client.runs(limit).await,
-    };
-    let Runs { newest, total } = match runs {
-        Ok(runs) => runs,
-        Err(e) => return failed(at, e),
-    };
-    let left_out = total.saturating_sub(newest.len() as u64);
-    if left_out > 0 {
-        at.reach.say(&format!("not shown: {}; --limit shows more", counted(left_out, "older run")));
-    }
-    if json {
-        let lines: Vec<_> =
-            newest.iter().filter_map(|run| serde_json::to_string(run).ok()).collect();
-        let end = if lines.is_empty() { "" } else { "\n" };
-        return print(at, &(lines.join("\n") + end));
-    }
-    print(at, &table(&newest))
-}
-
-fn table(runs: &[RunInfo]) -> String {
-    let mut text = format!(
-        "{:<8}  {:<12}  {:>7}  {:>9}  {:>9}  {}\n",
-        "RUN", "STATE", "AGE", "OUTPUT", "DISK", "COMMAND"
-    );
-    for run in runs {
-        let command: String =
-            run.command.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        let command = if command.trim().is_empty() { "(a script)" } else { command.trim() };
-        text.push_str(&format!(
-            "{:<8}  {:<12}  {:>7}  {:>9}  {:>9}  {}\n",
-            short(&run.run),
-            state(run),
-            age(run.age_s),
-            size(run.bytes),
-            size(run.disk),
-            command
-        ));
-        if let Some(identity) = &run.identity {
-            text.truncate(text.len() - 1);
-            text.push_str(&format!("  ({identity})\n"));
-        }
-    }
-    text
-}
-
-/// The end of an id that was made of random digits; all of one that somebody chose.
-fn short(id: &str) -> &str {
-    let random = id.len() == RANDOM_ID && id.bytes().all(|b| b.is_ascii_hexdigit());
-    if random { &id[RANDOM_ID - SHOWN..] } else { id }
-}
-
-fn state(run: &RunInfo) -> String {
-    match (run.state, &run.verdict) {
-        (RunState::Running, _) => "running".into(),
-        (RunState::Lost, _) => "lost".into(),
-        (RunState::Ended, None) => "forgotten".into(),
-        (RunState::Ended, Some(verdict)) => {
-            let status = of_verdict(verdict, Asked::Nothing).status;
-            match status {
-                Status::Code(code) => format!("exited {code}"),
-                Status::Signal(signal) => format!("signal {signal}"),
-                other => other.name().to_owned(),
-            }
-        }
-    }
-}
-
-fn age(seconds: u64) -> String {
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3600 => format!("{}m", seconds / 60),
-        3600..86_400 => format!("{}h", seconds / 3600),
-        _ => format!("{}d", seconds / 86_400),
-    }
-}
-
-fn size(bytes: u64) -> String {
-    let units = ["", "K", "M", "G", "T"];
-    let mut at = 0;
-    let mut whole = bytes;
-    while whole >= 10_240 && at + 1 < units.len() {
-        whole /= 1024;
-        at += 1;
-    }
-    format!("{whole}{}", units[at])
 }
 
 async fn attach(at: &At, mut client: Client, run: &str, from: Where, forward: bool) -> u8 {

@@ -1,6 +1,7 @@
-//! Everything about a run that outlives a connection, and what each of the server's frames does to it.
+//! Everything about a run that outlives a connection.
 
 mod doubt;
+mod taken;
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -9,11 +10,9 @@ use super::control::{CANCEL_WAIT, Control};
 use super::error::{Error, OutputError};
 use super::sink::Sink;
 use super::stdin::StdinSender;
-use crate::conn::Frame;
-use crate::proto::code::Code;
 use crate::proto::digest::Algorithm;
-use crate::proto::frame::{self, FrameError, INTEGER_LIMIT};
-use crate::proto::header::{ClientHeader, ServerHeader, Started, Stream};
+use crate::proto::frame::{self, FrameError};
+use crate::proto::header::ClientHeader;
 use crate::proto::verdict::Verdict;
 
 /// Bytes of the server's window that are written between two confirmations while more is waiting.
@@ -277,212 +276,6 @@ impl State {
         self.control(Control::Cancel)
     }
 
-    /// One frame of the server's. The leg's end, if it brings that.
-    pub(super) fn take(&mut self, frame: Frame) -> Result<Option<Leg>, FrameError> {
-        let header = frame.header::<ServerHeader>()?;
-        if self.verdict.is_some() && is_of_record(&header) {
-            self.failure.get_or_insert(OutputError::AfterVerdict);
-            return Ok(self.finished());
-        }
-        let leg = match header {
-            ServerHeader::Started(started) => self.take_started(&started)?,
-            ServerHeader::Output(output) => {
-                if self.in_order(output.seq)? && !self.given_up {
-                    let taken = self.sink.piece(output, frame);
-                    self.unless_taken(taken)?;
-                }
-                None
-            }
-            ServerHeader::Mark(mark) => {
-                self.in_order(mark.seq)?;
-                None
-            }
-            ServerHeader::Verdict(verdict) => self.take_verdict(verdict)?,
-            ServerHeader::Detached { run } => Some(Leg::done(Err(Error::Detached { run }))),
-            ServerHeader::SoFar { run, seq } => {
-                self.so_far = Some((run, seq));
-                self.finished()
-            }
-            ServerHeader::Gap { from, to } => {
-                self.take_gap(from, to)?;
-                None
-            }
-            ServerHeader::Grant(grant) => {
-                self.stdin.grant(grant);
-                None
-            }
-            ServerHeader::StdinClosed => {
-                self.stdin.close();
-                None
-            }
-            ServerHeader::Refused(refused) => Some(self.refused(refused.code, refused.text)),
-            ServerHeader::NotStarted(refusal) => Some(self.refused(refusal.code, refusal.text)),
-            ServerHeader::NeverStarted { .. } => Some(self.never_started()),
-            ServerHeader::Lost(refusal) => {
-                Some(Leg::done(Err(self.unknown(refusal.text, refusal.code))))
-            }
-            ServerHeader::Error { code: Code::TakenOver, text } => Some(self.taken_over(text)),
-            ServerHeader::Error { code: code @ Code::NotAuthorized, text } => {
-                Some(Leg::done(Err(self.not_let_in(code, text))))
-            }
-            ServerHeader::Error { code, text } => {
-                Some(Leg::Broken(format!("{}: {text}", code.name())))
-            }
-            ServerHeader::Welcome(_)
-            | ServerHeader::Done { .. }
-            | ServerHeader::Runs { .. }
-            | ServerHeader::AlreadyEnded { .. }
-            | ServerHeader::Heartbeat
-            | ServerHeader::Unknown => None,
-        };
-        Ok(leg)
-    }
-
-    /// Frames that do not come. Who joins late has asked for that.
-    fn take_gap(&mut self, from: u64, to: u64) -> Result<(), FrameError> {
-        // A place that no header may hold is none.
-        self.received = self.received.max(to.min(INTEGER_LIMIT));
-        if self.joins_late { Ok(()) } else { self.passed_over(OutputError::Gap { from, to }) }
-    }
-
-    /// Grows with all that a connection brings.
-    pub(super) fn progress(&self) -> (u64, u64) {
-        (self.received, self.stdin.confirmed())
-    }
-
-    fn take_started(&mut self, started: &Started) -> Result<Option<Leg>, FrameError> {
-        if self.looks && !self.was_started {
-            self.id.clone_from(&started.run);
-        }
-        if started.run != self.id {
-            return Ok(Some(Leg::Broken("the server answered for another run".into())));
-        }
-        (self.started, self.was_started) = (true, true);
-        if !self.agree(Algorithm::from_name(&started.hash)) {
-            let text = "the server uses another digest than was agreed on".into();
-            return Ok(Some(Leg::done(Err(self.unknown(text, Code::Unsupported)))));
-        }
-        if self.looks {
-            return self.go_on();
-        }
-        match self.stdin.resume(started) {
-            Some(frames) => self.queue.extend(frames?),
-            None => {
-                let text = "the server does not have the standard input that it confirmed".into();
-                return Ok(Some(Leg::done(Err(self.unknown(text, Code::Corrupt)))));
-            }
-        }
-        self.go_on()
-    }
-
-    /// Takes what the server says about its digests. False if it is unknown here, or not what it was.
-    fn agree(&mut self, algorithm: Option<Algorithm>) -> bool {
-        let Some(algorithm) = algorithm else { return false };
-        if self.agreed.is_none() {
-            self.agreed = Some(algorithm);
-            self.sink.go_by(algorithm);
-            self.stdin.go_by(algorithm);
-        }
-        self.agreed == Some(algorithm)
-    }
-
-    fn go_on(&mut self) -> Result<Option<Leg>, FrameError> {
-        for control in std::mem::take(&mut self.pending) {
-            self.ask(control)?;
-        }
-        self.leave_if_due()?;
-        // The confirmations of an earlier connection may be lost, and the server waits for them once
-        // its window is full.
-        self.sink_moved()?;
-        Ok(None)
-    }
-
-    fn in_order(&mut self, seq: u64) -> Result<bool, FrameError> {
-        let expected = self.received + 1;
-        if seq == expected {
-            self.received = seq;
-            return Ok(true);
-        }
-        self.passed_over(OutputError::Order { expected, got: seq })?;
-        Ok(false)
-    }
-
-    /// Frames are missing. Who has given the run up does not wait for them, but does not call the rest whole.
-    fn passed_over(&mut self, failure: OutputError) -> Result<(), FrameError> {
-        if self.is_given_up() {
-            self.given_up = true;
-            return Ok(());
-        }
-        self.cancel_for(failure)
-    }
-
-    fn unless_taken(&mut self, taken: Result<(), OutputError>) -> Result<(), FrameError> {
-        match taken {
-            Ok(()) => self.sink_moved(),
-            Err(e) => self.cancel_for(e),
-        }
-    }
-
-    fn take_verdict(&mut self, verdict: Box<Verdict>) -> Result<Option<Leg>, FrameError> {
-        if verdict.run != self.id {
-            return Ok(Some(Leg::Broken("the server sent another run's verdict".into())));
-        }
-        self.note_failure();
-        // The answer to `close` comes without `started`.
-        if !self.agree(Algorithm::from_member(verdict.hash.as_deref())) {
-            self.failure.get_or_insert(OutputError::Altered(Stream::Both));
-        }
-        // Who has given the run up waits for no more output.
-        if self.failure.is_some() || (self.is_given_up() && !self.is_whole(&verdict)) {
-            self.ack = Some(verdict.seq);
-            return Ok(Some(self.end(*verdict)));
-        }
-        if self.in_order(verdict.seq)? {
-            self.verdict = Some(verdict.clone());
-            let taken = self.sink.finish(verdict);
-            self.unless_taken(taken)?;
-        }
-        Ok(self.finished())
-    }
-
-    /// Whether everything before the verdict is here and written.
-    fn is_whole(&self, verdict: &Verdict) -> bool {
-        let ends = [verdict.stdout, verdict.stderr, verdict.both];
-        let is_cut = ends.iter().flatten().any(|end| end.end.is_short());
-        let written = !self.given_up && self.sink.written() + 1 >= verdict.seq;
-        written && verdict.seq == self.received + 1 && !is_cut
-    }
-
-    fn end(&mut self, verdict: Verdict) -> Leg {
-        Leg::done(match self.failure.take() {
-            Some(error) => Err(Error::Output { error, verdict: Some(Box::new(verdict)) }),
-            None if verdict.stopped.is_none() && self.sink.written() < verdict.seq => {
-                let error = OutputError::GivenUp;
-                Err(Error::Output { error, verdict: Some(Box::new(verdict)) })
-            }
-            None => Ok(verdict),
-        })
-    }
-
-    /// The end, once the verdict is here and everything before it was written.
-    pub(super) fn finished(&mut self) -> Option<Leg> {
-        if let Some((run, seq)) = &self.so_far
-            && (self.failure.is_some() || self.sink.written() >= *seq)
-        {
-            let run = run.clone();
-            return Some(Leg::done(Err(match self.failure.take() {
-                Some(error) => Error::Output { error, verdict: None },
-                None => Error::Detached { run },
-            })));
-        }
-        let seq = self.verdict.as_ref()?.seq;
-        if self.failure.is_none() && self.sink.written() < seq {
-            return None;
-        }
-        let verdict = self.verdict.take()?;
-        Some(self.end(*verdict))
-    }
-
     /// Confirms what was written, and cancels when something could not be.
     pub(super) fn sink_moved(&mut self) -> Result<(), FrameError> {
         if let Some(failure) = self.sink.failure() {
@@ -496,17 +289,6 @@ impl State {
         }
         Ok(())
     }
-}
-
-/// Whether the frame has a place in the run's record, or stands for some that have.
-fn is_of_record(header: &ServerHeader) -> bool {
-    matches!(
-        header,
-        ServerHeader::Output(_)
-            | ServerHeader::Mark(_)
-            | ServerHeader::Gap { .. }
-            | ServerHeader::Verdict(_)
-    )
 }
 
 fn frame_of(control: &Control, run: Option<String>) -> ClientHeader {

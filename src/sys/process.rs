@@ -8,13 +8,10 @@
 )]
 
 use std::collections::BTreeMap;
-use std::ffi::{CStr, OsStr, OsString};
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
@@ -37,8 +34,6 @@ const SIGNAL_MAX: i32 = 64;
 /// `/proc/PID/stat` is 52 numbers and a name of 16 bytes.
 const STAT_LIMIT: usize = 2048;
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
-/// Bytes for the strings of one passwd entry; an entry that needs more is treated as absent.
-const PASSWD_BUFFER: usize = 16_384;
 
 /// Why the process cannot serve runs at all.
 #[derive(Debug, thiserror::Error)]
@@ -345,54 +340,6 @@ pub fn pid_namespace() -> io::Result<u64> {
     Ok(fs::metadata("/proc/self/ns/pid")?.ino())
 }
 
-/// The account of this process, as getpwuid(3) knows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Account {
-    /// Login name.
-    pub name: OsString,
-    /// Home directory.
-    pub home: PathBuf,
-    /// Login shell; empty if the entry names none.
-    pub shell: PathBuf,
-}
-
-/// The account of the effective uid; none if it has no entry, as in many containers.
-#[must_use]
-pub fn account() -> Option<Account> {
-    account_of(rustix::process::geteuid().as_raw())
-}
-
-/// The account of this uid; none if it has no entry.
-#[must_use]
-pub fn account_of(uid: u32) -> Option<Account> {
-    let mut entry = MaybeUninit::<libc::passwd>::zeroed();
-    let mut strings = vec![0; PASSWD_BUFFER];
-    let mut found = ptr::null_mut();
-    // SAFETY: all three are writable; the buffer's true length is given.
-    let failed = unsafe {
-        libc::getpwuid_r(
-            uid,
-            entry.as_mut_ptr(),
-            strings.as_mut_ptr(),
-            strings.len(),
-            &raw mut found,
-        )
-    };
-    if failed != 0 || found.is_null() {
-        return None;
-    }
-    // SAFETY: a found entry is filled, and its strings are NUL-terminated and lie in `strings`,
-    // which outlives this block.
-    let text = |p: *const libc::c_char| unsafe { CStr::from_ptr(p) }.to_bytes();
-    // SAFETY: as above.
-    let entry = unsafe { entry.assume_init() };
-    Some(Account {
-        name: OsStr::from_bytes(text(entry.pw_name)).to_owned(),
-        home: Path::new(OsStr::from_bytes(text(entry.pw_dir))).to_owned(),
-        shell: Path::new(OsStr::from_bytes(text(entry.pw_shell))).to_owned(),
-    })
-}
-
 /// Children that somebody waits for; all others are strangers.
 static KNOWN: Mutex<BTreeMap<i32, Orphans>> = Mutex::new(BTreeMap::new());
 /// Called when a child was started, was reaped or became a stranger.
@@ -561,7 +508,9 @@ pub fn disown(pid: Pid) {
     CHANGED.notify_one();
 }
 
+mod account;
 mod orphans;
+pub use account::{Account, account, account_of};
 pub use orphans::{may_leave_strangers, orphans, reap_strangers};
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 use std::os::fd::IntoRawFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::Stdio;
 
