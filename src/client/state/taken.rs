@@ -99,7 +99,7 @@ impl State {
             return self.go_on();
         }
         match self.stdin.resume(started) {
-            Some(frames) => self.queue.extend(frames?),
+            Some(frames) => self.outgoing.send_encoded(frames?),
             None => {
                 let text = "the server does not have the standard input that it confirmed".into();
                 return Ok(Some(Leg::done(Err(self.unknown(text, Code::Corrupt)))));
@@ -167,7 +167,7 @@ impl State {
         }
         // Who has given the run up waits for no more output.
         if self.failure.is_some() || (self.is_given_up() && !self.is_whole(&verdict)) {
-            self.ack = Some(verdict.seq);
+            self.outgoing.confirm(verdict.seq);
             return Ok(Some(self.end(*verdict)));
         }
         if self.in_order(verdict.seq)? {
