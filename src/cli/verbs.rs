@@ -121,13 +121,14 @@ pub(super) struct At {
 #[derive(Debug, clap::Args)]
 struct Run {
     /// The run's id, or a unique part of it
+    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
     run: String,
 }
 
 #[derive(Debug, clap::Args)]
 struct Several {
     /// The runs' ids, or unique parts of them
-    #[arg(required = true, value_name = "RUN")]
+    #[arg(required = true, value_name = "RUN", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     runs: Vec<String>,
 }
 
