@@ -217,6 +217,27 @@ fn a_full_disk_refuses_new_runs_starts_nothing_and_leaves_no_half_line() {
     assert!(codes.contains(&json!(3)) && codes.last() == Some(&json!(5)), "{codes:?}");
 }
 
+/// `ulimit -f`, `LimitFSIZE=`: without a handler SIGXFSZ ends the server.
+#[test]
+fn a_journal_over_the_limit_of_the_servers_files_refuses_new_runs_and_ends_nothing() {
+    let limited = ["sh", "-c", "ulimit -f 32; exec \"$0\" \"$@\""];
+    let server = Server::with(&[], under(&limited));
+    let refused = (0..100).map(|_| server.run(&["true"])).find(|ran| ran.status != 0).unwrap();
+    assert_eq!(refused.status, 254, "{}", refused.stderr);
+    assert!(refused.stderr.contains("journal_failed"), "{}", refused.stderr);
+    server.run(&["true"]).expect(254);
+    verified(&path(&server));
+}
+
+/// What the server passes over, its commands do not.
+#[test]
+fn a_command_is_ended_by_the_limit_of_its_files() {
+    let server = Server::start(&[]);
+    let file = server.dir().join("file");
+    let text = format!("ulimit -f 8; exec head -c 100000 /dev/zero > {}", file.display());
+    server.run(&[&text]).expect(128 + 25);
+}
+
 #[test]
 fn who_logged_in_and_who_was_refused_is_written_down() {
     let server = Server::start(&[]);
