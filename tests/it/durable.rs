@@ -174,6 +174,12 @@ fn signals_stops_and_removals_go_by_the_id() {
     wait_until("its trap", || verb(&server, "logs", &[&id]).stdout == b"ready\n");
     let refused = verb(&server, "rm", &[&id]);
     assert!(refused.expect(254).stderr.contains("still_running"));
+    let unknown = verb(&server, "signal", &[&id, "NOSUCH"]).expect(2);
+    assert!(
+        unknown.stderr.contains("unknown signal: give a name such as INT"),
+        "{}",
+        unknown.stderr
+    );
     verb(&server, "signal", &[&id, "USR1"]).expect(0);
     assert_eq!(verb(&server, "attach", &[&id]).expect(5).stdout, b"ready\nheard\n");
     verb(&server, "signal", &[&id, "USR1"]).expect(254);
