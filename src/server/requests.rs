@@ -15,6 +15,7 @@ use super::serving::{Order, Serving};
 use super::users::Guest;
 use super::waiting::{Answer, Waiting};
 use crate::exec::Signal;
+use crate::exec::signal::UnknownSignal;
 use crate::proto::code::Code;
 use crate::proto::frame::{self, Decoded, Limits};
 use crate::proto::header::{Attach, ClientHeader, Refusal, RunRequest, ServerHeader};
@@ -418,7 +419,7 @@ fn obeyed_or_not(run: String, obeyed: bool) -> ServerHeader {
 
 fn signal_number(name: &str) -> Result<u8, SessionEnd> {
     let number = name.parse::<Signal>().ok().and_then(|s| u8::try_from(s.number()).ok());
-    number.ok_or_else(|| SessionEnd::word(Code::BadRequest, "there is no such signal"))
+    number.ok_or_else(|| SessionEnd::word(Code::BadRequest, UnknownSignal.to_string()))
 }
 
 /// Not `refused`, which would say that nothing was started.

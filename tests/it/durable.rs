@@ -80,6 +80,25 @@ fn a_run_that_was_left_is_found_again_by_a_part_of_its_id() {
     assert_eq!((&*late.stdout, &*late.stderr), (&b"one\nthree\n"[..], "two\n"));
 }
 
+/// `rexec stop "$HOST" "$RUN"` in a script in which RUN is not set.
+#[test]
+fn an_empty_id_names_no_run_even_if_there_is_only_one() {
+    let server = Server::start(&[]);
+    let (gate, wait) = gate(&server, "gate");
+    let id = leave(&server, &wait);
+    for (name, more) in [("stop", &[][..]), ("signal", &["KILL"]), ("rm", &[]), ("attach", &[])] {
+        let ran = verb(&server, name, &[&[""], more].concat()).expect(2);
+        assert!(ran.stderr.contains("a value is required for '<RUN>"), "{}", ran.stderr);
+    }
+    let mut raw = Raw::login(&server);
+    for kind in ["attach", "cancel", "remove"] {
+        raw.send(&json!({"type": kind, "run": ""}), b"");
+        assert_eq!(raw.expect("refused").0["code"], "no_such_run", "{kind}");
+    }
+    std::fs::write(gate, "").unwrap();
+    verb(&server, "wait", &[&id]).expect(0);
+}
+
 #[test]
 fn the_same_id_runs_once_however_often_it_is_asked_for() {
     let mut server = Server::start(&[]);
@@ -155,6 +174,12 @@ fn signals_stops_and_removals_go_by_the_id() {
     wait_until("its trap", || verb(&server, "logs", &[&id]).stdout == b"ready\n");
     let refused = verb(&server, "rm", &[&id]);
     assert!(refused.expect(254).stderr.contains("still_running"));
+    let unknown = verb(&server, "signal", &[&id, "NOSUCH"]).expect(2);
+    assert!(
+        unknown.stderr.contains("unknown signal: give a name such as INT"),
+        "{}",
+        unknown.stderr
+    );
     verb(&server, "signal", &[&id, "USR1"]).expect(0);
     assert_eq!(verb(&server, "attach", &[&id]).expect(5).stdout, b"ready\nheard\n");
     verb(&server, "signal", &[&id, "USR1"]).expect(254);
