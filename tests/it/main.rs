@@ -40,6 +40,7 @@ mod keys;
 mod killed;
 mod late;
 mod liar;
+mod liar_verbs;
 mod library;
 mod limits;
 mod memory;
