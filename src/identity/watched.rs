@@ -55,6 +55,12 @@ impl Handed {
         }
     }
 
+    /// What was found last.
+    #[cfg(test)]
+    pub(crate) fn found(&self) -> Found {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+    }
+
     /// What was found last, if that is another thing than when it had this number, and its number. A request is to
     /// take no copy of a long file.
     fn found_since(&self, number: Option<u64>) -> Option<(u64, Found)> {
