@@ -67,6 +67,7 @@ mod strangers;
 mod system;
 mod system_durable;
 mod system_groups;
+mod system_hung;
 mod trust;
 mod upgrade;
 mod upgrade_program;
