@@ -16,7 +16,7 @@ use tracing::{error, warn};
 use super::answer::Denied;
 use super::clock;
 use super::disk::Meta;
-use super::durable::{Durable, Keeping, Source, State, There};
+use super::durable::{Durable, Keeping, State, There, Wanted};
 use super::host::Host;
 use super::judged::Judged;
 use super::link::Link;
@@ -73,14 +73,17 @@ impl Host {
             let started = host.start_there(&run, &request, judged).await;
             host.settle_start(&run, &started, place);
             match started {
-                Ok((link, answer)) => {
-                    let (answer, source) = (answer.encoded(), Source::Link(Arc::new(link)));
-                    Ok(There { run, answer, source })
+                Ok(answered) => {
+                    let wanted = Wanted::all(request.after);
+                    if let Some(there) = host.answered(&run, answered, wanted).await {
+                        return Ok(there);
+                    }
                 }
                 // Its watcher finds out.
-                Err(Denied::Lost(_)) => host.go_on(&run, &request).await,
-                Err(denied) => Err(denied),
+                Err(Denied::Lost(_)) => {}
+                Err(denied) => return Err(denied),
             }
+            host.go_on(&run, &request).await
         });
         // A panic there would be a bug; what became of the run is then found at the next start.
         task.await.unwrap_or(Err(Denied::Lost(Code::OutOfResources)))

@@ -101,7 +101,8 @@ const CASES: &[(&str, Killed, End)] = &[
     ("supervisor:asked", Killed::Server, End::VerdictOrNeverStarted),
     ("supervisor:asked", Killed::Supervisor, End::NeverStarted),
     ("supervisor:asked", Killed::Both, End::VerdictOrNeverStarted),
-    ("supervisor:locked", Killed::Server, End::Verdict),
+    // The request follows when the claim is on the disk.
+    ("supervisor:locked", Killed::Server, End::VerdictOrNeverStarted),
     ("supervisor:locked", Killed::Supervisor, End::NeverStarted),
     ("supervisor:locked", Killed::Both, End::VerdictOrNeverStarted),
     ("supervisor:claimed", Killed::Server, End::Verdict),
