@@ -59,6 +59,7 @@ mod resume;
 mod retention;
 mod rights;
 mod run;
+mod segments;
 mod shutdown;
 mod start_up;
 mod state;
