@@ -11,6 +11,7 @@ use super::settings::{Settings, origin};
 use super::unprinted;
 use crate::identity::{CheckedFile, check_files};
 use crate::server::policy::Rule;
+use crate::sys::fs::euid;
 use crate::units;
 
 /// Check the configuration and print every setting with where it comes from, every rule of the policy, and
@@ -35,16 +36,39 @@ pub(super) const REFUSED: u8 = 1;
 
 /// Prints what a server would go by; the exit status.
 pub(super) fn main(settings: &Settings, json: bool) -> u8 {
-    let files = check_files(&settings.args.access.all_files(), SystemTime::now());
+    let (files, notes) = files_and_notes(settings);
     let text = match json {
-        true => format!("{}\n", files::json(settings, &files)),
-        false => told(settings) + &files::told(&files),
+        true => format!("{}\n", files::json(settings, &files, &notes)),
+        false => told(settings) + &files::told(&files) + &notes_told(&notes),
     };
     match write_all(rustix::stdio::stdout(), text.as_bytes()) {
         Ok(()) if files.iter().all(CheckedFile::is_whole) => 0,
         Ok(()) => REFUSED,
         Err(e) => unprinted("rexec-server", &e),
     }
+}
+
+/// Every file of keys, and what else there is to be known.
+fn files_and_notes(settings: &Settings) -> (Vec<CheckedFile>, Vec<String>) {
+    let (access, now) = (&settings.args.access, SystemTime::now());
+    let mut files = check_files(&access.all_files(), now);
+    let mut notes = Vec::new();
+    // Without users there is nothing of that to be wrong.
+    if let Ok(Some(system)) = access.system() {
+        notes.extend(system.notes());
+        if euid() == 0 {
+            let permits = access.files().permits;
+            files.extend(system.check_own(&access.known_users(), permits, now));
+        } else {
+            notes.push("the users' own lists are not told: only root can read them".to_owned());
+        }
+    }
+    notes.extend(settings.policy.limits_told().map(str::to_owned));
+    (files, notes)
+}
+
+fn notes_told(notes: &[String]) -> String {
+    notes.iter().map(|note| format!("\n# {note}\n")).collect()
 }
 
 fn told(settings: &Settings) -> String {

@@ -21,7 +21,7 @@ pub(super) fn told(files: &[CheckedFile]) -> String {
                 let _ = writeln!(text, "#   {}", clean(&line_told(file.role, line)));
             }),
             Err(e) => {
-                let _ = writeln!(text, "#   REFUSED, all of it: {}", clean(&e.to_string()));
+                let _ = writeln!(text, "#   REFUSED, all of it: {}", clean(e));
             }
         }
     }
@@ -51,7 +51,7 @@ fn clean(text: &str) -> String {
 }
 
 /// For programs.
-pub(super) fn json(settings: &Settings, files: &[CheckedFile]) -> Value {
+pub(super) fn json(settings: &Settings, files: &[CheckedFile], notes: &[String]) -> Value {
     let settings: serde_json::Map<String, Value> = settings
         .all
         .iter()
@@ -61,7 +61,7 @@ pub(super) fn json(settings: &Settings, files: &[CheckedFile]) -> Value {
         })
         .collect();
     let files: Vec<Value> = files.iter().map(file_json).collect();
-    json!({ "settings": settings, "files": files })
+    json!({ "settings": settings, "files": files, "notes": notes })
 }
 
 fn file_json(file: &CheckedFile) -> Value {
@@ -71,7 +71,7 @@ fn file_json(file: &CheckedFile) -> Value {
             let lines: Vec<Value> = lines.iter().map(line_json).collect();
             json!({ "setting": option, "path": path, "lines": lines })
         }
-        Err(e) => json!({ "setting": option, "path": path, "refused": e.to_string() }),
+        Err(e) => json!({ "setting": option, "path": path, "refused": e }),
     }
 }
 
