@@ -3,6 +3,7 @@
 mod check;
 mod login;
 pub mod own_files;
+pub(super) mod shell;
 
 use std::collections::BTreeMap;
 use std::io;

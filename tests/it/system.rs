@@ -485,3 +485,27 @@ fn check_tells_what_the_users_own_lists_say_and_who_cannot_log_in() {
         told["files"].as_array().unwrap().iter().map(|file| &file["path"]).collect();
     assert_eq!(lists.len(), 2, "{lists:?}");
 }
+
+/// As with sshd, whose commands all go through the login shell.
+#[test]
+fn a_login_shell_that_permits_little_is_not_passed_by() {
+    let Some(alice) = User::with(&["-s", "/bin/rbash"]) else { return };
+    let machine = Machine::serving(&[&alice.name]);
+    listed(&machine, &alice);
+    assert_eq!(machine.run(&alice.name, &["id -un"]).expect(0).text().trim(), alice.name);
+    let ran = machine.run(&alice.name, &["/bin/echo out"]);
+    assert!(ran.status != 0 && ran.stderr.contains("restricted"), "{}", ran.stderr);
+    for words in [
+        &["--", "/bin/echo", "out"][..],
+        &["--env", "BASH_ENV=$(/bin/echo out >&2)", "id -un"],
+        &["--env", "PATH=/nowhere", "id -un"],
+        &["--cwd", "/", "id -un"],
+    ] {
+        let told = told(machine.run(&alice.name, words));
+        assert!(told.contains("the login shell is /bin/rbash"), "{words:?}: {told}");
+        assert!(!told.contains("out\n"), "{told}");
+    }
+    // A command that the key's line imposes is given to the shell as well.
+    alice.list_as_root(&format!("command=\"/bin/echo out\" {}", machine.line));
+    wait_until("the line to count", || machine.run(&alice.name, &["id -un"]).status != 0);
+}
