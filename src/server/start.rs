@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::{fmt, io};
 
 use tokio::sync::mpsc;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::addresses::Addresses;
 use super::classic::{self, ClassicAddr, ClassicSettings};
@@ -253,6 +253,7 @@ impl Server {
             .ok();
         let host_key = key.public().fingerprint();
         let (config, policy) = (options.config, options.policy);
+        policy.limits_told().iter().for_each(|line| info!("{line}"));
         Ok(Self {
             bound,
             classic,

@@ -1,7 +1,9 @@
 //! System mode: a server of root's that runs commands as the users it is told to serve.
 
+mod check;
 mod login;
 pub mod own_files;
+pub(super) mod shell;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -51,6 +53,11 @@ impl System {
     fn names(&self) -> Vec<String> {
         let groups = self.groups.iter().map(|group| format!("@{group}"));
         self.users.iter().cloned().chain(groups).collect()
+    }
+
+    /// Where its users' own lists are, below their homes.
+    fn own_files(&self) -> Vec<&'static str> {
+        [OWN_FILE].into_iter().chain(self.ssh_keys.then_some(SSH_FILE)).collect()
     }
 
     /// What an operator has to know of it, one line each.
@@ -218,9 +225,8 @@ impl Doors for Users {
 
 impl Guest {
     fn new(name: &str, system: &System, access: &AccessFiles) -> Self {
-        let files = [OWN_FILE].into_iter().chain(system.ssh_keys.then_some(SSH_FILE));
-        let shown = |file| Path::new(&format!("~{name}")).join(file);
-        let own: Vec<_> = files.map(|file| (file, Handed::new(shown(file)))).collect();
+        let handed = |file| (file, Handed::new(shown_path(name, file)));
+        let own: Vec<_> = system.own_files().into_iter().map(handed).collect();
         let path = Path::new(KEYS_FOLDER).join(name);
         let keys = vec![Source { path, required: false }];
         let files = AccessFiles { keys, ..access.clone() };
@@ -341,6 +347,11 @@ impl Guest {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A file below the home of a user, for people.
+fn shown_path(name: &str, file: &str) -> PathBuf {
+    Path::new(&format!("~{name}")).join(file)
 }
 
 /// Does what may have to wait.

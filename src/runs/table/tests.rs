@@ -101,6 +101,20 @@ fn bury(table: &Table<u8>, identity: &str, count: usize) {
     }
 }
 
+/// A user makes any number of keys.
+#[tokio::test]
+async fn all_keys_of_a_user_have_one_share() {
+    let table = table();
+    bury(&table, "alice@key:one", IDENTITY_IDS_LIMIT - 1);
+    assert!(matches!(claim(&table, "alice@key:two", "x"), Claim::New(_)), "its last");
+    for identity in ["alice@key:one", "alice@key:two", "alice@key:three"] {
+        assert!(matches!(claim(&table, identity, "y"), Claim::Full(Full::Identity)), "{identity}");
+    }
+    assert!(matches!(claim(&table, "bob@key:one", "y"), Claim::New(_)), "another user");
+    table.release(&key("alice@key:two", "x"));
+    assert!(matches!(claim(&table, "alice@key:three", "y"), Claim::New(_)), "one was freed");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_identity_over_its_share_is_refused_and_takes_nothing_from_others() {
     let table = table();
