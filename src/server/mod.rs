@@ -16,9 +16,11 @@ mod rights;
 mod running;
 mod serving;
 mod session;
+mod showing;
 mod start;
 pub mod status;
 pub mod supervise;
+mod told;
 pub mod users;
 mod waiting;
 
