@@ -137,7 +137,7 @@ fn look_up_key() -> Piece {
     let blob = |n: u64| [&one.public().blob()[..43], &n.to_be_bytes()].concat();
     let line = |n: u64| {
         let key = PublicKey::from_blob(&blob(n)).expect("any 32 bytes are a key");
-        let options = if n % 10 == 0 { "restrict,from=\"127.0.0.0/8,10.*\" " } else { "" };
+        let options = if n.is_multiple_of(10) { "restrict,from=\"127.0.0.0/8,10.*\" " } else { "" };
         format!("{options}{key} user-{n}@example.com\n")
     };
     let text: String = (0..10_000).map(line).collect();
