@@ -1,9 +1,10 @@
 //! What a logged-in client may ask, and the answers.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::time::timeout;
 use tracing::debug;
 
 use super::end::SessionEnd;
@@ -14,8 +15,9 @@ use super::rights::{RightsNow, imposed};
 use super::serving::{Order, Serving};
 use super::showing::Showing;
 use super::users::Guest;
-use super::waiting::{Answer, Waiting};
+use super::waiting::{Answer, Heard, Waiting, is_order};
 use crate::exec::Signal;
+use crate::exec::signal::UnknownSignal;
 use crate::proto::code::Code;
 use crate::proto::header::{Attach, ClientHeader, Refusal, RunRequest, ServerHeader};
 use crate::proto::verdict::StopBy;
@@ -33,8 +35,11 @@ mod judging;
 mod listing;
 
 pub(super) use judging::Judge;
-use judging::{is_judged, wanted};
+use judging::wanted;
 pub use listing::LIST_LIMIT;
+
+/// How long an order to the run of its connection waits for a look at the account.
+const ORDER_PATIENCE: Duration = Duration::from_millis(250);
 
 /// The requests of one connection.
 pub(super) struct Requests {
@@ -59,22 +64,31 @@ pub(super) struct Requests {
 }
 
 impl Requests {
-    /// Does what one frame asks.
-    pub(super) async fn handle(
-        &mut self,
-        header: ClientHeader,
-        body: Bytes,
-    ) -> Result<(), SessionEnd> {
-        if self.waiting.is_before(&header) {
-            return self.waiting.keep(header, body);
+    /// Does what one frame asks, now or when the account was looked at.
+    pub(super) async fn handle(&mut self, heard: Heard) -> Result<(), SessionEnd> {
+        let served = self.outbox.is_busy();
+        if self.waiting.is_before(&heard.header, served) {
+            return self.waiting.keep(heard);
         }
-        if is_judged(&header) {
-            self.look_at_account().await;
+        let Some(guest) = self.to_be_looked_at(&heard) else { return self.obey(heard).await };
+        if served && is_order(&heard.header) {
+            // After that it goes by what is known.
+            let look = guest.refresh_for_request(heard.at);
+            let _ = timeout(ORDER_PATIENCE, look).await;
+            return self.obey(heard).await;
         }
+        self.waiting.look(async move {
+            guest.refresh_for_request(heard.at).await;
+            Answer::Looked(Box::new(heard))
+        });
+        Ok(())
+    }
+
+    async fn obey(&mut self, Heard { header, body, .. }: Heard) -> Result<(), SessionEnd> {
         match header {
             ClientHeader::Run(run) => self.run(*run, body).await,
             piece @ (ClientHeader::Stdin(_) | ClientHeader::StdinEnd(_)) => {
-                self.stdin(&piece, &body).await
+                self.stdin(&piece, &body)
             }
             ClientHeader::Ack { seq } => self.ack(seq),
             // What has not begun handles no signal: any of them is its end.
@@ -121,8 +135,16 @@ impl Requests {
     /// Asks again for what was held.
     pub(super) async fn go_on(&mut self) -> Result<(), SessionEnd> {
         let Some(held) = self.held.take() else { return Ok(()) };
+        let Some(guest) = self.guest.clone() else { return self.start_held(held).await };
+        self.waiting.look(async move {
+            guest.refresh_for_request(Instant::now()).await;
+            Answer::LookedFor(Box::new(held))
+        });
+        Ok(())
+    }
+
+    async fn start_held(&mut self, held: Held) -> Result<(), SessionEnd> {
         let is_late = held.is_late();
-        self.look_at_account().await;
         self.start(held.request, is_late).await
     }
 
@@ -171,9 +193,19 @@ impl Requests {
         }
     }
 
-    /// Passes an answer on.
-    pub(super) fn answer(&mut self, answer: Answer) -> Result<(), SessionEnd> {
+    /// Does what waited for an answer, or passes it on.
+    pub(super) async fn answered(&mut self, answer: Answer) -> Result<(), SessionEnd> {
         match answer {
+            Answer::Looked(heard) => self.obey(*heard).await,
+            Answer::LookedFor(held) => self.start_held(*held).await,
+            other => self.answer(other),
+        }
+    }
+
+    fn answer(&mut self, answer: Answer) -> Result<(), SessionEnd> {
+        match answer {
+            // Nobody asks a supervisor for that.
+            Answer::Looked(_) | Answer::LookedFor(_) => Ok(()),
             Answer::Run { request, is_late, served } => self.started(*request, is_late, served),
             Answer::Attach { after, there: Ok(there), .. } => {
                 self.follow_there(there, after);
@@ -257,10 +289,7 @@ impl Requests {
         }
     }
 
-    async fn stdin(&mut self, piece: &ClientHeader, body: &Bytes) -> Result<(), SessionEnd> {
-        if self.rights.is_due() {
-            self.look_at_account().await;
-        }
+    fn stdin(&mut self, piece: &ClientHeader, body: &Bytes) -> Result<(), SessionEnd> {
         if !self.rights.may_go_on() {
             return Err(self.end_for(Forbidden::no_longer_in()));
         }
@@ -427,7 +456,7 @@ fn obeyed_or_not(run: String, obeyed: bool) -> ServerHeader {
 
 fn signal_number(name: &str) -> Result<u8, SessionEnd> {
     let number = name.parse::<Signal>().ok().and_then(|s| u8::try_from(s.number()).ok());
-    number.ok_or_else(|| SessionEnd::word(Code::BadRequest, "there is no such signal"))
+    number.ok_or_else(|| SessionEnd::word(Code::BadRequest, UnknownSignal.to_string()))
 }
 
 /// Not `refused`, which would say that nothing was started.

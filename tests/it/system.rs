@@ -23,7 +23,7 @@ pub(super) struct Machine {
     here: tempfile::TempDir,
     key: PathBuf,
     /// The line of the key.
-    line: String,
+    pub(super) line: String,
 }
 
 impl Machine {
@@ -32,10 +32,15 @@ impl Machine {
     }
 
     pub(super) fn with(users: &[&str], args: &[&str]) -> Self {
+        Self::adapted(users, args, |_| ())
+    }
+
+    /// One whose server's command `adapt` may change.
+    pub(super) fn adapted(users: &[&str], args: &[&str], adapt: impl FnOnce(&mut Command)) -> Self {
         let here = tempfile::tempdir().unwrap();
         let (key, line) = key(here.path(), "friend");
         let list = users.join(",");
-        let server = Server::start(&[&["--users", &list], args].concat());
+        let server = Server::with(&[&["--users", &list], args].concat(), adapt);
         Self { server, here, key, line }
     }
 

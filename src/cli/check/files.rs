@@ -50,8 +50,8 @@ fn clean(text: &str) -> String {
     text.chars().map(|c| if is_obeyed(c) { '?' } else { c }).collect()
 }
 
-/// For programs.
-pub(super) fn json(settings: &Settings, files: &[CheckedFile]) -> Value {
+/// For programs; `refused`: why no server would start.
+pub(super) fn json(settings: &Settings, files: &[CheckedFile], refused: Option<&str>) -> Value {
     let settings: serde_json::Map<String, Value> = settings
         .all
         .iter()
@@ -61,7 +61,10 @@ pub(super) fn json(settings: &Settings, files: &[CheckedFile]) -> Value {
         })
         .collect();
     let files: Vec<Value> = files.iter().map(file_json).collect();
-    json!({ "settings": settings, "files": files })
+    match refused {
+        None => json!({ "settings": settings, "files": files }),
+        Some(why) => json!({ "settings": settings, "files": files, "refused": why }),
+    }
 }
 
 fn file_json(file: &CheckedFile) -> Value {
