@@ -8,9 +8,10 @@ use std::time::SystemTime;
 use super::output::write_all;
 use super::server_args::Args as ServeArgs;
 use super::settings::{Settings, origin};
-use super::unprinted;
-use crate::identity::{CheckedFile, check_files};
+use super::{complain, unprinted};
+use crate::identity::{CheckedFile, Role, check_files};
 use crate::server::policy::Rule;
+use crate::server::{StartError, foresee};
 use crate::sys::fs::euid;
 use crate::units;
 
@@ -31,18 +32,27 @@ pub(super) struct Args {
     pub(super) json: bool,
 }
 
-/// Exit status: a file of keys, or a line of one, is refused.
+/// Exit status: a file of keys, or a line of one, is refused, or a server would not start.
 pub(super) const REFUSED: u8 = 1;
 
 /// Prints what a server would go by; the exit status.
 pub(super) fn main(settings: &Settings, json: bool) -> u8 {
+    if let Err(line) = would_start(settings) {
+        complain("rexec-server", &line);
+        return REFUSED;
+    }
     let (files, notes) = files_and_notes(settings);
+    let nobody = nobody_let_in(settings, &files).map(|e| e.to_string());
     let text = match json {
-        true => format!("{}\n", files::json(settings, &files, &notes)),
-        false => told(settings) + &files::told(&files) + &notes_told(&notes),
+        true => format!("{}\n", files::json(settings, &files, (nobody.as_deref(), &notes))),
+        false => {
+            let nobody = nobody.iter().map(|why| format!("\n# REFUSED: {why}\n"));
+            let more = nobody.chain(notes.iter().map(|note| format!("\n# {note}\n")));
+            told(settings) + &files::told(&files) + &more.collect::<String>()
+        }
     };
     match write_all(rustix::stdio::stdout(), text.as_bytes()) {
-        Ok(()) if files.iter().all(CheckedFile::is_whole) => 0,
+        Ok(()) if nobody.is_none() && files.iter().all(CheckedFile::is_whole) => 0,
         Ok(()) => REFUSED,
         Err(e) => unprinted("rexec-server", &e),
     }
@@ -67,8 +77,24 @@ fn files_and_notes(settings: &Settings) -> (Vec<CheckedFile>, Vec<String>) {
     (files, notes)
 }
 
-fn notes_told(notes: &[String]) -> String {
-    notes.iter().map(|note| format!("\n# {note}\n")).collect()
+/// What ends the start of any server with these settings, also of one that takes over.
+fn would_start(settings: &Settings) -> Result<(), String> {
+    let args = &settings.args;
+    args.access.system()?;
+    foresee(&args.shell, &args.classic, &settings.policy).map(drop).map_err(|e| e.to_string())
+}
+
+/// Others could reach it and nobody would be let in. One that takes over starts all the same.
+fn nobody_let_in(settings: &Settings, files: &[CheckedFile]) -> Option<StartError> {
+    let args = &settings.args;
+    if matches!(args.access.system(), Ok(Some(_))) {
+        return None;
+    }
+    let files: Vec<_> = files.iter().filter(|file| file.role != Role::Revoked).collect();
+    let lines = files.iter().filter_map(|file| file.lines.as_ref().ok()).flatten();
+    let keys = lines.filter(|line| line.says.is_ok()).count();
+    let paths = files.iter().map(|file| file.path.clone()).collect();
+    StartError::nobody_let_in(&args.listen, paths, keys)
 }
 
 fn told(settings: &Settings) -> String {

@@ -229,8 +229,8 @@ impl<R: Held> Table<R> {
         self.lock().passing
     }
 
-    /// The live runs of an identity, or of them all, whose ids have this part; of an identity, one whose id it
-    /// is comes alone.
+    /// The live runs of an identity, or of them all, whose ids have this part; those whose id it is come
+    /// alone.
     #[must_use]
     pub fn find(&self, identity: Option<&Arc<str>>, part: &str) -> Vec<Arc<R>> {
         let inner = self.lock();
@@ -240,16 +240,19 @@ impl<R: Held> Table<R> {
         {
             return vec![Arc::clone(run)];
         }
-        let mut found = Vec::new();
+        let (mut exact, mut found) = (Vec::new(), Vec::new());
         for (key, entry) in &inner.entries {
             let Entry::Live(run) = entry else { continue };
-            if identity.is_none_or(|identity| key.identity == *identity)
-                && key.id.as_str().contains(part)
-            {
+            if identity.is_some_and(|identity| key.identity != *identity) {
+                continue;
+            }
+            if key.id.as_str() == part {
+                exact.push(Arc::clone(run));
+            } else if key.id.as_str().contains(part) {
                 found.push(Arc::clone(run));
             }
         }
-        found
+        if exact.is_empty() { found } else { exact }
     }
 
     /// All live runs.

@@ -13,11 +13,12 @@ use super::outbox::Outbox;
 use super::policy::{Allowed, Asked, Forbidden, Rights, Whose};
 use super::rights::{RightsNow, imposed};
 use super::serving::{Order, Serving};
+use super::showing::Showing;
 use super::users::Guest;
 use super::waiting::{Answer, Heard, Waiting, is_order};
 use crate::exec::Signal;
+use crate::exec::signal::UnknownSignal;
 use crate::proto::code::Code;
-use crate::proto::frame::{self, Decoded, Limits};
 use crate::proto::header::{Attach, ClientHeader, Refusal, RunRequest, ServerHeader};
 use crate::proto::verdict::StopBy;
 use crate::runs::answer::{Closed, Denied, Served};
@@ -238,7 +239,7 @@ impl Requests {
                 }
                 let started = owner.started(pid, attached)?;
                 self.outbox.answer(&ServerHeader::Started(started))?;
-                let serving = Serving::here(owner, request.after, &self.host)?;
+                let serving = Serving::here(owner, &self.host)?;
                 self.outbox.follow(serving, request.after);
                 Ok(())
             }
@@ -267,19 +268,25 @@ impl Requests {
         self.outbox.answer(&ServerHeader::Lost(refusal))
     }
 
-    /// The answer to `close` is the verdict: its client does not know of `started` there.
-    fn follow_closed(&self, there: There) {
-        let answer = there.answer.clone();
-        let first = frame::decode(&answer, Limits::FULL);
-        if !matches!(first, Ok(Decoded::Frame(frame)) if frame.kind == "started") {
-            self.outbox.answer_encoded(answer);
-        }
-        self.outbox.follow(Serving::there(there, &self.host), 0);
-    }
-
     fn follow_there(&self, there: There, after: u64) {
         self.outbox.answer_encoded(there.answer.clone());
-        self.outbox.follow(Serving::there(there, &self.host), after);
+        self.show(there, after);
+    }
+
+    /// The answer to `close` is the verdict: its client does not know of `started` there.
+    fn follow_closed(&self, there: There) {
+        if there.shown.is_none() {
+            self.outbox.answer_encoded(there.answer.clone());
+        }
+        self.show(there, 0);
+    }
+
+    fn show(&self, there: There, after: u64) {
+        let There { run, shown, .. } = there;
+        if let Some(shown) = shown {
+            let serving = Serving::Shown(Showing::new(run, shown, &self.host));
+            self.outbox.follow(serving, after);
+        }
     }
 
     fn stdin(&mut self, piece: &ClientHeader, body: &Bytes) -> Result<(), SessionEnd> {
@@ -287,7 +294,7 @@ impl Requests {
             return Err(self.end_for(Forbidden::no_longer_in()));
         }
         let nothing = || SessionEnd::word(Code::BadFrame, "stdin without a run");
-        let (serving, _) = self.outbox.serving().ok_or_else(nothing)?;
+        let serving = self.outbox.serving().ok_or_else(nothing)?;
         serving.stdin(piece, body)
     }
 
@@ -297,7 +304,7 @@ impl Requests {
         if let Some(part) = run {
             return self.order_by_name(order, &part).await;
         }
-        let Some((serving, _)) = self.outbox.serving() else { return Ok(()) };
+        let Some(serving) = self.outbox.serving() else { return Ok(()) };
         self.may_or_end(&Asked::Keep)?;
         match serving.order(order)? {
             Some(answer) => self.outbox.answer(&answer),
@@ -362,8 +369,7 @@ impl Requests {
             return Err(no_such_frame());
         }
         self.outbox.answer(&ServerHeader::Started(run.seen_started()))?;
-        let place = (attach.after, attach.from, attach.follow);
-        let serving = Serving::seen(Arc::clone(run), None, place, &self.host)?;
+        let serving = Serving::told(run, None, &self.host)?;
         self.outbox.follow(serving, attach.after);
         Ok(())
     }
@@ -378,7 +384,7 @@ impl Requests {
     }
 
     fn detach(&self) -> Result<(), SessionEnd> {
-        let Some((serving, _)) = self.outbox.serving() else { return Ok(()) };
+        let Some(serving) = self.outbox.serving() else { return Ok(()) };
         let Some(answer) = serving.detach()? else { return Ok(()) };
         if matches!(answer, ServerHeader::Detached { .. }) {
             self.outbox.leave();
@@ -387,8 +393,8 @@ impl Requests {
     }
 
     fn ack(&self, seq: u64) -> Result<(), SessionEnd> {
-        let Some((serving, sent)) = self.outbox.serving() else { return Ok(()) };
-        if serving.ack(seq, sent)? && self.outbox.is_ended() {
+        let Some(serving) = self.outbox.serving() else { return Ok(()) };
+        if serving.ack(seq)? && self.outbox.is_ended() {
             if let Some(owner) = serving.owner() {
                 self.host.confirmed(owner.run());
             }
@@ -429,7 +435,11 @@ impl Requests {
             Closed::Refused(code, text) => self.refuse(code, text),
             Closed::Run(owner) => {
                 owner.discard_output()?;
-                self.outbox.follow(Serving::here(owner, 0, &self.host)?, 0);
+                if owner.run().progress().is_some() {
+                    // A supervisor's server knows what to make of it.
+                    self.outbox.answer(&ServerHeader::Started(owner.started(0, true)?))?;
+                }
+                self.outbox.follow(Serving::here(owner, &self.host)?, 0);
                 Ok(())
             }
             Closed::There(there) => {
@@ -446,7 +456,7 @@ fn obeyed_or_not(run: String, obeyed: bool) -> ServerHeader {
 
 fn signal_number(name: &str) -> Result<u8, SessionEnd> {
     let number = name.parse::<Signal>().ok().and_then(|s| u8::try_from(s.number()).ok());
-    number.ok_or_else(|| SessionEnd::word(Code::BadRequest, "there is no such signal"))
+    number.ok_or_else(|| SessionEnd::word(Code::BadRequest, UnknownSignal.to_string()))
 }
 
 /// Not `refused`, which would say that nothing was started.

@@ -50,8 +50,12 @@ fn clean(text: &str) -> String {
     text.chars().map(|c| if is_obeyed(c) { '?' } else { c }).collect()
 }
 
-/// For programs.
-pub(super) fn json(settings: &Settings, files: &[CheckedFile], notes: &[String]) -> Value {
+/// For programs; `refused`: why no server would start; `notes`: what else there is to be known.
+pub(super) fn json(
+    settings: &Settings,
+    files: &[CheckedFile],
+    (refused, notes): (Option<&str>, &[String]),
+) -> Value {
     let settings: serde_json::Map<String, Value> = settings
         .all
         .iter()
@@ -61,7 +65,11 @@ pub(super) fn json(settings: &Settings, files: &[CheckedFile], notes: &[String])
         })
         .collect();
     let files: Vec<Value> = files.iter().map(file_json).collect();
-    json!({ "settings": settings, "files": files, "notes": notes })
+    let mut told = json!({ "settings": settings, "files": files, "notes": notes });
+    if let Some(why) = refused {
+        told["refused"] = why.into();
+    }
+    told
 }
 
 fn file_json(file: &CheckedFile) -> Value {

@@ -175,3 +175,17 @@ async fn ids_of_durable_runs_that_are_over_count_and_are_never_forgotten_for_a_n
     table.release(&named(1));
     assert!(matches!(claim(&table, "a", "one-more"), Claim::New(_)));
 }
+
+#[tokio::test]
+async fn a_whole_id_is_not_taken_for_a_part_of_another() {
+    let table = table();
+    for (n, id) in ["deploy-4", "deploy-42"].into_iter().enumerate() {
+        table.claim(&key("a", id), NOW, || Ok(Arc::new(u8::try_from(n).unwrap())));
+    }
+    let a = Arc::from("a");
+    for whose in [Some(&a), None] {
+        assert_eq!(table.find(whose, "deploy-4"), [Arc::new(0)]);
+        assert_eq!(table.find(whose, "deploy-42"), [Arc::new(1)]);
+        assert_eq!(table.find(whose, "deploy").len(), 2);
+    }
+}
