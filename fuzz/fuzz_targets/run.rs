@@ -10,8 +10,8 @@ use libfuzzer_sys::fuzz_target;
 use rexec::exec::spec::{Program, Spec};
 use rexec::proto::frame::BODY_LIMIT;
 use rexec::proto::header::{ClientHeader, Form, RunRequest};
+use rexec::proto::id::ID_LIMIT;
 use rexec::proto::strings;
-use rexec::runs::id::ID_LIMIT;
 use rexec::runs::request::{LONGEST_GRACE, Request};
 
 fuzz_target!(|data: &[u8]| {

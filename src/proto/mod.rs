@@ -4,6 +4,7 @@ pub mod code;
 pub mod digest;
 pub mod frame;
 pub mod header;
+pub mod id;
 pub mod listing;
 pub mod stored;
 pub mod strings;

@@ -1,10 +1,10 @@
 //! What a host answers to a request: what serves it, or why nothing does.
 
 use super::durable::There;
-use super::id::RunId;
 use super::owner::Owner;
 use super::request::{Request, Terms};
 use crate::proto::code::Code;
+use crate::proto::id::RunId;
 
 /// A request that is served.
 #[derive(Debug)]

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::clock::When;
 use super::durable::Durable;
-use super::id::RunId;
 use super::run::Run;
 use super::table::{Held, Key};
+use crate::proto::id::RunId;
 
 /// A run in the table.
 #[derive(Debug)]

@@ -18,7 +18,6 @@ use super::credit::Budget;
 use super::durable::{Durable, Keeping};
 use super::entry::Entry;
 use super::excerpt::Excerpt;
-use super::id::RunId;
 use super::judged::Judged;
 use super::ledger::Ledger;
 use super::place::{Counts, Judge, Place};
@@ -32,6 +31,7 @@ use super::table::{Burial, Claim, Key, Table};
 use crate::exec::{BaseEnv, Scanner};
 use crate::proto::code::Code;
 use crate::proto::header::ServerHeader;
+use crate::proto::id::RunId;
 use crate::proto::verdict::{StopBy, Verdict};
 use crate::sys::pause;
 

@@ -11,7 +11,6 @@ pub mod entry;
 pub mod excerpt;
 mod feed;
 pub mod host;
-pub mod id;
 pub mod journal;
 pub mod judged;
 pub mod launch;

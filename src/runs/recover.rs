@@ -14,7 +14,6 @@ use super::disk::{Folder, Meta, Outcome};
 use super::durable::{Durable, State};
 use super::entry::{Entry, Gone};
 use super::host::Host;
-use super::id::RunId;
 use super::journal::copy::Copier;
 use super::journal::rules::{Digester, Rules};
 use super::journal::{Accepted, Event, Journal, JournalError, Line, Origin};
@@ -22,6 +21,7 @@ use super::ledger::Ledger;
 use super::table::{KEEP, Key, REMEMBER, Table};
 use crate::exec::{Leftovers, Mark, Scanner, TERM_GRACE, stop_leftovers};
 use crate::proto::code::Code;
+use crate::proto::id::RunId;
 use crate::proto::verdict::Anchor;
 use crate::sys::process;
 

@@ -9,7 +9,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::id::RunId;
 use super::journal::TEXT_LIMIT;
 use crate::exec::Limits;
 use crate::exec::spec::{Program, Spec};
@@ -17,6 +16,7 @@ use crate::proto::code::Code;
 use crate::proto::digest::{Algorithm, Digest};
 use crate::proto::frame::{FrameError, INTEGER_LIMIT};
 use crate::proto::header::{ClientHeader, Form, RunRequest};
+use crate::proto::id::RunId;
 use crate::proto::strings;
 
 /// How long a run waits for a client that vanished, if the client did not say.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::clock;
-use super::id::RunId;
 use crate::proto::code::Code;
+use crate::proto::id::RunId;
 
 /// How long a final answer is kept for a client that has not confirmed it, and how old a request may be
 /// to be started: whoever may still ask is still remembered.

@@ -12,10 +12,10 @@ use super::end::SessionEnd;
 use super::held::Held;
 use crate::proto::code::Code;
 use crate::proto::header::ClientHeader;
+use crate::proto::id::RunId;
 use crate::runs::answer::{Closed, Denied, Served};
 use crate::runs::credit::INPUT;
 use crate::runs::durable::There;
-use crate::runs::id::RunId;
 use crate::runs::record::FRAME_COST;
 use crate::runs::request::Request;
 

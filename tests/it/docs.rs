@@ -10,7 +10,8 @@ use rexec::proto::code::Code;
 use rexec::proto::digest::Digest;
 use rexec::proto::frame::{Decoded, Limits, decode};
 use rexec::proto::header::{ClientHeader, RunRequest, ServerHeader};
-use rexec::runs::{credit, disk, id, record, request, table};
+use rexec::proto::id;
+use rexec::runs::{credit, disk, record, request, table};
 use rexec::{conn, exec, handshake, identity, server};
 use serde_json::Value;
 

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use rexec::proto::id::RunId;
 use rexec::runs::disk::Folder;
-use rexec::runs::id::RunId;
 use rexec::runs::table::Key;
 use rustix::fs::{FlockOperation, inotify};
 use rustix::process::Signal;

@@ -7,8 +7,8 @@ use crate::proto::code::Code;
 use crate::proto::digest::Algorithm;
 use crate::proto::frame::{FrameError, INTEGER_LIMIT};
 use crate::proto::header::{self, ServerHeader, Stream};
+use crate::proto::id::RunId;
 use crate::proto::verdict::Verdict;
-use crate::runs::id::RunId;
 
 impl State {
     /// One frame of the server's. The leg's end, if it brings that.

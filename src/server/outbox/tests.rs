@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::*;
 use crate::proto::header::Refusal;
+use crate::proto::id::RunId;
 use crate::runs::credit::Budget;
-use crate::runs::id::RunId;
 use crate::runs::owner::{Outgoing, Owner};
 use crate::runs::request::Request;
 use crate::runs::run::Run;

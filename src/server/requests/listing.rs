@@ -61,9 +61,9 @@ mod tests {
 
     use super::*;
     use crate::proto::digest::Digest;
+    use crate::proto::id::ID_LIMIT;
     use crate::proto::listing::RunState;
     use crate::runs::clock::timestamp;
-    use crate::runs::id::ID_LIMIT;
     use crate::server::ANSWERS_LIMIT;
 
     /// A run of which everything that is listed is as long as it may be.
