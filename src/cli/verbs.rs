@@ -12,6 +12,7 @@ use super::reach::Reach;
 use super::signals::{AskedSoFar, Signals};
 use super::status::{Asked, Status, of_end, of_verdict};
 use crate::client::{Client, Control, Error, RunIo};
+use crate::exec::Signal;
 use crate::proto::verdict::Verdict;
 
 mod listing;
@@ -85,7 +86,7 @@ enum Verb {
         #[command(flatten)]
         run: Run,
         /// The signal: a name such as HUP, or a number
-        signal: String,
+        signal: Signal,
     },
     /// Stop a run and everything that it started, and wait for its end
     Stop {
@@ -121,13 +122,14 @@ pub(super) struct At {
 #[derive(Debug, clap::Args)]
 struct Run {
     /// The run's id, or a unique part of it
+    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
     run: String,
 }
 
 #[derive(Debug, clap::Args)]
 struct Several {
     /// The runs' ids, or unique parts of them
-    #[arg(required = true, value_name = "RUN")]
+    #[arg(required = true, value_name = "RUN", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     runs: Vec<String>,
 }
 
@@ -195,12 +197,9 @@ impl Verb {
 
     async fn perform(&self) -> u8 {
         let at = self.at();
-        let client = match at.reach.client(&at.addr) {
+        let client = match client(at) {
             Ok(client) => client,
-            Err(e) => {
-                at.reach.say(&e.to_string());
-                return Status::Unreached.code();
-            }
+            Err(status) => return status,
         };
         match self {
             Self::Ps { limit, all, json, .. } => ps(at, client, (*limit, *all), *json).await,
@@ -211,7 +210,7 @@ impl Verb {
             Self::Wait { runs, any: true, .. } => wait_any(at, &runs.runs).await,
             Self::Wait { runs, .. } => wait_all(at, client, &runs.runs).await,
             Self::Signal { run, signal, .. } => {
-                ordered(at, &run.run, client.signal_once(&run.run, signal).await)
+                ordered(at, &run.run, client.signal_once(&run.run, *signal).await)
             }
             Self::Stop { run, .. } => stop(at, client, &run.run).await,
             Self::Rm { runs, .. } => remove(at, client, &runs.runs).await,
@@ -221,9 +220,17 @@ impl Verb {
 }
 
 impl Client {
-    async fn signal_once(mut self, run: &str, signal: &str) -> Result<bool, Error> {
-        self.signal(run, signal.strip_prefix("SIG").unwrap_or(signal)).await
+    async fn signal_once(mut self, run: &str, signal: Signal) -> Result<bool, Error> {
+        self.signal(run, signal.name()).await
     }
+}
+
+/// A client of the server; the exit status if there cannot be one.
+fn client(at: &At) -> Result<Client, u8> {
+    at.reach.client(&at.addr).map_err(|e| {
+        at.reach.say(&e.to_string());
+        Status::Unreached.code()
+    })
 }
 
 /// Says what went wrong; the exit status.
@@ -324,16 +331,17 @@ async fn wait_all(at: &At, mut client: Client, runs: &[String]) -> u8 {
 async fn wait_any(at: &At, runs: &[String]) -> u8 {
     let mut waits = JoinSet::new();
     for run in runs {
-        let (at, run) = (at.clone(), run.clone());
-        waits.spawn(async move {
-            let mut client = at.reach.client(&at.addr).ok()?;
-            Some(client.wait(&run).await)
-        });
+        let (mut client, run) = match client(at) {
+            Ok(client) => (client, run.clone()),
+            Err(status) => return status,
+        };
+        waits.spawn(async move { client.wait(&run).await });
     }
     match waits.join_next().await {
-        Some(Ok(Some(Ok(verdict)))) => ended(at, &verdict, true),
-        Some(Ok(Some(Err(e)))) => failed(at, e),
-        _ => Status::Unreached.code(),
+        Some(Ok(Ok(verdict))) => ended(at, &verdict, true),
+        Some(Ok(Err(e))) => failed(at, e),
+        // A panic there would be a bug.
+        Some(Err(_)) | None => Status::Unknown.code(),
     }
 }
 

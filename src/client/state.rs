@@ -1,22 +1,21 @@
 //! Everything about a run that outlives a connection.
 
 mod doubt;
+mod outgoing;
 mod taken;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use self::outgoing::Outgoing;
 use super::control::{CANCEL_WAIT, Control};
 use super::error::{Error, OutputError};
 use super::sink::Sink;
 use super::stdin::StdinSender;
 use crate::proto::digest::Algorithm;
-use crate::proto::frame::{self, FrameError};
+use crate::proto::frame::FrameError;
 use crate::proto::header::ClientHeader;
 use crate::proto::verdict::Verdict;
-
-/// Bytes of the server's window that are written between two confirmations while more is waiting.
-const ACK_EVERY: u64 = 128 * 1024;
 
 /// How a run's time on one connection ended.
 pub(super) enum Leg {
@@ -28,15 +27,33 @@ pub(super) enum Leg {
     Doubted,
 }
 
+/// What this client is to the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It has asked for it. The record of a durable one can be seen by others too.
+    Owner { durable: bool },
+    /// It only looks, from the record's start or later.
+    Viewer { late: bool },
+}
+
+/// When the server has answered `started`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Started {
+    /// Never yet.
+    Never,
+    /// On an earlier connection.
+    Earlier,
+    /// On this one.
+    Here,
+}
+
 /// Everything about a run that outlives a connection.
 pub(super) struct State {
     pub(super) id: String,
     /// Place of the last frame that came in order.
     pub(super) received: u64,
-    /// The server has answered `started` on this connection.
-    pub(super) started: bool,
-    /// It has on this or on an earlier one.
-    pub(super) was_started: bool,
+    role: Role,
+    started: Started,
     /// By what the run's digests are made; none until the server has said it.
     agreed: Option<Algorithm>,
     /// Earlier connections on which the request was sent and not answered: it may still arrive there, and
@@ -54,27 +71,13 @@ pub(super) struct State {
     pub(super) doubted: Option<Error>,
     /// What was asked on this connection was `close`.
     pub(super) closing: bool,
-    /// The record is not asked for from its start.
-    pub(super) joins_late: bool,
     /// All that there is, of a record that is not followed.
     so_far: Option<(String, u64)>,
-    /// This client only looks: its run is not its own.
-    pub(super) looks: bool,
-    /// The record can be seen by who does not own the run.
-    pub(super) is_durable: bool,
     /// The caller wants to leave the run: when its input is sent, or at once.
-    pub(super) leave: Leave,
-    /// Frames were passed over because the run had been given up.
-    given_up: bool,
-    /// Frames to be written.
-    queue: Vec<u8>,
-    /// The signals among them.
-    queued_signals: Vec<Control>,
-    /// What is to be confirmed with them: one number, however long nothing can be written.
-    ack: Option<u64>,
-    acked: u64,
-    /// What was written had cost so much when it was last confirmed.
-    acked_cost: u64,
+    leave: Leave,
+    /// Frames are missing, which nobody waits for: the run had been given up.
+    has_hole: bool,
+    outgoing: Outgoing,
     verdict: Option<Box<Verdict>>,
 }
 
@@ -98,12 +101,18 @@ impl Leg {
 }
 
 impl State {
-    pub(super) fn new(id: String, sink: Sink, stdin: StdinSender) -> Self {
+    pub(super) fn new(
+        id: String,
+        role: Role,
+        leave: Leave,
+        sink: Sink,
+        stdin: StdinSender,
+    ) -> Self {
         Self {
             id,
             received: 0,
-            started: false,
-            was_started: false,
+            role,
+            started: Started::Never,
             agreed: None,
             unanswered: 0,
             sink,
@@ -113,18 +122,33 @@ impl State {
             pending: Vec::new(),
             doubted: None,
             closing: false,
-            joins_late: false,
             so_far: None,
-            looks: false,
-            is_durable: false,
-            leave: Leave::Stay,
-            given_up: false,
-            queue: Vec::new(),
-            queued_signals: Vec::new(),
-            ack: None,
-            acked: 0,
-            acked_cost: 0,
+            leave,
+            has_hole: false,
+            outgoing: Outgoing::default(),
             verdict: None,
+        }
+    }
+
+    /// Whether this client has no part in the run but to see it.
+    pub(super) fn only_looks(&self) -> bool {
+        matches!(self.role, Role::Viewer { .. })
+    }
+
+    /// Whether the server has answered `started` on this connection.
+    pub(super) fn is_started(&self) -> bool {
+        self.started == Started::Here
+    }
+
+    /// Whether it has on this or on an earlier one.
+    pub(super) fn was_started(&self) -> bool {
+        self.started != Started::Never
+    }
+
+    /// The connection is gone. Whether the request was answered on it or not, the next one is to find out.
+    pub(super) fn lose_connection(&mut self) {
+        if self.is_started() {
+            self.started = Started::Earlier;
         }
     }
 
@@ -137,13 +161,13 @@ impl State {
         if control == Control::Cancel {
             self.cancelled.get_or_insert_with(|| Instant::now() + CANCEL_WAIT);
         }
-        if self.started {
+        if self.is_started() {
             return self.ask(control);
         }
-        if control == Control::Cancel && !self.looks {
+        if control == Control::Cancel && !self.only_looks() {
             // A server that is being upgraded keeps requests waiting, and gives this one back. One that
             // has not begun the run yet passes over it, so it is said again then.
-            self.send(&frame_of(&control, None))?;
+            self.outgoing.send(&frame_of(&control, None))?;
         }
         self.pending.push(control);
         Ok(())
@@ -152,24 +176,24 @@ impl State {
     /// Says `detach`, if that is wanted and can be said.
     pub(super) fn leave_if_due(&mut self) -> Result<(), FrameError> {
         let due = match self.leave {
-            Leave::Now => self.started,
-            Leave::WhenSent => self.started && self.stdin.is_sent(),
+            Leave::Now => self.is_started(),
+            Leave::WhenSent => self.is_started() && self.stdin.is_sent(),
             Leave::Stay | Leave::Said => false,
         };
         if due {
             self.leave = Leave::Said;
-            self.send(&ClientHeader::Detach)?;
+            self.outgoing.send(&ClientHeader::Detach)?;
         }
         Ok(())
     }
 
     fn ask(&mut self, control: Control) -> Result<(), FrameError> {
-        let run = self.looks.then(|| self.id.clone());
-        self.send(&frame_of(&control, run))?;
-        if matches!(control, Control::Signal(_)) {
-            self.queued_signals.push(control);
+        let run = self.only_looks().then(|| self.id.clone());
+        let header = frame_of(&control, run);
+        match control {
+            Control::Signal(_) => self.outgoing.signal(control, &header),
+            Control::Cancel | Control::Detach | Control::Pause => self.outgoing.send(&header),
         }
-        Ok(())
     }
 
     /// The last word, if there is one to be had without the server.
@@ -189,14 +213,15 @@ impl State {
 
     /// The last word of a run that was cancelled, when no answer came.
     pub(super) fn no_answer(&self) -> Error {
-        let text = "it was cancelled, and the server did not say how it ended".into();
+        let why = self.failure.as_ref().map(|failure| format!("{failure}; ")).unwrap_or_default();
+        let text = format!("{why}it was cancelled, and the server did not say how it ended");
         Error::Unknown { run: self.id.clone(), text, code: None }
     }
 
     /// How many bytes of the input to read now. None before `started`: only that says where the input goes
     /// on, and what was read before is then sent again.
     pub(super) fn stdin_wanted(&self) -> Option<usize> {
-        self.stdin.wanted().filter(|_| self.started)
+        self.stdin.wanted().filter(|_| self.is_started())
     }
 
     /// Notes what the sink could not do, when there is no server to tell.
@@ -212,31 +237,16 @@ impl State {
     /// What a broken connection did not take is said anew on the next one. A signal that it may have taken
     /// is not: it would come twice.
     pub(super) fn start_leg(&mut self) {
-        self.queue.clear();
         if self.leave == Leave::Said {
             self.leave = Leave::Now;
         }
-        self.pending.splice(..0, self.queued_signals.drain(..));
-        (self.ack, self.acked, self.acked_cost) = (None, 0, 0);
-    }
-
-    fn send(&mut self, header: &ClientHeader) -> Result<(), FrameError> {
-        frame::encode(header, b"", &mut self.queue)
-    }
-
-    /// A long frame is not copied if nothing waits before it.
-    fn enqueue(&mut self, frames: Vec<u8>) {
-        if self.queue.is_empty() {
-            self.queue = frames;
-        } else {
-            self.queue.extend(frames);
-        }
+        self.pending.splice(..0, self.outgoing.start_over());
     }
 
     /// Sends bytes of the standard input; none: its end.
     pub(super) fn send_input(&mut self, bytes: Bytes) -> Result<(), FrameError> {
         match self.stdin.take(bytes) {
-            Some(frames) => self.enqueue(frames?),
+            Some(frames) => self.outgoing.send_encoded(frames?),
             None => self.cancelled_input(),
         }
         self.leave_if_due()
@@ -244,11 +254,7 @@ impl State {
 
     /// Everything that is to be written now.
     pub(super) fn outgoing(&mut self) -> Result<Vec<u8>, FrameError> {
-        if let Some(seq) = self.ack.take() {
-            self.send(&ClientHeader::Ack { seq })?;
-        }
-        self.queued_signals.clear();
-        Ok(std::mem::take(&mut self.queue))
+        self.outgoing.take()
     }
 
     /// The input is not the one that the run was started with: this client has no part in it.
@@ -267,13 +273,9 @@ impl State {
         if self.failure.is_some() {
             return Ok(());
         }
-        if self.looks {
-            // What is wrong here is no reason to stop a run of which this client has no part.
-            self.failure = Some(failure);
-            return Ok(());
-        }
         self.failure = Some(failure);
-        self.control(Control::Cancel)
+        // What is wrong here is no reason to stop a run in which this client has no part.
+        if self.only_looks() { Ok(()) } else { self.control(Control::Cancel) }
     }
 
     /// Confirms what was written, and cancels when something could not be.
@@ -282,11 +284,7 @@ impl State {
             return self.cancel_for(failure);
         }
         let (written, cost) = (self.sink.written(), self.sink.cost_written());
-        let worth_it = cost - self.acked_cost >= ACK_EVERY || self.sink.is_idle();
-        if written > self.acked && worth_it {
-            (self.acked, self.acked_cost) = (written, cost);
-            self.ack = Some(written);
-        }
+        self.outgoing.written(written, cost, self.sink.is_idle());
         Ok(())
     }
 }

@@ -174,6 +174,9 @@ pub struct Hello {
     /// A certificate of the proven key: OpenSSH's wire format (PROTOCOL.certkeys), base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<String>,
+    /// Further certificates, of that key or of others that are listed; the first that lets in counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<String>,
     /// SSHSIG in its armour (OpenSSH, PROTOCOL.sshsig) over the text in the protocol's chapter on login.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<String>,
