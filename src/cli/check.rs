@@ -35,46 +35,30 @@ pub(super) struct Args {
 /// Exit status: a file of keys, or a line of one, is refused, or a server would not start.
 pub(super) const REFUSED: u8 = 1;
 
+/// What is to be said of the files of keys, and of all that no setting shows.
+struct Findings {
+    files: Vec<CheckedFile>,
+    notes: Vec<String>,
+    /// Why no server would start.
+    refused: Option<String>,
+}
+
 /// Prints what a server would go by; the exit status.
 pub(super) fn main(settings: &Settings, json: bool) -> u8 {
     if let Err(line) = would_start(settings) {
         complain("rexec-server", &line);
         return REFUSED;
     }
-    let (files, notes) = files_and_notes(settings);
-    let nobody = nobody_let_in(settings, &files).map(|e| e.to_string());
+    let found = Findings::of(settings);
     let text = match json {
-        true => format!("{}\n", files::json(settings, &files, (nobody.as_deref(), &notes))),
-        false => {
-            let nobody = nobody.iter().map(|why| format!("\n# REFUSED: {why}\n"));
-            let more = nobody.chain(notes.iter().map(|note| format!("\n# {note}\n")));
-            told(settings) + &files::told(&files) + &more.collect::<String>()
-        }
+        true => format!("{}\n", files::json(settings, &found)),
+        false => told(settings) + &files::told(&found.files) + &found.told(),
     };
     match write_all(rustix::stdio::stdout(), text.as_bytes()) {
-        Ok(()) if nobody.is_none() && files.iter().all(CheckedFile::is_whole) => 0,
+        Ok(()) if found.is_well() => 0,
         Ok(()) => REFUSED,
         Err(e) => unprinted("rexec-server", &e),
     }
-}
-
-/// Every file of keys, and what else there is to be known.
-fn files_and_notes(settings: &Settings) -> (Vec<CheckedFile>, Vec<String>) {
-    let (access, now) = (&settings.args.access, SystemTime::now());
-    let mut files = check_files(&access.all_files(), now);
-    let mut notes = Vec::new();
-    // Without users there is nothing of that to be wrong.
-    if let Ok(Some(system)) = access.system() {
-        notes.extend(system.notes());
-        if euid() == 0 {
-            let permits = access.files().permits;
-            files.extend(system.check_own(&access.known_users(), permits, now));
-        } else {
-            notes.push("the users' own lists are not told: only root can read them".to_owned());
-        }
-    }
-    notes.extend(settings.policy.limits_told().map(str::to_owned));
-    (files, notes)
 }
 
 /// What ends the start of any server with these settings, also of one that takes over.
@@ -95,6 +79,38 @@ fn nobody_let_in(settings: &Settings, files: &[CheckedFile]) -> Option<StartErro
     let keys = lines.filter(|line| line.says.is_ok()).count();
     let paths = files.iter().map(|file| file.path.clone()).collect();
     StartError::nobody_let_in(&args.listen, paths, keys)
+}
+
+impl Findings {
+    fn of(settings: &Settings) -> Self {
+        let (access, now) = (&settings.args.access, SystemTime::now());
+        let mut files = check_files(&access.all_files(), now);
+        let refused = nobody_let_in(settings, &files).map(|e| e.to_string());
+        let mut notes = Vec::new();
+        // Without users there is nothing of that to be wrong.
+        if let Ok(Some(system)) = access.system() {
+            notes.extend(system.notes());
+            if euid() == 0 {
+                let permits = access.files().permits;
+                files.extend(system.check_own(&access.known_users(), permits, now));
+            } else {
+                notes.push("the users' own lists are not told: only root can read them".to_owned());
+            }
+        }
+        notes.extend(settings.policy.limits_told().map(str::to_owned));
+        Self { files, notes, refused }
+    }
+
+    fn is_well(&self) -> bool {
+        self.refused.is_none() && self.files.iter().all(CheckedFile::is_whole)
+    }
+
+    /// What is no file's, as comments.
+    fn told(&self) -> String {
+        let notes = self.notes.iter().map(|note| format!("\n# {note}\n"));
+        let refused = self.refused.iter().map(|why| format!("\n# REFUSED: {why}\n"));
+        notes.chain(refused).collect()
+    }
 }
 
 fn told(settings: &Settings) -> String {

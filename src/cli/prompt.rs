@@ -1,6 +1,8 @@
 //! A plain prompt: line after line over one connection.
 
+use std::ffi::OsStr;
 use std::io::{self, BufRead};
+use std::os::unix::ffi::OsStrExt as _;
 
 use tokio::sync::mpsc;
 
@@ -15,14 +17,14 @@ const GREETING: &str =
 
 /// What the reading of a line brought.
 enum Read {
-    Line(String),
+    Line(Vec<u8>),
     End,
     Interrupted,
     Terminated,
 }
 
 /// Runs line after line until `exit` or Ctrl-D; the status that `exit` names, or the last command's.
-pub(super) async fn run(mut client: Client, command: impl Fn(&str) -> Command) -> u8 {
+pub(super) async fn run(mut client: Client, command: impl Fn(&OsStr) -> Command) -> u8 {
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(e) => {
@@ -49,10 +51,13 @@ pub(super) async fn run(mut client: Client, command: impl Fn(&str) -> Command) -
             }
             Read::Terminated => return Status::Terminated.code(),
             Read::Interrupted => drop(write_all(rustix::stdio::stdout(), b"\n")),
-            Read::Line(line) => match (line.trim(), exit(line.trim())) {
-                ("", _) => {}
+            Read::Line(line) => match (line.trim_ascii(), exit(&line)) {
+                (b"", _) => {}
                 (_, Some(named)) => return named.unwrap_or(status),
-                (text, None) => status = one(&mut client, &mut signals, command(text)).await,
+                (text, None) => {
+                    let command = command(OsStr::from_bytes(text));
+                    status = one(&mut client, &mut signals, command).await;
+                }
             },
         }
     }
@@ -65,8 +70,8 @@ fn prompt(status: u8) -> String {
 
 /// Whether the line is `exit` or `exit N`, and N, of which a status has the lowest 8 bits. Everything
 /// else is the server's shell's.
-fn exit(line: &str) -> Option<Option<u8>> {
-    let mut words = line.split_whitespace();
+fn exit(line: &[u8]) -> Option<Option<u8>> {
+    let mut words = std::str::from_utf8(line).ok()?.split_whitespace();
     match (words.next(), words.next(), words.next()) {
         (Some("exit"), None, None) => Some(None),
         (Some("exit"), Some(number), None) => {
@@ -92,11 +97,11 @@ async fn one(client: &mut Client, signals: &mut Signals, command: Command) -> u8
 }
 
 /// The lines of the terminal, read by a thread of its own: a terminal cannot be waited for otherwise.
-fn lines() -> mpsc::Receiver<String> {
+fn lines() -> mpsc::Receiver<Vec<u8>> {
     let (sender, receiver) = mpsc::channel(1);
     std::thread::spawn(move || {
-        for line in io::stdin().lock().lines() {
-            if line.is_err() || line.is_ok_and(|line| sender.blocking_send(line).is_err()) {
+        for line in io::stdin().lock().split(b'\n').map_while(Result::ok) {
+            if sender.blocking_send(line).is_err() {
                 break;
             }
         }
@@ -122,7 +127,7 @@ mod tests {
             ("exits", None),
             ("", None),
         ] {
-            assert_eq!(exit(line), means, "{line}");
+            assert_eq!(exit(line.as_bytes()), means, "{line}");
         }
     }
 }

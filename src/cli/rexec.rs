@@ -12,7 +12,7 @@ use super::output::{Kept, Standard, ToFile, Unfinished, is_stdout, write_all};
 use super::prompt;
 use super::report::Report;
 use super::signals::{AskedSoFar, Signals};
-use super::status::{Answer, Status, of_end};
+use super::status::{Answer, Asked, Status, of_end};
 use super::{HEAP_KEPT, complain, print_definition, verdict_file};
 use crate::client::{Client, Command, Error, Input, Output, RunIo};
 use crate::proto::digest::Algorithm;
@@ -93,7 +93,7 @@ async fn start(args: &Args, mut client: Client, command: Command) -> u8 {
             }
         }
         Err(error) => {
-            let answer = of_end(&Err(error), AskedSoFar::default().get());
+            let answer = of_end(&Err(error), Asked::Nothing);
             finish(args, &answer, None, None)
         }
     }
@@ -114,7 +114,7 @@ async fn prompt(args: &Args, mut client: Client) -> u8 {
         return not_sent(args, Status::Usage, line.into());
     }
     if let Err(error) = client.connect().await {
-        let answer = of_end(&Err(error), AskedSoFar::default().get());
+        let answer = of_end(&Err(error), Asked::Nothing);
         return finish(args, &answer, None, None);
     }
     prompt::run(client, |text| with_options(args, Command::shell(text))).await

@@ -1,8 +1,7 @@
 //! The signals that a client passes on: Ctrl-C, termination, Ctrl-Z.
 
+use std::cell::Cell;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::UnboundedSender;
@@ -12,20 +11,16 @@ use crate::client::Control;
 use crate::sys::signals::is_ignored;
 
 /// What was asked so far, for the exit status.
-#[derive(Clone, Default)]
-pub(super) struct AskedSoFar(Arc<AtomicU8>);
+#[derive(Default)]
+pub(super) struct AskedSoFar(Cell<Asked>);
 
 impl AskedSoFar {
     pub(super) fn get(&self) -> Asked {
-        match self.0.load(Ordering::Relaxed) {
-            0 => Asked::Nothing,
-            1 => Asked::Interrupt,
-            _ => Asked::Terminate,
-        }
+        self.0.get()
     }
 
     fn set(&self, asked: Asked) {
-        self.0.store(asked as u8, Ordering::Relaxed);
+        self.0.set(asked);
     }
 }
 

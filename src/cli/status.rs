@@ -4,7 +4,7 @@ use crate::client::{Error, OutputError};
 use crate::exec::Signal;
 use crate::proto::code::Code;
 use crate::proto::header::Stream;
-use crate::proto::verdict::{End, Limit, StopBy, Stopped, StreamEndKind, Verdict};
+use crate::proto::verdict::{End, HIGHEST_SIGNAL, Limit, StopBy, Stopped, StreamEndKind, Verdict};
 
 /// What the client's exit status says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,9 +99,10 @@ impl Status {
 }
 
 /// By what this client asked for the run's end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Asked {
     /// Nothing.
+    #[default]
     Nothing,
     /// Ctrl-C.
     Interrupt,
@@ -157,9 +158,6 @@ fn limit_of(stopped: &Stopped) -> String {
         None => "a limit of the server".into(),
     }
 }
-
-/// The highest signal of the kernels that servers run on (Linux, `signal(7)`).
-const HIGHEST_SIGNAL: u8 = 64;
 
 /// The answer for a verdict.
 #[must_use]

@@ -197,12 +197,9 @@ impl Verb {
 
     async fn perform(&self) -> u8 {
         let at = self.at();
-        let client = match at.reach.client(&at.addr) {
+        let client = match client(at) {
             Ok(client) => client,
-            Err(e) => {
-                at.reach.say(&e.to_string());
-                return Status::Unreached.code();
-            }
+            Err(status) => return status,
         };
         match self {
             Self::Ps { limit, all, json, .. } => ps(at, client, (*limit, *all), *json).await,
@@ -226,6 +223,14 @@ impl Client {
     async fn signal_once(mut self, run: &str, signal: Signal) -> Result<bool, Error> {
         self.signal(run, signal.name()).await
     }
+}
+
+/// A client of the server; the exit status if there cannot be one.
+fn client(at: &At) -> Result<Client, u8> {
+    at.reach.client(&at.addr).map_err(|e| {
+        at.reach.say(&e.to_string());
+        Status::Unreached.code()
+    })
 }
 
 /// Says what went wrong; the exit status.
@@ -326,16 +331,17 @@ async fn wait_all(at: &At, mut client: Client, runs: &[String]) -> u8 {
 async fn wait_any(at: &At, runs: &[String]) -> u8 {
     let mut waits = JoinSet::new();
     for run in runs {
-        let (at, run) = (at.clone(), run.clone());
-        waits.spawn(async move {
-            let mut client = at.reach.client(&at.addr).ok()?;
-            Some(client.wait(&run).await)
-        });
+        let (mut client, run) = match client(at) {
+            Ok(client) => (client, run.clone()),
+            Err(status) => return status,
+        };
+        waits.spawn(async move { client.wait(&run).await });
     }
     match waits.join_next().await {
-        Some(Ok(Some(Ok(verdict)))) => ended(at, &verdict, true),
-        Some(Ok(Some(Err(e)))) => failed(at, e),
-        _ => Status::Unreached.code(),
+        Some(Ok(Ok(verdict))) => ended(at, &verdict, true),
+        Some(Ok(Err(e))) => failed(at, e),
+        // A panic there would be a bug.
+        Some(Err(_)) | None => Status::Unknown.code(),
     }
 }
 

@@ -13,7 +13,7 @@ use super::control::{Control, Input, RunIo};
 use super::error::Error;
 use super::leg::{Shared, until};
 use super::sink::Sink;
-use super::state::{Leave, Leg, State};
+use super::state::{Leave, Leg, Role, State};
 use super::stdin::StdinSender;
 use crate::conn::HEARTBEAT;
 use crate::identity::KeyRing;
@@ -71,18 +71,19 @@ impl<'a> Driver<'a> {
         leave: Leave,
         io: RunIo,
     ) -> Self {
-        let (id, stdin, late) = match &wanted {
-            Wanted::Run(header, _) => (header.id.clone(), header.stdin, false),
-            Wanted::Look(attach) => (attach.run.clone(), false, attach.from != ShowFrom::Start),
+        let (id, role, stdin, sent_before) = match &wanted {
+            Wanted::Run(header, _) => {
+                let role = Role::Owner { durable: header.durable };
+                (header.id.clone(), role, header.stdin, header.first_sent_ms_ago)
+            }
+            Wanted::Look(attach) => {
+                let role = Role::Viewer { late: attach.from != ShowFrom::Start };
+                (attach.run.clone(), role, false, 0)
+            }
         };
-        let mut state = State::new(id, Sink::new(io.output, late), StdinSender::new(stdin));
-        (state.leave, state.joins_late) = (leave, late);
-        state.looks = matches!(wanted, Wanted::Look(_));
-        state.is_durable = matches!(&wanted, Wanted::Run(header, _) if header.durable);
-        let sent_before = match &wanted {
-            Wanted::Run(header, _) => Duration::from_millis(header.first_sent_ms_ago),
-            Wanted::Look(_) => Duration::ZERO,
-        };
+        let sent_before = Duration::from_millis(sent_before);
+        let sink = Sink::new(io.output, role == Role::Viewer { late: true });
+        let mut state = State::new(id, role, leave, sink, StdinSender::new(stdin));
         // That request may still arrive, or have started the run.
         state.unanswered = u32::from(!sent_before.is_zero());
         let (input, control) = (io.stdin, io.control);
@@ -113,7 +114,7 @@ impl<'a> Driver<'a> {
                     Leg::Final(end) => return *end,
                     Leg::Doubted => continue,
                     Leg::Broken(why) => {
-                        self.state.unanswered += u32::from(!self.state.started);
+                        self.state.unanswered += u32::from(!self.state.is_started());
                         why
                     }
                 },
@@ -122,11 +123,11 @@ impl<'a> Driver<'a> {
             };
             *connection = None;
             // A connection that lasted, or brought something, was no part of an outage.
-            let lasted = self.state.started && began.elapsed() >= HEARTBEAT;
+            let lasted = self.state.is_started() && began.elapsed() >= HEARTBEAT;
             if lasted || self.state.progress() != progress {
                 outage = None;
             }
-            self.state.started = false;
+            self.state.lose_connection();
             if self.state.has_verdict() {
                 return self.write_the_rest().await;
             }
@@ -236,20 +237,20 @@ impl<'a> Driver<'a> {
             frame::encode(&close, b"", &mut frame)?;
             return Ok(frame);
         }
-        if self.state.looks && matches!(self.wanted, Wanted::Run(..)) {
+        if self.state.only_looks() && matches!(self.wanted, Wanted::Run(..)) {
             let (run, from) = (self.state.id.clone(), ShowFrom::Start);
             self.wanted = Wanted::Look(Attach { run, after: 0, from, follow: true });
         }
         match &mut self.wanted {
             Wanted::Run(header, body) => {
                 header.first_sent_ms_ago = ago;
-                header.was_started = self.state.was_started;
+                header.was_started = self.state.was_started();
                 header.after = self.state.received;
                 let run = ClientHeader::Run(Box::new(header.clone()));
                 frame::encode(&run, body, &mut frame)?;
             }
             Wanted::Look(attach) => {
-                if self.state.was_started {
+                if self.state.was_started() {
                     attach.run.clone_from(&self.state.id);
                 }
                 if self.state.received > 0 && attach.from == ShowFrom::End {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::proto::code::Code;
+use crate::proto::frame::BODY_LIMIT;
 use crate::proto::header::Stream;
 use crate::proto::verdict::Verdict;
 use crate::transport::DialError;
@@ -18,7 +19,7 @@ pub enum UsageError {
     EnvName(String),
     /// The request is too long.
     #[error(
-        "the command and its environment have {0} bytes, a request carries 1048576: pass data on stdin"
+        "the command and its environment have {0} bytes, a request carries {BODY_LIMIT}: pass data on stdin"
     )]
     TooLong(usize),
     /// The system has no random numbers.

@@ -200,7 +200,7 @@ impl<'a> Shared<'a> {
 
     fn patience(&self) -> (Option<Instant>, bool) {
         let state = self.lock();
-        (state.cancelled, state.started)
+        (state.cancelled, state.is_started())
     }
 
     /// Ends the leg when an answer has been waited for long enough: that to the request, which heartbeats

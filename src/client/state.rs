@@ -27,15 +27,33 @@ pub(super) enum Leg {
     Doubted,
 }
 
+/// What this client is to the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It has asked for it. The record of a durable one can be seen by others too.
+    Owner { durable: bool },
+    /// It only looks, from the record's start or later.
+    Viewer { late: bool },
+}
+
+/// When the server has answered `started`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Started {
+    /// Never yet.
+    Never,
+    /// On an earlier connection.
+    Earlier,
+    /// On this one.
+    Here,
+}
+
 /// Everything about a run that outlives a connection.
 pub(super) struct State {
     pub(super) id: String,
     /// Place of the last frame that came in order.
     pub(super) received: u64,
-    /// The server has answered `started` on this connection.
-    pub(super) started: bool,
-    /// It has on this or on an earlier one.
-    pub(super) was_started: bool,
+    role: Role,
+    started: Started,
     /// By what the run's digests are made; none until the server has said it.
     agreed: Option<Algorithm>,
     /// Earlier connections on which the request was sent and not answered: it may still arrive there, and
@@ -53,18 +71,12 @@ pub(super) struct State {
     pub(super) doubted: Option<Error>,
     /// What was asked on this connection was `close`.
     pub(super) closing: bool,
-    /// The record is not asked for from its start.
-    pub(super) joins_late: bool,
     /// All that there is, of a record that is not followed.
     so_far: Option<(String, u64)>,
-    /// This client only looks: its run is not its own.
-    pub(super) looks: bool,
-    /// The record can be seen by who does not own the run.
-    pub(super) is_durable: bool,
     /// The caller wants to leave the run: when its input is sent, or at once.
-    pub(super) leave: Leave,
-    /// Frames were passed over because the run had been given up.
-    given_up: bool,
+    leave: Leave,
+    /// Frames are missing, which nobody waits for: the run had been given up.
+    has_hole: bool,
     outgoing: Outgoing,
     verdict: Option<Box<Verdict>>,
 }
@@ -89,12 +101,18 @@ impl Leg {
 }
 
 impl State {
-    pub(super) fn new(id: String, sink: Sink, stdin: StdinSender) -> Self {
+    pub(super) fn new(
+        id: String,
+        role: Role,
+        leave: Leave,
+        sink: Sink,
+        stdin: StdinSender,
+    ) -> Self {
         Self {
             id,
             received: 0,
-            started: false,
-            was_started: false,
+            role,
+            started: Started::Never,
             agreed: None,
             unanswered: 0,
             sink,
@@ -104,14 +122,33 @@ impl State {
             pending: Vec::new(),
             doubted: None,
             closing: false,
-            joins_late: false,
             so_far: None,
-            looks: false,
-            is_durable: false,
-            leave: Leave::Stay,
-            given_up: false,
+            leave,
+            has_hole: false,
             outgoing: Outgoing::default(),
             verdict: None,
+        }
+    }
+
+    /// Whether this client has no part in the run but to see it.
+    pub(super) fn only_looks(&self) -> bool {
+        matches!(self.role, Role::Viewer { .. })
+    }
+
+    /// Whether the server has answered `started` on this connection.
+    pub(super) fn is_started(&self) -> bool {
+        self.started == Started::Here
+    }
+
+    /// Whether it has on this or on an earlier one.
+    pub(super) fn was_started(&self) -> bool {
+        self.started != Started::Never
+    }
+
+    /// The connection is gone. Whether the request was answered on it or not, the next one is to find out.
+    pub(super) fn lose_connection(&mut self) {
+        if self.is_started() {
+            self.started = Started::Earlier;
         }
     }
 
@@ -124,10 +161,10 @@ impl State {
         if control == Control::Cancel {
             self.cancelled.get_or_insert_with(|| Instant::now() + CANCEL_WAIT);
         }
-        if self.started {
+        if self.is_started() {
             return self.ask(control);
         }
-        if control == Control::Cancel && !self.looks {
+        if control == Control::Cancel && !self.only_looks() {
             // A server that is being upgraded keeps requests waiting, and gives this one back. One that
             // has not begun the run yet passes over it, so it is said again then.
             self.outgoing.send(&frame_of(&control, None))?;
@@ -139,8 +176,8 @@ impl State {
     /// Says `detach`, if that is wanted and can be said.
     pub(super) fn leave_if_due(&mut self) -> Result<(), FrameError> {
         let due = match self.leave {
-            Leave::Now => self.started,
-            Leave::WhenSent => self.started && self.stdin.is_sent(),
+            Leave::Now => self.is_started(),
+            Leave::WhenSent => self.is_started() && self.stdin.is_sent(),
             Leave::Stay | Leave::Said => false,
         };
         if due {
@@ -151,7 +188,7 @@ impl State {
     }
 
     fn ask(&mut self, control: Control) -> Result<(), FrameError> {
-        let run = self.looks.then(|| self.id.clone());
+        let run = self.only_looks().then(|| self.id.clone());
         let header = frame_of(&control, run);
         match control {
             Control::Signal(_) => self.outgoing.signal(control, &header),
@@ -176,14 +213,15 @@ impl State {
 
     /// The last word of a run that was cancelled, when no answer came.
     pub(super) fn no_answer(&self) -> Error {
-        let text = "it was cancelled, and the server did not say how it ended".into();
+        let why = self.failure.as_ref().map(|failure| format!("{failure}; ")).unwrap_or_default();
+        let text = format!("{why}it was cancelled, and the server did not say how it ended");
         Error::Unknown { run: self.id.clone(), text, code: None }
     }
 
     /// How many bytes of the input to read now. None before `started`: only that says where the input goes
     /// on, and what was read before is then sent again.
     pub(super) fn stdin_wanted(&self) -> Option<usize> {
-        self.stdin.wanted().filter(|_| self.started)
+        self.stdin.wanted().filter(|_| self.is_started())
     }
 
     /// Notes what the sink could not do, when there is no server to tell.
@@ -235,13 +273,9 @@ impl State {
         if self.failure.is_some() {
             return Ok(());
         }
-        if self.looks {
-            // What is wrong here is no reason to stop a run of which this client has no part.
-            self.failure = Some(failure);
-            return Ok(());
-        }
         self.failure = Some(failure);
-        self.control(Control::Cancel)
+        // What is wrong here is no reason to stop a run in which this client has no part.
+        if self.only_looks() { Ok(()) } else { self.control(Control::Cancel) }
     }
 
     /// Confirms what was written, and cancels when something could not be.

@@ -46,6 +46,10 @@ pub struct Verdict {
     pub journal: Option<Anchor>,
 }
 
+/// The highest signal of the kernels that servers run on (Linux, `signal(7)`): a verdict that names another
+/// one says nothing.
+pub const HIGHEST_SIGNAL: u8 = 64;
+
 /// How a process ended (`wait(2)`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -30,6 +30,19 @@ fn the_prompt_runs_line_after_line_over_one_connection() {
     assert_eq!(server.journal().iter().filter(|line| line["type"] == "ended").count(), 2);
 }
 
+/// A terminal sends what its keyboard makes, which need not be UTF-8.
+#[test]
+fn a_line_is_passed_on_byte_by_byte() {
+    let server = Server::start(&[]);
+    let mut terminal = Terminal::open(&server);
+    terminal.shows("rexec> ");
+    terminal.types(b"printf '<\xe9>' | od -An -tx1\n");
+    terminal.shows("3c e9 3e");
+    terminal.shows("rexec> ");
+    terminal.types("exit\n");
+    assert_eq!(terminal.ends(), 0);
+}
+
 #[test]
 fn exit_leaves_with_its_number() {
     let server = Server::start(&[]);

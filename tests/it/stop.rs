@@ -133,8 +133,9 @@ fn a_command_that_ends_before_its_deadline_was_not_stopped() {
 #[test]
 fn ctrl_c_reaches_the_whole_process_group() {
     let server = Server::start(&[]);
-    let text = "sh -c 'trap \"echo child; exit 0\" INT; echo ready; while :; do sleep 0.01; done' & \
-                trap 'wait; echo parent; exit 7' INT; while :; do wait; done";
+    let text = "trap 'wait; echo parent; exit 7' INT; \
+                sh -c 'trap \"echo child; exit 0\" INT; echo ready; while :; do sleep 0.01; done' & \
+                while :; do wait; done";
     // A shell has its background jobs ignore SIGINT, and what was ignored cannot be trapped; `set -m`
     // would give them a group of their own. `env` gives the default back.
     let text = text.replacen("sh -c", "env --default-signal=INT sh -c", 1);

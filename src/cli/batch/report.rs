@@ -15,6 +15,7 @@ use crate::client::batch::plan::StepSpec;
 use crate::client::batch::{Cause, Loss, Outcome};
 use crate::proto::header::Stream;
 use crate::proto::verdict::Verdict;
+use crate::runs::clock::millis;
 
 /// The version of the format.
 pub(super) const VERSION: u32 = 1;
@@ -169,10 +170,6 @@ pub(super) fn unix_ms(at: SystemTime) -> u64 {
 /// What [`unix_ms`] was made of; none for what no clock shows.
 pub(super) fn from_unix_ms(ms: u64) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(ms))
-}
-
-pub(super) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The row for an entry.

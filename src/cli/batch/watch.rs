@@ -6,11 +6,12 @@ use super::args::Args;
 use super::gather::Gathered;
 use super::ledger::{Ledger, Names, of_why};
 use super::logs::Logs;
-use super::report::{Line, Subject, millis, row, unix_ms};
+use super::report::{Line, Subject, row, unix_ms};
 use super::show::{Piece, Reader, Show, verdict};
 use super::summary;
 use crate::cli::reach::Reach;
 use crate::client::batch::{Event, Halter, How, Outcome, Running, StepEnd, Why};
+use crate::runs::clock::millis;
 
 /// What watches a batch.
 pub(super) struct Watcher {

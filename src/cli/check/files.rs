@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::super::is_obeyed;
 use super::super::settings::Settings;
+use super::Findings;
 use crate::identity::{CheckedFile, CheckedLine, Role, Said};
 
 /// For people: comments of TOML, so that the settings before them can be read as a configuration.
@@ -50,12 +51,8 @@ fn clean(text: &str) -> String {
     text.chars().map(|c| if is_obeyed(c) { '?' } else { c }).collect()
 }
 
-/// For programs; `refused`: why no server would start; `notes`: what else there is to be known.
-pub(super) fn json(
-    settings: &Settings,
-    files: &[CheckedFile],
-    (refused, notes): (Option<&str>, &[String]),
-) -> Value {
+/// For programs. `refused`, why no server would start, is there only if there is a reason.
+pub(super) fn json(settings: &Settings, found: &Findings) -> Value {
     let settings: serde_json::Map<String, Value> = settings
         .all
         .iter()
@@ -64,12 +61,12 @@ pub(super) fn json(
             (setting.key.clone(), json!(values))
         })
         .collect();
-    let files: Vec<Value> = files.iter().map(file_json).collect();
-    let mut told = json!({ "settings": settings, "files": files, "notes": notes });
-    if let Some(why) = refused {
-        told["refused"] = why.into();
+    let files: Vec<Value> = found.files.iter().map(file_json).collect();
+    let mut all = json!({ "settings": settings, "files": files, "notes": found.notes });
+    if let Some(why) = &found.refused {
+        all["refused"] = why.as_str().into();
     }
-    told
+    all
 }
 
 fn file_json(file: &CheckedFile) -> Value {

@@ -11,9 +11,7 @@ use toml::Spanned;
 
 use super::{OnError, RetryOn, Step};
 use crate::client::Command;
-
-/// Longest time-out that a plan may name.
-pub const LONGEST_TIMEOUT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+use crate::units::{some_time, spelt};
 
 /// Hosts and steps, as a plan has them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,7 +25,7 @@ pub struct Plan {
 }
 
 /// A step as people and reports write it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StepSpec<Secret = String> {
     /// What it is called; without it, as its command.
@@ -90,7 +88,7 @@ pub struct Time(pub Duration);
 
 impl Serialize for Time {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(&humantime::format_duration(self.0))
+        to.serialize_str(&spelt(self.0))
     }
 }
 
@@ -98,13 +96,7 @@ impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         use serde::de::Error as _;
         let text = String::deserialize(from)?;
-        let read = humantime::parse_duration(&text).map_err(|e| {
-            D::Error::custom(format_args!("{e}; write it like \"30s\" or \"1h 30m\""))
-        })?;
-        if read < Duration::from_millis(1) || read > LONGEST_TIMEOUT {
-            return Err(D::Error::custom("a time-out is from 1ms to 100 years"));
-        }
-        Ok(Self(read))
+        some_time(&text).map(Self).map_err(D::Error::custom)
     }
 }
 
@@ -197,30 +189,13 @@ impl StepSpec {
     /// Text for the server's shell.
     #[must_use]
     pub fn shell(text: impl Into<String>) -> Self {
-        Self { command: Some(text.into()), ..Self::empty() }
+        Self { command: Some(text.into()), ..Self::default() }
     }
 
     /// A program and its arguments.
     #[must_use]
     pub fn argv(words: Vec<String>) -> Self {
-        Self { argv: Some(words), ..Self::empty() }
-    }
-
-    fn empty() -> Self {
-        Self {
-            name: None,
-            command: None,
-            argv: None,
-            env: BTreeMap::new(),
-            secrets: Vec::new(),
-            cwd: None,
-            timeout: None,
-            on_error: OnError::Stop,
-            retries: None,
-            retry_on: RetryOn::Connection,
-            merge: false,
-            durable: false,
-        }
+        Self { argv: Some(words), ..Self::default() }
     }
 
     /// The step that it stands for, with the values of its secrets.
@@ -261,10 +236,7 @@ impl StepSpec {
             retry_on: self.retry_on,
         })
     }
-}
 
-/// Its name, or its command.
-impl StepSpec {
     /// What is run, as text for a shell.
     #[must_use]
     pub fn command_line(&self) -> String {
@@ -278,6 +250,7 @@ impl StepSpec {
     }
 }
 
+/// Its name, or its command.
 impl fmt::Display for StepSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.name, &self.command, &self.argv) {

@@ -2,10 +2,7 @@
 
 use super::Why;
 use crate::client::{Error, OutputError};
-use crate::proto::verdict::{End, StopBy, Verdict};
-
-/// The highest signal of the kernels that servers run on (Linux, `signal(7)`).
-const HIGHEST_SIGNAL: u8 = 64;
+use crate::proto::verdict::{End, HIGHEST_SIGNAL, StopBy, Verdict};
 
 /// The verdict on a step of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,6 +2,7 @@ use std::sync::mpsc;
 
 use super::super::error::Error;
 use super::super::sink::{Output, Sink};
+use super::super::state::{Leave, Role};
 use super::super::stdin::StdinSender;
 use super::*;
 use crate::conn::Frame;
@@ -52,7 +53,8 @@ impl Output for Gated {
 fn state() -> (State, mpsc::Sender<()>) {
     let (gate, waiting) = mpsc::channel();
     let sink = Sink::new(Box::new(Gated(waiting)), false);
-    (State::new("one".into(), sink, StdinSender::new(false)), gate)
+    let role = Role::Owner { durable: false };
+    (State::new("one".into(), role, Leave::Stay, sink, StdinSender::new(false)), gate)
 }
 
 /// The server says this, and it is no end of the leg.
@@ -144,6 +146,19 @@ async fn a_verdict_in_hand_is_told_when_the_answer_to_a_cancel_was_waited_for_lo
     assert_eq!(verdict.end, Some(End::Exited { code: 3 }));
 }
 
+#[tokio::test]
+async fn why_a_run_was_cancelled_is_told_when_no_answer_came() {
+    let (mut state, _gate) = state();
+    hear(&mut state, &started(), b"").await;
+    hear(&mut state, &piece(2, &mut Running::new(), b"hi"), b"hi").await;
+    let Leg::Final(end) = state.last_word_now() else { panic!("no last word") };
+    let Err(Error::Unknown { text, .. }) = *end else { panic!("{end:?}") };
+    assert_eq!(
+        text,
+        "frame 2 came where 1 was due; it was cancelled, and the server did not say how it ended"
+    );
+}
+
 /// The link took nothing more when they were asked for.
 #[tokio::test]
 async fn signals_that_were_not_sent_on_a_lost_link_are_sent_on_the_next_one() {
@@ -155,7 +170,7 @@ async fn signals_that_were_not_sent_on_a_lost_link_are_sent_on_the_next_one() {
     state.control(signal("USR1")).unwrap();
     state.control(Control::Pause).unwrap();
     // The link is lost, and the next one is not there yet.
-    state.started = false;
+    state.lose_connection();
     state.control(signal("USR2")).unwrap();
     state.start_leg();
     assert_eq!(said(&mut state), [], "before the server knows the run again");

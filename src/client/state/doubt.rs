@@ -2,20 +2,20 @@
 
 use super::super::connection::NoWelcome;
 use super::super::error::Error;
-use super::{Leave, Leg, State, StdinSender};
+use super::{Leave, Leg, Role, State, StdinSender};
 use crate::proto::code::Code;
 
 impl State {
     /// Nothing was started by this request. An earlier one may still arrive and start it, unless its id
     /// is another run's, which lasts longer than the network holds anything back.
     pub(super) fn refused(&mut self, code: Code, text: String) -> Leg {
-        if self.started {
+        if self.is_started() {
             return Leg::Broken(format!("the run was refused although it had started: {text}"));
         }
-        if self.looks {
+        if self.only_looks() {
             return Leg::done(Err(NoWelcome::refusal(code, text)));
         }
-        if self.was_started || self.closing {
+        if self.was_started() || self.closing {
             return Leg::done(Err(self.unknown(text, code)));
         }
         let error = NoWelcome::refusal(code, text);
@@ -28,7 +28,7 @@ impl State {
 
     /// The answer to `close`: what was sent earlier can start nothing any more.
     pub(super) fn never_started(&mut self) -> Leg {
-        if self.was_started {
+        if self.was_started() {
             let text = "the server says that the run was never started, although it had started";
             return Leg::Broken(text.into());
         }
@@ -37,7 +37,7 @@ impl State {
 
     /// Whether the run is to be stopped, so that its output need not be whole.
     pub(in crate::client) fn is_given_up(&self) -> bool {
-        !self.looks && (self.cancelled.is_some() || self.doubted.is_some())
+        !self.only_looks() && (self.cancelled.is_some() || self.doubted.is_some())
     }
 
     /// By this client's own late request, perhaps: then another try takes the run back. If not, the record
@@ -47,8 +47,9 @@ impl State {
             self.unanswered -= 1;
             return Leg::Broken(text);
         }
-        if self.is_durable && self.leave == Leave::Stay && !self.is_given_up() {
-            self.looks = true;
+        let may_look = self.role == Role::Owner { durable: true };
+        if may_look && self.leave == Leave::Stay && !self.is_given_up() {
+            self.role = Role::Viewer { late: false };
             // The rest of the input is for the other one to send.
             self.stdin = StdinSender::new(false);
             return Leg::Broken(text);
@@ -58,7 +59,7 @@ impl State {
 
     /// Whether an earlier connection may have started the run.
     pub(in crate::client) fn may_be_started(&self) -> bool {
-        self.was_started || self.unanswered > 0
+        self.was_started() || self.unanswered > 0
     }
 
     /// The server refuses this client. Whether the run was started earlier is another question.

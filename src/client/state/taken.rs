@@ -1,12 +1,12 @@
 //! What a server's frames do to the state of a run.
 
-use super::{Leave, Leg, State};
+use super::{Leave, Leg, Role, Started, State};
 use crate::client::error::{Error, OutputError};
 use crate::conn::Frame;
 use crate::proto::code::Code;
 use crate::proto::digest::Algorithm;
 use crate::proto::frame::{FrameError, INTEGER_LIMIT};
-use crate::proto::header::{ServerHeader, Started, Stream};
+use crate::proto::header::{self, ServerHeader, Stream};
 use crate::proto::verdict::Verdict;
 use crate::runs::id::RunId;
 
@@ -21,7 +21,7 @@ impl State {
         let leg = match header {
             ServerHeader::Started(started) => self.take_started(&started)?,
             ServerHeader::Output(output) => {
-                if self.in_order(output.seq)? && !self.given_up {
+                if self.in_order(output.seq)? && !self.has_hole {
                     let taken = self.sink.piece(output, frame);
                     self.unless_taken(taken)?;
                 }
@@ -77,7 +77,10 @@ impl State {
     fn take_gap(&mut self, from: u64, to: u64) -> Result<(), FrameError> {
         // A place that no header may hold is none.
         self.received = self.received.max(to.min(INTEGER_LIMIT));
-        if self.joins_late { Ok(()) } else { self.passed_over(OutputError::Gap { from, to }) }
+        if self.role == (Role::Viewer { late: true }) {
+            return Ok(());
+        }
+        self.passed_over(OutputError::Gap { from, to })
     }
 
     /// Grows with all that a connection brings.
@@ -85,23 +88,23 @@ impl State {
         (self.received, self.stdin.confirmed())
     }
 
-    fn take_started(&mut self, started: &Started) -> Result<Option<Leg>, FrameError> {
-        if self.started {
+    fn take_started(&mut self, started: &header::Started) -> Result<Option<Leg>, FrameError> {
+        if self.is_started() {
             // Each time all of the input that is kept would be sent again.
             return Ok(Some(Leg::Broken("the run has started a second time".into())));
         }
-        if self.looks && !self.was_started && is_meant(&started.run, &self.id) {
+        if self.only_looks() && !self.was_started() && is_meant(&started.run, &self.id) {
             self.id.clone_from(&started.run);
         }
         if started.run != self.id {
             return Ok(Some(another_run()));
         }
-        (self.started, self.was_started) = (true, true);
+        self.started = Started::Here;
         if !self.agree(Algorithm::from_name(&started.hash)) {
             let text = "the server uses another digest than was agreed on".into();
             return Ok(Some(Leg::done(Err(self.unknown(text, Code::Unsupported)))));
         }
-        if self.looks {
+        if self.only_looks() {
             return self.go_on();
         }
         match self.stdin.resume(started) {
@@ -162,7 +165,7 @@ impl State {
     /// Frames are missing. Who has given the run up does not wait for them, but does not call the rest whole.
     fn passed_over(&mut self, failure: OutputError) -> Result<(), FrameError> {
         if self.is_given_up() {
-            self.given_up = true;
+            self.has_hole = true;
             return Ok(());
         }
         self.cancel_for(failure)
@@ -201,7 +204,7 @@ impl State {
     fn is_whole(&self, verdict: &Verdict) -> bool {
         let ends = [verdict.stdout, verdict.stderr, verdict.both];
         let is_cut = ends.iter().flatten().any(|end| end.end.is_short());
-        let written = !self.given_up && self.sink.written() + 1 >= verdict.seq;
+        let written = !self.has_hole && self.sink.written() + 1 >= verdict.seq;
         written && verdict.seq == self.received + 1 && !is_cut
     }
 

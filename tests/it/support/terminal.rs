@@ -53,8 +53,8 @@ impl Terminal {
         Self { child, keyboard, screen, seen: 0 }
     }
 
-    pub(crate) fn types(&mut self, keys: &str) {
-        self.keyboard.write_all(keys.as_bytes()).unwrap();
+    pub(crate) fn types(&mut self, keys: impl AsRef<[u8]>) {
+        self.keyboard.write_all(keys.as_ref()).unwrap();
     }
 
     /// Waits until something shows that was not there before; what came before it.
