@@ -120,7 +120,7 @@ fn two_machines_are_connected_by_the_lines_of_the_readme() {
     let mut terminal = Terminal::shell(laptop.home.path(), &(environment + &line));
     terminal.shows(&format!("ssh-ed25519 {print}"));
     terminal.shows("(yes/no/fingerprint)? ");
-    terminal.types(&format!("{print}\n"));
+    terminal.types(format!("{print}\n"));
     let name = Ran::of(Command::new("hostname").output().unwrap()).text();
     terminal.shows(name.trim());
     assert_eq!(terminal.ends(), 0);

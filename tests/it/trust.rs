@@ -95,10 +95,10 @@ fn on_a_terminal_an_unknown_host_is_asked_about_with_its_fingerprint() {
     for answer in ["yes".to_owned(), print.to_string()] {
         let mut terminal = on_terminal(&abroad);
         terminal.shows("(yes/no/fingerprint)? ");
-        terminal.types(&format!("y\nSHA256:{}\n", "A".repeat(43)));
+        terminal.types(format!("y\nSHA256:{}\n", "A".repeat(43)));
         terminal.shows("Type yes, no or the fingerprint: ");
         terminal.shows("Type yes, no or the fingerprint: ");
-        terminal.types(&format!("{answer}\n"));
+        terminal.types(format!("{answer}\n"));
         terminal.shows("hi");
         assert_eq!(terminal.ends(), 0);
         // It is not asked again.
