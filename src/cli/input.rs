@@ -6,17 +6,17 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, ReadBuf, Stdin};
 
-use crate::sys::pipe::{self, PIPE_SIZE};
+use crate::sys::pipe::{Growth, PIPE_SIZE};
 
 /// Standard input. A pipe whose writer keeps it full is made larger.
 pub(super) struct Growing {
     stdin: Stdin,
-    is_grown: bool,
+    growth: Growth,
 }
 
 impl Growing {
     pub(super) fn new() -> Self {
-        Self { stdin: tokio::io::stdin(), is_grown: false }
+        Self { stdin: tokio::io::stdin(), growth: Growth::after(1) }
     }
 }
 
@@ -29,9 +29,9 @@ impl AsyncRead for Growing {
         let this = self.get_mut();
         let before = buf.filled().len();
         let polled = Pin::new(&mut this.stdin).poll_read(cx, buf);
-        if !this.is_grown && buf.filled().len() - before >= PIPE_SIZE {
-            this.is_grown = true;
-            pipe::grow(rustix::stdio::stdin());
+        if polled.is_ready() {
+            let is_full = buf.filled().len() - before >= PIPE_SIZE;
+            this.growth.found(is_full, rustix::stdio::stdin());
         }
         polled
     }

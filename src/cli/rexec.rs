@@ -47,8 +47,9 @@ pub fn main(args: &[OsString]) -> u8 {
         }
     };
     let status = runtime.block_on(run(args));
-    // A read of stdin, or a look-up of a name, may still block a thread: nobody waits for it.
-    runtime.shutdown_background();
+    // A read of stdin, or a look-up of a name, may still block a thread: nobody waits for it. The process ends,
+    // and what the runtime holds with it.
+    std::mem::forget(runtime);
     status
 }
 

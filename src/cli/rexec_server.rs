@@ -118,6 +118,9 @@ fn supervise(runs: &OsStr) -> u8 {
     }
 }
 
+/// Threads that may wait for the disk or for a database, beside those of the runs; they are made when they are needed.
+const OWN_THREADS: usize = 512;
+
 fn prepare_and_serve(
     words: &[OsString],
     settings: Settings,
@@ -135,6 +138,7 @@ fn prepare_and_serve(
     let upgrade =
         Upgrade::new(words).map_err(|e| format!("/proc does not tell what this is: {e}"))?;
     tell_of_surroundings(args, &inherited);
+    let max_runs = args.max_runs;
     let mut server = Server::prepare(options(settings, passed)?).map_err(|e| e.to_string())?;
     if !server.place(&mut slots).map_err(|e| e.to_string())? {
         info!("there are too many addresses to hand over: restart this server to upgrade it");
@@ -142,8 +146,10 @@ fn prepare_and_serve(
     drop(slots);
     // Before there are other threads, and not earlier: a start that hangs can be ended.
     signals::hold(&HEARD).map_err(|e| format!("cannot hold signals: {e}"))?;
-    let runtime =
-        runtime().enable_all().build().map_err(|e| format!("cannot start threads: {e}"))?;
+    // What each run may wait for with a thread of its own holds up nothing else.
+    let mut builder = runtime();
+    builder.max_blocking_threads(OWN_THREADS.saturating_add(max_runs));
+    let runtime = builder.enable_all().build().map_err(|e| format!("cannot start threads: {e}"))?;
     let served = runtime.block_on(serve(server, upgrade, hangup));
     runtime.shutdown_background();
     served

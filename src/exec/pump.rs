@@ -22,7 +22,7 @@ use tokio::sync::Notify;
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep_until};
 
-use crate::sys::pipe::{PIPE_SIZE, grow};
+use crate::sys::pipe::{Growth, PIPE_SIZE};
 
 /// How long held pipes may be empty before a run's output counts as ended.
 pub const IDLE_LIMIT: Duration = Duration::from_millis(100);
@@ -84,8 +84,7 @@ struct Source {
     ended: Option<Receiver>,
     /// Bytes that were in the pipe when the main process ended, and are still to be read.
     due: usize,
-    /// Full reads in a row; stands at [`FULL_READS`] once the pipe has grown.
-    full: u8,
+    growth: Growth,
 }
 
 impl Source {
@@ -101,24 +100,12 @@ impl Source {
             }
             Ok(len) => {
                 self.due = self.due.saturating_sub(len);
-                self.count_full(len >= max.min(PIPE_SIZE));
+                // Only those get a larger pipe who fill it.
+                self.growth.found(len >= max.min(PIPE_SIZE), pipe);
                 Ok(Some(Event::Piece { stream: self.stream, len }))
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(e) => Err(e),
-        }
-    }
-
-    /// Only those get a larger pipe who fill it.
-    fn count_full(&mut self, full: bool) {
-        if self.full == FULL_READS {
-            return;
-        }
-        self.full = if full { self.full + 1 } else { 0 };
-        if self.full == FULL_READS
-            && let Some(pipe) = &self.pipe
-        {
-            grow(pipe);
         }
     }
 
@@ -190,8 +177,10 @@ impl Pump {
     #[must_use]
     pub fn new(stdout: Receiver, stderr: Option<Receiver>, wait_eof: bool) -> Self {
         let first = if stderr.is_some() { Stream::Out } else { Stream::Both };
-        let source =
-            |stream, pipe| Source { stream, pipe: Some(pipe), ended: None, due: 0, full: 0 };
+        let source = |stream, pipe| {
+            let growth = Growth::after(FULL_READS);
+            Source { stream, pipe: Some(pipe), ended: None, due: 0, growth }
+        };
         let sources = std::iter::once(source(first, stdout))
             .chain(stderr.map(|pipe| source(Stream::Err, pipe)))
             .collect();

@@ -6,19 +6,18 @@ use tokio::net::unix::pipe::Sender;
 
 use super::run::Run;
 use super::stdin::{Next, StdinQueue};
-use crate::sys::pipe;
+use crate::sys::pipe::Growth;
 
 /// The pipe from which the command reads.
 #[derive(Debug)]
 pub(super) struct Feed {
     pipe: Sender,
-    /// It was found full, and has been made larger.
-    is_grown: bool,
+    growth: Growth,
 }
 
 impl From<Sender> for Feed {
     fn from(pipe: Sender) -> Self {
-        Self { pipe, is_grown: false }
+        Self { pipe, growth: Growth::after(1) }
     }
 }
 
@@ -31,18 +30,11 @@ impl Feed {
         };
         match written {
             Ok(count) => {
-                self.has_taken(count, bytes.len());
+                self.growth.found(count < bytes.len(), &self.pipe);
                 run.with_stdin(|queue| queue.wrote(count));
                 true
             }
             Err(e) => e.kind() == io::ErrorKind::WouldBlock,
-        }
-    }
-
-    fn has_taken(&mut self, count: usize, of: usize) {
-        if count < of && !self.is_grown {
-            self.is_grown = true;
-            pipe::grow(&self.pipe);
         }
     }
 }

@@ -162,3 +162,39 @@ impl Said {
         is_new.then_some(grown)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn progress(length: u64, last: u64, ended: bool) -> Progress {
+        Progress { length, last, ended }
+    }
+
+    #[test]
+    fn a_record_that_grows_fast_is_told_of_when_the_server_has_read_what_it_was_told_before() {
+        let mut said = Said::default();
+        assert_eq!(said.say(progress(9, 0, false)), Some(Grown { length: 9, last: 0 }));
+        for last in 1..=1000 {
+            assert_eq!(said.say(progress(9 + last, last, false)), None);
+        }
+        said.unconfirmed = false;
+        assert_eq!(said.say(progress(1009, 1000, false)), Some(Grown { length: 1009, last: 1000 }));
+        said.unconfirmed = false;
+        assert_eq!(said.say(progress(1009, 1000, false)), None, "there is nothing new");
+    }
+
+    #[test]
+    fn the_end_waits_for_nobody_and_is_said_once() {
+        let mut said = Said::default();
+        said.say(progress(9, 1, false));
+        // The verdict has a place, and is no part of what is told.
+        assert!(said.is_due(progress(20, 3, true)));
+        assert_eq!(said.say(progress(20, 3, true)), Some(Grown { length: 20, last: 2 }));
+        assert_eq!(said.over, Some(3));
+        assert!(!said.is_due(progress(20, 3, true)));
+        let mut said = Said::default();
+        said.say(progress(9, 1, false));
+        assert_eq!((said.say(progress(9, 2, true)), said.over), (None, Some(2)));
+    }
+}

@@ -1,18 +1,22 @@
 //! The clock that counts sleep, and the time zone of this machine.
-#![expect(unsafe_code, reason = "mktime(3) has no safe wrapper")]
+#![expect(unsafe_code, reason = "mktime(3) and clock_gettime(2) are asked of the C library")]
 
 use std::time::Duration;
 
 /// Time since the machine started, sleep included: it does not jump, and it is the same for every
-/// process until the next boot (`CLOCK_BOOTTIME`, `clock_gettime(2)`).
+/// process until the next boot (`CLOCK_BOOTTIME`, `clock_gettime(2)`). By the C library, which knows the
+/// kernel's page of clocks already: rustix would look for it anew, in each process.
 #[must_use]
 pub fn boottime() -> Duration {
     #[cfg(target_os = "linux")]
-    let clock = rustix::time::ClockId::Boottime;
+    let clock = libc::CLOCK_BOOTTIME;
     // Elsewhere the monotonic clock is the nearest there is; only Linux serves.
     #[cfg(not(target_os = "linux"))]
-    let clock = rustix::time::ClockId::Monotonic;
-    let now = rustix::time::clock_gettime(clock);
+    let clock = libc::CLOCK_MONOTONIC;
+    // SAFETY: `timespec` is a plain C structure, of which all zeroes is a value.
+    let mut now: libc::timespec = unsafe { std::mem::zeroed() };
+    // SAFETY: `now` is writable for as long as the call takes. It does not fail for a clock that there is.
+    unsafe { libc::clock_gettime(clock, &raw mut now) };
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or(0))
 }

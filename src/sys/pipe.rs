@@ -12,11 +12,34 @@ pub const PIPE_SIZE: usize = 65_536;
 /// Size of one that was found full; `pipe-max-size` of most machines.
 pub const GROWN_SIZE: usize = 1 << 20;
 
-/// Makes a pipe larger, which saves switches between writer and reader. It is memory of the kernel that counts
-/// against the account (`pipe-user-pages-soft`), so this is for those that are found full. Does nothing to what
-/// is no pipe, or when the account has its share of such memory.
-pub fn grow(pipe: impl AsFd) {
-    let _ = rustix::pipe::fcntl_setpipe_size(pipe, GROWN_SIZE);
+/// When a pipe is made larger, which saves switches between writer and reader: once, when it was found full so many
+/// times in a row. It is memory of the kernel that counts against the account (`pipe-user-pages-soft`), so this is
+/// for those that are found full.
+#[derive(Debug)]
+pub struct Growth {
+    after: u8,
+    /// In a row so far; stands when the pipe has grown.
+    full: u8,
+}
+
+impl Growth {
+    /// For a pipe that grows when it was found full for the `after`th time in a row.
+    #[must_use]
+    pub fn after(after: u8) -> Self {
+        Self { after, full: 0 }
+    }
+
+    /// The pipe was found full, or was not. Does nothing to what is no pipe, or when the account has its share of
+    /// such memory.
+    pub fn found(&mut self, is_full: bool, pipe: impl AsFd) {
+        if self.full == self.after {
+            return;
+        }
+        self.full = if is_full { self.full + 1 } else { 0 };
+        if self.full == self.after {
+            let _ = rustix::pipe::fcntl_setpipe_size(pipe, GROWN_SIZE);
+        }
+    }
 }
 
 /// What another process says, until its end.
@@ -51,6 +74,23 @@ mod tests {
     fn pipe() -> (File, File) {
         let (reader, writer) = rustix::pipe::pipe().unwrap();
         (reader.into(), writer.into())
+    }
+
+    #[test]
+    fn a_pipe_grows_once_when_it_was_full_often_enough_in_a_row() {
+        let (reader, _writer) = pipe();
+        let size = || rustix::pipe::fcntl_getpipe_size(&reader).unwrap();
+        let mut growth = Growth::after(2);
+        for is_full in [true, false, true, false, false, true] {
+            growth.found(is_full, &reader);
+            assert_eq!(size(), PIPE_SIZE);
+        }
+        growth.found(true, &reader);
+        assert_eq!(size(), GROWN_SIZE);
+        rustix::pipe::fcntl_setpipe_size(&reader, PIPE_SIZE).unwrap();
+        (0..4).for_each(|_| growth.found(true, &reader));
+        assert_eq!(size(), PIPE_SIZE, "what somebody has made smaller since stays so");
+        Growth::after(1).found(true, File::open("/dev/null").unwrap());
     }
 
     #[test]

@@ -345,6 +345,12 @@ impl Client {
         self
     }
 
+    /// With this stdin instead of none.
+    pub(crate) fn stdin(mut self, stdin: impl Into<Stdio>) -> Self {
+        self.command.stdin(stdin);
+        self
+    }
+
     /// Runs it to its end, without a stdin.
     pub(crate) fn run(mut self) -> Ran {
         Ran::of(self.command.output().unwrap())

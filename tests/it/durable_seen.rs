@@ -1,0 +1,53 @@
+//! How the output of a durable run that goes on comes to those who see it.
+
+use std::io::Read as _;
+
+use super::durable::{gate, leave, verb};
+use super::support::{Client, Server, finish, is_alive, kill, supervisors, wait_until};
+
+/// Bytes that a process has written so far (proc(5), `io`).
+fn written(pid: u32) -> u64 {
+    let io = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap();
+    io.lines().find_map(|line| line.strip_prefix("wchar: ")).unwrap().parse().unwrap()
+}
+
+#[test]
+fn what_is_seen_of_a_run_that_goes_on_does_not_go_through_its_supervisor() {
+    const SIZE: u64 = 16 << 20;
+    let server = Server::start(&[]);
+    let (whole, (open, wait)) = (server.dir().join("whole"), gate(&server, "gate"));
+    let id = leave(&server, &format!("head -c {SIZE} /dev/zero; : > {}; {wait}", whole.display()));
+    wait_until("its output", || whole.exists());
+    let [supervisor] = supervisors(server.state())[..] else { panic!("no supervisor") };
+    for _ in 0..3 {
+        // What it has read last may still be on its way into the file.
+        wait_until("all of it", || verb(&server, "logs", &[&id]).stdout.len() as u64 == SIZE);
+    }
+    let written = written(supervisor);
+    assert!((SIZE..SIZE + SIZE / 8).contains(&written), "{written}");
+    std::fs::write(open, "").unwrap();
+    assert_eq!(verb(&server, "attach", &[&id]).expect(0).stdout.len() as u64, SIZE);
+}
+
+/// The record goes while it is on its way to a client that reads slowly.
+#[test]
+fn who_sees_a_run_live_has_all_of_it_whatever_becomes_of_the_record_and_the_supervisor() {
+    const SIZE: usize = 32 << 20;
+    for is_killed in [false, true] {
+        let server = Server::start(&[]);
+        let (open, wait) = gate(&server, "gate");
+        let id = leave(&server, &format!("echo; {wait}; head -c {SIZE} /dev/zero"));
+        let mut viewer = Client::new(server.state()).args(&["attach", &server.addr, &id]).spawn();
+        let mut first = [0];
+        viewer.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+        let supervisor = supervisors(server.state())[0];
+        std::fs::write(open, "").unwrap();
+        verb(&server, "wait", &[&id]).expect(0);
+        if is_killed && is_alive(supervisor) {
+            kill(supervisor, rustix::process::Signal::KILL);
+        }
+        verb(&server, "rm", &[&id]).expect(0);
+        let ran = finish(viewer).expect(0);
+        assert_eq!(ran.stdout.len(), SIZE, "beside the first byte");
+    }
+}
