@@ -8,7 +8,6 @@ use crate::proto::digest::Algorithm;
 use crate::proto::frame::{FrameError, INTEGER_LIMIT};
 use crate::proto::header::{self, ServerHeader, Stream};
 use crate::proto::verdict::Verdict;
-use crate::runs::id::RunId;
 
 impl State {
     /// One frame of the server's. The leg's end, if it brings that.
@@ -239,9 +238,9 @@ impl State {
     }
 }
 
-/// Whether an id is one that has this part.
+/// Whether an id has this part, and nothing in it that a terminal obeys.
 fn is_meant(id: &str, part: &str) -> bool {
-    RunId::new(id).is_ok() && id.contains(part)
+    id.contains(part) && id.bytes().all(|b| b.is_ascii_graphic())
 }
 
 fn another_run() -> Leg {
