@@ -239,9 +239,9 @@ impl State {
     }
 }
 
-/// Whether an id is one that has this part.
+/// Whether an id has this part, and nothing in it that a terminal obeys.
 fn is_meant(id: &str, part: &str) -> bool {
-    RunId::new(id).is_ok() && id.contains(part)
+    id.contains(part) && id.bytes().all(|b| b.is_ascii_graphic())
 }
 
 fn another_run() -> Leg {
