@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::end::{SessionEnd, last_word};
 use super::held::Held;
-use super::outbox::Outbox;
+use super::outbox::{Outbox, STARTED_WAIT, Taken};
 use super::requests::Requests;
 use super::serving::Batch;
 use crate::conn::{FrameReader, FrameWriter, HEARTBEAT};
@@ -107,27 +107,33 @@ async fn write_loop<W: AsyncWrite + Unpin>(
     outbox: &Outbox,
 ) -> Result<(), SessionEnd> {
     let mut heartbeat = Instant::now() + HEARTBEAT;
+    // When what waits in `writer` goes, at the latest.
+    let mut due: Option<Instant> = None;
     loop {
-        let (answers, current, greeting) = outbox.take();
-        let answered = !answers.is_empty();
+        let Taken { answers, run, is_new, mut is_urgent } = outbox.take();
         for answer in answers {
             writer.queue_encoded(answer).await?;
         }
-        let mut batch = match &current {
+        if is_new {
+            due.get_or_insert_with(|| Instant::now() + STARTED_WAIT);
+        }
+        let mut batch = match &run {
             Some(run) => run.serving.batch(run.sent).await?,
             None => Batch::default(),
         };
-        let wrote = queue(writer, &batch.outgoing).await? || batch.instead.is_some();
-        if let Some(run) = &current {
+        is_urgent |= queue(writer, &batch.outgoing).await? || batch.instead.is_some();
+        if let Some(run) = &run {
             outbox.sent(run, &mut batch);
         }
-        if wrote || greeting || answered {
-            writer.flush().await?;
-            heartbeat = Instant::now() + HEARTBEAT;
-        } else if timeout_at(heartbeat, outbox.wait(current.as_ref())).await.is_err() {
-            writer.send(&ServerHeader::Heartbeat, b"").await?;
-            heartbeat = Instant::now() + HEARTBEAT;
+        let wait = timeout_at(due.unwrap_or(heartbeat), outbox.wait(run.as_ref()));
+        if !is_urgent && wait.await.is_ok() {
+            continue;
         }
+        if writer.is_empty() && !is_urgent {
+            writer.queue(&ServerHeader::Heartbeat, b"")?;
+        }
+        writer.flush().await?;
+        (heartbeat, due) = (Instant::now() + HEARTBEAT, None);
     }
 }
 
