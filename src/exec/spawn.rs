@@ -1,18 +1,19 @@
 //! Starting a run.
 //!
-//! std's `Command` starts it by posix_spawn(3), which does not copy the server's page tables
-//! (`CLONE_VM | CLONE_VFORK`); it would fork, at milliseconds for a large server, upon `pre_exec`,
-//! uid, gid, groups, chroot, or a bare program name with PATH set (std `sys/process/unix/unix.rs`,
-//! `Command::posix_spawn`). So none of these is used, and the program's path is absolute.
+//! Nothing here copies the server's page tables, which takes milliseconds if it is large: a plain run is started by
+//! [`process::start`], and a step by std's `Command`, which forks upon `pre_exec`, uid, gid, groups, chroot, or a bare
+//! program name with PATH set (std `sys/process/unix/unix.rs`, `Command::posix_spawn`). So none of these is
+//! used, and the program's path is absolute.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
+use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Uid;
 use tokio::net::unix::pipe::{Receiver, Sender};
@@ -23,7 +24,8 @@ use super::shim::{self, Terms};
 use super::spec::{BaseEnv, Mark, Program, Spec, TEXT_LIMIT};
 use super::wait::Child;
 use crate::sys::clock::boottime;
-use crate::sys::process;
+use crate::sys::pipe;
+use crate::sys::process::{self, NotExecuted};
 
 /// A run that was started: its main process and this side's ends of its pipes.
 #[derive(Debug)]
@@ -64,25 +66,36 @@ pub fn spawn(spec: &Spec, base: &BaseEnv, run: &str, mark: Mark) -> Result<Spawn
             (Some(find(&words[0], path, &cwd)?), cwd, Terms::of_limits(spec.limits))
         }
     };
-    let pipes = Pipes::new(spec)?;
-    let direct = file.as_deref().filter(|_| spec.limits.is_none());
-    let mut command = Command::new(direct.unwrap_or(Path::new(shim::PROGRAM)));
-    command.env_clear().process_group(0).current_dir(&cwd);
-    command.stdin(pipes.child_stdin).stdout(pipes.child_stdout).stderr(pipes.child_stderr);
+    let Pipes { ours, theirs } = Pipes::new(spec).map_err(NotStarted::from_system)?;
     let since = boottime();
-    let pid = if let Some(file) = direct {
-        command.arg0(&words[0]).args(&words[1..]).envs(&env);
-        process::spawn(&mut command).map_err(|e| NotStarted::from_exec(e, file))?
-    } else {
-        command.envs(env.iter().map(|(name, value)| (shim::signed(name), value)));
-        shim::spawn(&mut command, (file.as_deref(), &words), &terms)?
+    let (pid, pidfd) = match file.as_deref().filter(|_| spec.limits.is_none()) {
+        Some(file) => {
+            let stdio = theirs.all().map_err(NotStarted::from_system)?;
+            let program = process::Program { file, words: &words, env: &env, cwd: &cwd, stdio };
+            let (pid, pidfd) = process::start(&program).map_err(|e| not_executed(e, file))?;
+            (pid, Some(pidfd))
+        }
+        None => {
+            let mut command = Command::new(shim::PROGRAM);
+            command.env_clear().process_group(0).current_dir(&cwd);
+            command.envs(env.iter().map(|(name, value)| (shim::signed(name), value)));
+            theirs.give_to(&mut command).map_err(NotStarted::from_system)?;
+            (shim::spawn(&mut command, (file.as_deref(), &words), &terms)?, None)
+        }
     };
-    // Closes our copies of the child's ends: they would keep end-of-file from being seen, and the
-    // descriptors set free are those that following the child needs.
-    drop(command);
+    // They would keep end-of-file from being seen.
+    drop(theirs);
     let uid = spec.user.as_ref().map(|user| user.uid);
-    let child = Child::follow(pid, since, mark).map_err(SpawnError::Unfollowed)?.of_user(uid);
-    Ok(Spawned { child, stdin: pipes.stdin, stdout: pipes.stdout, stderr: pipes.stderr })
+    let child = Child::follow((pid, pidfd), since, mark).map_err(SpawnError::Unfollowed)?;
+    let Ours { stdin, stdout, stderr } = ours;
+    Ok(Spawned { child: child.of_user(uid), stdin, stdout, stderr })
+}
+
+fn not_executed(error: NotExecuted, file: &Path) -> NotStarted {
+    match error {
+        NotExecuted::Before(e) => NotStarted::from_system(e),
+        NotExecuted::Exec(e) => NotStarted::from_exec(e, file),
+    }
 }
 
 /// The argument vector, the name that was asked for first; at least that is there.
@@ -108,42 +121,57 @@ fn words(program: &Program) -> Result<Vec<OsString>, NotStarted> {
 
 /// All pipes of a run. Ours do not block, the child's do: the flag belongs to each end.
 struct Pipes {
+    ours: Ours,
+    theirs: Theirs,
+}
+
+struct Ours {
     stdin: Option<Sender>,
     stdout: Receiver,
     stderr: Option<Receiver>,
-    child_stdin: Stdio,
-    child_stdout: Stdio,
-    child_stderr: Stdio,
+}
+
+struct Theirs {
+    /// None: `/dev/null`.
+    stdin: Option<OwnedFd>,
+    stdout: OwnedFd,
+    /// None: as `stdout`.
+    stderr: Option<OwnedFd>,
 }
 
 impl Pipes {
-    fn new(spec: &Spec) -> Result<Self, NotStarted> {
-        Self::make(spec).map_err(NotStarted::from_system)
-    }
-
-    fn make(spec: &Spec) -> io::Result<Self> {
-        let (stdin, child_stdin) = if spec.stdin || matches!(spec.program, Program::Script { .. }) {
+    fn new(spec: &Spec) -> io::Result<Self> {
+        let input = if spec.stdin || matches!(spec.program, Program::Script { .. }) {
             let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
             give(&read, spec)?;
-            (Some(Sender::from_owned_fd(write)?), Stdio::from(read))
+            Some((Sender::from_owned_fd(write)?, read))
         } else {
-            (None, Stdio::null())
+            None
         };
-        let (stdout, child_stdout) = output(spec)?;
-        let (stderr, child_stderr) = if spec.merge {
-            (None, child_stdout.try_clone()?)
-        } else {
-            let (stderr, child_stderr) = output(spec)?;
-            (Some(stderr), child_stderr)
+        let (stdout, their_stdout) = output(spec)?;
+        let errors = if spec.merge { None } else { Some(output(spec)?) };
+        let (stdin, their_stdin) = input.unzip();
+        let (stderr, their_stderr) = errors.unzip();
+        let theirs = Theirs { stdin: their_stdin, stdout: their_stdout, stderr: their_stderr };
+        Ok(Self { ours: Ours { stdin, stdout, stderr }, theirs })
+    }
+}
+
+impl Theirs {
+    fn all(&self) -> io::Result<[BorrowedFd<'_>; 3]> {
+        let stdin = match &self.stdin {
+            Some(stdin) => stdin.as_fd(),
+            None => pipe::null()?,
         };
-        Ok(Self {
-            stdin,
-            stdout,
-            stderr,
-            child_stdin,
-            child_stdout: child_stdout.into(),
-            child_stderr: child_stderr.into(),
-        })
+        let stderr = self.stderr.as_ref().unwrap_or(&self.stdout);
+        Ok([stdin, self.stdout.as_fd(), stderr.as_fd()])
+    }
+
+    fn give_to(&self, command: &mut Command) -> io::Result<()> {
+        let [stdin, stdout, stderr] = self.all()?;
+        command.stdin(stdin.try_clone_to_owned()?).stdout(stdout.try_clone_to_owned()?);
+        command.stderr(stderr.try_clone_to_owned()?);
+        Ok(())
     }
 }
 
@@ -156,7 +184,9 @@ fn give(pipe: &OwnedFd, spec: &Spec) -> io::Result<()> {
 fn output(spec: &Spec) -> io::Result<(Receiver, OwnedFd)> {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
     give(&write, spec)?;
-    Ok((Receiver::from_owned_fd(read)?, write))
+    // What tokio would ask first is known of a pipe that was just made.
+    fcntl_setfl(&read, OFlags::NONBLOCK)?;
+    Ok((Receiver::from_owned_fd_unchecked(read)?, write))
 }
 
 #[cfg(test)]
