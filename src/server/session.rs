@@ -95,7 +95,7 @@ async fn read_loop<R: AsyncRead + Unpin>(
         // Only a client that said `pause` can have been silent for so long.
         requests.is_stale |= patience.silence.is_some_and(|most| heard.elapsed() > most);
         heard = Instant::now();
-        let header = frame.header::<ClientHeader>()?;
+        let header = frame.header_by(ClientHeader::read)?;
         let pauses = header == ClientHeader::Pause;
         silence = patience.silence.map(|most| if pauses { LONGEST_PAUSE } else { most });
         requests.handle(header, frame.body).await?;
