@@ -5,12 +5,13 @@
 //! program name with PATH set (std `sys/process/unix/unix.rs`, `Command::posix_spawn`). So none of these is
 //! used, and the program's path is absolute.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::fs::{OFlags, fcntl_setfl};
@@ -25,7 +26,7 @@ use super::spec::{BaseEnv, Mark, Program, Spec, TEXT_LIMIT};
 use super::wait::Child;
 use crate::sys::clock::boottime;
 use crate::sys::pipe;
-use crate::sys::process::{self, NotExecuted};
+use crate::sys::process::{self, NotExecuted, Pid};
 
 /// A run that was started: its main process and this side's ends of its pipes.
 #[derive(Debug)]
@@ -57,31 +58,14 @@ pub fn spawn(spec: &Spec, base: &BaseEnv, run: &str, mark: Mark) -> Result<Spawn
         true => base.path(),
         false => env.get(OsStr::new("PATH")).map_or(OsStr::new(""), OsString::as_os_str),
     };
-    let words = words(&spec.program)?;
-    // What only the user may see is looked for by the step, with the user's rights.
-    let (file, cwd, terms) = match &spec.user {
-        Some(user) => (None, "/".into(), Terms::of_user(spec, user, path)),
-        None => {
-            let cwd = working_directory(spec.cwd.as_deref(), base.home())?;
-            (Some(find(&words[0], path, &cwd)?), cwd, Terms::of_limits(spec.limits))
-        }
-    };
+    let wanted = Wanted { spec, base, path, words: &words(&spec.program)?, env: &env };
     let Pipes { ours, theirs } = Pipes::new(spec).map_err(NotStarted::from_system)?;
     let since = boottime();
-    let (pid, pidfd) = match file.as_deref().filter(|_| spec.limits.is_none()) {
-        Some(file) => {
-            let stdio = theirs.all().map_err(NotStarted::from_system)?;
-            let program = process::Program { file, words: &words, env: &env, cwd: &cwd, stdio };
-            let (pid, pidfd) = process::start(&program).map_err(|e| not_executed(e, file))?;
-            (pid, Some(pidfd))
-        }
-        None => {
-            let mut command = Command::new(shim::PROGRAM);
-            command.env_clear().process_group(0).current_dir(&cwd);
-            command.envs(env.iter().map(|(name, value)| (shim::signed(name), value)));
-            theirs.give_to(&mut command).map_err(NotStarted::from_system)?;
-            (shim::spawn(&mut command, (file.as_deref(), &words), &terms)?, None)
-        }
+    let (pid, pidfd) = if spec.user.is_none() && spec.limits.is_none() {
+        let (pid, pidfd) = wanted.start(&theirs)?;
+        (pid, Some(pidfd))
+    } else {
+        (wanted.start_by_step(&theirs)?, None)
     };
     // They would keep end-of-file from being seen.
     drop(theirs);
@@ -91,10 +75,62 @@ pub fn spawn(spec: &Spec, base: &BaseEnv, run: &str, mark: Mark) -> Result<Spawn
     Ok(Spawned { child: child.of_user(uid), stdin, stdout, stderr })
 }
 
-fn not_executed(error: NotExecuted, file: &Path) -> NotStarted {
-    match error {
-        NotExecuted::Before(e) => NotStarted::from_system(e),
-        NotExecuted::Exec(e) => NotStarted::from_exec(e, file),
+/// What to start, and in which environment.
+struct Wanted<'a> {
+    spec: &'a Spec,
+    base: &'a BaseEnv,
+    /// Where to look for the program.
+    path: &'a OsStr,
+    words: &'a [OsString],
+    env: &'a BTreeMap<OsString, OsString>,
+}
+
+impl Wanted<'_> {
+    /// Starts it from here. What stands in the way is looked for if something does: most often nothing does.
+    fn start(&self, theirs: &Theirs) -> Result<(Pid, OwnedFd), NotStarted> {
+        let stdio = theirs.all().map_err(NotStarted::from_system)?;
+        let start = |file: &Path, cwd: &Path| {
+            process::start(&process::Program { file, words: self.words, env: self.env, cwd, stdio })
+        };
+        if let Some((file, cwd)) = self.as_named()
+            && let Ok(started) = start(file, cwd)
+        {
+            return Ok(started);
+        }
+        let (file, cwd) = self.find()?;
+        start(&file, &cwd).map_err(|e| match e {
+            NotExecuted::Before(e) => NotStarted::from_system(e),
+            NotExecuted::Exec(e) => NotStarted::from_exec(e, &file),
+        })
+    }
+
+    /// Program and folder, if both are told by paths that need no search.
+    fn as_named(&self) -> Option<(&Path, &Path)> {
+        let (file, cwd) = (Path::new(&self.words[0]), self.spec.cwd.as_deref());
+        let cwd = cwd.or(self.base.home())?;
+        (file.is_absolute() && cwd.is_absolute()).then_some((file, cwd))
+    }
+
+    /// Program and folder, looked for.
+    fn find(&self) -> Result<(PathBuf, PathBuf), NotStarted> {
+        let cwd = working_directory(self.spec.cwd.as_deref(), self.base.home())?;
+        Ok((find(&self.words[0], self.path, &cwd)?, cwd))
+    }
+
+    /// Starts it by a step. What only the user may see is looked for there, with the user's rights.
+    fn start_by_step(&self, theirs: &Theirs) -> Result<Pid, SpawnError> {
+        let (file, cwd, terms) = match &self.spec.user {
+            Some(user) => (None, "/".into(), Terms::of_user(self.spec, user, self.path)),
+            None => {
+                let (file, cwd) = self.find()?;
+                (Some(file), cwd, Terms::of_limits(self.spec.limits))
+            }
+        };
+        let mut command = Command::new(shim::PROGRAM);
+        command.env_clear().process_group(0).current_dir(&cwd);
+        command.envs(self.env.iter().map(|(name, value)| (shim::signed(name), value)));
+        theirs.give_to(&mut command).map_err(NotStarted::from_system)?;
+        shim::spawn(&mut command, (file.as_deref(), self.words), &terms)
     }
 }
 
