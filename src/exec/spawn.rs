@@ -1,18 +1,18 @@
 //! Starting a run.
 //!
-//! Nothing here copies the server's page tables, which takes milliseconds if it is large: a plain run is started by
-//! [`process::start`], and a step by std's `Command`, which forks upon `pre_exec`, uid, gid, groups, chroot, or a bare
-//! program name with PATH set (std `sys/process/unix/unix.rs`, `Command::posix_spawn`). So none of these is
-//! used, and the program's path is absolute.
+//! std's `Command` starts it by posix_spawn(3), which does not copy the server's page tables
+//! (`CLONE_VM | CLONE_VFORK`); it would fork, at milliseconds for a large server, upon `pre_exec`,
+//! uid, gid, groups, chroot, or a bare program name with PATH set (std `sys/process/unix/unix.rs`,
+//! `Command::posix_spawn`). So none of these is used, and the program's path is absolute.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -26,7 +26,7 @@ use super::spec::{BaseEnv, Mark, Program, Spec, TEXT_LIMIT};
 use super::wait::Child;
 use crate::sys::clock::boottime;
 use crate::sys::pipe;
-use crate::sys::process::{self, NotExecuted, Pid};
+use crate::sys::process::{self, Pid};
 
 /// A run that was started: its main process and this side's ends of its pipes.
 #[derive(Debug)]
@@ -61,16 +61,13 @@ pub fn spawn(spec: &Spec, base: &BaseEnv, run: &str, mark: Mark) -> Result<Spawn
     let wanted = Wanted { spec, base, path, words: &words(&spec.program)?, env: &env };
     let Pipes { ours, theirs } = Pipes::new(spec).map_err(NotStarted::from_system)?;
     let since = boottime();
-    let (pid, pidfd) = if spec.user.is_none() && spec.limits.is_none() {
-        let (pid, pidfd) = wanted.start(&theirs)?;
-        (pid, Some(pidfd))
+    let pid = if spec.user.is_none() && spec.limits.is_none() {
+        wanted.start(theirs)?
     } else {
-        (wanted.start_by_step(&theirs)?, None)
+        wanted.start_by_step(theirs)?
     };
-    // They would keep end-of-file from being seen.
-    drop(theirs);
     let uid = spec.user.as_ref().map(|user| user.uid);
-    let child = Child::follow((pid, pidfd), since, mark).map_err(SpawnError::Unfollowed)?;
+    let child = Child::follow(pid, since, mark).map_err(SpawnError::Unfollowed)?;
     let Ours { stdin, stdout, stderr } = ours;
     Ok(Spawned { child: child.of_user(uid), stdin, stdout, stderr })
 }
@@ -87,24 +84,28 @@ struct Wanted<'a> {
 
 impl Wanted<'_> {
     /// Starts it from here. What stands in the way is looked for if something does: most often nothing does.
-    fn start(&self, theirs: &Theirs) -> Result<(Pid, OwnedFd), NotStarted> {
-        let stdio = theirs.all().map_err(NotStarted::from_system)?;
-        let start = |file: &Path, cwd: &Path| {
-            process::start(&process::Program { file, words: self.words, env: self.env, cwd, stdio })
+    fn start(&self, theirs: Theirs) -> Result<Pid, NotStarted> {
+        let named = self.as_named();
+        let (file, cwd) = match named {
+            Some((file, cwd)) => (file.to_owned(), cwd.to_owned()),
+            None => self.find()?,
         };
-        if let Some((file, cwd)) = self.as_named()
-            && let Ok(started) = start(file, cwd)
-        {
-            return Ok(started);
-        }
-        let (file, cwd) = self.find()?;
-        start(&file, &cwd).map_err(|e| match e {
-            NotExecuted::Before(e) => NotStarted::from_system(e),
-            NotExecuted::Exec(e) => NotStarted::from_exec(e, &file),
+        let mut command = Command::new(&file);
+        command.env_clear().process_group(0).current_dir(&cwd);
+        command.arg0(&self.words[0]).args(&self.words[1..]).envs(self.env);
+        theirs.give_to(&mut command);
+        // Our copies of the child's ends, which would keep end-of-file from being seen, close with the command.
+        process::spawn(&mut command).or_else(|e| {
+            if named.is_none() {
+                return Err(NotStarted::from_exec(e, &file));
+            }
+            let (file, cwd) = self.find()?;
+            let spawned = process::spawn(command.current_dir(cwd));
+            spawned.map_err(|e| NotStarted::from_exec(e, &file))
         })
     }
 
-    /// Program and folder, if both are told by paths that need no search.
+    /// Program and folder, if both are told by paths that need no search; such a program stays what it is when looked for.
     fn as_named(&self) -> Option<(&Path, &Path)> {
         let (file, cwd) = (Path::new(&self.words[0]), self.spec.cwd.as_deref());
         let cwd = cwd.or(self.base.home())?;
@@ -118,7 +119,7 @@ impl Wanted<'_> {
     }
 
     /// Starts it by a step. What only the user may see is looked for there, with the user's rights.
-    fn start_by_step(&self, theirs: &Theirs) -> Result<Pid, SpawnError> {
+    fn start_by_step(&self, theirs: Theirs) -> Result<Pid, SpawnError> {
         let (file, cwd, terms) = match &self.spec.user {
             Some(user) => (None, "/".into(), Terms::of_user(self.spec, user, self.path)),
             None => {
@@ -129,7 +130,7 @@ impl Wanted<'_> {
         let mut command = Command::new(shim::PROGRAM);
         command.env_clear().process_group(0).current_dir(&cwd);
         command.envs(self.env.iter().map(|(name, value)| (shim::signed(name), value)));
-        theirs.give_to(&mut command).map_err(NotStarted::from_system)?;
+        theirs.give_to(&mut command);
         shim::spawn(&mut command, (file.as_deref(), self.words), &terms)
     }
 }
@@ -168,46 +169,39 @@ struct Ours {
 }
 
 struct Theirs {
-    /// None: `/dev/null`.
-    stdin: Option<OwnedFd>,
-    stdout: OwnedFd,
-    /// None: as `stdout`.
-    stderr: Option<OwnedFd>,
+    stdin: Stdio,
+    stdout: Stdio,
+    stderr: Stdio,
 }
 
 impl Pipes {
     fn new(spec: &Spec) -> io::Result<Self> {
-        let input = if spec.stdin || matches!(spec.program, Program::Script { .. }) {
+        let (stdin, their_stdin) = if spec.stdin || matches!(spec.program, Program::Script { .. }) {
             let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
             give(&read, spec)?;
-            Some((Sender::from_owned_fd(write)?, read))
+            (Some(Sender::from_owned_fd(write)?), read)
         } else {
-            None
+            (None, pipe::null()?.try_clone_to_owned()?)
         };
         let (stdout, their_stdout) = output(spec)?;
-        let errors = if spec.merge { None } else { Some(output(spec)?) };
-        let (stdin, their_stdin) = input.unzip();
-        let (stderr, their_stderr) = errors.unzip();
-        let theirs = Theirs { stdin: their_stdin, stdout: their_stdout, stderr: their_stderr };
+        let (stderr, their_stderr) = if spec.merge {
+            (None, their_stdout.try_clone()?)
+        } else {
+            let (stderr, their_stderr) = output(spec)?;
+            (Some(stderr), their_stderr)
+        };
+        let theirs = Theirs {
+            stdin: their_stdin.into(),
+            stdout: their_stdout.into(),
+            stderr: their_stderr.into(),
+        };
         Ok(Self { ours: Ours { stdin, stdout, stderr }, theirs })
     }
 }
 
 impl Theirs {
-    fn all(&self) -> io::Result<[BorrowedFd<'_>; 3]> {
-        let stdin = match &self.stdin {
-            Some(stdin) => stdin.as_fd(),
-            None => pipe::null()?,
-        };
-        let stderr = self.stderr.as_ref().unwrap_or(&self.stdout);
-        Ok([stdin, self.stdout.as_fd(), stderr.as_fd()])
-    }
-
-    fn give_to(&self, command: &mut Command) -> io::Result<()> {
-        let [stdin, stdout, stderr] = self.all()?;
-        command.stdin(stdin.try_clone_to_owned()?).stdout(stdout.try_clone_to_owned()?);
-        command.stderr(stderr.try_clone_to_owned()?);
-        Ok(())
+    fn give_to(self, command: &mut Command) {
+        command.stdin(self.stdin).stdout(self.stdout).stderr(self.stderr);
     }
 }
 

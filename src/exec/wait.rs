@@ -48,28 +48,18 @@ pub struct Child {
 }
 
 impl Child {
-    /// Takes over a child, perhaps by its descriptor, that was started after `since` (time since boot); kills its group
-    /// if that fails.
-    pub(super) fn follow(
-        (pid, pidfd): (Pid, Option<OwnedFd>),
-        since: Duration,
-        mark: Mark,
-    ) -> io::Result<Self> {
-        Self::try_follow((pid, pidfd), since, mark).inspect_err(|_| {
+    /// Takes over a child that was started after `since` (time since boot); kills its group if that fails.
+    pub(super) fn follow(pid: Pid, since: Duration, mark: Mark) -> io::Result<Self> {
+        Self::try_follow(pid, since, mark).inspect_err(|_| {
             // It is ours and not reaped, so the group is its own; it may be empty by now.
             let _ = kill_process_group(pid, Signal::KILL.raw());
             process::disown(pid);
         })
     }
 
-    fn try_follow(
-        (pid, pidfd): (Pid, Option<OwnedFd>),
-        since: Duration,
-        mark: Mark,
-    ) -> io::Result<Self> {
+    fn try_follow(pid: Pid, since: Duration, mark: Mark) -> io::Result<Self> {
         // Not reaped, so the pid cannot be another's.
-        let open = || pidfd_open(pid, PidfdFlags::empty());
-        let pidfd = process::watch(pidfd.map_or_else(open, Ok)?)?;
+        let pidfd = process::watch(pidfd_open(pid, PidfdFlags::empty())?)?;
         let process = ProcessRef::of_child(pid, since)?;
         Ok(Self { process, mark, uid: None, pidfd: Some(pidfd) })
     }

@@ -25,10 +25,12 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
 use super::clock::boottime;
-use super::signals::{self, SIGNAL_MAX};
+use super::signals;
 
 /// First descriptor that is not standard input, output or error.
 const FIRST_EXTRA_FD: u32 = 3;
+/// Highest signal number of Linux (signal(7): `SIGRTMAX`).
+const SIGNAL_MAX: i32 = 64;
 /// `/proc/PID/stat` is 52 numbers and a name of 16 bytes.
 const STAT_LIMIT: usize = 2048;
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
@@ -365,7 +367,7 @@ pub(super) fn nobody_starts() -> RwLockWriteGuard<'static, ()> {
 }
 
 /// Starts a child that stays a zombie until [`reap`]. Every child of a process that calls
-/// [`reap_strangers`] has to be started here, or by [`start`].
+/// [`reap_strangers`] has to be started here.
 ///
 /// # Errors
 /// As [`Command::spawn`].
@@ -508,10 +510,8 @@ pub fn disown(pid: Pid) {
 
 mod account;
 mod orphans;
-mod vfork;
 pub use account::{Account, account, account_of};
 pub use orphans::{may_leave_strangers, orphans, reap_strangers};
-pub use vfork::{NotExecuted, Program, start};
 
 #[cfg(test)]
 pub(crate) mod forks;

@@ -5,7 +5,7 @@
 //! while the server replaces itself is heard, by the one before or by the one after.
 //!
 //! A child inherits the mask of the thread that starts it, and std has no way to give it another one short
-//! of forking. So the thread lets held signals in while it starts a child by std (`let_in`), and a handler
+//! of forking. So the thread lets held signals in while it starts a child (`let_in`), and a handler
 //! notes what comes then.
 #![expect(unsafe_code, reason = "sigaction, pthread_sigmask and signalfd have no safe wrapper")]
 
@@ -13,7 +13,6 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::ptr;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::process::Signal;
@@ -22,8 +21,6 @@ use tokio::sync::Notify;
 
 use super::process::watch;
 
-/// Numbers go from 1 to 64 (`signal(7)`).
-pub(super) const SIGNAL_MAX: i32 = 64;
 /// Bytes of one `struct signalfd_siginfo`.
 const INFO_LEN: usize = size_of::<libc::signalfd_siginfo>();
 
@@ -37,55 +34,13 @@ static CALLED: Notify = Notify::const_new();
 /// Whether a signal is ignored by this process, as its starter wanted it (`sigaction(2)`).
 #[must_use]
 pub fn is_ignored(signal: i32) -> bool {
-    action_of(signal) == Some(libc::SIG_IGN)
-}
-
-/// None of a number that is no signal, or one that the C library keeps to itself.
-fn action_of(signal: i32) -> Option<libc::sighandler_t> {
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: a null new action only asks; `action` is writable and of the type asked for.
     if unsafe { libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) } != 0 {
-        return None;
+        return false;
     }
     // SAFETY: zeroed is a valid sigaction, and the call has filled it.
-    Some(unsafe { action.assume_init() }.sa_sigaction)
-}
-
-/// What a child must set before it lets signals in, one bit for each number: SIGPIPE, which is ignored here, and
-/// what has a handler, which would run in the child. Those were looked for once; what is held since then has one too.
-pub(super) fn handled() -> u64 {
-    static FOUND: OnceLock<u64> = OnceLock::new();
-    let is_handled = |signal: &i32| {
-        action_of(*signal).is_some_and(|to| to != libc::SIG_DFL && to != libc::SIG_IGN)
-    };
-    let found =
-        FOUND.get_or_init(|| (1..=SIGNAL_MAX).filter(is_handled).fold(0, |all, s| all | bit(s)));
-    found | HELD.load(Ordering::Relaxed) | bit(libc::SIGPIPE)
-}
-
-/// Calls `start`, which starts a child that shares this memory, without a signal let in.
-pub(super) fn with_all_blocked<T>(start: impl FnOnce() -> T) -> T {
-    let (mut all, mut before) = (set_of([]), set_of([]));
-    // SAFETY: both are writable sets; these calls cannot fail with them.
-    unsafe {
-        libc::sigfillset(&raw mut all);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
-    }
-    let started = start();
-    // SAFETY: as above.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, ptr::null_mut()) };
-    started
-}
-
-/// In such a child: lets every signal in, those of `handled` with what the system does by itself.
-pub(super) fn let_all_in(handled: u64) {
-    let (action, none) = (MaybeUninit::<libc::sigaction>::zeroed(), set_of([]));
-    for signal in (1..=SIGNAL_MAX).filter(|signal| handled & bit(*signal) != 0) {
-        // SAFETY: zeroed is a valid sigaction, and asks for SIG_DFL.
-        unsafe { libc::sigaction(signal, action.as_ptr(), ptr::null_mut()) };
-    }
-    // SAFETY: the set is filled, and the old one is not asked for.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut()) };
+    unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN
 }
 
 /// Unblocks every signal but SIGHUP, which stays blocked if it is: the server that became this one holds
@@ -137,9 +92,7 @@ fn bit(signal: i32) -> u64 {
 
 /// The signals of these bits.
 fn signals_of(bits: u64) -> impl Iterator<Item = Signal> {
-    (1..=SIGNAL_MAX)
-        .filter(move |signal| bits & bit(*signal) != 0)
-        .filter_map(Signal::from_named_raw)
+    (1..=64).filter(move |signal| bits & bit(*signal) != 0).filter_map(Signal::from_named_raw)
 }
 
 /// Calls `start`, which starts a child, without a signal held in this thread: the child inherits that.
