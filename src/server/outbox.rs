@@ -43,9 +43,7 @@ struct Pending {
 pub(super) struct Taken {
     pub(super) answers: Vec<Bytes>,
     pub(super) run: Option<Current>,
-    /// There is something new.
-    pub(super) is_new: bool,
-    /// It is waited for.
+    /// There is something new that is waited for.
     pub(super) is_urgent: bool,
 }
 
@@ -154,7 +152,6 @@ impl Outbox {
         let greeting = std::mem::take(&mut pending.greeting);
         let answers = std::mem::take(&mut pending.answers);
         Taken {
-            is_new: greeting || !answers.is_empty(),
             // A welcome alone is; with an answer it goes as that does.
             is_urgent: std::mem::take(&mut pending.is_urgent) || (greeting && answers.is_empty()),
             answers,
