@@ -39,6 +39,8 @@ pub struct Spawned {
     pub stdout: Receiver,
     /// The run's stderr; none if merged.
     pub stderr: Option<Receiver>,
+    /// What the run writes to, as it has it: for [`Pump::holding`](super::Pump::holding), or to be dropped.
+    pub writers: Vec<OwnedFd>,
 }
 
 /// Starts `spec` as the leader of a process group of its own, with `mark`, which the caller has made
@@ -67,12 +69,12 @@ pub fn spawn(spec: &Spec, base: &BaseEnv, run: &str, mark: Mark) -> Result<Spawn
     } else {
         (wanted.start_by_step(&theirs)?, None)
     };
-    // They would keep end-of-file from being seen.
-    drop(theirs);
+    let Theirs { stdin: _, stdout, stderr } = theirs;
+    let writers = std::iter::once(stdout).chain(stderr).collect();
     let uid = spec.user.as_ref().map(|user| user.uid);
     let child = Child::follow((pid, pidfd), since, mark).map_err(SpawnError::Unfollowed)?;
     let Ours { stdin, stdout, stderr } = ours;
-    Ok(Spawned { child: child.of_user(uid), stdin, stdout, stderr })
+    Ok(Spawned { child: child.of_user(uid), stdin, stdout, stderr, writers })
 }
 
 /// What to start, and in which environment.

@@ -154,6 +154,7 @@ fn become_program(plan: &Plan) {
     unsafe {
         if libc::setpgid(0, 0) != 0
             || stdio.any(|(from, to)| libc::dup2(*from, to) < 0)
+            || !close_others()
             || libc::chdir(plan.cwd) != 0
         {
             return;
@@ -163,6 +164,14 @@ fn become_program(plan: &Plan) {
         plan.at_exec.store(true, Ordering::Relaxed);
         libc::execve(plan.file, plan.argv, plan.envp);
     }
+}
+
+/// They close by themselves in execve(2), which takes as long as the folder or the program does not answer: so long the
+/// ends of other runs' pipes would be held. True: a kernel that knows no close_range(2) leaves it at that.
+fn close_others() -> bool {
+    // SAFETY: they are the child's own copies.
+    unsafe { libc::syscall(libc::SYS_close_range, FIRST_FREE, libc::c_uint::MAX, 0) };
+    true
 }
 
 /// The same descriptors, or copies of those that dup2(2) would write over.
