@@ -125,9 +125,9 @@ impl Outbox {
         self.called.notify_one();
     }
 
-    /// The run that is being served, and the last frame that was sent of it.
-    pub(super) fn serving(&self) -> Option<(Arc<Serving>, u64)> {
-        self.lock().run.as_ref().map(|run| (Arc::clone(&run.serving), run.sent))
+    /// The run that is being served.
+    pub(super) fn serving(&self) -> Option<Arc<Serving>> {
+        self.lock().run.as_ref().map(|run| Arc::clone(&run.serving))
     }
 
     /// Whether a run is under way whose verdict was not sent yet.

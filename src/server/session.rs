@@ -14,6 +14,7 @@ use super::held::Held;
 use super::outbox::{Outbox, STARTED_WAIT, Taken};
 use super::requests::Requests;
 use super::serving::Batch;
+use super::waiting::Heard;
 use crate::conn::{FrameReader, FrameWriter, HEARTBEAT};
 use crate::proto::code::Code;
 use crate::proto::header::{ClientHeader, ServerHeader};
@@ -64,8 +65,8 @@ async fn read_loop<R: AsyncRead + Unpin>(
     let mut heard = Instant::now();
     let mut busy_until = Instant::now();
     loop {
-        if let Some((header, body)) = requests.waiting.next() {
-            requests.handle(header, body).await?;
+        if let Some(heard) = requests.waiting.next() {
+            requests.handle(heard).await?;
             continue;
         }
         if requests.is_busy() {
@@ -79,7 +80,7 @@ async fn read_loop<R: AsyncRead + Unpin>(
                 continue;
             }
             answer = requests.waiting.answer() => {
-                requests.answer(answer)?;
+                requests.answered(answer).await?;
                 continue;
             }
         };
@@ -98,7 +99,8 @@ async fn read_loop<R: AsyncRead + Unpin>(
         let header = frame.header_by(ClientHeader::read)?;
         let pauses = header == ClientHeader::Pause;
         silence = patience.silence.map(|most| if pauses { LONGEST_PAUSE } else { most });
-        requests.handle(header, frame.body).await?;
+        let (at, body) = (heard.into_std(), frame.body);
+        requests.handle(Heard { at, header, body }).await?;
     }
 }
 
