@@ -23,6 +23,8 @@ use crate::proto::header::{ClientHeader, Hello, Refused, ServerHeader, Welcome};
 pub const AGENT: &str = concat!("rexec ", env!("CARGO_PKG_VERSION"));
 /// Most keys that a `hello` may list.
 pub const KEYS_LIMIT: usize = 64;
+/// Most certificates of a `hello` that are looked at.
+pub const CERTIFICATES_LIMIT: usize = 8;
 /// Most times that a client may say `hello` on a connection.
 pub const HELLOS_LIMIT: usize = 6;
 /// Most characters of a peer's name that are shown.
@@ -133,16 +135,26 @@ impl ClientLogin {
                 "asking which of the keys the server lists, before somebody is needed for one",
             );
         }
-        hello.certificate = self.certificate();
         hello.keys = self.keys.iter().map(|key| key.public().fingerprint().to_string()).collect();
+        self.show_certificates(&mut hello, ask);
         Ok(ClientHeader::Hello(hello))
     }
 
-    /// That of the key that is proved; else the first one, about which the server is asked.
-    fn certificate(&self) -> Option<String> {
-        let proven = self.proven.as_ref().and_then(|key| key.certificate());
-        let first = || self.keys.iter().find_map(|key| key.certificate());
-        proven.or_else(first).map(Certificate::to_base64)
+    /// Those of the key that is proved, which stands first, and then the others, about which the server is asked; as
+    /// many as a stranger may send.
+    fn show_certificates(&self, hello: &mut Hello, ask: &dyn Ask) {
+        let mut all = self.keys.iter().flat_map(|key| key.certificates());
+        let mut shown = all.by_ref().take(CERTIFICATES_LIMIT).map(|one| one.to_base64());
+        hello.certificate = shown.next();
+        hello.certificates = shown.collect();
+        let mut left_out = all.count();
+        while !hello.certificates.is_empty() && !fits(hello) {
+            hello.certificates.pop();
+            left_out += 1;
+        }
+        if left_out > 0 {
+            ask.note(&format!("{left_out} certificates are left out: there are too many"));
+        }
     }
 
     fn next(&self) -> Option<Arc<Candidate>> {
@@ -204,6 +216,11 @@ impl ClientLogin {
             None => Err(LoginError::Refused(refused)),
         }
     }
+}
+
+fn fits(hello: &Hello) -> bool {
+    let encoded = serde_json::to_vec(&ClientHeader::Hello(hello.clone()));
+    encoded.is_ok_and(|text| text.len() <= Limits::HELLO.header)
 }
 
 async fn prove(
@@ -333,32 +350,30 @@ fn decide(
     let listed = hello.keys.iter().take(KEYS_LIMIT).filter(|_| may_ask);
     let candidates: Vec<Fingerprint> =
         proven.into_iter().chain(listed.filter_map(|k| k.parse().ok())).collect();
-    let certificate = hello.certificate.as_deref();
-    let certified = certificate.map(|text| certified(text, authorized, caller, &mut news));
-    if let (Some(Ok((certificate, granted))), Some((key, proof))) = (&certified, proof)
-        && certificate.key() == key
-    {
+    let user = hello.user.as_deref();
+    let Certified { good, bad } = certified(&hello, authorized, caller, &mut news);
+    let proven_one = good.iter().find(|(one, _)| proof.is_some_and(|(key, _)| one.key() == key));
+    if let Some((certificate, granted)) = proven_one {
         let (granted, proven) = (granted.clone(), Proven::Certificate(certificate.clone()));
         let login = Login::In { granted, proven, user: hello.user.clone(), client };
-        return checked(login, (hello.user.as_deref(), Some((key, proof))), channel);
+        return checked(login, (user, proof), channel);
     }
-    let user = hello.user.as_deref();
     let lookup = authorized.lookup(&candidates, caller);
     lookup.news.into_iter().for_each(&mut news);
-    match (lookup.found, certified) {
+    match (lookup.found, good.first()) {
         (Ok((found, granted)), _) if proven == Some(found) => {
             let proven = Proven::Key(found);
             let login = Login::In { granted, proven, user: hello.user.clone(), client };
             checked(login, (user, proof), channel)
         }
-        (_, Some(Ok((certificate, _)))) if may_ask => try_key(certificate.key().fingerprint()),
+        (_, Some((certificate, _))) if may_ask => try_key(certificate.key().fingerprint()),
         (Ok((found, _)), _) if may_ask => try_key(found),
         // Neither the answer nor the time that it takes tells a key that is not let in from a wrong proof
         // of one that is.
-        (_, Some(Err(why))) | (Err(why), _) => {
-            checked(not_authorized(Some(why.to_string())), (user, proof), channel)
+        (found, _) => {
+            let why = bad.or(found.err()).map(|why| why.to_string());
+            checked(not_authorized(why), (user, proof), channel)
         }
-        _ => checked(not_authorized(None), (user, proof), channel),
     }
 }
 
@@ -370,8 +385,36 @@ fn try_key(key: Fingerprint) -> Login {
     })
 }
 
-/// What the holder of a certificate is granted.
+/// What is to be said of the certificates of a `hello`.
+struct Certified {
+    /// Those that let in, and what their holders are granted.
+    good: Vec<(Certificate, Granted)>,
+    /// Why another does not: one of a trusted CA, if there is one.
+    bad: Option<Refusal>,
+}
+
 fn certified(
+    hello: &Hello,
+    authorized: &Authorized,
+    caller: Caller,
+    mut news: impl FnMut(News),
+) -> Certified {
+    let mut all = Certified { good: Vec::new(), bad: None };
+    let shown = hello.certificate.iter().chain(&hello.certificates);
+    for text in shown.take(CERTIFICATES_LIMIT) {
+        match certificate(text, authorized, caller, &mut news) {
+            Ok(good) => all.good.push(good),
+            Err(why) => {
+                let says_more = matches!(all.bad, None | Some(Refusal::Authority(_)));
+                all.bad = if says_more { Some(why) } else { all.bad };
+            }
+        }
+    }
+    all
+}
+
+/// A certificate, and what its holder is granted.
+fn certificate(
     text: &str,
     authorized: &Authorized,
     caller: Caller,

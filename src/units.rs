@@ -22,15 +22,16 @@ pub fn some_time(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A duration for people: `30s`, `1h 30m`, or a plain number of seconds; at most 100 years.
+/// A duration for people: `30s`, `1h 30m`, or a plain number of seconds, `0.5` too; at most 100 years.
 ///
 /// # Errors
 /// One line that says how to write it.
 pub fn duration(text: &str) -> Result<Duration, String> {
+    let is_number = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
     let read = match text.parse() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => humantime::parse_duration(text)
-            .map_err(|e| format!("{e}; write it like 30s, 5m or 1h 30m"))?,
+        Ok(seconds) if is_number => Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX),
+        _ => humantime::parse_duration(text)
+            .map_err(|_| "not a time; write it like 30s, 5m or 1h 30m")?,
     };
     if read > LONGEST_DURATION {
         return Err("longer than 100 years".into());
@@ -73,13 +74,17 @@ mod tests {
     #[test]
     fn durations() {
         assert_eq!(duration("30"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("0.5"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(5400)));
         assert_eq!(duration(&LONGEST_DURATION.as_secs().to_string()), Ok(LONGEST_DURATION));
         let over = (LONGEST_DURATION.as_secs() + 1).to_string();
-        for bad in ["", "30x", "-1", "1e3", &over, &u64::MAX.to_string(), "1000000y"] {
+        for bad in
+            ["", ".", "1.2.3", "30x", "-1", "1e3", "inf", &over, &u64::MAX.to_string(), "1000000y"]
+        {
             assert!(duration(bad).is_err(), "{bad}");
         }
         assert_eq!(some_time("1ms"), Ok(SHORTEST_DURATION));
+        assert!(duration("x").unwrap_err().contains("write it like 30s"));
         for none in ["0", "0s", "999us", "30x"] {
             assert!(some_time(none).is_err(), "{none}");
         }

@@ -2,8 +2,12 @@
 
 use std::hint::black_box;
 use std::io::Write;
+use std::net::Ipv4Addr;
 
-use rexec::identity::{Fingerprint, Key, Presence, PublicKey, sign_auth, verify_auth};
+use rexec::identity::{
+    AccessFiles, Authorized, Caller, Fingerprint, Handed, Key, Presence, PublicKey, sign_auth,
+    verify_auth,
+};
 use rexec::proto::digest::{Algorithm, Digest, Running};
 use rexec::proto::frame::{Decoded, Limits, decode, encode};
 use rexec::proto::header::{ClientHeader, Form, Output, ServerHeader, Started, Stream};
@@ -19,7 +23,7 @@ pub(crate) type Piece = Box<dyn FnMut()>;
 type Prepare = fn() -> Piece;
 
 /// Their names, and how they are prepared.
-pub(crate) const ALL: [(&str, Prepare); 11] = [
+pub(crate) const ALL: [(&str, Prepare); 12] = [
     ("frame/encode", encode_frame),
     ("frame/decode", decode_frame),
     ("header/run", read_run),
@@ -29,6 +33,7 @@ pub(crate) const ALL: [(&str, Prepare); 11] = [
     ("digest/short", digest_little),
     ("login/prove", prove),
     ("login/verify", verify),
+    ("keys/10000-changed", look_up_key),
     ("journal/line", add_line),
     ("policy/decide", decide_command),
 ];
@@ -123,6 +128,28 @@ fn verify() -> Piece {
     Box::new(move || {
         let key = PublicKey::from_base64(&text).expect("a key");
         verify_auth(&key, &proof, &host, None, &EXPORTER, presence).expect("a proof");
+    })
+}
+
+/// The first question after a list of 10,000 lines was changed. Each tenth has options.
+fn look_up_key() -> Piece {
+    let one = key();
+    let blob = |n: u64| [&one.public().blob()[..43], &n.to_be_bytes()].concat();
+    let line = |n: u64| {
+        let key = PublicKey::from_blob(&blob(n)).expect("any 32 bytes are a key");
+        let options = if n.is_multiple_of(10) { "restrict,from=\"127.0.0.0/8,10.*\" " } else { "" };
+        format!("{options}{key} user-{n}@example.com\n")
+    };
+    let text: String = (0..10_000).map(line).collect();
+    let texts = [text.clone(), text + "\n"];
+    let asked = Fingerprint::of_blob(&blob(5000));
+    let caller = Caller { address: Some(Ipv4Addr::LOCALHOST.into()), loopback: true };
+    let handed = Handed::new("list".into());
+    let authorized = Authorized::as_user("me", AccessFiles::default(), vec![handed.clone()]);
+    let mut turn = texts.into_iter().cycle();
+    Box::new(move || {
+        handed.put(Ok(turn.next()));
+        authorized.lookup(&[asked], caller).found.expect("it is listed");
     })
 }
 

@@ -62,14 +62,19 @@ impl AccessArgs {
     pub(super) fn all_files(&self) -> AccessFiles {
         let mut files = self.files();
         let of_user = |user| Source { path: Path::new(KEYS_FOLDER).join(user), required: false };
+        files.keys.extend(self.known_users().into_iter().map(of_user));
+        files
+    }
+
+    /// The users who are served by their names, and if groups are served those for whom root keeps a list.
+    pub(super) fn known_users(&self) -> Vec<String> {
         let (mut users, groups) = self.served();
         if !groups.is_empty() {
             users.extend(listed_users());
         }
         users.sort();
         users.dedup();
-        files.keys.extend(users.into_iter().map(of_user));
-        files
+        users
     }
 
     /// What is decided about system mode, if it is that.

@@ -8,9 +8,11 @@ use std::time::SystemTime;
 use super::output::write_all;
 use super::server_args::Args as ServeArgs;
 use super::settings::{Settings, origin};
-use super::unprinted;
-use crate::identity::{CheckedFile, check_files};
+use super::{complain, unprinted};
+use crate::identity::{CheckedFile, Role, check_files};
 use crate::server::policy::Rule;
+use crate::server::{StartError, foresee};
+use crate::sys::fs::euid;
 use crate::units;
 
 /// Check the configuration and print every setting with where it comes from, every rule of the policy, and
@@ -30,20 +32,84 @@ pub(super) struct Args {
     pub(super) json: bool,
 }
 
-/// Exit status: a file of keys, or a line of one, is refused.
+/// Exit status: a file of keys, or a line of one, is refused, or a server would not start.
 pub(super) const REFUSED: u8 = 1;
+
+/// What is to be said of the files of keys, and of all that no setting shows.
+struct Findings {
+    files: Vec<CheckedFile>,
+    notes: Vec<String>,
+    /// Why no server would start.
+    refused: Option<String>,
+}
 
 /// Prints what a server would go by; the exit status.
 pub(super) fn main(settings: &Settings, json: bool) -> u8 {
-    let files = check_files(&settings.args.access.all_files(), SystemTime::now());
+    if let Err(line) = would_start(settings) {
+        complain("rexec-server", &line);
+        return REFUSED;
+    }
+    let found = Findings::of(settings);
     let text = match json {
-        true => format!("{}\n", files::json(settings, &files)),
-        false => told(settings) + &files::told(&files),
+        true => format!("{}\n", files::json(settings, &found)),
+        false => told(settings) + &files::told(&found.files) + &found.told(),
     };
     match write_all(rustix::stdio::stdout(), text.as_bytes()) {
-        Ok(()) if files.iter().all(CheckedFile::is_whole) => 0,
+        Ok(()) if found.is_well() => 0,
         Ok(()) => REFUSED,
         Err(e) => unprinted("rexec-server", &e),
+    }
+}
+
+/// What ends the start of any server with these settings, also of one that takes over.
+fn would_start(settings: &Settings) -> Result<(), String> {
+    let args = &settings.args;
+    args.access.system()?;
+    foresee(&args.shell, &args.classic, &settings.policy).map(drop).map_err(|e| e.to_string())
+}
+
+/// Others could reach it and nobody would be let in. One that takes over starts all the same.
+fn nobody_let_in(settings: &Settings, files: &[CheckedFile]) -> Option<StartError> {
+    let args = &settings.args;
+    if matches!(args.access.system(), Ok(Some(_))) {
+        return None;
+    }
+    let files: Vec<_> = files.iter().filter(|file| file.role != Role::Revoked).collect();
+    let lines = files.iter().filter_map(|file| file.lines.as_ref().ok()).flatten();
+    let keys = lines.filter(|line| line.says.is_ok()).count();
+    let paths = files.iter().map(|file| file.path.clone()).collect();
+    StartError::nobody_let_in(&args.listen, paths, keys)
+}
+
+impl Findings {
+    fn of(settings: &Settings) -> Self {
+        let (access, now) = (&settings.args.access, SystemTime::now());
+        let mut files = check_files(&access.all_files(), now);
+        let refused = nobody_let_in(settings, &files).map(|e| e.to_string());
+        let mut notes = Vec::new();
+        // Without users there is nothing of that to be wrong.
+        if let Ok(Some(system)) = access.system() {
+            notes.extend(system.notes());
+            if euid() == 0 {
+                let permits = access.files().permits;
+                files.extend(system.check_own(&access.known_users(), permits, now));
+            } else {
+                notes.push("the users' own lists are not told: only root can read them".to_owned());
+            }
+        }
+        notes.extend(settings.policy.limits_told().map(str::to_owned));
+        Self { files, notes, refused }
+    }
+
+    fn is_well(&self) -> bool {
+        self.refused.is_none() && self.files.iter().all(CheckedFile::is_whole)
+    }
+
+    /// What is no file's, as comments.
+    fn told(&self) -> String {
+        let notes = self.notes.iter().map(|note| format!("\n# {note}\n"));
+        let refused = self.refused.iter().map(|why| format!("\n# REFUSED: {why}\n"));
+        notes.chain(refused).collect()
     }
 }
 

@@ -101,6 +101,8 @@ enum Error {
     Find(#[from] FindError),
     #[error(transparent)]
     Journal(#[from] JournalError),
+    #[error("there is not one line of a journal in {}", .0.display())]
+    Empty(PathBuf),
     #[error("cannot write to standard output: {0}")]
     Print(#[from] io::Error),
 }
@@ -268,7 +270,9 @@ fn each_line(
 ) -> Result<Option<Place>, Error> {
     let mut reader = Reader::open(folder)?;
     let (mut chain, mut damaged, mut torn) = (Chain::default(), None, None);
+    let mut is_empty = true;
     while let Some((place, found)) = reader.advance()? {
+        is_empty = false;
         if let Some(torn) = torn.take() {
             damaged.get_or_insert(torn);
         }
@@ -285,6 +289,9 @@ fn each_line(
             }
             Found::Torn(_) => torn = Some(place),
         }
+    }
+    if is_empty {
+        return Err(Error::Empty(folder.to_owned()));
     }
     Ok(damaged)
 }

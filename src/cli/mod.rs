@@ -36,6 +36,8 @@ use std::io::IsTerminal as _;
 use clap_complete::Shell;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
+use crate::sys::signals::outlive_file_limit;
+
 /// Most characters of a line on stderr.
 const LINE_LIMIT: usize = 4096;
 
@@ -82,6 +84,8 @@ pub(crate) fn usage(program: &str, error: &clap::Error) -> u8 {
 /// What a client runs in. Not `build`, which has the scheduler of many threads linked too, and loads what
 /// that needs at each start: the library of floating-point functions.
 fn runtime() -> std::io::Result<LocalRuntime> {
+    // What cannot be written is told, and a file that is not whole is not left behind.
+    outlive_file_limit()?;
     Builder::new_current_thread().enable_all().build_local(LocalOptions::default())
 }
 

@@ -73,8 +73,8 @@ fn row(past: &Past) -> Row {
         .map(clean)
 }
 
-/// Names that somebody chose stay whole.
-fn short(run: &str) -> &str {
+/// The end of an id that was made of random digits; all of one that somebody chose.
+pub(super) fn short(run: &str) -> &str {
     let is_random = run.len() == RANDOM_ID && run.bytes().all(|b| b.is_ascii_hexdigit());
     if is_random { &run[RANDOM_ID - SHORT_ID..] } else { run }
 }

@@ -12,6 +12,7 @@ use super::reach::Reach;
 use super::signals::{AskedSoFar, Signals};
 use super::status::{Asked, Status, of_end, of_verdict};
 use crate::client::{Client, Control, Error, RunIo};
+use crate::exec::Signal;
 use crate::proto::verdict::Verdict;
 
 mod listing;
@@ -85,7 +86,7 @@ enum Verb {
         #[command(flatten)]
         run: Run,
         /// The signal: a name such as HUP, or a number
-        signal: String,
+        signal: Signal,
     },
     /// Stop a run and everything that it started, and wait for its end
     Stop {
@@ -121,13 +122,14 @@ pub(super) struct At {
 #[derive(Debug, clap::Args)]
 struct Run {
     /// The run's id, or a unique part of it
+    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
     run: String,
 }
 
 #[derive(Debug, clap::Args)]
 struct Several {
     /// The runs' ids, or unique parts of them
-    #[arg(required = true, value_name = "RUN")]
+    #[arg(required = true, value_name = "RUN", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     runs: Vec<String>,
 }
 
@@ -211,7 +213,7 @@ impl Verb {
             Self::Wait { runs, any: true, .. } => wait_any(at, &runs.runs).await,
             Self::Wait { runs, .. } => wait_all(at, client, &runs.runs).await,
             Self::Signal { run, signal, .. } => {
-                ordered(at, &run.run, client.signal_once(&run.run, signal).await)
+                ordered(at, &run.run, client.signal_once(&run.run, *signal).await)
             }
             Self::Stop { run, .. } => stop(at, client, &run.run).await,
             Self::Rm { runs, .. } => remove(at, client, &runs.runs).await,
@@ -221,8 +223,8 @@ impl Verb {
 }
 
 impl Client {
-    async fn signal_once(mut self, run: &str, signal: &str) -> Result<bool, Error> {
-        self.signal(run, signal.strip_prefix("SIG").unwrap_or(signal)).await
+    async fn signal_once(mut self, run: &str, signal: Signal) -> Result<bool, Error> {
+        self.signal(run, signal.name()).await
     }
 }
 

@@ -18,6 +18,9 @@ use crate::proto::listing::RunInfo;
 use crate::proto::verdict::Verdict;
 use crate::transport::DialError;
 
+/// Most bytes of a list for each run that was asked for: several times what the longest run takes.
+const RUN_BYTES: u64 = 16 * 1024;
+
 /// Runs of one identity.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Runs {
@@ -115,19 +118,28 @@ impl Client {
     }
 
     async fn list(&mut self, limit: u64, all: bool) -> Result<Runs, Error> {
-        let mut newest = Vec::new();
-        let mut frame = self.ask(&ClientHeader::List { limit: Some(limit), all }).await?;
+        let mut newest: Vec<RunInfo> = Vec::new();
+        let mut bytes = 0;
+        let request = ClientHeader::List { limit: Some(limit), all };
+        let (mut connection, mut frame) = self.ask(&request).await?;
         loop {
             let ServerHeader::Runs { more, total } = header(&frame)? else {
                 return Err(unexpected());
             };
             let runs: Vec<RunInfo> = serde_json::from_slice(&frame.body)
                 .map_err(|e| broken(&format!("its list cannot be read: {e}")))?;
+            bytes += frame.body.len() as u64;
+            let is_endless = more && runs.is_empty();
             newest.extend(runs);
+            let most = limit.saturating_add(1).saturating_mul(RUN_BYTES);
+            if is_endless || newest.len() as u64 > limit || bytes > most {
+                return Err(broken("the server told of more runs than were asked for"));
+            }
             if !more {
+                self.connection = Some(connection);
                 return Ok(Runs { newest, total });
             }
-            frame = self.answer().await?;
+            frame = answer(&mut connection).await?;
         }
     }
 
@@ -157,7 +169,8 @@ impl Client {
     }
 
     async fn order(&mut self, order: &ClientHeader) -> Result<bool, Error> {
-        let frame = self.ask(order).await?;
+        let (connection, frame) = self.ask(order).await?;
+        self.connection = Some(connection);
         match header(&frame)? {
             ServerHeader::Done { .. } => Ok(true),
             ServerHeader::AlreadyEnded { .. } => Ok(false),
@@ -165,20 +178,17 @@ impl Client {
         }
     }
 
-    /// Sends a request and waits for its answer; on a new connection if there is none that lives.
-    async fn ask(&mut self, request: &ClientHeader) -> Result<Frame, Error> {
-        let alive = match &mut self.connection {
-            Some(connection) => connection.is_alive().await,
-            None => false,
+    /// Sends a request and waits for its answer; on a new connection if there is none that lives. Cancel
+    /// safe: the connection on which the answer may still come goes with it.
+    async fn ask(&mut self, request: &ClientHeader) -> Result<(Connection, Frame), Error> {
+        let mut connection = match self.living().await {
+            Some(connection) => connection,
+            None => Connection::open(&self.target, &self.target.keys).await?,
         };
-        if !alive {
-            self.connection = Some(Connection::open(&self.target, &self.target.keys).await?);
-        }
         let mut encoded = Vec::new();
         frame::encode(request, b"", &mut encoded).map_err(|e| broken(&e.to_string()))?;
-        let Some(connection) = &mut self.connection else { return Err(broken("it is gone")) };
         match connection.ask(Bytes::from(encoded), self.target.connect_timeout).await {
-            Ok(()) => self.answer().await,
+            Ok(()) => answer(&mut connection).await.map(|frame| (connection, frame)),
             Err(NoWelcome::Refused(code, text)) => Err(NoWelcome::refusal(code, text)),
             Err(NoWelcome::Broken(why)) => Err(broken(&why)),
             Err(NoWelcome::Late) => Err(broken("it did not answer in time")),
@@ -188,26 +198,23 @@ impl Client {
             }
         }
     }
+}
 
-    async fn answer(&mut self) -> Result<Frame, Error> {
-        let Some(connection) = &mut self.connection else { return Err(broken("it is gone")) };
-        let answered = timeout(SILENCE, async {
-            loop {
-                let frame = connection.reader.next(Some(SILENCE)).await?;
-                let Some(frame) = frame else { return Ok(None) };
-                if !matches!(frame.header()?, ServerHeader::Heartbeat | ServerHeader::Unknown) {
-                    return Ok::<_, crate::conn::ConnError>(Some(frame));
-                }
+async fn answer(connection: &mut Connection) -> Result<Frame, Error> {
+    let answered = timeout(SILENCE, async {
+        loop {
+            let frame = connection.reader.next(Some(SILENCE)).await?;
+            let Some(frame) = frame else { return Ok(None) };
+            if !matches!(frame.header()?, ServerHeader::Heartbeat | ServerHeader::Unknown) {
+                return Ok::<_, crate::conn::ConnError>(Some(frame));
             }
-        });
-        let why = match answered.await {
-            Ok(Ok(Some(frame))) => return Ok(frame),
-            Ok(Ok(None)) => "the server closed the connection".into(),
-            Ok(Err(e)) => e.to_string(),
-            Err(_) => "the server did not answer in time".into(),
-        };
-        self.connection = None;
-        Err(broken(&why))
+        }
+    });
+    match answered.await {
+        Ok(Ok(Some(frame))) => Ok(frame),
+        Ok(Ok(None)) => Err(broken("the server closed the connection")),
+        Ok(Err(e)) => Err(broken(&e.to_string())),
+        Err(_) => Err(broken("the server did not answer in time")),
     }
 }
 

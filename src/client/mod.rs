@@ -146,17 +146,18 @@ impl Client {
     }
 
     async fn drive(&mut self, wanted: Wanted, leave: Leave, io: RunIo) -> Result<Verdict, Error> {
-        if let Some(connection) = &mut self.connection
-            && !connection.is_alive().await
-        {
-            self.connection = None;
-        }
+        let mut connection = self.living().await;
         let driver = Driver::new(&self.target, self.reconnect_timeout, wanted, leave, io);
-        let mut connection = self.connection.take();
         let end = driver.run(&mut connection).await;
         // After an error nobody knows what may still come on the connection.
         self.connection = connection.filter(|open| end.is_ok() && open.writer.is_empty());
         end
+    }
+
+    /// Takes the connection, if its server still listens.
+    async fn living(&mut self) -> Option<Connection> {
+        let mut connection = self.connection.take()?;
+        connection.is_alive().await.then_some(connection)
     }
 
     /// Runs a command without a standard input and collects its output, however much it is.

@@ -1,22 +1,21 @@
 //! Everything about a run that outlives a connection.
 
 mod doubt;
+mod outgoing;
 mod taken;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use self::outgoing::Outgoing;
 use super::control::{CANCEL_WAIT, Control};
 use super::error::{Error, OutputError};
 use super::sink::Sink;
 use super::stdin::StdinSender;
 use crate::proto::digest::Algorithm;
-use crate::proto::frame::{self, FrameError};
+use crate::proto::frame::FrameError;
 use crate::proto::header::ClientHeader;
 use crate::proto::verdict::Verdict;
-
-/// Bytes of the server's window that are written between two confirmations while more is waiting.
-const ACK_EVERY: u64 = 128 * 1024;
 
 /// How a run's time on one connection ended.
 pub(super) enum Leg {
@@ -66,15 +65,7 @@ pub(super) struct State {
     pub(super) leave: Leave,
     /// Frames were passed over because the run had been given up.
     given_up: bool,
-    /// Frames to be written.
-    queue: Vec<u8>,
-    /// The signals among them.
-    queued_signals: Vec<Control>,
-    /// What is to be confirmed with them: one number, however long nothing can be written.
-    ack: Option<u64>,
-    acked: u64,
-    /// What was written had cost so much when it was last confirmed.
-    acked_cost: u64,
+    outgoing: Outgoing,
     verdict: Option<Box<Verdict>>,
 }
 
@@ -119,11 +110,7 @@ impl State {
             is_durable: false,
             leave: Leave::Stay,
             given_up: false,
-            queue: Vec::new(),
-            queued_signals: Vec::new(),
-            ack: None,
-            acked: 0,
-            acked_cost: 0,
+            outgoing: Outgoing::default(),
             verdict: None,
         }
     }
@@ -143,7 +130,7 @@ impl State {
         if control == Control::Cancel && !self.looks {
             // A server that is being upgraded keeps requests waiting, and gives this one back. One that
             // has not begun the run yet passes over it, so it is said again then.
-            self.send(&frame_of(&control, None))?;
+            self.outgoing.send(&frame_of(&control, None))?;
         }
         self.pending.push(control);
         Ok(())
@@ -158,18 +145,18 @@ impl State {
         };
         if due {
             self.leave = Leave::Said;
-            self.send(&ClientHeader::Detach)?;
+            self.outgoing.send(&ClientHeader::Detach)?;
         }
         Ok(())
     }
 
     fn ask(&mut self, control: Control) -> Result<(), FrameError> {
         let run = self.looks.then(|| self.id.clone());
-        self.send(&frame_of(&control, run))?;
-        if matches!(control, Control::Signal(_)) {
-            self.queued_signals.push(control);
+        let header = frame_of(&control, run);
+        match control {
+            Control::Signal(_) => self.outgoing.signal(control, &header),
+            Control::Cancel | Control::Detach | Control::Pause => self.outgoing.send(&header),
         }
-        Ok(())
     }
 
     /// The last word, if there is one to be had without the server.
@@ -212,31 +199,16 @@ impl State {
     /// What a broken connection did not take is said anew on the next one. A signal that it may have taken
     /// is not: it would come twice.
     pub(super) fn start_leg(&mut self) {
-        self.queue.clear();
         if self.leave == Leave::Said {
             self.leave = Leave::Now;
         }
-        self.pending.splice(..0, self.queued_signals.drain(..));
-        (self.ack, self.acked, self.acked_cost) = (None, 0, 0);
-    }
-
-    fn send(&mut self, header: &ClientHeader) -> Result<(), FrameError> {
-        frame::encode(header, b"", &mut self.queue)
-    }
-
-    /// A long frame is not copied if nothing waits before it.
-    fn enqueue(&mut self, frames: Vec<u8>) {
-        if self.queue.is_empty() {
-            self.queue = frames;
-        } else {
-            self.queue.extend(frames);
-        }
+        self.pending.splice(..0, self.outgoing.start_over());
     }
 
     /// Sends bytes of the standard input; none: its end.
     pub(super) fn send_input(&mut self, bytes: Bytes) -> Result<(), FrameError> {
         match self.stdin.take(bytes) {
-            Some(frames) => self.enqueue(frames?),
+            Some(frames) => self.outgoing.send_encoded(frames?),
             None => self.cancelled_input(),
         }
         self.leave_if_due()
@@ -244,11 +216,7 @@ impl State {
 
     /// Everything that is to be written now.
     pub(super) fn outgoing(&mut self) -> Result<Vec<u8>, FrameError> {
-        if let Some(seq) = self.ack.take() {
-            self.send(&ClientHeader::Ack { seq })?;
-        }
-        self.queued_signals.clear();
-        Ok(std::mem::take(&mut self.queue))
+        self.outgoing.take()
     }
 
     /// The input is not the one that the run was started with: this client has no part in it.
@@ -282,11 +250,7 @@ impl State {
             return self.cancel_for(failure);
         }
         let (written, cost) = (self.sink.written(), self.sink.cost_written());
-        let worth_it = cost - self.acked_cost >= ACK_EVERY || self.sink.is_idle();
-        if written > self.acked && worth_it {
-            (self.acked, self.acked_cost) = (written, cost);
-            self.ack = Some(written);
-        }
+        self.outgoing.written(written, cost, self.sink.is_idle());
         Ok(())
     }
 }

@@ -39,6 +39,8 @@ pub struct Spawned {
     pub stdout: Receiver,
     /// The run's stderr; none if merged.
     pub stderr: Option<Receiver>,
+    /// What the run writes to, as it has it: for [`Pump::holding`](super::Pump::holding), or to be dropped.
+    pub writers: Vec<OwnedFd>,
 }
 
 /// Starts `spec` as the leader of a process group of its own, with `mark`, which the caller has made
@@ -61,15 +63,16 @@ pub fn spawn(spec: &Spec, base: &BaseEnv, run: &str, mark: Mark) -> Result<Spawn
     let wanted = Wanted { spec, base, path, words: &words(&spec.program)?, env: &env };
     let Pipes { ours, theirs } = Pipes::new(spec).map_err(NotStarted::from_system)?;
     let since = boottime();
+    let (stdio, writers) = theirs.split().map_err(NotStarted::from_system)?;
     let pid = if spec.user.is_none() && spec.limits.is_none() {
-        wanted.start(theirs)?
+        wanted.start(stdio)?
     } else {
-        wanted.start_by_step(theirs)?
+        wanted.start_by_step(stdio)?
     };
     let uid = spec.user.as_ref().map(|user| user.uid);
     let child = Child::follow(pid, since, mark).map_err(SpawnError::Unfollowed)?;
     let Ours { stdin, stdout, stderr } = ours;
-    Ok(Spawned { child: child.of_user(uid), stdin, stdout, stderr })
+    Ok(Spawned { child: child.of_user(uid), stdin, stdout, stderr, writers })
 }
 
 /// What to start, and in which environment.
@@ -84,7 +87,7 @@ struct Wanted<'a> {
 
 impl Wanted<'_> {
     /// Starts it from here. What stands in the way is looked for if something does: most often nothing does.
-    fn start(&self, theirs: Theirs) -> Result<Pid, NotStarted> {
+    fn start(&self, stdio: [Stdio; 3]) -> Result<Pid, NotStarted> {
         let named = self.as_named();
         let (file, cwd) = match named {
             Some((file, cwd)) => (file.to_owned(), cwd.to_owned()),
@@ -93,8 +96,7 @@ impl Wanted<'_> {
         let mut command = Command::new(&file);
         command.env_clear().process_group(0).current_dir(&cwd);
         command.arg0(&self.words[0]).args(&self.words[1..]).envs(self.env);
-        theirs.give_to(&mut command);
-        // Our copies of the child's ends, which would keep end-of-file from being seen, close with the command.
+        give_to(&mut command, stdio);
         process::spawn(&mut command).or_else(|e| {
             if named.is_none() {
                 return Err(NotStarted::from_exec(e, &file));
@@ -119,7 +121,7 @@ impl Wanted<'_> {
     }
 
     /// Starts it by a step. What only the user may see is looked for there, with the user's rights.
-    fn start_by_step(&self, theirs: Theirs) -> Result<Pid, SpawnError> {
+    fn start_by_step(&self, stdio: [Stdio; 3]) -> Result<Pid, SpawnError> {
         let (file, cwd, terms) = match &self.spec.user {
             Some(user) => (None, "/".into(), Terms::of_user(self.spec, user, self.path)),
             None => {
@@ -130,7 +132,7 @@ impl Wanted<'_> {
         let mut command = Command::new(shim::PROGRAM);
         command.env_clear().process_group(0).current_dir(&cwd);
         command.envs(self.env.iter().map(|(name, value)| (shim::signed(name), value)));
-        theirs.give_to(&mut command);
+        give_to(&mut command, stdio);
         shim::spawn(&mut command, (file.as_deref(), self.words), &terms)
     }
 }
@@ -169,9 +171,10 @@ struct Ours {
 }
 
 struct Theirs {
-    stdin: Stdio,
-    stdout: Stdio,
-    stderr: Stdio,
+    stdin: OwnedFd,
+    stdout: OwnedFd,
+    /// None: as `stdout`.
+    stderr: Option<OwnedFd>,
 }
 
 impl Pipes {
@@ -184,25 +187,25 @@ impl Pipes {
             (None, pipe::null()?.try_clone_to_owned()?)
         };
         let (stdout, their_stdout) = output(spec)?;
-        let (stderr, their_stderr) = if spec.merge {
-            (None, their_stdout.try_clone()?)
-        } else {
-            let (stderr, their_stderr) = output(spec)?;
-            (Some(stderr), their_stderr)
-        };
-        let theirs = Theirs {
-            stdin: their_stdin.into(),
-            stdout: their_stdout.into(),
-            stderr: their_stderr.into(),
-        };
+        let errors = if spec.merge { None } else { Some(output(spec)?) };
+        let (stderr, their_stderr) = errors.unzip();
+        let theirs = Theirs { stdin: their_stdin, stdout: their_stdout, stderr: their_stderr };
         Ok(Self { ours: Ours { stdin, stdout, stderr }, theirs })
     }
 }
 
 impl Theirs {
-    fn give_to(self, command: &mut Command) {
-        command.stdin(self.stdin).stdout(self.stdout).stderr(self.stderr);
+    /// What the child gets, and what it writes to.
+    fn split(self) -> io::Result<([Stdio; 3], Vec<OwnedFd>)> {
+        let Self { stdin, stdout, stderr } = self;
+        let errors = stderr.as_ref().unwrap_or(&stdout).try_clone()?;
+        let stdio = [stdin.into(), stdout.try_clone()?.into(), errors.into()];
+        Ok((stdio, std::iter::once(stdout).chain(stderr).collect()))
     }
+}
+
+fn give_to(command: &mut Command, [stdin, stdout, stderr]: [Stdio; 3]) {
+    command.stdin(stdin).stdout(stdout).stderr(stderr);
 }
 
 /// A pipe is its maker's: another user could use it, but not open it by a name such as `/dev/stderr`.

@@ -28,15 +28,14 @@ impl Place {
         let list = path(&dir, "list");
         let lines: Vec<_> = keys.iter().map(|key| key.public().to_string()).collect();
         crate::sys::fs::atomic_write(&list, 0o600, lines.join("\n").as_bytes()).unwrap();
-        let local = made(&dir, "local", "");
-        let sources = vec![Source { path: list, required: true }];
-        Self {
-            authorized: Arc::new(Authorized::new(
-                AccessFiles { keys: sources, ..AccessFiles::default() },
-                local.public(),
-            )),
-            dir,
-        }
+        Self { authorized: Self::reading(&dir, list), dir }
+    }
+
+    fn reading(dir: &tempfile::TempDir, list: std::path::PathBuf) -> Arc<Authorized> {
+        let local = made(dir, "local", "");
+        let keys = vec![Source { path: list, required: true }];
+        let files = AccessFiles { keys, ..AccessFiles::default() };
+        Arc::new(Authorized::new(files, local.public()))
     }
 
     async fn judges(&self, hello: &ClientHeader, hellos: usize) -> Login {
@@ -135,6 +134,59 @@ async fn one_key_past_the_limit_is_not_listed() {
     assert_eq!(keys.len(), KEYS_LIMIT + 1);
     let hello = ClientLogin::new(None, keys).hello(Some(&channel()), &Nobody).await.unwrap();
     assert_eq!(of(&hello).keys.len(), KEYS_LIMIT);
+}
+
+/// As many certificates of a key as are asked for, with this key id.
+fn certified(dir: &tempfile::TempDir, key: &Arc<Candidate>, id: &str, count: usize) {
+    let keygen = |args: &[&str]| {
+        let mut command = std::process::Command::new("ssh-keygen");
+        assert!(command.current_dir(dir.path()).arg("-q").args(args).status().unwrap().success());
+    };
+    keygen(&["-t", "ed25519", "-N", "", "-f", "ca"]);
+    for serial in 0..count {
+        keygen(&["-s", "ca", "-I", id, "-n", "a", "-z", &serial.to_string(), "key.pub"]);
+        key.certify(&Certificate::load(&path(dir, "key-cert.pub")).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn one_certificate_past_the_limit_is_neither_shown_nor_looked_at() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = made(&dir, "key", "");
+    certified(&dir, &key, "id", CERTIFICATES_LIMIT + 1);
+    let all = key.certificates();
+    assert_eq!(all.len(), CERTIFICATES_LIMIT + 1);
+    let mut login = ClientLogin::new(None, vec![key]);
+    let hello = login.hello(Some(&channel()), &Nobody).await.unwrap();
+    let mut hello = of(&hello).clone();
+    assert_eq!(hello.certificates.len() + 1, CERTIFICATES_LIMIT);
+    // The one of a trusted CA comes last.
+    let trusted = path(&dir, "trusted");
+    let authority = std::fs::read_to_string(path(&dir, "ca.pub")).unwrap();
+    std::fs::write(&trusted, format!("cert-authority,principals=\"a\" {authority}")).unwrap();
+    let place = Place { authorized: Place::reading(&dir, trusted), dir };
+    hello.certificate = Some("AAAA".into());
+    hello.certificates = vec!["AAAA".into(); CERTIFICATES_LIMIT - 1];
+    for (at, is_in) in [(CERTIFICATES_LIMIT - 2, true), (CERTIFICATES_LIMIT - 1, false)] {
+        hello.certificates.insert(at, all[0].to_base64());
+        let judged = place.judges(&ClientHeader::Hello(hello.clone()), 0).await;
+        assert_eq!(matches!(judged, Login::In { .. }), is_in, "{at}");
+        hello.certificates.remove(at);
+    }
+}
+
+#[tokio::test]
+async fn no_more_certificates_are_shown_than_a_stranger_may_send() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = made(&dir, "key", "");
+    certified(&dir, &key, &"i".repeat(2000), CERTIFICATES_LIMIT);
+    let keys = std::iter::repeat_n(key, KEYS_LIMIT).collect();
+    let hello = ClientLogin::new(None, keys).hello(Some(&channel()), &Nobody).await.unwrap();
+    let shown = of(&hello).certificates.len();
+    assert!((1..CERTIFICATES_LIMIT - 1).contains(&shown), "{shown}");
+    let mut bytes = Vec::new();
+    crate::proto::frame::encode(&hello, b"", &mut bytes).unwrap();
+    assert!(crate::proto::frame::decode(&bytes, Limits::HELLO).is_ok());
 }
 
 #[tokio::test]

@@ -48,8 +48,8 @@ pub struct Agent {
 pub struct AgentKey {
     /// Its public half.
     pub public: PublicKey,
-    /// Its certificate, if the agent has one; of several the first.
-    pub certificate: Option<Certificate>,
+    /// Its certificates, if the agent has any.
+    pub certificates: Vec<Certificate>,
     /// By what the agent knows it: the key's blob, or the certificate's if it has that alone.
     pub(super) held: Vec<u8>,
     /// What the agent calls it, fit to be shown.
@@ -175,26 +175,26 @@ pub fn read_keys(reply: &[u8]) -> Result<Vec<AgentKey>, AgentError> {
 
 /// A key, or a certificate and with it the key that it is for.
 fn read_key(blob: &[u8], comment: &[u8]) -> Option<AgentKey> {
-    let (public, certificate) = match PublicKey::from_blob(blob) {
-        Ok(public) => (public, None),
+    let (public, certificates) = match PublicKey::from_blob(blob) {
+        Ok(public) => (public, Vec::new()),
         Err(_) => {
             let certificate = Certificate::from_blob(blob).ok()?;
-            (certificate.key().clone(), Some(certificate))
+            (certificate.key().clone(), vec![certificate])
         }
     };
     let comment = quote(&String::from_utf8_lossy(comment));
-    Some(AgentKey { public, certificate, held: blob.to_owned(), comment })
+    Some(AgentKey { public, certificates, held: blob.to_owned(), comment })
 }
 
-/// `ssh-add` adds a key, and its certificate as another one: here they are one.
+/// `ssh-add` adds a key, and each of its certificates as another one: here they are one.
 fn add(keys: &mut Vec<AgentKey>, key: AgentKey) {
     let Some(known) = keys.iter_mut().find(|known| known.public == key.public) else {
         return keys.push(key);
     };
-    if key.certificate.is_none() {
+    if key.certificates.is_empty() {
         known.held = key.held;
     }
-    known.certificate = known.certificate.take().or(key.certificate);
+    known.certificates.extend(key.certificates);
 }
 
 /// Reads the answer to the request for a signature.

@@ -186,7 +186,7 @@ impl Authorized {
             }
             match entry.options.admit(caller.address, now) {
                 Ok(()) => return Ok(entry.granted()),
-                Err(why) => refusal = refusal.or(Refusal::barred(path, entry, why)),
+                Err(why) => refusal = refusal.or(Refusal::barred(path, entry.line, why)),
             }
         }
         Err(refusal)
@@ -202,25 +202,25 @@ impl Authorized {
     ) -> Result<Granted, Refusal> {
         lists.revoked(|list| list.has_certificate(certificate))?;
         let ca = certificate.authority();
-        // Beside such a line the certificate alone speaks.
-        let plain = Authority::default();
-        let nothing = KeyOptions { no_touch_required: true, ..KeyOptions::default() };
         let listed = entries(&lists.keys, &ca).filter_map(|(path, entry)| {
-            Some((path, entry, (entry.options.authority.as_ref()?, &*entry.options)))
+            let authority = entry.options.authority.clone()?;
+            Some((path, entry.line, authority, entry.options))
         });
-        let trusted =
-            entries(&lists.authorities, &ca).map(|(path, entry)| (path, entry, (&plain, &nothing)));
+        // Beside such a line the certificate alone speaks.
+        let nothing = Arc::new(KeyOptions { no_touch_required: true, ..KeyOptions::default() });
+        let trusted = entries(&lists.authorities, &ca)
+            .map(|(path, entry)| (path, entry.line, Authority::default(), Arc::clone(&nothing)));
         let mut refusal = Refusal::Unlisted;
-        for (path, entry, authority) in listed.chain(trusted) {
+        for (path, line, authority, options) in listed.chain(trusted) {
             let account = self.account.as_deref();
-            let why = match certificate.grants(authority, account, now) {
+            let why = match certificate.grants((&authority, &options), account, now) {
                 Ok(options) => match options.admit(caller.address, now) {
                     Ok(()) => {
                         return Ok(Granted { who: certificate.who(), options: options.into() });
                     }
-                    Err(why) => Refusal::barred(path, entry, why),
+                    Err(why) => Refusal::barred(path, line, why),
                 },
-                Err(why) => Refusal::Uncertified { path: path.into(), line: entry.line, why },
+                Err(why) => Refusal::Uncertified { path: path.into(), line, why },
             };
             refusal = refusal.or(why);
         }
@@ -253,7 +253,8 @@ impl Lists {
         let own_file =
             |own| Watched::handed(own, Role::Keys, move |text| Keys::parse(text, permits));
         let ca_file = |source| Watched::new(source, Role::Authorities, Keys::authorities);
-        let revoked_file = |source| Watched::new(source, Role::Revoked, Revoked::parse);
+        let revoked_file =
+            |source| Watched::new(source, Role::Revoked, |text| Revoked::parse(text));
         Self {
             keys: keys.into_iter().map(key_file).chain(own.into_iter().map(own_file)).collect(),
             authorities: authorities.into_iter().map(ca_file).collect(),
@@ -284,7 +285,7 @@ impl Lists {
 fn entries<'a>(
     files: &'a [Watched<Keys>],
     key: &'a Fingerprint,
-) -> impl Iterator<Item = (&'a Path, &'a Entry)> {
+) -> impl Iterator<Item = (&'a Path, Entry)> {
     files.iter().flat_map(move |file| {
         let entries = file.content().into_iter().flat_map(move |keys| keys.of(key));
         entries.map(move |entry| (file.source.path.as_path(), entry))
@@ -292,8 +293,8 @@ fn entries<'a>(
 }
 
 impl Refusal {
-    fn barred(path: &Path, entry: &Entry, why: Barred) -> Self {
-        Self::Barred { path: path.to_owned(), line: entry.line, why }
+    fn barred(path: &Path, line: usize, why: Barred) -> Self {
+        Self::Barred { path: path.to_owned(), line, why }
     }
 
     /// The first of several that says more than that nothing was found.
@@ -303,8 +304,8 @@ impl Refusal {
 }
 
 impl Entry {
-    fn granted(&self) -> Granted {
-        let (fingerprint, comment) = (self.fingerprint, self.comment.clone());
-        Granted { who: Identity::Key { fingerprint, comment }, options: self.options.clone() }
+    fn granted(self) -> Granted {
+        let Self { fingerprint, comment, options, .. } = self;
+        Granted { who: Identity::Key { fingerprint, comment }, options }
     }
 }

@@ -1,5 +1,6 @@
 //! The lines of `authorized_keys` (sshd(8), AUTHORIZED_KEYS FILE FORMAT).
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::line::{LINE_LIMIT, LineReason, is_key_type, lines, quote, word};
@@ -21,40 +22,70 @@ pub struct Entry {
     pub comment: String,
 }
 
-/// A file's keys, found by their fingerprints.
+/// A file's keys, found by their fingerprints. A list may be long, and of all its lines a login needs one: each is
+/// judged when the file is read, and what it says is made out when it is asked for.
 pub(super) struct Keys {
-    entries: Vec<Entry>,
-    /// Places in `entries`, by fingerprint and then by line.
-    order: Vec<usize>,
+    text: Arc<str>,
+    permits: Permits,
+    /// By fingerprint and then by line.
+    places: Vec<Place>,
+}
+
+/// Where a key stands.
+struct Place {
+    key: Fingerprint,
+    line: usize,
+    /// The line's content, in bytes of the text.
+    content: Range<usize>,
 }
 
 impl Keys {
-    pub(super) fn parse(text: &str, permits: Permits) -> (Self, Vec<LineError>) {
-        let (entries, errors) = parse(text, permits);
-        (Self::new(entries), errors)
+    pub(super) fn parse(text: &Arc<str>, permits: Permits) -> (Self, Vec<LineError>) {
+        Self::judge(text, permits, |content| {
+            let (_, kind, base64, _) = words(content, permits)?;
+            Ok(PublicKey::fingerprint_of_words(kind, base64)?)
+        })
     }
 
-    pub(super) fn authorities(text: &str) -> (Self, Vec<LineError>) {
-        let (entries, errors) = parse_authorities(text);
-        (Self::new(entries), errors)
+    pub(super) fn authorities(text: &Arc<str>) -> (Self, Vec<LineError>) {
+        Self::judge(
+            text,
+            Permits::default(),
+            |content| Ok(parse_authority(0, content)?.fingerprint),
+        )
     }
 
-    fn new(entries: Vec<Entry>) -> Self {
-        let mut order: Vec<usize> = (0..entries.len()).collect();
-        order.sort_by_key(|at| entries[*at].fingerprint);
-        Self { entries, order }
+    fn judge(
+        text: &Arc<str>,
+        permits: Permits,
+        key_of: impl Fn(&str) -> Result<Fingerprint, LineReason>,
+    ) -> (Self, Vec<LineError>) {
+        let (mut places, mut errors) = (Vec::new(), Vec::new());
+        for (line, content) in lines(text) {
+            // A line is a part of the text.
+            let start = content.as_ptr().addr() - text.as_ptr().addr();
+            match key_of(content) {
+                Ok(key) => places.push(Place { key, line, content: start..start + content.len() }),
+                Err(reason) => errors.push(LineError { line, reason }),
+            }
+        }
+        places.sort_unstable_by_key(|place| (place.key.start(), place.line));
+        (Self { text: Arc::clone(text), permits, places }, errors)
     }
 
     /// How many lines there are.
     pub(super) fn len(&self) -> usize {
-        self.entries.len()
+        self.places.len()
     }
 
     /// The lines with this key, the first one first.
-    pub(super) fn of(&self, key: &Fingerprint) -> impl Iterator<Item = &Entry> {
-        let from = self.order.partition_point(|at| self.entries[*at].fingerprint < *key);
-        let all = self.order[from..].iter().map(|at| &self.entries[*at]);
-        all.take_while(move |entry| entry.fingerprint == *key)
+    pub(super) fn of(&self, key: &Fingerprint) -> impl Iterator<Item = Entry> {
+        let from = self.places.partition_point(|place| place.key.start() < key.start());
+        let near = self.places[from..].iter().take_while(|place| place.key.start() == key.start());
+        near.filter(|place| place.key == *key).filter_map(|place| {
+            let content = self.text.get(place.content.clone())?;
+            parse_line(place.line, content, self.permits).ok()
+        })
     }
 }
 
@@ -62,22 +93,29 @@ impl Keys {
 /// which nothing else can be said there.
 #[must_use]
 pub fn parse_authorities(text: &str) -> (Vec<Entry>, Vec<LineError>) {
-    let (entries, mut errors) = parse(text, Permits::default());
-    let is_plain = |entry: &Entry| *entry.options == KeyOptions::default();
-    let (plain, other): (Vec<_>, Vec<_>) = entries.into_iter().partition(is_plain);
-    let error = |entry: Entry| LineError { line: entry.line, reason: LineReason::Plain };
-    errors.extend(other.into_iter().map(error));
-    errors.sort_by_key(|error| error.line);
-    (plain, errors)
+    read(text, parse_authority)
+}
+
+fn parse_authority(line: usize, content: &str) -> Result<Entry, LineReason> {
+    let entry = parse_line(line, content, Permits::default())?;
+    let is_plain = *entry.options == KeyOptions::default();
+    if is_plain { Ok(entry) } else { Err(LineReason::Plain) }
 }
 
 /// Reads a file's text. A line that is not understood in full is left out and reported: to ignore an
 /// option would be to let in more than was written.
 #[must_use]
 pub fn parse(text: &str, permits: Permits) -> (Vec<Entry>, Vec<LineError>) {
+    read(text, |line, content| parse_line(line, content, permits))
+}
+
+fn read(
+    text: &str,
+    parse: impl Fn(usize, &str) -> Result<Entry, LineReason>,
+) -> (Vec<Entry>, Vec<LineError>) {
     let (mut entries, mut errors) = (Vec::new(), Vec::new());
     for (line, content) in lines(text) {
-        match parse_line(line, content, permits) {
+        match parse(line, content) {
             Ok(entry) => entries.push(entry),
             Err(reason) => errors.push(LineError { line, reason }),
         }
@@ -86,6 +124,22 @@ pub fn parse(text: &str, permits: Permits) -> (Vec<Entry>, Vec<LineError>) {
 }
 
 fn parse_line(line: usize, content: &str, permits: Permits) -> Result<Entry, LineReason> {
+    let (options, kind, base64, comment) = words(content, permits)?;
+    let key = PublicKey::from_words(kind, base64)?;
+    Ok(Entry {
+        line,
+        algorithm: key.algorithm(),
+        fingerprint: key.fingerprint(),
+        options: options.map(Arc::new).unwrap_or_default(),
+        comment: quote(comment),
+    })
+}
+
+/// What stands on a line: options, the type of the key, the key, and what follows it.
+fn words(
+    content: &str,
+    permits: Permits,
+) -> Result<(Option<KeyOptions>, &str, &str, &str), LineReason> {
     if content.len() > LINE_LIMIT {
         return Err(LineReason::TooLong);
     }
@@ -96,14 +150,7 @@ fn parse_line(line: usize, content: &str, permits: Permits) -> Result<Entry, Lin
     if base64.is_empty() {
         return Err(LineReason::Short);
     }
-    let key = PublicKey::from_words(kind, base64)?;
-    Ok(Entry {
-        line,
-        algorithm: key.algorithm(),
-        fingerprint: key.fingerprint(),
-        options: options.map(Arc::new).unwrap_or_default(),
-        comment: quote(comment),
-    })
+    Ok((options, kind, base64, comment))
 }
 
 /// The options, if there are any, and the rest, which starts with a type of key.
@@ -221,6 +268,60 @@ mod tests {
             let reason = one(line.trim_end()).unwrap_err();
             assert!(reason.to_string().contains("use one of type ssh-ed25519"), "{reason}");
         }
+    }
+
+    /// A login judges a line without making out what it says: both are to say the same of each line.
+    #[test]
+    fn what_is_found_by_its_key_is_what_its_line_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = |kind: [&str; 2]| {
+            let path = dir.path().join(kind.concat());
+            let mut command = std::process::Command::new("ssh-keygen");
+            command.args(["-q", "-N", "", "-C", "x", "-t", kind[0], "-b", kind[1], "-f"]);
+            assert!(command.arg(&path).status().unwrap().success());
+            std::fs::read_to_string(path.with_extension("pub")).unwrap().trim_end().to_owned()
+        };
+        let (p256, rsa, p521) =
+            (made(["ecdsa", "256"]), made(["rsa", "2048"]), made(["ecdsa", "521"]));
+        let blob = KEY.split(' ').nth(1).unwrap();
+        let padded = p256.split(' ').nth(1).unwrap().trim_end_matches('=').to_owned();
+        let (last, rest) = (padded.as_bytes()[padded.len() - 1], &padded[..padded.len() - 1]);
+        let other_bits = char::from(last + 1);
+        let text: Arc<str> = [
+            format!("\u{feff}{KEY} first"),
+            format!("restrict {KEY} \u{e4}gain\r"),
+            format!("command=\"a\",unheard-of {KEY}"),
+            format!("  {p256}"),
+            format!("ecdsa-sha2-nistp256 {padded} no padding"),
+            format!("ecdsa-sha2-nistp256 {rest}{other_bits}= bits beyond the end"),
+            format!("from=\"10.*\" {rsa}"),
+            p521,
+            format!("ssh-rsa {blob} mislabelled"),
+            format!("ssh-ed25519 {blob}="),
+            format!("ssh-ed25519 {}A", &blob[..blob.len() - 1]),
+            format!("ssh-ed25519 {}\u{e4}", &blob[..blob.len() - 2]),
+            format!("ssh-ed25519 {}", blob.replacen("AAAAC", "AAAAD", 1)),
+            format!("ssh-ed25519 {blob}\u{a0}no blank"),
+            format!("cert-authority {KEY} ca"),
+            "ssh-ed25519".into(),
+        ]
+        .join("\n")
+        .into();
+        for permits in [Permits::default(), Permits { environment: true }] {
+            let ((keys, found), (entries, errors)) =
+                (Keys::parse(&text, permits), parse(&text, permits));
+            assert_eq!((keys.len(), found), (entries.len(), errors));
+            assert_eq!(keys.len(), 6, "{entries:?}");
+            for entry in &entries {
+                let same = entries.iter().filter(|other| other.fingerprint == entry.fingerprint);
+                assert!(keys.of(&entry.fingerprint).eq(same.cloned()), "{entry:?}");
+            }
+        }
+        let (keys, found) = Keys::authorities(&text);
+        let (entries, errors) = parse_authorities(&text);
+        assert_eq!((keys.len(), found), (entries.len(), errors));
+        let of_first = entries.iter().filter(|entry| entry.fingerprint == entries[0].fingerprint);
+        assert!(keys.of(&entries[0].fingerprint).eq(of_first.cloned()));
     }
 
     #[test]

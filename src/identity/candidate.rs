@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::OnceCell;
 
@@ -22,8 +22,8 @@ pub struct Candidate {
     place: String,
     /// It could not be proved: it is not tried again.
     spoiled: AtomicBool,
-    /// What a CA says of it.
-    certificate: OnceLock<Certificate>,
+    /// What CAs say of it.
+    certificates: Mutex<Vec<Certificate>>,
 }
 
 /// Who signs.
@@ -61,9 +61,9 @@ impl Candidate {
     #[must_use]
     pub fn in_agent(agent: &Agent, key: AgentKey) -> Self {
         let place = format!("in ssh-agent ({})", key.comment);
-        let (public, certificate) = (key.public.clone(), key.certificate.clone());
+        let (public, certificates) = (key.public.clone(), key.certificates.clone());
         let held = Self::new(public, Holder::Agent(agent.clone(), Box::new(key)), place);
-        certificate.iter().for_each(|certificate| held.certify(certificate));
+        certificates.iter().for_each(|certificate| held.certify(certificate));
         held
     }
 
@@ -76,8 +76,8 @@ impl Candidate {
     }
 
     fn new(public: PublicKey, holder: Holder, place: String) -> Self {
-        let (spoiled, certificate) = (AtomicBool::new(false), OnceLock::new());
-        Self { public, holder, place, spoiled, certificate }
+        let (spoiled, certificates) = (AtomicBool::new(false), Mutex::default());
+        Self { public, holder, place, spoiled, certificates }
     }
 
     /// The public half.
@@ -86,18 +86,22 @@ impl Candidate {
         &self.public
     }
 
-    /// Its certificate, if it has one.
+    /// Its certificates.
     #[must_use]
-    pub fn certificate(&self) -> Option<&Certificate> {
-        self.certificate.get()
+    pub fn certificates(&self) -> Vec<Certificate> {
+        self.all_certificates().clone()
     }
 
-    /// Has it show this certificate, if it is the key's and the first one.
-    pub(super) fn certify(&self, certificate: &Certificate) {
-        if certificate.key() == &self.public {
-            // One that is there already stays.
-            let _ = self.certificate.set(certificate.clone());
+    /// Has it show this certificate too, if it is the key's.
+    pub(crate) fn certify(&self, certificate: &Certificate) {
+        let mut all = self.all_certificates();
+        if certificate.key() == &self.public && !all.contains(certificate) {
+            all.push(certificate.clone());
         }
+    }
+
+    fn all_certificates(&self) -> MutexGuard<'_, Vec<Certificate>> {
+        self.certificates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether somebody has to do something before it can be proved: touch a device, type a passphrase.

@@ -7,8 +7,7 @@ use super::authorized_keys::{Entry, parse, parse_authorities};
 use super::line::{LineReason, lines, quote};
 use super::revoked::uncommented;
 use super::watched::read_list;
-use super::{AccessFiles, Fingerprint, LineError, Permits, Revoked, Role, Source};
-use crate::sys::fs::FsError;
+use super::{AccessFiles, Fingerprint, Found, LineError, Permits, Revoked, Role, Source};
 
 /// A file.
 #[derive(Debug)]
@@ -18,7 +17,7 @@ pub struct CheckedFile {
     /// Where it is.
     pub path: PathBuf,
     /// Its lines that say something, in order; or why it cannot be used.
-    pub lines: Result<Vec<CheckedLine>, FsError>,
+    pub lines: Result<Vec<CheckedLine>, String>,
 }
 
 /// A line.
@@ -68,6 +67,13 @@ pub fn check_files(files: &AccessFiles, now: SystemTime) -> Vec<CheckedFile> {
     named.map(|(role, source)| check_file(role, source, files.permits, now)).collect()
 }
 
+/// The same of a list of keys that was read elsewhere.
+#[must_use]
+pub fn check_found(path: PathBuf, found: Found, permits: Permits, now: SystemTime) -> CheckedFile {
+    let told = |text: Option<String>| keys(parse(&text.unwrap_or_default(), permits), now);
+    CheckedFile { role: Role::Keys, path, lines: found.map(told) }
+}
+
 fn check_file(role: Role, source: &Source, permits: Permits, now: SystemTime) -> CheckedFile {
     let path = source.path.clone();
     let lines = match read_list(&path) {
@@ -77,7 +83,7 @@ fn check_file(role: Role, source: &Source, permits: Permits, now: SystemTime) ->
             Role::Revoked => revoked(&text),
         }),
         Err(e) if e.is_missing() && !source.required => Ok(Vec::new()),
-        Err(e) => Err(e),
+        Err(e) => Err(e.to_string()),
     };
     CheckedFile { role, path, lines }
 }

@@ -64,7 +64,8 @@ pub(super) fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
 
 /// The first word and what follows it.
 pub(super) fn word(text: &str) -> (&str, &str) {
-    let (word, rest) = text.split_once([' ', '\t']).unwrap_or((text, ""));
+    let end = text.bytes().position(|b| b == b' ' || b == b'\t').unwrap_or(text.len());
+    let (word, rest) = text.split_at(end);
     (word, rest.trim_start_matches([' ', '\t']))
 }
 

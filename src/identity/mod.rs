@@ -41,7 +41,7 @@ pub use candidate::{Candidate, CannotProve, PASSPHRASE_TRIES};
 pub use certificate::{
     CERTIFICATE_LIMIT, Certificate, CertificateError, CriticalError, Uncertified,
 };
-pub use check::{CheckedFile, CheckedLine, Said, check_files};
+pub use check::{CheckedFile, CheckedLine, Said, check_files, check_found};
 pub use fingerprint::{Fingerprint, NotAFingerprint};
 pub use key::{KEY_FILE_LIMIT, Key, KeyError, KeyFile, StoredKey};
 pub use keyring::{KeyRing, USUAL_FILES};

@@ -55,6 +55,12 @@ impl Handed {
         }
     }
 
+    /// What was found last.
+    #[cfg(test)]
+    pub(crate) fn found(&self) -> Found {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+    }
+
     /// What was found last, if that is another thing than when it had this number, and its number. A request is to
     /// take no copy of a long file.
     fn found_since(&self, number: Option<u64>) -> Option<(u64, Found)> {
@@ -131,7 +137,7 @@ impl fmt::Display for News {
 pub(super) type Parsed<T> = (T, Vec<LineError>);
 
 /// Reads a file's text.
-type Parse<T> = Box<dyn Fn(&str) -> Parsed<T> + Send>;
+type Parse<T> = Box<dyn Fn(&Arc<str>) -> Parsed<T> + Send>;
 
 /// A file and what was last found in it.
 pub(super) struct Watched<T> {
@@ -153,7 +159,7 @@ enum State<T> {
         version: Option<Version>,
         settled: bool,
         /// Kept, and not a digest: to compare a long file with it costs a tenth.
-        text: Box<str>,
+        text: Arc<str>,
         content: T,
         errors: Vec<LineError>,
     },
@@ -165,7 +171,7 @@ impl<T> Watched<T> {
     pub(super) fn new(
         source: Source,
         role: Role,
-        parse: impl Fn(&str) -> Parsed<T> + Send + 'static,
+        parse: impl Fn(&Arc<str>) -> Parsed<T> + Send + 'static,
     ) -> Self {
         Self { source, role, parse: Box::new(parse), handed: None, state: State::New }
     }
@@ -174,7 +180,7 @@ impl<T> Watched<T> {
     pub(super) fn handed(
         handed: Handed,
         role: Role,
-        parse: impl Fn(&str) -> Parsed<T> + Send + 'static,
+        parse: impl Fn(&Arc<str>) -> Parsed<T> + Send + 'static,
     ) -> Self {
         let source = Source { path: handed.path.clone(), required: false };
         Self { handed: Some((handed, None)), ..Self::new(source, role, parse) }
@@ -242,10 +248,10 @@ impl<T> Watched<T> {
             (*version, *settled) = (now, is_settled);
             return Vec::new();
         }
-        let (content, errors) = (self.parse)(text);
+        let text = Arc::from(text);
+        let (content, errors) = (self.parse)(&text);
         let news = errors.iter().map(|e| self.news(Trouble::Line(e.clone()))).collect();
-        self.state =
-            State::Read { version: now, settled: is_settled, text: text.into(), content, errors };
+        self.state = State::Read { version: now, settled: is_settled, text, content, errors };
         news
     }
 
@@ -279,9 +285,9 @@ mod tests {
         let path = dir.path().canonicalize().unwrap().join("file");
         let parsed = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&parsed);
-        let parse = move |text: &str| {
+        let parse = move |text: &Arc<str>| {
             count.fetch_add(1, Ordering::Relaxed);
-            (text.to_owned(), Vec::new())
+            (text.to_string(), Vec::new())
         };
         std::fs::write(&path, "a").unwrap();
         (dir, Watched::new(Source { path, required: true }, Role::Keys, parse), parsed)
@@ -303,9 +309,9 @@ mod tests {
         let handed = Handed::new("~alice/list".into());
         let (parsed, text) = (Arc::new(AtomicUsize::new(0)), |text: &str| Ok(Some(text.into())));
         let count = Arc::clone(&parsed);
-        let parse = move |text: &str| {
+        let parse = move |text: &Arc<str>| {
             count.fetch_add(1, Ordering::Relaxed);
-            (text.to_owned(), Vec::new())
+            (text.to_string(), Vec::new())
         };
         let mut file = Watched::handed(handed.clone(), Role::Keys, parse);
         for (found, content, times) in [

@@ -209,6 +209,9 @@ pub struct Hello {
     /// A certificate of the proven key: OpenSSH's wire format (PROTOCOL.certkeys), base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<String>,
+    /// Further certificates, of that key or of others that are listed; the first that lets in counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<String>,
     /// SSHSIG in its armour (OpenSSH, PROTOCOL.sshsig) over the text in the protocol's chapter on login.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<String>,
@@ -479,6 +482,17 @@ mod tests {
         );
     }
 
+    /// A header with its type in front, at the end, and in front with spaces.
+    fn orders(kind: &str, header: &serde_json::Value) -> [String; 3] {
+        let members = header.to_string();
+        let (members, kind) = (&members[1..members.len() - 1], format!(r#""type":"{kind}""#));
+        [
+            format!("{{{kind},{members}}}"),
+            format!("{{{members},{kind}}}"),
+            format!("{{ {kind} , {members}}}"),
+        ]
+    }
+
     #[test]
     fn a_header_means_the_same_wherever_its_type_stands() {
         let hash = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -488,18 +502,11 @@ mod tests {
             "stdin_grant": 0, "hash": "sha256"});
         let output = json!({"stream": "both", "seq": 1, "offset": 0, "hash": hash, "filename": null,
             "time_ms": 3, "size": 2});
-        let both: [(&str, _, fn(&str)); 4] = [
-            ("run", run, client),
-            ("stdin", stdin, client),
-            ("started", started, server),
-            ("output", output, server),
-        ];
-        for (kind, header, check) in both {
-            let members = header.to_string();
-            let (members, kind) = (&members[1..members.len() - 1], format!(r#""type":"{kind}""#));
-            check(&format!("{{{kind},{members}}}"));
-            check(&format!("{{{members},{kind}}}"));
-            check(&format!("{{ {kind} , {members}}}"));
+        for (kind, header) in [("run", run), ("stdin", stdin)] {
+            orders(kind, &header).iter().for_each(|text| client(text));
+        }
+        for (kind, header) in [("started", started), ("output", output)] {
+            orders(kind, &header).iter().for_each(|text| server(text));
         }
         for other in [r#"{"type":"heartbeat"}"#, r#"{"type":"new","a":1}"#, r#"{"type":"#, "{}"] {
             client(other);

@@ -1,11 +1,12 @@
-//! Frames that stand only in a record on disk: how far its supervisor came.
+//! Frames that no client sees, and that have no `seq`: those that stand only in a record on disk, of how far its
+//! supervisor came, and the one by which a supervisor tells its server of the record.
 //!
-//! They have no `seq` and are never sent. A record is `claimed`, `running`, the frames that clients
+//! A record is `claimed`, `running`, the frames that clients
 //! see, and the `verdict`; what is missing at its end did not happen, or was not written in time.
 
 use serde::{Deserialize, Serialize};
 
-/// A header that is not sent.
+/// A header that stands only in a record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum StoredHeader {
@@ -26,4 +27,15 @@ pub enum StoredHeader {
     /// A frame that clients see.
     #[serde(other)]
     Shown,
+}
+
+/// How far a record is. A supervisor says so behind `started`, and then when the server has confirmed the last frame
+/// of what it was told before and there is more: the server reads the record itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename = "grown")]
+pub struct Grown {
+    /// Bytes of whole frames in the file, the verdict's not counted.
+    pub length: u64,
+    /// Place of the last frame among them that clients see; 0 if there is none.
+    pub last: u64,
 }

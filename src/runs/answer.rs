@@ -1,10 +1,7 @@
 //! What a host answers to a request: what serves it, or why nothing does.
 
-use tracing::error;
-
 use super::durable::There;
 use super::id::RunId;
-use super::journal::JournalError;
 use super::owner::Owner;
 use super::request::{Request, Terms};
 use crate::proto::code::Code;
@@ -39,8 +36,7 @@ pub enum Denied {
 }
 
 impl Denied {
-    pub(super) fn no_journal(error: &JournalError) -> Self {
-        error!("refusing a run: {error}");
+    pub(super) fn no_journal() -> Self {
         Self::Refused(Code::JournalFailed, "the server cannot write its journal".into())
     }
 }

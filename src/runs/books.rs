@@ -73,7 +73,7 @@ impl Books {
                 let mark = Mark::new().map_err(|e| {
                     Denied::NotStarted(Code::OutOfResources, format!("no random numbers: {e}"))
                 })?;
-                ledger.accepted(key, request, (mark, uid)).map_err(|e| Denied::no_journal(&e))?;
+                ledger.accepted(key, request, (mark, uid)).map_err(|_| Denied::no_journal())?;
                 Ok(mark)
             }
             Self::Supervisor { mark, .. } => Ok(*mark),

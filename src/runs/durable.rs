@@ -3,7 +3,6 @@
 //! The supervisor owns the command and the record; the server has the journal. A run's end is written
 //! down by the server as soon as it hears of it, over a link that waits for nothing but the verdict.
 
-use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
@@ -27,6 +26,7 @@ use crate::proto::code::Code;
 use crate::proto::digest::{Algorithm, Digest};
 use crate::proto::frame::FrameError;
 use crate::proto::header::{Refusal, ServerHeader, ShowFrom, Started};
+use crate::proto::stored::Grown;
 use crate::proto::verdict::{Anchor, Received, Verdict};
 
 /// Where a server keeps its durable runs, and with what.
@@ -90,25 +90,41 @@ pub struct There {
     pub run: Arc<Durable>,
     /// The first answer.
     pub answer: Bytes,
-    /// Where the rest comes from.
-    pub source: Source,
+    /// What there is to be seen of the run; none: the answer was all.
+    pub shown: Option<Shown>,
 }
 
-/// Where the frames of a durable run come from.
-pub enum Source {
-    /// Its supervisor.
-    Link(Arc<Link>),
-    /// The record that the supervisor left.
-    Record(Box<View>),
+/// The record of a durable run, as one client sees it.
+#[derive(Debug)]
+pub struct Shown {
+    /// Where in the record.
+    pub view: Arc<View>,
+    /// Its supervisor, which tells how it goes on; none: it is over.
+    pub link: Option<Arc<Link>>,
+    /// Whether to wait for what is still to come.
+    pub follow: bool,
 }
 
-impl fmt::Debug for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Link(_) => "Link",
-            Self::Record(_) => "Record",
-        })
+/// What of a record a client wants: from where, and whether also what is still to come.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    /// The last frame that it has.
+    pub after: u64,
+    /// From where to show the rest.
+    pub from: ShowFrom,
+    /// Whether to wait for what is still to come.
+    pub follow: bool,
+}
+
+impl Wanted {
+    /// All that is behind a frame.
+    #[must_use]
+    pub fn all(after: u64) -> Self {
+        Self { after, from: ShowFrom::Start, follow: true }
     }
+
+    /// Only how it ended.
+    pub(super) const END: Self = Self { after: 0, from: ShowFrom::Verdict, follow: true };
 }
 
 impl Durable {
@@ -201,27 +217,37 @@ impl Durable {
         self.folder.set_outcome(outcome)
     }
 
-    /// What a client is told of a run that is over, from the record that is left.
+    /// What a client is told of a run that is over, from the record that is left; none if it is not.
     ///
     /// # Errors
     /// What the system says of the record.
-    pub fn left(
-        &self,
-        outcome: &Outcome,
-        place: (u64, ShowFrom),
-    ) -> io::Result<Option<(Started, Box<View>)>> {
+    pub fn left(&self, outcome: &Outcome, wanted: Wanted) -> io::Result<Option<(Started, Shown)>> {
         let Some(file) = self.folder.record()? else { return Ok(None) };
-        let (length, last, frame) = match outcome {
-            Outcome::Ended { verdict, length, .. } => {
-                (*length, verdict.seq, verdict_frame(verdict))
-            }
-            Outcome::Lost { code, length, last, .. } => {
-                (*length, last + 1, lost_frame(&self.key, *code))
-            }
+        let (told, last) = reach_of(outcome);
+        let view = Arc::new(View::new(file, told, (wanted.after, wanted.from)));
+        view.ends_with(last, self.last_word(outcome)?);
+        let started = self.started(0, stdin_of(outcome));
+        Ok(Some((started, Shown { view, link: None, follow: wanted.follow })))
+    }
+
+    /// A view whose supervisor is gone ends with what became of the run.
+    ///
+    /// # Errors
+    /// The end is over the limits of a frame.
+    pub fn finish(&self, view: &View, outcome: &Outcome) -> io::Result<()> {
+        let (told, last) = reach_of(outcome);
+        let frame = self.last_word(outcome)?;
+        view.grown(told);
+        view.ends_with(last, frame);
+        Ok(())
+    }
+
+    fn last_word(&self, outcome: &Outcome) -> io::Result<Bytes> {
+        let frame = match outcome {
+            Outcome::Ended { verdict, .. } => verdict_frame(verdict),
+            Outcome::Lost { code, .. } => lost_frame(&self.key, *code),
         };
-        let frame = frame.map_err(|e| io::Error::other(e.to_string()))?;
-        let view = View::of_ended(file, (length, last), frame, place);
-        Ok(Some((self.started(0, stdin_of(outcome)), Box::new(view))))
+        frame.map_err(|e| io::Error::other(e.to_string()))
     }
 
     /// The answer to a request of a run that was there before.
@@ -250,6 +276,17 @@ impl Durable {
         let found = self.folder.meta().ok().flatten();
         let Meta { mark, uid, .. } = found.as_ref().unwrap_or(&self.meta);
         Some(Leftovers { mark: Mark::from_hex(mark.as_bytes())?, uid: *uid, not_before })
+    }
+}
+
+/// How far the record is, and the place of what is said behind it. What had no space on a full disk is missing
+/// between the two.
+fn reach_of(outcome: &Outcome) -> (Grown, u64) {
+    match outcome {
+        Outcome::Ended { verdict, length, .. } => {
+            (Grown { length: *length, last: verdict.seq.saturating_sub(1) }, verdict.seq)
+        }
+        Outcome::Lost { length, last, .. } => (Grown { length: *length, last: *last }, *last + 1),
     }
 }
 

@@ -18,8 +18,10 @@ use super::clock;
 use super::excerpt::Excerpt;
 use crate::proto::digest::Digest;
 use crate::proto::verdict::{Anchor, Verdict};
+use crate::sys::pause;
 
 pub mod copy;
+pub mod ends;
 pub mod history;
 pub mod read;
 pub mod rules;
@@ -370,8 +372,8 @@ fn copy_lines(bytes: &[u8], copier: Option<&Copier>) {
     copier.into_iter().for_each(|copier| lines.clone().for_each(|line| copier.copy(line)));
 }
 
-/// The segment after `tail`'s. It has all of its first lines or, after an error, none: an empty
-/// segment is passed over at the next start.
+/// The segment after `tail`'s. It gets its name when all of its first lines are on the disk: a server that is
+/// killed in between, and an error, leave the old one the newest.
 fn next(tail: &Tail, path: &Path, carried: &[Event], copier: Option<&Copier>) -> io::Result<Tail> {
     tail.file.sync_data()?;
     let (mut seq, mut last, mut bytes) = (tail.seq, tail.last, Vec::new());
@@ -380,12 +382,13 @@ fn next(tail: &Tail, path: &Path, carried: &[Event], copier: Option<&Copier>) ->
         (seq, last) = (anchor.seq, Some(anchor.hash));
         bytes.extend(line);
     }
-    let mut file = open_segment(path)?;
+    let unfinished = path.with_extension("new");
+    let mut file = open_segment(&unfinished)?;
     file.set_len(0)?;
-    if let Err(e) = file.write_all(&bytes) {
-        file.set_len(0)?;
-        return Err(e);
-    }
+    file.write_all(&bytes)?;
+    file.sync_data()?;
+    pause::point("segment");
+    fs::rename(unfinished, path)?;
     copy_lines(&bytes, copier);
     let length = bytes.len() as u64;
     Ok(Tail { file, segment: tail.segment + 1, length, seq, last, torn: false })

@@ -16,7 +16,7 @@ use tracing::{error, warn};
 use super::answer::Denied;
 use super::clock;
 use super::disk::Meta;
-use super::durable::{Durable, Keeping, Source, State, There};
+use super::durable::{Durable, Keeping, State, There, Wanted};
 use super::host::Host;
 use super::judged::Judged;
 use super::link::Link;
@@ -73,14 +73,17 @@ impl Host {
             let started = host.start_there(&run, &request, judged).await;
             host.settle_start(&run, &started, place);
             match started {
-                Ok((link, answer)) => {
-                    let (answer, source) = (answer.encoded(), Source::Link(Arc::new(link)));
-                    Ok(There { run, answer, source })
+                Ok(answered) => {
+                    let wanted = Wanted::all(request.after);
+                    if let Some(there) = host.answered(&run, answered, wanted).await {
+                        return Ok(there);
+                    }
                 }
                 // Its watcher finds out.
-                Err(Denied::Lost(_)) => host.go_on(&run, &request).await,
-                Err(denied) => Err(denied),
+                Err(Denied::Lost(_)) => {}
+                Err(denied) => return Err(denied),
             }
+            host.go_on(&run, &request).await
         });
         // A panic there would be a bug; what became of the run is then found at the next start.
         task.await.unwrap_or(Err(Denied::Lost(Code::OutOfResources)))
@@ -112,8 +115,7 @@ impl Host {
         if let Err(e) = synced {
             error!("the journal cannot be synced: {e}");
             drop(launched);
-            ledger.not_started(&run.key, Code::JournalFailed.name());
-            run.folder.remove();
+            self.not_started_there(run, Code::JournalFailed);
             let text = "the server cannot write its journal".into();
             return Err(Denied::Refused(Code::JournalFailed, text));
         }
@@ -126,8 +128,7 @@ impl Host {
             Ok((link, answer)) => self.first_answer(run, link, answer, since),
             Err(NoAnswer::Launch(e)) => {
                 error!(run = %run.key.id, "cannot start its supervisor: {e}");
-                ledger.not_started(&run.key, Code::StartFailed.name());
-                run.folder.remove();
+                self.not_started_there(run, Code::StartFailed);
                 Err(Denied::NotStarted(Code::StartFailed, format!("no supervisor: {e}")))
             }
             // It may still hold the record for a moment, and may have come to the command's end.
@@ -165,12 +166,11 @@ impl Host {
         answer: Frame,
         since: Duration,
     ) -> Result<(Link, Frame), Denied> {
-        let ledger = self.books.ledger();
         match answer.header() {
             Ok(ServerHeader::Started(started)) => {
                 let pid = i32::try_from(started.pid).ok().and_then(Pid::from_raw);
                 let process = pid.and_then(|pid| ProcessRef::of_child(pid, since).ok());
-                if let (Some(ledger), Some(process)) = (ledger, process) {
+                if let (Some(ledger), Some(process)) = (self.books.ledger(), process) {
                     ledger.running(&run.key, process);
                 }
                 pause::point("running");
@@ -178,20 +178,24 @@ impl Host {
                 Ok((link, answer))
             }
             Ok(ServerHeader::NotStarted(refusal)) => {
-                if let Some(ledger) = ledger {
-                    ledger.not_started(&run.key, refusal.code.name());
-                }
-                run.folder.remove();
+                self.not_started_there(run, refusal.code);
                 Err(Denied::NotStarted(refusal.code, refusal.text))
             }
             Ok(ServerHeader::Refused(refused)) => {
-                if let Some(ledger) = ledger {
-                    ledger.not_started(&run.key, refused.code.name());
-                }
-                run.folder.remove();
+                self.not_started_there(run, refused.code);
                 Err(Denied::Refused(refused.code, refused.text))
             }
             _ => Err(Denied::Lost(Code::SupervisorLost)),
+        }
+    }
+
+    /// Nothing was started. First its folder goes: a run that is accepted and has none was not started, and the
+    /// next server says so if this one does not come to it. The other way round it would be said twice.
+    pub(super) fn not_started_there(&self, run: &Durable, code: Code) {
+        run.folder.remove();
+        pause::point("unborn");
+        if let Some(ledger) = self.books.ledger() {
+            ledger.not_started(&run.key, code.name());
         }
     }
 

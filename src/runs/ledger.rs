@@ -1,6 +1,6 @@
 //! What a server writes into its journal of each run, and in which order.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -31,13 +31,24 @@ pub struct Ledger {
     commands: Commands,
     surety: Surety,
     refusals: Throttle,
-    /// What a reader of the next segment must know of the runs that are under way. Locked before the
-    /// journal, so that a run's first and last line and its place here change together.
-    open: Mutex<HashMap<Key, Accepted>>,
+    /// What is logged of lines that cannot be written.
+    failures: Throttle,
+    /// Locked before the journal, so that a run's first and last line and its place here change together.
+    open: Mutex<Open>,
     /// The last line that is known to be on the disk.
     synced: tokio::sync::Mutex<u64>,
     /// Called for each line.
     added: Notify,
+}
+
+/// Runs without a last line.
+#[derive(Debug, Default)]
+struct Open {
+    /// What a reader of the next segment must know of those that are under way.
+    under_way: HashMap<Key, Accepted>,
+    /// Last lines that could not be written. Nothing is accepted before they are, so there are no more of them
+    /// than there were runs under way.
+    owed: VecDeque<Event>,
 }
 
 impl Ledger {
@@ -51,6 +62,7 @@ impl Ledger {
             commands: rules.commands,
             surety: rules.surety,
             refusals: Throttle::new(REFUSALS),
+            failures: Throttle::default(),
             open: Mutex::default(),
             synced: tokio::sync::Mutex::new(0),
             added: Notify::new(),
@@ -91,9 +103,10 @@ impl Ledger {
             durable: request.is_durable(),
         };
         let mut open = self.open();
-        self.rotate_if_full(&open);
-        self.add(&Event::Accepted(accepted.clone()))?;
-        open.insert(key.clone(), accepted);
+        self.told(self.settle(&mut open.owed))?;
+        self.rotate_if_full(&open.under_way);
+        self.told(self.add(&Event::Accepted(accepted.clone())))?;
+        open.under_way.insert(key.clone(), accepted);
         Ok(())
     }
 
@@ -115,7 +128,7 @@ impl Ledger {
         self.surety == Surety::Always
     }
 
-    /// Puts on the disk what nobody waits for, as long as it is polled.
+    /// Puts on the disk what nobody waits for, and writes what could not be, as long as it is polled.
     pub async fn keep_synced(&self) {
         if self.surety != Surety::Interval {
             return std::future::pending().await;
@@ -124,6 +137,8 @@ impl Ledger {
         loop {
             self.added.notified().await;
             tokio::time::sleep(SYNC_INTERVAL).await;
+            // Not told again: it is tried each second.
+            let _ = self.settle(&mut self.open().owed);
             let done = self.synced(self.last_seq()).await;
             if let (Err(e), false) = (&done, failing) {
                 error!("the journal cannot be synced: {e}");
@@ -152,7 +167,7 @@ impl Ledger {
 
     /// A run of an earlier server goes on.
     pub fn resumed(&self, key: &Key, accepted: Accepted) {
-        self.open().insert(key.clone(), accepted);
+        self.open().under_way.insert(key.clone(), accepted);
     }
 
     /// The main process is there. If this line cannot be written that is logged: the run's mark stands in
@@ -169,19 +184,19 @@ impl Ledger {
     /// A run's last line: how it ended.
     pub fn ended(&self, key: &Key, verdict: &Verdict, output: Option<Excerpt>) -> Option<Anchor> {
         let (identity, verdict) = (key.identity.to_string(), Box::new(verdict.clone()));
-        self.note_last(key, &Event::Ended { identity, verdict, output: output.map(Box::new) })
+        self.note_last(key, Event::Ended { identity, verdict, output: output.map(Box::new) })
     }
 
     /// A run's last line: it was not started, and its id is free again.
     pub fn not_started(&self, key: &Key, code: &str) {
         let (run, identity) = (key.id.to_string(), key.identity.to_string());
-        self.note_last(key, &Event::NotStarted { run, identity, code: code.into() });
+        self.note_last(key, Event::NotStarted { run, identity, code: code.into() });
     }
 
     /// A run's last line: nobody knows how it ended.
     pub fn lost(&self, key: &Key, left_running: u32) {
         let (run, identity) = (key.id.to_string(), key.identity.to_string());
-        self.note_last(key, &Event::Lost { run, identity, left_running });
+        self.note_last(key, Event::Lost { run, identity, left_running });
     }
 
     /// Somebody logged in.
@@ -211,25 +226,50 @@ impl Ledger {
     /// How many runs have no last line.
     #[must_use]
     pub fn open_count(&self) -> usize {
-        self.open().len()
+        self.open().under_way.len()
     }
 
-    fn note_last(&self, key: &Key, event: &Event) -> Option<Anchor> {
+    fn note_last(&self, key: &Key, event: Event) -> Option<Anchor> {
         let mut open = self.open();
-        open.remove(key);
-        self.note(event)
+        open.under_way.remove(key);
+        let added = self.settle(&mut open.owed).and_then(|()| self.add(&event));
+        let anchor = self.told(added).ok();
+        if anchor.is_none() {
+            open.owed.push_back(event);
+        }
+        anchor
+    }
+
+    fn settle(&self, owed: &mut VecDeque<Event>) -> Result<(), JournalError> {
+        while let Some(event) = owed.front() {
+            self.add(event)?;
+            owed.pop_front();
+        }
+        Ok(())
     }
 
     /// Adds a line about something that has happened already: if it cannot be written, that is
     /// logged, and the run goes on.
-    fn note(&self, event: &Event) -> Option<Anchor> {
-        self.add(event).inspect_err(|e| error!("{e}")).ok()
+    fn note(&self, event: &Event) {
+        // Logging it is all that is done.
+        let _ = self.told(self.add(event));
     }
 
     fn add(&self, event: &Event) -> Result<Anchor, JournalError> {
         let added = self.journal.add(event);
         self.added.notify_one();
         added
+    }
+
+    /// Logs an error, unless another one was logged just now: clients that try again and again would fill the
+    /// disk all the more.
+    fn told<T>(&self, done: Result<T, JournalError>) -> Result<T, JournalError> {
+        if let Err(e) = &done
+            && let Some(line) = self.failures.line(|| e.to_string())
+        {
+            error!("{line}");
+        }
+        done
     }
 
     /// `open` stays locked until the line that follows is written, or it would be missing in the carried
@@ -249,7 +289,7 @@ impl Ledger {
         }
     }
 
-    fn open(&self) -> MutexGuard<'_, HashMap<Key, Accepted>> {
+    fn open(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

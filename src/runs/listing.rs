@@ -22,12 +22,16 @@ impl Host {
     /// The one run of an identity, or of them all, whose id has this part.
     ///
     /// # Errors
-    /// There is none, or more than one; another's run is as good as none.
+    /// There is none, or more than one; another's run is as good as none. No part is none of every run's: it is a
+    /// variable that was not set, in a script that would stop its only run.
     pub fn find(
         &self,
         identity: Option<&Arc<str>>,
         part: &str,
     ) -> Result<Arc<Entry>, (Code, String)> {
+        if part.is_empty() {
+            return Err((Code::NoSuchRun, "the id is empty, so it names no run".into()));
+        }
         let mut found = self.table.find(identity, part);
         match (found.pop(), found.len()) {
             (Some(one), 0) => Ok(one),

@@ -6,16 +6,18 @@ use bytes::Bytes;
 use tracing::error;
 
 use super::answer::{Closed, Denied, check_same};
-use super::disk::Outcome;
-use super::durable::{Durable, Source, State, There};
+use super::disk::{Outcome, View};
+use super::durable::{Durable, Shown, State, There, Wanted};
 use super::entry::Entry;
 use super::host::Host;
 use super::link::{Link, RETRY};
 use super::record::encode;
 use super::request::Request;
+use crate::conn::Frame;
 use crate::proto::code::Code;
 use crate::proto::frame::{Decoded, Limits, decode};
-use crate::proto::header::{Attach, ClientHeader, ServerHeader, ShowFrom};
+use crate::proto::header::{Attach, ClientHeader, ServerHeader};
+use crate::proto::stored::Grown;
 
 impl Host {
     /// Goes on with a run that is there.
@@ -27,7 +29,7 @@ impl Host {
         check_same(&run.key.id, &run.meta.terms, request)?;
         let asked =
             request.encoded(false).map_err(|e| Denied::Refused(Code::BadRequest, e.to_string()))?;
-        self.reach(run, asked, (request.after, ShowFrom::Start)).await
+        self.reach(run, asked, Wanted::all(request.after)).await
     }
 
     /// Looks at a run.
@@ -38,7 +40,8 @@ impl Host {
         let wanted = Attach { run: run.key.id.to_string(), ..attach.clone() };
         let asked = encode(&ClientHeader::Attach(wanted), b"")
             .map_err(|e| Denied::Refused(Code::BadRequest, e.to_string()))?;
-        self.reach(run, asked, (attach.after, attach.from)).await
+        let Attach { after, from, follow, .. } = *attach;
+        self.reach(run, asked, Wanted { after, from, follow }).await
     }
 
     /// Gives a run up.
@@ -47,7 +50,7 @@ impl Host {
         let Ok(asked) = encode(&ClientHeader::Close { id, first_sent_ms_ago: 0 }, b"") else {
             return Closed::Lost(Code::SupervisorLost);
         };
-        match self.reach(run, asked, (0, ShowFrom::Verdict)).await {
+        match self.reach(run, asked, Wanted::END).await {
             Ok(there) => Closed::There(there),
             Err(Denied::NotStarted(..)) => Closed::NeverStarted,
             Err(Denied::Lost(code)) => Closed::Lost(code),
@@ -60,20 +63,20 @@ impl Host {
         &self,
         run: &Arc<Durable>,
         asked: Bytes,
-        place: (u64, ShowFrom),
+        wanted: Wanted,
     ) -> Result<There, Denied> {
         loop {
             match run.known().await {
                 State::NotStarted { code, text } => return Err(Denied::NotStarted(code, text)),
-                State::Over(outcome) => return self.left_of(run, &outcome, place),
+                State::Over(outcome) => return self.left_of(run, &outcome, wanted),
                 State::Forgotten(_) => return Err(Denied::Lost(Code::Forgotten)),
                 State::Starting | State::Live { .. } => {}
             }
             if let Ok(link) = Link::connect(&run.folder)
                 && let Ok(answer) = link.ask(asked.clone()).await
+                && let Some(there) = self.answered(run, (link, answer), wanted).await
             {
-                let (run, answer) = (Arc::clone(run), answer.encoded());
-                return Ok(There { run, answer, source: Source::Link(Arc::new(link)) });
+                return Ok(there);
             }
             // Its watcher sees the same, and finds out.
             tokio::select! {
@@ -83,13 +86,28 @@ impl Host {
         }
     }
 
+    /// What a supervisor's answer leads to. None if it is gone meanwhile.
+    pub(super) async fn answered(
+        &self,
+        run: &Arc<Durable>,
+        (link, answer): (Link, Frame),
+        wanted: Wanted,
+    ) -> Option<There> {
+        let mut shown = None;
+        if let Ok(ServerHeader::Started(_)) = answer.header() {
+            let told: Grown = link.next().await.ok()??.header().ok()?;
+            let file = run.folder.record().ok()??;
+            let view = Arc::new(View::new(file, told, (wanted.after, wanted.from)));
+            shown = Some(Shown { view, link: Some(Arc::new(link)), follow: wanted.follow });
+        }
+        Some(There { run: Arc::clone(run), answer: answer.encoded(), shown })
+    }
+
     /// Asks a run's supervisor something that has one answer. None if the run is over.
     pub(super) async fn ask(&self, run: &Arc<Durable>, asked: Bytes) -> Option<ServerHeader> {
-        let there = self.reach(run, asked, (0, ShowFrom::Verdict)).await.ok()?;
-        match (&there.source, decode(&there.answer, Limits::FULL)) {
-            (Source::Link(_), Ok(Decoded::Frame(frame))) => {
-                serde_json::from_slice(frame.header).ok()
-            }
+        let there = self.reach(run, asked, Wanted::END).await.ok()?;
+        match (&there.shown, decode(&there.answer, Limits::FULL)) {
+            (None, Ok(Decoded::Frame(frame))) => serde_json::from_slice(frame.header).ok(),
             _ => None,
         }
     }
@@ -98,13 +116,13 @@ impl Host {
         &self,
         run: &Arc<Durable>,
         outcome: &Arc<Outcome>,
-        place: (u64, ShowFrom),
+        wanted: Wanted,
     ) -> Result<There, Denied> {
-        match run.left(outcome, place) {
-            Ok(Some((started, view))) => {
+        match run.left(outcome, wanted) {
+            Ok(Some((started, shown))) => {
                 let answer = encode(&ServerHeader::Started(started), b"")
                     .map_err(|e| Denied::Refused(Code::BadRequest, e.to_string()))?;
-                Ok(There { run: Arc::clone(run), answer, source: Source::Record(view) })
+                Ok(There { run: Arc::clone(run), answer, shown: Some(shown) })
             }
             Ok(None) => {
                 self.gone(run, outcome);

@@ -1,7 +1,7 @@
 //! Start-up and recovery, which are the same: reading what the last server of this instance wrote,
 //! and answering for it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::clock::{self, millis};
-use super::disk::Folder;
+use super::disk::{Folder, Meta, Outcome};
 use super::durable::{Durable, State};
 use super::entry::{Entry, Gone};
 use super::host::Host;
@@ -93,6 +93,9 @@ pub fn open(
 ) -> Result<Recovered, JournalError> {
     let mut past = Past::default();
     let (mut journal, torn) = Journal::open(folder, |line, place| past.take(line, place))?;
+    let io = |error| JournalError::Io { path: runs.to_owned(), error };
+    let found = found_in(runs).map_err(io)?;
+    past.look_back(&found, &journal);
     if let Some(to) = &rules.copy {
         let copier = Copier::new(to.clone());
         let error = |error| JournalError::Io { path: to.socket().to_owned(), error };
@@ -107,15 +110,19 @@ pub fn open(
     let same_boot = past.origin.as_ref().is_some_and(|o| o.is_same_place(&origin));
     let table = Table::new(past.memory_begins(same_boot && torn == 0));
     let ledger = Ledger::new(journal, origin, digester, rules);
-    let durable = keep_durable(runs, &table, &ledger, &mut past)
-        .map_err(|error| JournalError::Io { path: runs.to_owned(), error })?;
-    for (identity, run) in past.open.keys() {
-        inherit(&table, identity, run, Code::ServerRestarted);
+    let durable = keep_durable(found, &table, &ledger, &mut past);
+    past.give_up_unborn(runs, &ledger);
+    for ((identity, run), open) in &past.open {
+        let Some(key) = key_of(identity, run) else { continue };
+        // Until its end is written, the next segment must tell of it too.
+        ledger.resumed(&key, open.accepted.clone());
+        table.inherit(key, Code::ServerRestarted);
     }
     if same_boot {
         let recent = millis(clock::boottime().saturating_sub(KEEP));
-        for ((identity, run), _) in past.over.iter().filter(|(_, over)| over.is_since(recent)) {
-            inherit(&table, identity, run, Code::Forgotten);
+        let over = past.over.iter().filter(|(_, over)| over.is_since(recent));
+        for key in over.filter_map(|((identity, run), _)| key_of(identity, run)) {
+            table.inherit(key, Code::Forgotten);
         }
     }
     let unfinished =
@@ -130,35 +137,25 @@ fn place_of(folder: &Path) -> Result<String, JournalError> {
     Ok(format!("{:x}:{:x}", found.dev(), found.ino()))
 }
 
-/// Puts every durable run that is found into the table; those that may go on are returned.
-fn keep_durable(
-    runs: &Path,
-    table: &Table<Entry>,
-    ledger: &Ledger,
-    past: &mut Past,
-) -> std::io::Result<Vec<Arc<Durable>>> {
-    let mut going_on = Vec::new();
-    let mut found = HashSet::new();
+/// A durable run as its folder tells of it.
+struct Found {
+    folder: Folder,
+    meta: Meta,
+    /// None: the server before did not come to note it, or it goes on.
+    outcome: Option<Outcome>,
+}
+
+/// Every durable run in `runs`.
+fn found_in(runs: &Path) -> std::io::Result<Vec<Found>> {
+    let mut found = Vec::new();
     for entry in std::fs::read_dir(runs)? {
-        let folder = Folder::found(entry?.path());
-        let Some(run) = found_run(folder, past) else { continue };
-        let key = (run.key.identity.to_string(), run.key.id.to_string());
-        past.over.remove(&key);
-        if let Some(open) = past.open.remove(&key) {
-            ledger.resumed(&run.key, open.accepted);
-        }
-        if matches!(run.state(), State::Live { .. }) {
-            going_on.push(Arc::clone(&run));
-        }
-        table.keep(run.key.clone(), Arc::new(kept(run, &ledger.origin().boot)));
-        found.insert(key);
+        found.extend(found_at(Folder::found(entry?.path())));
     }
-    past.give_up_unborn(runs, ledger);
-    Ok(going_on)
+    Ok(found)
 }
 
 /// What a folder holds; none if it is no run, or was not finished when its server was killed.
-fn found_run(folder: Folder, past: &Past) -> Option<Arc<Durable>> {
+fn found_at(folder: Folder) -> Option<Found> {
     let meta = match folder.meta() {
         Ok(Some(meta)) => meta,
         Ok(None) => {
@@ -175,15 +172,45 @@ fn found_run(folder: Folder, past: &Past) -> Option<Arc<Durable>> {
         warn!("how {} ended is looked for in its record: {e}", folder.path().display());
         None
     });
-    let id = RunId::new(&meta.run).ok()?;
-    let key = Key { identity: meta.identity.as_str().into(), id };
-    let over = past.over.get(&(meta.identity.clone(), meta.run.clone()));
-    let journaled = over.map(|over| over.line);
-    let state = match outcome {
-        Some(outcome) => State::Over(Arc::new(outcome)),
-        None => State::Live { pid: 0 },
-    };
-    Some(Arc::new(Durable::found(key, folder, meta, state, journaled)))
+    Some(Found { folder, meta, outcome })
+}
+
+impl Found {
+    fn name(&self) -> (String, String) {
+        (self.meta.identity.clone(), self.meta.run.clone())
+    }
+
+    fn into_run(self, journaled: Option<Anchor>) -> Option<Arc<Durable>> {
+        let key = key_of(&self.meta.identity, &self.meta.run)?;
+        let state = match self.outcome {
+            Some(outcome) => State::Over(Arc::new(outcome)),
+            None => State::Live { pid: 0 },
+        };
+        Some(Arc::new(Durable::found(key, self.folder, self.meta, state, journaled)))
+    }
+}
+
+/// Puts every durable run into the table; those that may go on are returned.
+fn keep_durable(
+    found: Vec<Found>,
+    table: &Table<Entry>,
+    ledger: &Ledger,
+    past: &mut Past,
+) -> Vec<Arc<Durable>> {
+    let mut going_on = Vec::new();
+    for found in found {
+        let name = found.name();
+        let journaled = past.over.remove(&name).map(|over| over.line);
+        let Some(run) = found.into_run(journaled) else { continue };
+        if let Some(open) = past.open.remove(&name) {
+            ledger.resumed(&run.key, open.accepted);
+        }
+        if matches!(run.state(), State::Live { .. }) {
+            going_on.push(Arc::clone(&run));
+        }
+        table.keep(run.key.clone(), Arc::new(kept(run, &ledger.origin().boot)));
+    }
+    going_on
 }
 
 /// Of a run whose record is no longer there, only the id is kept in mind.
@@ -196,10 +223,8 @@ fn kept(run: Arc<Durable>, boot: &str) -> Entry {
     }
 }
 
-fn inherit(table: &Table<Entry>, identity: &str, run: &str, code: Code) {
-    if let Ok(id) = RunId::new(run) {
-        table.inherit(Key { identity: identity.into(), id }, code);
-    }
+fn key_of(identity: &str, run: &str) -> Option<Key> {
+    Some(Key { identity: identity.into(), id: RunId::new(run).ok()? })
 }
 
 impl Over {
@@ -240,6 +265,20 @@ impl Past {
         }
     }
 
+    /// Of a run that seems to go on, and of which the newest segment knows nothing, an earlier one tells the end.
+    fn look_back(&mut self, found: &[Found], journal: &Journal) {
+        let unknown = |run: &&Found| {
+            let name = run.name();
+            run.outcome.is_none()
+                && !self.open.contains_key(&name)
+                && !self.over.contains_key(&name)
+        };
+        let sought = found.iter().filter(unknown);
+        let sought = sought.map(|run| (run.name(), run.meta.mark.clone())).collect();
+        let over = |(name, line)| (name, Over { accepted_ms: None, line });
+        self.over.extend(journal.ends_before(sought).into_iter().map(over));
+    }
+
     /// A durable run gets its folder after its claim and before its supervisor: one without a folder was
     /// not started. But a machine that went down may have lost the folder, or what it says; then the run
     /// stays among those whose end is lost.
@@ -248,8 +287,7 @@ impl Past {
             return;
         }
         self.open.retain(|(identity, run), open| {
-            let Ok(id) = RunId::new(run) else { return true };
-            let key = Key { identity: identity.as_str().into(), id };
+            let Some(key) = key_of(identity, run) else { return true };
             let unborn = open.accepted.durable && !Folder::of(runs, &key).path().exists();
             if unborn {
                 ledger.not_started(&key, Code::SupervisorLost.name());
@@ -276,7 +314,7 @@ impl Unfinished {
     /// Stops what is left of the run, and writes down that its end is lost.
     async fn settle(self, host: Arc<Host>, scanner: Scanner) {
         let Accepted { run, identity, mark, uid, .. } = self.accepted;
-        let Ok(id) = RunId::new(&run) else { return };
+        let Some(key) = key_of(&identity, &run) else { return };
         let left_running = match Mark::from_hex(mark.as_bytes()) {
             Some(mark) if self.here => {
                 let left = Leftovers { mark, uid, not_before: self.start_time };
@@ -287,7 +325,7 @@ impl Unfinished {
         };
         info!(run, left_running, "lost: the server was restarted while it ran");
         if let Some(ledger) = host.books.ledger() {
-            ledger.lost(&Key { identity: identity.into(), id }, left_running);
+            ledger.lost(&key, left_running);
         }
     }
 }

@@ -1,9 +1,11 @@
 //! What is kept of durable runs that are over, and for how long.
 //!
-//! A record goes when it is too old, or when there are too many or they are too large together, the one
-//! whose run ended first before the others. What says that the run was there stays until
+//! A record goes when it is too old, or when there are too many or they are too large together: then one of whoever has
+//! most of them, the one whose run ended first before the others, so that nobody pushes out what another keeps. What says that the run was there stays until
 //! [`Retention::memory`] is over, so that its id is not used again.
 
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -36,10 +38,12 @@ impl Default for Retention {
 }
 
 /// A run that is over.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Past<T> {
     /// Which.
     pub run: T,
+    /// Against whose share its record counts.
+    pub holder: Box<str>,
     /// When its end was written down.
     pub ended: When,
     /// Bytes that its record takes; none if it is gone already.
@@ -84,31 +88,63 @@ impl Retention {
         self.age.saturating_add(KEEP)
     }
 
-    /// What is to go of these, the oldest first.
+    /// What is to go of these.
     #[must_use]
     pub fn plan<T>(&self, mut past: Vec<Past<T>>, now: Now) -> Vec<Going<T>> {
         past.sort_by_key(|one| one.ended);
-        let (mut going, mut kept) = (Vec::new(), Vec::new());
-        for Past { run, ended, record } in past {
+        let (mut going, mut kept) = (Vec::new(), Kept::default());
+        for Past { run, holder, ended, record } in past {
             let age = ended.age(now);
             let id = age >= self.memory();
             if id || (record.is_some() && age >= self.age) {
                 going.push(Going { run, record, id });
             } else if let Some(bytes) = record {
-                kept.push((run, bytes));
+                kept.add(holder, (run, bytes));
             }
         }
-        let mut bytes: u64 = kept.iter().fold(0, |sum, (_, bytes)| sum.saturating_add(*bytes));
-        let mut count = kept.len();
-        for (run, size) in kept {
-            if count <= self.count && bytes <= self.bytes {
-                break;
-            }
-            count -= 1;
-            bytes = bytes.saturating_sub(size);
-            going.push(Going { run, record: Some(size), id: false });
-        }
+        kept.level(u64::try_from(self.count).unwrap_or(u64::MAX), |_| 1, &mut going);
+        kept.level(self.bytes, |bytes| bytes, &mut going);
         going
+    }
+}
+
+/// The records of each holder, those of runs that ended first in front, and the holder of the first of all in front.
+struct Kept<T> {
+    places: HashMap<Box<str>, usize>,
+    holders: Vec<VecDeque<(T, u64)>>,
+}
+
+impl<T> Default for Kept<T> {
+    fn default() -> Self {
+        Self { places: HashMap::new(), holders: Vec::new() }
+    }
+}
+
+impl<T> Kept<T> {
+    fn add(&mut self, holder: Box<str>, record: (T, u64)) {
+        let at = *self.places.entry(holder).or_insert(self.holders.len());
+        if at == self.holders.len() {
+            self.holders.push(VecDeque::new());
+        }
+        self.holders[at].push_back(record);
+    }
+
+    /// Takes from whoever has most until all together have no more than `limit`.
+    fn level(&mut self, limit: u64, weigh: fn(u64) -> u64, going: &mut Vec<Going<T>>) {
+        let has = |records: &VecDeque<(T, u64)>| {
+            records.iter().fold(0, |sum: u64, (_, bytes)| sum.saturating_add(weigh(*bytes)))
+        };
+        let shares = self.holders.iter().map(has).zip((0..).map(Reverse));
+        let mut shares: BTreeSet<(u64, Reverse<usize>)> = shares.collect();
+        let mut all = shares.iter().fold(0, |sum: u64, (has, _)| sum.saturating_add(*has));
+        while all > limit
+            && let Some((has, at)) = shares.pop_last()
+        {
+            let Some((run, bytes)) = self.holders[at.0].pop_front() else { continue };
+            going.push(Going { run, record: Some(bytes), id: false });
+            all = all.saturating_sub(weigh(bytes));
+            shares.insert((has.saturating_sub(weigh(bytes)), at));
+        }
     }
 }
 
@@ -125,6 +161,7 @@ mod tests {
     fn plan(retention: &Retention, ended: &[(u32, Option<u64>)], now: u32) -> Vec<Going<u32>> {
         let past = ended.iter().map(|(hours, record)| Past {
             run: *hours,
+            holder: "alice".into(),
             ended: When::ThisBoot(HOUR * *hours),
             record: *record,
         });
@@ -152,10 +189,45 @@ mod tests {
         assert_eq!(gone(Retention { count: 0, ..ALL }, 4), [(1, 30), (2, 20), (3, 10)]);
     }
 
+    /// The runs of these holders that go, each with a record of so many bytes and ended after those before it.
+    fn gone_of(retention: &Retention, records: &[(&'static str, u64)]) -> Vec<usize> {
+        let past = records.iter().enumerate().map(|(n, (holder, bytes))| Past {
+            run: n,
+            holder: (*holder).into(),
+            ended: When::ThisBoot(HOUR + Duration::from_secs(n as u64)),
+            record: Some(*bytes),
+        });
+        let now = Now { boottime: 2 * HOUR, time: SystemTime::UNIX_EPOCH };
+        retention.plan(past.collect(), now).into_iter().map(|one| one.run).collect()
+    }
+
+    #[test]
+    fn whoever_has_most_loses_first_and_nobody_pushes_out_what_another_keeps() {
+        let count = |count| Retention { count, ..ALL };
+        // Old ones of bob's, and then a flood of alice's.
+        let (bob, alice, carol) = (("bob", 10), ("alice", 10), ("carol", 10));
+        let flood = [bob, bob, alice, alice, alice, alice, alice, carol];
+        assert_eq!(gone_of(&count(8), &flood), [0; 0]);
+        assert_eq!(gone_of(&count(5), &flood), [2, 3, 4]);
+        assert_eq!(gone_of(&count(4), &flood), [2, 3, 4, 0], "of those with as many the first");
+        assert_eq!(gone_of(&count(3), &flood), [2, 3, 4, 0, 5], "a share each");
+        assert_eq!(gone_of(&count(2), &flood), [2, 3, 4, 0, 5, 1]);
+        assert_eq!(gone_of(&count(0), &flood), [2, 3, 4, 0, 5, 1, 6, 7]);
+        // One large record of alice's against many small ones.
+        let large = [bob, bob, bob, ("alice", 100), ("alice", 5)];
+        let bytes = |bytes| Retention { bytes, ..ALL };
+        assert_eq!(gone_of(&bytes(135), &large), [0; 0]);
+        assert_eq!(gone_of(&bytes(134), &large), [3]);
+        assert_eq!(gone_of(&bytes(34), &large), [3, 0]);
+        let both = Retention { count: 4, bytes: 30, ..ALL };
+        assert_eq!(gone_of(&both, &large), [0, 3], "of the bytes only those of what is left");
+    }
+
     #[test]
     fn an_id_is_taken_for_longer_than_its_record_may_be_asked_for() {
         let retention = Retention { age: HOUR, ..ALL };
-        let past = |record| vec![Past { run: (), ended: When::ThisBoot(HOUR), record }];
+        let (holder, ended) = (Box::<str>::from("alice"), When::ThisBoot(HOUR));
+        let past = |record| vec![Past { run: (), holder: holder.clone(), ended, record }];
         let now = |since| Now { boottime: HOUR + since, time: SystemTime::UNIX_EPOCH };
         let late = now(retention.memory());
         let just_before = now(retention.memory().saturating_sub(Duration::from_millis(1)));

@@ -235,7 +235,10 @@ impl Run {
         if shared.discard {
             shared.forget_all();
         }
-        shared.wake_owner();
+        // Of a record on disk its writer tells.
+        if matches!(shared.store, Store::Memory(_)) {
+            shared.wake_owner();
+        }
     }
 
     /// For the engine: from here on the run has ended by itself.

@@ -164,10 +164,7 @@ impl Host {
         match (claimed, found.verdict) {
             (false, _) => {
                 info!(run = %run.key.id, "never started: its supervisor did not come to it");
-                if let Some(ledger) = self.books.ledger() {
-                    ledger.not_started(&run.key, Code::SupervisorLost.name());
-                }
-                run.folder.remove();
+                self.not_started_there(run, Code::SupervisorLost);
                 // The id of a run that is being started is released by whoever starts it: once, because it
                 // may be claimed anew at once.
                 if !matches!(run.state(), State::Starting) {

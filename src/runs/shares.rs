@@ -1,10 +1,12 @@
-//! How much each identity has under way: what limits on its runs go by.
+//! How much each identity has under way, and in system mode each user: what limits on its runs go by.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use super::table::holder;
 
 /// The time over which a pace is counted.
 pub const MINUTE: Duration = Duration::from_secs(60);
@@ -36,7 +38,7 @@ struct Entry {
 #[derive(Debug)]
 pub struct Share {
     shares: Arc<Shares>,
-    identity: Arc<str>,
+    holder: Arc<str>,
 }
 
 impl Shares {
@@ -50,20 +52,22 @@ impl Shares {
         identity: &Arc<str>,
         judge: impl FnOnce(Usage) -> Result<(T, Duration), E>,
     ) -> Result<(T, Share), E> {
-        let now = Instant::now();
+        let (now, holder) = (Instant::now(), holder(identity));
         let mut entries = self.lock();
-        let usage = entries.get(identity).map_or_else(Usage::default, |entry| Usage {
+        let usage = entries.get(holder).map_or_else(Usage::default, |entry| Usage {
             running: entry.running,
             ahead: entry.paid.saturating_duration_since(now),
         });
         let (judged, part) = judge(usage)?;
-        if entries.len() >= PRUNE_AT && !entries.contains_key(identity) {
+        if entries.len() >= PRUNE_AT && !entries.contains_key(holder) {
             entries.retain(|_, entry| entry.running > 0 || entry.paid > now);
         }
-        let entry = entries.entry(Arc::clone(identity)).or_insert(Entry { running: 0, paid: now });
+        let holder: Arc<str> =
+            if holder == &**identity { Arc::clone(identity) } else { holder.into() };
+        let entry = entries.entry(Arc::clone(&holder)).or_insert(Entry { running: 0, paid: now });
         entry.running += 1;
         entry.paid = entry.paid.max(now) + part;
-        Ok((judged, Share { shares: Arc::clone(self), identity: Arc::clone(identity) }))
+        Ok((judged, Share { shares: Arc::clone(self), holder }))
     }
 
     /// Counts a run that was there before.
@@ -84,7 +88,7 @@ impl Shares {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        if let Some(entry) = self.shares.lock().get_mut(&self.identity) {
+        if let Some(entry) = self.shares.lock().get_mut(&self.holder) {
             entry.running -= 1;
         }
     }
@@ -114,6 +118,17 @@ mod tests {
         drop(second);
         tokio::time::advance(part).await;
         assert_eq!(usage(&shares, &a), Usage::default());
+    }
+
+    #[tokio::test]
+    async fn another_key_of_a_user_is_no_way_around_a_limit() {
+        let shares: Arc<Shares> = Arc::default();
+        let [one, two, bob] = ["alice@key:1", "alice@key:2", "bob@key:1"].map(Arc::<str>::from);
+        let _first = shares.adopt(&one);
+        let second = shares.adopt(&two);
+        assert_eq!([&one, &two, &bob].map(|who| usage(&shares, who).running), [2, 2, 0]);
+        drop(second);
+        assert_eq!(usage(&shares, &one).running, 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -15,7 +15,7 @@ use super::durable::{Durable, Keeping, State, lock};
 use super::entry::{Entry, Gone};
 use super::host::Host;
 use super::retention::{Going, Past, Retention};
-use super::table::KEEP;
+use super::table::{KEEP, holder};
 use crate::proto::code::Code;
 
 /// What nobody asked for is looked at so often.
@@ -92,7 +92,8 @@ pub fn collect(
 fn past_in(folder: Folder, boot: &str) -> Option<Past<Folder>> {
     let over = Over::open(&folder).ok()??;
     let (ended, record) = (over.outcome().ok()?.noted().seen_from(boot), over.record().ok()?);
-    Some(Past { run: folder, ended, record })
+    let identity = folder.meta().ok().flatten().map_or_else(String::new, |meta| meta.identity);
+    Some(Past { run: folder, holder: holder(&identity).into(), ended, record })
 }
 
 fn remove(folder: &Folder, id: bool) -> io::Result<()> {
@@ -160,19 +161,20 @@ impl Host {
     }
 
     fn past(&self, kept: Arc<Entry>, boot: &str) -> Option<Past<Arc<Entry>>> {
-        let (ended, record) = match &*kept {
+        let (key, ended, record) = match &*kept {
             Entry::Here(_) => return None,
-            Entry::Gone(gone) => (gone.ended, None),
+            Entry::Gone(gone) => (&gone.key, gone.ended, None),
             Entry::There(run) => {
                 let State::Over(outcome) = run.state() else { return None };
                 let record = run.folder.disk().ok()?.map(|size| size.disk);
                 if record.is_none() {
                     self.gone(run, &outcome);
                 }
-                (outcome.noted().seen_from(boot), record)
+                (&run.key, outcome.noted().seen_from(boot), record)
             }
         };
-        Some(Past { run: kept, ended, record })
+        let holder = holder(&key.identity).into();
+        Some(Past { run: kept, holder, ended, record })
     }
 
     fn let_go(&self, kept: &Entry, id: bool, keeping: &Keeping) -> io::Result<()> {

@@ -18,7 +18,7 @@ pub const KEEP: Duration = Duration::from_secs(600);
 pub const REMEMBER: Duration = Duration::from_secs(60);
 /// Most ids in the table. When it is full new runs are refused rather than old ones forgotten.
 pub const IDS_LIMIT: usize = 1_048_576;
-/// Most ids of one identity, so that none fills the table for the others.
+/// Most ids of one identity, or of all identities of one user, so that none fills the table for the others.
 pub const IDENTITY_IDS_LIMIT: usize = 262_144;
 
 /// An id under the identity that claimed it.
@@ -28,6 +28,13 @@ pub struct Key {
     pub identity: Arc<str>,
     /// The id.
     pub id: RunId,
+}
+
+/// Against whose share what an identity has counts: a user's, who may have any number of keys and so of identities
+/// (`alice@key:SHA256:…`), else the identity's own.
+#[must_use]
+pub fn holder(identity: &str) -> &str {
+    identity.split_once('@').map_or(identity, |(user, _)| user)
 }
 
 /// What an id stands for.
@@ -70,9 +77,9 @@ pub enum Burial<R> {
 /// Why there is no room for another id. Some are forgotten as time goes by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Full {
-    /// The identity has its share.
+    /// The identity, or its user, has its share.
     #[error(
-        "this identity has {IDENTITY_IDS_LIMIT} run ids that are still remembered, which is the limit; try again in a \
+        "this identity or user has {IDENTITY_IDS_LIMIT} run ids that are still remembered, which is the limit; try again in a \
          minute, or have the server remember durable runs for a shorter time (--keep-for)"
     )]
     Identity,
@@ -101,8 +108,8 @@ pub struct Table<R> {
 #[derive(Debug)]
 struct Inner<R> {
     entries: HashMap<Key, Entry<R>>,
-    /// How many of them each identity has; never 0.
-    shares: HashMap<Arc<str>, usize>,
+    /// How many of them each [`holder`] has; never 0.
+    shares: HashMap<Box<str>, usize>,
     /// When to forget what is past, soonest first.
     expiry: BTreeSet<(Instant, Key)>,
     /// How many live entries are of the kind that passes.
@@ -222,8 +229,8 @@ impl<R: Held> Table<R> {
         self.lock().passing
     }
 
-    /// The live runs of an identity, or of them all, whose ids have this part; of an identity, one whose id it
-    /// is comes alone.
+    /// The live runs of an identity, or of them all, whose ids have this part; those whose id it is come
+    /// alone.
     #[must_use]
     pub fn find(&self, identity: Option<&Arc<str>>, part: &str) -> Vec<Arc<R>> {
         let inner = self.lock();
@@ -233,16 +240,19 @@ impl<R: Held> Table<R> {
         {
             return vec![Arc::clone(run)];
         }
-        let mut found = Vec::new();
+        let (mut exact, mut found) = (Vec::new(), Vec::new());
         for (key, entry) in &inner.entries {
             let Entry::Live(run) = entry else { continue };
-            if identity.is_none_or(|identity| key.identity == *identity)
-                && key.id.as_str().contains(part)
-            {
+            if identity.is_some_and(|identity| key.identity != *identity) {
+                continue;
+            }
+            if key.id.as_str() == part {
+                exact.push(Arc::clone(run));
+            } else if key.id.as_str().contains(part) {
                 found.push(Arc::clone(run));
             }
         }
-        found
+        if exact.is_empty() { found } else { exact }
     }
 
     /// All live runs.
@@ -263,7 +273,7 @@ impl<R: Held> Table<R> {
 impl<R: Held> Inner<R> {
     /// Whether there is no room for another id of this identity.
     fn full(&self, identity: &str) -> Option<Full> {
-        let share = self.shares.get(identity).copied().unwrap_or_default();
+        let share = self.shares.get(holder(identity)).copied().unwrap_or_default();
         if share >= IDENTITY_IDS_LIMIT {
             Some(Full::Identity)
         } else {
@@ -273,17 +283,23 @@ impl<R: Held> Inner<R> {
 
     fn insert(&mut self, key: Key, entry: Entry<R>) {
         let identity = Arc::clone(&key.identity);
-        if self.entries.insert(key, entry).is_none() {
-            *self.shares.entry(identity).or_default() += 1;
+        if self.entries.insert(key, entry).is_some() {
+            return;
+        }
+        let holder = holder(&identity);
+        match self.shares.get_mut(holder) {
+            Some(share) => *share += 1,
+            None => drop(self.shares.insert(holder.into(), 1)),
         }
     }
 
     fn remove(&mut self, key: &Key) -> Option<Entry<R>> {
         let removed = self.entries.remove(key)?;
-        if let Some(share) = self.shares.get_mut(&key.identity) {
+        let holder = holder(&key.identity);
+        if let Some(share) = self.shares.get_mut(holder) {
             *share -= 1;
             if *share == 0 {
-                self.shares.remove(&key.identity);
+                self.shares.remove(holder);
             }
         }
         Some(removed)

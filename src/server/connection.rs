@@ -14,12 +14,12 @@ use tracing::debug;
 use super::end::{SessionEnd, last_word, say_and_close};
 use super::lobby::Place;
 use super::outbox::Outbox;
-use super::policy::{Forbidden, Subject, decide};
+use super::policy::{Asked, Forbidden, Subject, decide};
 use super::requests::{Judge, Requests};
 use super::rights::{self, RightsNow};
 use super::session::{Patience, serve as serve_session};
 use super::status::Why;
-use super::users::Guest;
+use super::users::{Guest, shell};
 use super::waiting::Waiting;
 use super::{Shared, Whom};
 use crate::conn::{ConnError, FrameReader, FrameWriter, SILENCE};
@@ -28,6 +28,7 @@ use crate::identity::{Authorized, Caller, Identity, News};
 use crate::proto::code::Code;
 use crate::proto::frame::Limits;
 use crate::proto::header::{Refused, ServerHeader, Welcome};
+use crate::runs::judged::How;
 use crate::transport::{self, Accepted, HandshakeError, Peer, Stream};
 
 /// TLS and login together may take so long.
@@ -307,6 +308,11 @@ fn by_policy(shared: &Arc<Shared>, identity: &Arc<str>, guest: Option<Arc<Guest>
             decide(&shared.policy, Subject { identity: &identity, rights }, asked, usage)?;
         if let Some(guest) = &guest {
             let user = guest.account().map_err(|_| Forbidden::no_longer_in())?;
+            if let (Asked::Run(command), How::AsAsked) = (asked, allowed.judged.how)
+                && let Some(text) = shell::passes_by(&user, command)
+            {
+                return Err(Forbidden { code: Code::NotPermitted, text });
+            }
             allowed.judged.user = Some(user);
         }
         Ok(allowed)

@@ -16,9 +16,11 @@ mod rights;
 mod running;
 mod serving;
 mod session;
+mod showing;
 mod start;
 pub mod status;
 pub mod supervise;
+mod told;
 pub mod users;
 mod waiting;
 
@@ -40,7 +42,7 @@ pub use penalties::{FORGET, FREE, LONGEST, Network, REMEMBERED, SHORTEST};
 pub use requests::LIST_LIMIT;
 pub use running::{Call, Ended, Running};
 pub use session::LONGEST_PAUSE;
-pub use start::{Kept, Options, Server, StartError};
+pub use start::{Kept, Options, Server, StartError, foresee};
 pub use users::System;
 pub use waiting::BEHIND_LIMIT;
 

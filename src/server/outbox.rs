@@ -43,9 +43,7 @@ struct Pending {
 pub(super) struct Taken {
     pub(super) answers: Vec<Bytes>,
     pub(super) run: Option<Current>,
-    /// There is something new.
-    pub(super) is_new: bool,
-    /// It is waited for.
+    /// There is something new that is waited for.
     pub(super) is_urgent: bool,
 }
 
@@ -127,9 +125,9 @@ impl Outbox {
         self.called.notify_one();
     }
 
-    /// The run that is being served, and the last frame that was sent of it.
-    pub(super) fn serving(&self) -> Option<(Arc<Serving>, u64)> {
-        self.lock().run.as_ref().map(|run| (Arc::clone(&run.serving), run.sent))
+    /// The run that is being served.
+    pub(super) fn serving(&self) -> Option<Arc<Serving>> {
+        self.lock().run.as_ref().map(|run| Arc::clone(&run.serving))
     }
 
     /// Whether a run is under way whose verdict was not sent yet.
@@ -154,7 +152,6 @@ impl Outbox {
         let greeting = std::mem::take(&mut pending.greeting);
         let answers = std::mem::take(&mut pending.answers);
         Taken {
-            is_new: greeting || !answers.is_empty(),
             // A welcome alone is; with an answer it goes as that does.
             is_urgent: std::mem::take(&mut pending.is_urgent) || (greeting && answers.is_empty()),
             answers,

@@ -1,9 +1,10 @@
 //! What a logged-in client may ask, and the answers.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::time::timeout;
 use tracing::debug;
 
 use super::end::SessionEnd;
@@ -12,11 +13,12 @@ use super::outbox::Outbox;
 use super::policy::{Allowed, Asked, Forbidden, Rights, Whose};
 use super::rights::{RightsNow, imposed};
 use super::serving::{Order, Serving};
+use super::showing::Showing;
 use super::users::Guest;
-use super::waiting::{Answer, Waiting};
+use super::waiting::{Answer, Heard, Waiting, is_order};
 use crate::exec::Signal;
+use crate::exec::signal::UnknownSignal;
 use crate::proto::code::Code;
-use crate::proto::frame::{self, Decoded, Limits};
 use crate::proto::header::{Attach, ClientHeader, Refusal, RunRequest, ServerHeader};
 use crate::proto::verdict::StopBy;
 use crate::runs::answer::{Closed, Denied, Served};
@@ -33,8 +35,11 @@ mod judging;
 mod listing;
 
 pub(super) use judging::Judge;
-use judging::{is_judged, wanted};
+use judging::wanted;
 pub use listing::LIST_LIMIT;
+
+/// How long an order to the run of its connection waits for a look at the account.
+const ORDER_PATIENCE: Duration = Duration::from_millis(250);
 
 /// The requests of one connection.
 pub(super) struct Requests {
@@ -59,22 +64,31 @@ pub(super) struct Requests {
 }
 
 impl Requests {
-    /// Does what one frame asks.
-    pub(super) async fn handle(
-        &mut self,
-        header: ClientHeader,
-        body: Bytes,
-    ) -> Result<(), SessionEnd> {
-        if self.waiting.is_before(&header) {
-            return self.waiting.keep(header, body);
+    /// Does what one frame asks, now or when the account was looked at.
+    pub(super) async fn handle(&mut self, heard: Heard) -> Result<(), SessionEnd> {
+        let served = self.outbox.is_busy();
+        if self.waiting.is_before(&heard.header, served) {
+            return self.waiting.keep(heard);
         }
-        if is_judged(&header) {
-            self.look_at_account().await;
+        let Some(guest) = self.to_be_looked_at(&heard) else { return self.obey(heard).await };
+        if served && is_order(&heard.header) {
+            // After that it goes by what is known.
+            let look = guest.refresh_for_request(heard.at);
+            let _ = timeout(ORDER_PATIENCE, look).await;
+            return self.obey(heard).await;
         }
+        self.waiting.look(async move {
+            guest.refresh_for_request(heard.at).await;
+            Answer::Looked(Box::new(heard))
+        });
+        Ok(())
+    }
+
+    async fn obey(&mut self, Heard { header, body, .. }: Heard) -> Result<(), SessionEnd> {
         match header {
             ClientHeader::Run(run) => self.run(*run, body).await,
             piece @ (ClientHeader::Stdin(_) | ClientHeader::StdinEnd(_)) => {
-                self.stdin(&piece, &body).await
+                self.stdin(&piece, &body)
             }
             ClientHeader::Ack { seq } => self.ack(seq),
             // What has not begun handles no signal: any of them is its end.
@@ -121,8 +135,16 @@ impl Requests {
     /// Asks again for what was held.
     pub(super) async fn go_on(&mut self) -> Result<(), SessionEnd> {
         let Some(held) = self.held.take() else { return Ok(()) };
+        let Some(guest) = self.guest.clone() else { return self.start_held(held).await };
+        self.waiting.look(async move {
+            guest.refresh_for_request(Instant::now()).await;
+            Answer::LookedFor(Box::new(held))
+        });
+        Ok(())
+    }
+
+    async fn start_held(&mut self, held: Held) -> Result<(), SessionEnd> {
         let is_late = held.is_late();
-        self.look_at_account().await;
         self.start(held.request, is_late).await
     }
 
@@ -171,9 +193,19 @@ impl Requests {
         }
     }
 
-    /// Passes an answer on.
-    pub(super) fn answer(&mut self, answer: Answer) -> Result<(), SessionEnd> {
+    /// Does what waited for an answer, or passes it on.
+    pub(super) async fn answered(&mut self, answer: Answer) -> Result<(), SessionEnd> {
         match answer {
+            Answer::Looked(heard) => self.obey(*heard).await,
+            Answer::LookedFor(held) => self.start_held(*held).await,
+            other => self.answer(other),
+        }
+    }
+
+    fn answer(&mut self, answer: Answer) -> Result<(), SessionEnd> {
+        match answer {
+            // Nobody asks a supervisor for that.
+            Answer::Looked(_) | Answer::LookedFor(_) => Ok(()),
             Answer::Run { request, is_late, served } => self.started(*request, is_late, served),
             Answer::Attach { after, there: Ok(there), .. } => {
                 self.follow_there(there, after);
@@ -212,7 +244,7 @@ impl Requests {
                 } else {
                     self.outbox.answer_soon(&started)?;
                 }
-                let serving = Serving::here(owner, request.after, &self.host)?;
+                let serving = Serving::here(owner, &self.host)?;
                 self.outbox.follow(serving, request.after);
                 Ok(())
             }
@@ -241,30 +273,33 @@ impl Requests {
         self.outbox.answer(&ServerHeader::Lost(refusal))
     }
 
-    /// The answer to `close` is the verdict: its client does not know of `started` there.
-    fn follow_closed(&self, there: There) {
-        let answer = there.answer.clone();
-        let first = frame::decode(&answer, Limits::FULL);
-        if !matches!(first, Ok(Decoded::Frame(frame)) if frame.kind == "started") {
-            self.outbox.answer_encoded(answer);
-        }
-        self.outbox.follow(Serving::there(there, &self.host), 0);
-    }
-
     fn follow_there(&self, there: There, after: u64) {
         self.outbox.answer_encoded(there.answer.clone());
-        self.outbox.follow(Serving::there(there, &self.host), after);
+        self.show(there, after);
     }
 
-    async fn stdin(&mut self, piece: &ClientHeader, body: &Bytes) -> Result<(), SessionEnd> {
-        if self.rights.is_due() {
-            self.look_at_account().await;
+    /// The answer to `close` is the verdict: its client does not know of `started` there.
+    fn follow_closed(&self, there: There) {
+        if there.shown.is_none() {
+            self.outbox.answer_encoded(there.answer.clone());
         }
+        self.show(there, 0);
+    }
+
+    fn show(&self, there: There, after: u64) {
+        let There { run, shown, .. } = there;
+        if let Some(shown) = shown {
+            let serving = Serving::Shown(Showing::new(run, shown, &self.host));
+            self.outbox.follow(serving, after);
+        }
+    }
+
+    fn stdin(&mut self, piece: &ClientHeader, body: &Bytes) -> Result<(), SessionEnd> {
         if !self.rights.may_go_on() {
             return Err(self.end_for(Forbidden::no_longer_in()));
         }
         let nothing = || SessionEnd::word(Code::BadFrame, "stdin without a run");
-        let (serving, _) = self.outbox.serving().ok_or_else(nothing)?;
+        let serving = self.outbox.serving().ok_or_else(nothing)?;
         serving.stdin(piece, body)
     }
 
@@ -274,7 +309,7 @@ impl Requests {
         if let Some(part) = run {
             return self.order_by_name(order, &part).await;
         }
-        let Some((serving, _)) = self.outbox.serving() else { return Ok(()) };
+        let Some(serving) = self.outbox.serving() else { return Ok(()) };
         self.may_or_end(&Asked::Keep)?;
         match serving.order(order)? {
             Some(answer) => self.outbox.answer(&answer),
@@ -339,8 +374,7 @@ impl Requests {
             return Err(no_such_frame());
         }
         self.outbox.answer(&ServerHeader::Started(run.seen_started()))?;
-        let place = (attach.after, attach.from, attach.follow);
-        let serving = Serving::seen(Arc::clone(run), None, place, &self.host)?;
+        let serving = Serving::told(run, None, &self.host)?;
         self.outbox.follow(serving, attach.after);
         Ok(())
     }
@@ -355,7 +389,7 @@ impl Requests {
     }
 
     fn detach(&self) -> Result<(), SessionEnd> {
-        let Some((serving, _)) = self.outbox.serving() else { return Ok(()) };
+        let Some(serving) = self.outbox.serving() else { return Ok(()) };
         let Some(answer) = serving.detach()? else { return Ok(()) };
         if matches!(answer, ServerHeader::Detached { .. }) {
             self.outbox.leave();
@@ -364,8 +398,8 @@ impl Requests {
     }
 
     fn ack(&self, seq: u64) -> Result<(), SessionEnd> {
-        let Some((serving, sent)) = self.outbox.serving() else { return Ok(()) };
-        if serving.ack(seq, sent)? && self.outbox.is_ended() {
+        let Some(serving) = self.outbox.serving() else { return Ok(()) };
+        if serving.ack(seq)? && self.outbox.is_ended() {
             if let Some(owner) = serving.owner() {
                 self.host.confirmed(owner.run());
             }
@@ -406,7 +440,11 @@ impl Requests {
             Closed::Refused(code, text) => self.refuse(code, text),
             Closed::Run(owner) => {
                 owner.discard_output()?;
-                self.outbox.follow(Serving::here(owner, 0, &self.host)?, 0);
+                if owner.run().progress().is_some() {
+                    // A supervisor's server knows what to make of it.
+                    self.outbox.answer(&ServerHeader::Started(owner.started(0, true)?))?;
+                }
+                self.outbox.follow(Serving::here(owner, &self.host)?, 0);
                 Ok(())
             }
             Closed::There(there) => {
@@ -423,7 +461,7 @@ fn obeyed_or_not(run: String, obeyed: bool) -> ServerHeader {
 
 fn signal_number(name: &str) -> Result<u8, SessionEnd> {
     let number = name.parse::<Signal>().ok().and_then(|s| u8::try_from(s.number()).ok());
-    number.ok_or_else(|| SessionEnd::word(Code::BadRequest, "there is no such signal"))
+    number.ok_or_else(|| SessionEnd::word(Code::BadRequest, UnknownSignal.to_string()))
 }
 
 /// Not `refused`, which would say that nothing was started.

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::end::{SessionEnd, last_word};
 use super::held::Held;
 use super::outbox::{Outbox, STARTED_WAIT, Taken};
 use super::requests::Requests;
 use super::serving::Batch;
+use super::waiting::Heard;
 use crate::conn::{FrameReader, FrameWriter, HEARTBEAT};
 use crate::proto::code::Code;
 use crate::proto::header::{ClientHeader, ServerHeader};
@@ -64,8 +65,8 @@ async fn read_loop<R: AsyncRead + Unpin>(
     let mut heard = Instant::now();
     let mut busy_until = Instant::now();
     loop {
-        if let Some((header, body)) = requests.waiting.next() {
-            requests.handle(header, body).await?;
+        if let Some(heard) = requests.waiting.next() {
+            requests.handle(heard).await?;
             continue;
         }
         if requests.is_busy() {
@@ -79,7 +80,7 @@ async fn read_loop<R: AsyncRead + Unpin>(
                 continue;
             }
             answer = requests.waiting.answer() => {
-                requests.answer(answer)?;
+                requests.answered(answer).await?;
                 continue;
             }
         };
@@ -98,7 +99,8 @@ async fn read_loop<R: AsyncRead + Unpin>(
         let header = frame.header_by(ClientHeader::read)?;
         let pauses = header == ClientHeader::Pause;
         silence = patience.silence.map(|most| if pauses { LONGEST_PAUSE } else { most });
-        requests.handle(header, frame.body).await?;
+        let (at, body) = (heard.into_std(), frame.body);
+        requests.handle(Heard { at, header, body }).await?;
     }
 }
 
@@ -107,15 +109,14 @@ async fn write_loop<W: AsyncWrite + Unpin>(
     outbox: &Outbox,
 ) -> Result<(), SessionEnd> {
     let mut heartbeat = Instant::now() + HEARTBEAT;
-    // When what waits in `writer` goes, at the latest.
-    let mut due: Option<Instant> = None;
+    // When it runs out, what waits in `writer` goes. It runs on when that went earlier: tokio writes to a descriptor of its
+    // own for each timer that becomes the first, and would for each short run.
+    let mut clock = std::pin::pin!(sleep(STARTED_WAIT));
+    let mut runs = false;
     loop {
-        let Taken { answers, run, is_new, mut is_urgent } = outbox.take();
+        let Taken { answers, run, mut is_urgent } = outbox.take();
         for answer in answers {
             writer.queue_encoded(answer).await?;
-        }
-        if is_new {
-            due.get_or_insert_with(|| Instant::now() + STARTED_WAIT);
         }
         let mut batch = match &run {
             Some(run) => run.serving.batch(run.sent).await?,
@@ -125,15 +126,22 @@ async fn write_loop<W: AsyncWrite + Unpin>(
         if let Some(run) = &run {
             outbox.sent(run, &mut batch);
         }
-        let wait = timeout_at(due.unwrap_or(heartbeat), outbox.wait(run.as_ref()));
-        if !is_urgent && wait.await.is_ok() {
-            continue;
+        if !is_urgent {
+            if !runs && !writer.is_empty() {
+                clock.as_mut().reset(Instant::now() + STARTED_WAIT);
+                runs = true;
+            }
+            tokio::select! {
+                biased;
+                () = outbox.wait(run.as_ref()) => continue,
+                () = clock.as_mut(), if runs => runs = false,
+                () = sleep_until(heartbeat) => writer.queue(&ServerHeader::Heartbeat, b"")?,
+            }
         }
-        if writer.is_empty() && !is_urgent {
-            writer.queue(&ServerHeader::Heartbeat, b"")?;
+        if !writer.is_empty() || is_urgent {
+            writer.flush().await?;
+            heartbeat = Instant::now() + HEARTBEAT;
         }
-        writer.flush().await?;
-        (heartbeat, due) = (Instant::now() + HEARTBEAT, None);
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::{fmt, io};
 
 use tokio::sync::mpsc;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::addresses::Addresses;
 use super::classic::{self, ClassicAddr, ClassicSettings};
@@ -121,8 +121,8 @@ pub enum StartError {
     /// The journal of this instance.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// A file that says who is let in cannot be read. A server that is under way goes on and lets nobody of
-    /// it in.
+    /// A file that says who is let in cannot be read. A server that is under way, or takes over from one, goes on
+    /// and lets nobody of it in.
     #[error("cannot read {option} {}: {error}", path.display())]
     Access {
         /// What names it.
@@ -186,6 +186,19 @@ pub enum StartError {
     System(io::Error),
 }
 
+impl StartError {
+    /// Why a server that listens there does not start, if these files let in no more than so many keys.
+    #[must_use]
+    pub fn nobody_let_in(listen: &[ListenAddr], files: Vec<PathBuf>, keys: usize) -> Option<Self> {
+        let ListenAddr(address) = listen.iter().find(|address| !address.0.is_local())?;
+        match (keys, files.is_empty()) {
+            (0, true) => Some(Self::NobodyAuthorized(address.clone())),
+            (0, false) => Some(Self::NoKeys { address: address.clone(), files }),
+            _ => None,
+        }
+    }
+}
+
 /// A server that listens already, and serves once it runs.
 pub struct Server {
     bound: Vec<Bound>,
@@ -211,13 +224,7 @@ impl Server {
     /// # Errors
     /// [`StartError`].
     pub fn prepare(options: Options) -> Result<Self, StartError> {
-        let shell = resolve_shell(&options.settings.shell)?;
-        let local = format!("local:{}", euid());
-        if let (false, Some(rule)) =
-            (options.classic.is_empty(), options.policy.rules_for(&local).next())
-        {
-            return Err(StartError::ClassicUnderPolicy(rule.name.clone()));
-        }
+        let shell = foresee(&options.settings.shell, &options.classic, &options.policy)?;
         let settings = Settings { shell, ..options.settings };
         let key = host_key(&options.state)?;
         let local = local_identity(&options.state)?;
@@ -228,9 +235,10 @@ impl Server {
             Addresses::open(sockets, options.listen, &options.classic)?;
         let name = Name::new(options.name, &listen, &options.classic)?;
         // An address that is none is told before what it would need.
+        let takes_over = lock.is_some();
         let doors = match &options.system {
-            None => Whom::Itself(authorized(&listen, options.access, local.public())?),
-            Some(system) => Whom::Users(users(system, &options.access)?.into()),
+            None => Whom::Itself(authorized(&listen, options.access, local.public(), takes_over)?),
+            Some(system) => Whom::Users(users(system, &options.access, takes_over)?.into()),
         };
         // Last: a start that fails before leaves no folder of a name that nothing was run under.
         let (instance, lock) = name.open(&options.state.subdir(INSTANCES)?, lock)?;
@@ -245,6 +253,7 @@ impl Server {
             .ok();
         let host_key = key.public().fingerprint();
         let (config, policy) = (options.config, options.policy);
+        policy.limits_told().iter().for_each(|line| info!("{line}"));
         Ok(Self {
             bound,
             classic,
@@ -338,58 +347,71 @@ fn keeping(instance: &StateDir, runs: &StateDir, kept: Kept) -> Result<Keeping, 
 }
 
 /// What is there to be said of the users at start is said.
-fn users(system: &System, access: &AccessFiles) -> Result<Users, StartError> {
+fn users(system: &System, access: &AccessFiles, takes_over: bool) -> Result<Users, StartError> {
     if euid() != 0 {
         return Err(StartError::NotRoot);
     }
     if !access.keys.is_empty() {
         return Err(StartError::KeysOfNobody);
     }
-    look(&Authorized::as_user("", access.clone(), Vec::new()))?;
+    look(&Authorized::as_user("", access.clone(), Vec::new()), takes_over)?;
     system.notes().iter().for_each(|line| warn!("{line}"));
     let users = Users::new(system, access);
     users.check();
     Ok(users)
 }
 
-/// A server that others can reach and that would let nobody in is a mistake.
+/// A server that others can reach and that would let nobody in is a mistake, unless it takes over: from one that
+/// lets nobody in any more, and has runs to keep.
 fn authorized(
     listen: &[ListenAddr],
     access: AccessFiles,
     local: &PublicKey,
+    takes_over: bool,
 ) -> Result<Arc<Authorized>, StartError> {
     let all = access.keys.iter().chain(&access.authorities);
     let files: Vec<_> = all.map(|source| source.path.clone()).collect();
     let authorized = Authorized::new(access, local);
-    let count = look(&authorized)?;
-    match listen.iter().find(|ListenAddr(endpoint)| !endpoint.is_local()) {
-        Some(ListenAddr(address)) if count == 0 && files.is_empty() => {
-            Err(StartError::NobodyAuthorized(address.clone()))
-        }
-        Some(ListenAddr(address)) if count == 0 => {
-            Err(StartError::NoKeys { address: address.clone(), files })
-        }
+    let count = look(&authorized, takes_over)?;
+    match StartError::nobody_let_in(listen, files, count) {
+        Some(error) if !takes_over => Err(error),
         _ => Ok(Arc::new(authorized)),
     }
 }
 
-/// How many keys are let in. What is wrong with the files is told, or ends the start.
-fn look(authorized: &Authorized) -> Result<usize, StartError> {
+/// How many keys are let in. What is wrong with the files is told, or ends the start of a server that does not
+/// take over.
+fn look(authorized: &Authorized, takes_over: bool) -> Result<usize, StartError> {
     let (count, news) = authorized.count();
     for item in news {
-        let News { role, path, trouble } = item;
-        match (role, trouble) {
-            (_, Trouble::File(error)) => {
+        match item {
+            News { role, path, trouble: Trouble::File(error) } if !takes_over => {
                 return Err(StartError::Access { option: role.option(), path, error });
             }
-            (Role::Revoked, Trouble::Line(error)) => {
+            News { role: Role::Revoked, path, trouble: Trouble::Line(error) } if !takes_over => {
                 return Err(StartError::Revoked { path, error });
             }
-            (_, Trouble::Told(text)) => warn!("{}: {text}", path.display()),
-            (_, Trouble::Line(error)) => warn!("{}: {error}", path.display()),
+            other => warn!("{other}"),
         }
     }
     Ok(count)
+}
+
+/// What keeps a server from starting, as far as these options alone tell: nothing is made or listened on. The path of
+/// its shell.
+///
+/// # Errors
+/// [`StartError`].
+pub fn foresee(
+    shell: &Path,
+    classic: &[ClassicAddr],
+    policy: &Policy,
+) -> Result<PathBuf, StartError> {
+    let local = format!("local:{}", euid());
+    if let (false, Some(rule)) = (classic.is_empty(), policy.rules_for(&local).next()) {
+        return Err(StartError::ClassicUnderPolicy(rule.name.clone()));
+    }
+    resolve_shell(shell)
 }
 
 fn resolve_shell(shell: &Path) -> Result<PathBuf, StartError> {

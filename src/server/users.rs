@@ -1,9 +1,12 @@
 //! System mode: a server of root's that runs commands as the users it is told to serve.
 
+mod check;
 mod login;
 pub mod own_files;
+pub(super) mod shell;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,9 +14,10 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 pub use login::NoLogin;
+use own_files::Reader;
 
 use crate::handshake::Doors;
-use crate::identity::{AccessFiles, Authorized, Handed, News, Source, is_user};
+use crate::identity::{AccessFiles, Authorized, Found, Handed, News, Source, is_user};
 use crate::proto::code::Code;
 use crate::proto::header::Refused;
 use crate::runs::throttle::Throttle;
@@ -30,6 +34,8 @@ const SSH_FILE: &str = ".ssh/authorized_keys";
 const FRESH_FOR_LOGIN: Duration = Duration::from_secs(1);
 /// The same at a request of somebody who has logged in.
 const FRESH_FOR_REQUEST: Duration = Duration::from_millis(100);
+/// What a user's lists said counts for so long after their last answer if the home does not answer.
+pub const UNANSWERED: Duration = Duration::from_secs(60);
 
 /// What an operator decides about system mode.
 #[derive(Debug, Clone)]
@@ -47,6 +53,11 @@ impl System {
     fn names(&self) -> Vec<String> {
         let groups = self.groups.iter().map(|group| format!("@{group}"));
         self.users.iter().cloned().chain(groups).collect()
+    }
+
+    /// Where its users' own lists are, below their homes.
+    fn own_files(&self) -> Vec<&'static str> {
+        [OWN_FILE].into_iter().chain(self.ssh_keys.then_some(SSH_FILE)).collect()
     }
 
     /// What an operator has to know of it, one line each.
@@ -99,14 +110,21 @@ pub(super) struct Guest {
     authorized: Arc<Authorized>,
     own: Vec<(&'static str, Handed)>,
     state: Mutex<State>,
-    /// Held while the account is looked at.
-    looking: tokio::sync::Mutex<()>,
+    /// Whoever holds it looks at the account and the lists.
+    looker: Arc<tokio::sync::Mutex<Looker>>,
 }
 
 struct State {
-    /// None: never.
+    /// When the last look began that is over. None: never.
     looked: Option<Instant>,
     account: Result<Arc<User>, NoLogin>,
+}
+
+#[derive(Default)]
+struct Looker {
+    reader: Reader,
+    /// When the lists were last read. None: never.
+    answered: Option<Instant>,
 }
 
 impl Users {
@@ -163,13 +181,21 @@ impl Users {
         if self.system.groups.is_empty() || !is_name(name) {
             return Err(NoLogin::NotServed);
         }
-        let _joining = self.joining.lock().await;
-        let guest = self.guest(name).unwrap_or_else(|| {
-            let groups = Some(self.system.groups.as_slice().into());
-            Arc::new(Guest { groups, ..Guest::new(name, &self.system, &self.access) })
-        });
+        let guest = self.member(name).await?;
         guest.refresh(FRESH_FOR_LOGIN).await;
-        guest.account()?;
+        guest.account().map(|_| guest)
+    }
+
+    /// The member of a group that has this name. Nobody's folders are looked at, for others wait here.
+    async fn member(&self, name: &str) -> Result<Arc<Guest>, NoLogin> {
+        let _joining = self.joining.lock().await;
+        if let Some(guest) = self.guest(name) {
+            return Ok(guest);
+        }
+        let groups = Some(self.system.groups.as_slice().into());
+        let guest = Arc::new(Guest { groups, ..Guest::new(name, &self.system, &self.access) });
+        let member = Arc::clone(&guest);
+        on_thread(move || member.find_account()).await.unwrap_or_else(Err)?;
         self.all().insert(name.to_owned(), Arc::clone(&guest));
         Ok(guest)
     }
@@ -199,9 +225,8 @@ impl Doors for Users {
 
 impl Guest {
     fn new(name: &str, system: &System, access: &AccessFiles) -> Self {
-        let files = [OWN_FILE].into_iter().chain(system.ssh_keys.then_some(SSH_FILE));
-        let shown = |file| Path::new(&format!("~{name}")).join(file);
-        let own: Vec<_> = files.map(|file| (file, Handed::new(shown(file)))).collect();
+        let handed = |file| (file, Handed::new(shown_path(name, file)));
+        let own: Vec<_> = system.own_files().into_iter().map(handed).collect();
         let path = Path::new(KEYS_FOLDER).join(name);
         let keys = vec![Source { path, required: false }];
         let files = AccessFiles { keys, ..access.clone() };
@@ -213,7 +238,7 @@ impl Guest {
             authorized: Arc::new(Authorized::as_user(name, files, handed)),
             own,
             state: Mutex::new(State { looked: None, account: Err(NoLogin::Unknown) }),
-            looking: tokio::sync::Mutex::default(),
+            looker: Arc::default(),
         }
     }
 
@@ -223,7 +248,11 @@ impl Guest {
 
     /// Says what has come up in the lists, at most a line a second.
     pub(super) fn tell(&self, news: &News) {
-        if let Some(line) = self.news.line(|| news.to_string()) {
+        self.warn(|| news.to_string());
+    }
+
+    fn warn(&self, line: impl FnOnce() -> String) {
+        if let Some(line) = self.news.line(line) {
             warn!("{line}");
         }
     }
@@ -237,49 +266,122 @@ impl Guest {
         self.state().account.clone()
     }
 
-    /// Looks at the account and at the user's own files, for a request.
-    pub(super) async fn refresh_for_request(self: &Arc<Self>) {
-        self.refresh(FRESH_FOR_REQUEST).await;
+    /// Whether a request that came at `asked` needs no other look.
+    pub(super) fn is_fresh(&self, asked: Instant) -> bool {
+        self.is_looked_at(FRESH_FOR_REQUEST, asked)
+    }
+
+    /// Looks at the account and at the user's own files, for a request that came at `asked`.
+    pub(super) async fn refresh_for_request(self: &Arc<Self>, asked: Instant) {
+        self.refresh_since(FRESH_FOR_REQUEST, asked).await;
     }
 
     /// Looks unless somebody has looked within `age`.
     async fn refresh(self: &Arc<Self>, age: Duration) {
-        let asked = Instant::now();
-        let is_fresh = |state: &State| state.looked.is_some_and(|at| at + age >= asked);
-        if is_fresh(&self.state()) {
+        self.refresh_since(age, Instant::now()).await;
+    }
+
+    fn is_looked_at(&self, age: Duration, asked: Instant) -> bool {
+        self.state().looked.is_some_and(|at| at + age >= asked)
+    }
+
+    /// The databases and the user's folders may not answer: that holds a thread that may wait, and one for each user,
+    /// whoever of those who wait for it is gone meanwhile.
+    async fn refresh_since(self: &Arc<Self>, age: Duration, asked: Instant) {
+        if self.is_looked_at(age, asked) {
             return;
         }
-        let _looking = self.looking.lock().await;
-        if is_fresh(&self.state()) {
+        let mut looker = Arc::clone(&self.looker).lock_owned().await;
+        if self.is_looked_at(age, asked) {
             return;
         }
-        // The databases and the user's folders may not answer: that holds a thread that may wait, and one for
-        // each user.
         let guest = Arc::clone(self);
-        if tokio::task::spawn_blocking(move || guest.look()).await.is_err() {
-            self.state().account = Err(NoLogin::Database("the look at it failed".into()));
+        if let Err(why) = on_thread(move || guest.look(&mut looker)).await {
+            self.state().account = Err(why);
         }
     }
 
-    fn look(&self) {
-        let looked = Some(Instant::now());
+    fn look(&self, looker: &mut Looker) {
+        let looked = Instant::now();
+        // What is known of the account does not wait for the user's folders.
+        if let Ok(user) = self.find_account() {
+            let paths: Vec<PathBuf> =
+                self.own.iter().map(|(file, _)| user.home.join(file)).collect();
+            let found = looker.reader.read_as(&user, &paths);
+            self.take(looker, found, Instant::now());
+        }
+        self.state().looked = Some(looked);
+    }
+
+    fn find_account(&self) -> Result<Arc<User>, NoLogin> {
         let account = login::account(&self.name).and_then(|user| match &self.groups {
             Some(groups) => login::member(user, groups),
             None => Ok(user),
         });
         let account = account.map(Arc::new);
-        if let Ok(user) = &account {
-            let paths: Vec<PathBuf> =
-                self.own.iter().map(|(file, _)| user.home.join(file)).collect();
-            let found = own_files::read_as(user, &paths);
-            for ((_, handed), found) in self.own.iter().zip(found) {
-                handed.put(found);
+        self.state().account = account.clone();
+        account
+    }
+
+    /// Takes what was found in the lists at `now`.
+    fn take(&self, looker: &mut Looker, found: io::Result<Vec<Found>>, now: Instant) {
+        let found = match found {
+            Ok(found) => {
+                looker.answered = Some(now);
+                found
             }
+            Err(e) if e.kind() == io::ErrorKind::TimedOut => {
+                let home = format!("the folders of {} do not answer", self.name);
+                if looker.answered.is_some_and(|at| at + UNANSWERED >= now) {
+                    return self.warn(|| format!("{home}; what they said last counts on for now"));
+                }
+                vec![Err(home); self.own.len()]
+            }
+            Err(e) => vec![Err(format!("the user's files cannot be read: {e}")); self.own.len()],
+        };
+        for ((_, handed), found) in self.own.iter().zip(found) {
+            handed.put(found);
         }
-        *self.state() = State { looked, account };
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A file below the home of a user, for people.
+fn shown_path(name: &str, file: &str) -> PathBuf {
+    Path::new(&format!("~{name}")).join(file)
+}
+
+/// Does what may have to wait.
+async fn on_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, NoLogin> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| NoLogin::Database("the look at it failed".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_home_that_does_not_answer_is_believed_for_a_minute_and_one_that_never_did_is_not() {
+        let system = System { users: Vec::new(), groups: Vec::new(), ssh_keys: false };
+        let guest = Guest::new("alice", &system, &AccessFiles::default());
+        let (mut looker, began) = (Looker::default(), Instant::now());
+        let silence = || Err(io::ErrorKind::TimedOut.into());
+        let list = || Ok(Some(String::from("a list")));
+        let silent = Err("the folders of alice do not answer".to_owned());
+        let mut take = |found, at, expected: &Found| {
+            guest.take(&mut looker, found, at);
+            assert_eq!(guest.own[0].1.found(), *expected);
+        };
+        take(silence(), began, &silent);
+        take(Ok(vec![list()]), began, &list());
+        take(silence(), began + UNANSWERED, &list());
+        take(silence(), began + UNANSWERED + Duration::from_millis(1), &silent);
+        take(Ok(vec![Ok(None)]), began + 2 * UNANSWERED, &Ok(None));
     }
 }

@@ -1,12 +1,15 @@
-//! A request that waits for the answer of a supervisor, which may be stopped: its client is read on.
+//! A request that waits for the answer of a supervisor, which may be stopped, or of a user's folders, which may be on
+//! a file server that is gone: its client is read on.
 
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::end::SessionEnd;
+use super::held::Held;
 use crate::proto::code::Code;
 use crate::proto::header::ClientHeader;
 use crate::runs::answer::{Closed, Denied, Served};
@@ -21,19 +24,53 @@ pub const BEHIND_LIMIT: usize = 2 * INPUT.largest;
 
 /// What was asked, and the answer.
 pub(super) enum Answer {
-    Run { request: Box<Request>, is_late: bool, served: Result<Served, Denied> },
-    Attach { id: RunId, after: u64, there: Result<There, Denied> },
-    Close { id: RunId, closed: Closed },
-    Order { run: String, obeyed: bool },
+    Run {
+        request: Box<Request>,
+        is_late: bool,
+        served: Result<Served, Denied>,
+    },
+    Attach {
+        id: RunId,
+        after: u64,
+        there: Result<There, Denied>,
+    },
+    Close {
+        id: RunId,
+        closed: Closed,
+    },
+    Order {
+        run: String,
+        obeyed: bool,
+    },
+    /// The account was looked at for the sake of this, which has not been done yet.
+    Looked(Box<Heard>),
+    /// The same of what was held.
+    LookedFor(Box<Held>),
+}
+
+/// A frame from the client.
+pub(super) struct Heard {
+    /// When it came.
+    pub(super) at: Instant,
+    pub(super) header: ClientHeader,
+    pub(super) body: Bytes,
 }
 
 type Pending = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
+/// Whose answer is waited for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Of {
+    Supervisor,
+    /// The user's folders.
+    Home,
+}
+
 /// The request that waits, and what came behind it. Debug is not derived: that may hold secrets.
 #[derive(Default)]
 pub(super) struct Waiting {
-    pending: Option<Pending>,
-    behind: VecDeque<(ClientHeader, Bytes)>,
+    pending: Option<(Of, Pending)>,
+    behind: VecDeque<Heard>,
     bytes: usize,
 }
 
@@ -49,13 +86,18 @@ impl Waiting {
             answer = &mut pending => return Some(answer),
             () = std::future::ready(()) => {}
         }
-        self.pending = Some(pending);
+        self.pending = Some((Of::Supervisor, pending));
         None
+    }
+
+    /// Waits for a look at the account.
+    pub(super) fn look(&mut self, look: impl Future<Output = Answer> + Send + 'static) {
+        self.pending = Some((Of::Home, Box::pin(look)));
     }
 
     /// The answer to what waits, once. Cancel safe.
     pub(super) async fn answer(&mut self) -> Answer {
-        let Some(pending) = &mut self.pending else { return std::future::pending().await };
+        let Some((_, pending)) = &mut self.pending else { return std::future::pending().await };
         let answer = pending.await;
         self.pending = None;
         answer
@@ -66,9 +108,14 @@ impl Waiting {
         self.pending.is_some()
     }
 
-    /// Whether this has to wait for its turn. What concerns no run does not.
-    pub(super) fn is_before(&self, header: &ClientHeader) -> bool {
+    /// Whether this has to wait for its turn. What concerns no run does not; nor, while only the user's folders do
+    /// not answer, what concerns the run that is `served`.
+    pub(super) fn is_before(&self, header: &ClientHeader, served: bool) -> bool {
         use ClientHeader as H;
+        let is_of_home = matches!(&self.pending, Some((Of::Home, _)));
+        if is_of_home && (matches!(header, H::Ack { .. }) || (served && is_order(header))) {
+            return false;
+        }
         let own = matches!(
             header,
             H::Hello(_) | H::List { .. } | H::Remove { .. } | H::Pause | H::Heartbeat | H::Unknown
@@ -77,24 +124,32 @@ impl Waiting {
     }
 
     /// Keeps what came behind.
-    pub(super) fn keep(&mut self, header: ClientHeader, body: Bytes) -> Result<(), SessionEnd> {
-        self.bytes += body.len() + FRAME_COST;
+    pub(super) fn keep(&mut self, heard: Heard) -> Result<(), SessionEnd> {
+        self.bytes += heard.body.len() + FRAME_COST;
         if self.bytes > BEHIND_LIMIT {
             return Err(flooded());
         }
-        self.behind.push_back((header, body));
+        self.behind.push_back(heard);
         Ok(())
     }
 
     /// What came behind, when it is its turn.
-    pub(super) fn next(&mut self) -> Option<(ClientHeader, Bytes)> {
+    pub(super) fn next(&mut self) -> Option<Heard> {
         if self.is_waiting() {
             return None;
         }
-        let (header, body) = self.behind.pop_front()?;
-        self.bytes -= body.len() + FRAME_COST;
-        Some((header, body))
+        let heard = self.behind.pop_front()?;
+        self.bytes -= heard.body.len() + FRAME_COST;
+        Some(heard)
     }
+}
+
+/// Whether it is an order to the run of its connection.
+pub(super) fn is_order(header: &ClientHeader) -> bool {
+    matches!(
+        header,
+        ClientHeader::Cancel { run: None, .. } | ClientHeader::Signal { run: None, .. }
+    )
 }
 
 /// The client sends what it has no credit for.
@@ -105,6 +160,28 @@ pub(super) fn flooded() -> SessionEnd {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn heard(header: ClientHeader, body: Bytes) -> Heard {
+        Heard { at: Instant::now(), header, body }
+    }
+
+    #[test]
+    fn while_a_home_does_not_answer_the_run_that_is_served_is_still_acknowledged_and_ordered() {
+        use ClientHeader as H;
+        let mut waiting = Waiting::default();
+        waiting.look(std::future::pending());
+        let cancel = |run| H::Cancel { run, as_operator: false };
+        let signal = |run| H::Signal { signal: "TERM".into(), run };
+        assert!(!waiting.is_before(&H::Ack { seq: 1 }, true));
+        for order in [cancel(None), signal(None)] {
+            assert!(!waiting.is_before(&order, true));
+            // What it is for waits to be started.
+            assert!(waiting.is_before(&order, false));
+        }
+        for order in [cancel(Some("x".into())), signal(Some("x".into())), H::Detach] {
+            assert!(waiting.is_before(&order, true));
+        }
+    }
 
     #[tokio::test]
     async fn what_came_behind_has_its_turn_after_the_answer_and_is_bounded() {
@@ -118,15 +195,16 @@ mod tests {
         };
         assert!(waiting.ask(asked).await.is_none());
         let cancel = ClientHeader::Cancel { run: None, as_operator: false };
-        assert!(waiting.is_before(&cancel) && !waiting.is_before(&ClientHeader::Heartbeat));
-        waiting.keep(cancel.clone(), Bytes::new()).unwrap();
+        assert!(waiting.is_before(&cancel, true));
+        assert!(!waiting.is_before(&ClientHeader::Heartbeat, true));
+        waiting.keep(heard(cancel.clone(), Bytes::new())).unwrap();
         let most = Bytes::from(vec![0; BEHIND_LIMIT - 2 * FRAME_COST]);
-        waiting.keep(ClientHeader::Detach, most).unwrap();
-        assert!(waiting.keep(ClientHeader::Detach, Bytes::new()).is_err());
+        waiting.keep(heard(ClientHeader::Detach, most)).unwrap();
+        assert!(waiting.keep(heard(ClientHeader::Detach, Bytes::new())).is_err());
         assert!(waiting.next().is_none());
         tell.send(()).unwrap();
         waiting.answer().await;
-        assert_eq!(waiting.next().map(|(header, _)| header), Some(cancel));
+        assert_eq!(waiting.next().map(|heard| heard.header), Some(cancel));
         assert!(waiting.next().is_some() && waiting.next().is_none());
     }
 }

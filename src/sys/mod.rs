@@ -7,7 +7,7 @@ pub mod heap;
 pub mod listen_fds;
 pub mod pause;
 pub mod pipe;
-mod pow;
+pub mod pow;
 pub mod process;
 pub mod replace;
 pub mod signals;

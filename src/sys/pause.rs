@@ -37,6 +37,20 @@ fn is_meant(at: &str, name: &str) -> bool {
     }
 }
 
+/// A program that gets no environment has this process's points nevertheless.
+#[cfg(debug_assertions)]
+pub fn hand_on(command: &mut std::process::Command) {
+    for name in ["REXEC_PAUSE_AT", "REXEC_PAUSE_FILE"] {
+        command.envs(std::env::var_os(name).map(|value| (name, value)));
+    }
+}
+
+/// Nothing, in a release build.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "there is nothing to call")]
+pub fn hand_on(_: &mut std::process::Command) {}
+
 /// Nothing, in a release build.
 #[cfg(not(debug_assertions))]
 #[inline(always)]

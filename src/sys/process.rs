@@ -76,13 +76,15 @@ pub struct Inherited {
 /// (`PR_SET_CHILD_SUBREAPER`), so that [`orphans`] sees it; call [`reap_strangers`] upon SIGCHLD.
 ///
 /// Call it first, while there is one thread: a signal mask belongs to a thread and is inherited by
-/// those it starts. SIGPIPE stays ignored here; std gives it back to children.
+/// those it starts. SIGPIPE stays ignored here; std gives it back to children. SIGXFSZ is passed over here.
 ///
 /// # Errors
 /// [`PrepareError`], one line that says what to do.
 pub fn prepare() -> Result<Inherited, PrepareError> {
     start_time(rustix::process::getpid()).map_err(PrepareError::NoProc)?;
-    default_signals().map_err(PrepareError::Signals)?;
+    default_signals()
+        .and_then(|()| signals::outlive_file_limit())
+        .map_err(PrepareError::Signals)?;
     close_on_exec().map_err(PrepareError::Descriptors)?;
     // An old kernel without it only makes counting what a run left behind slower.
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));

@@ -66,25 +66,38 @@ pub fn hold(signals: &[Signal]) -> io::Result<()> {
     // SAFETY: `mask` is filled, and the old one is not asked for.
     checked(unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const mask, ptr::null_mut()) })?;
     for signal in signals {
-        let mut action = MaybeUninit::<libc::sigaction>::zeroed();
-        // SAFETY: zeroed is a valid sigaction. `note` does nothing that a handler may not do
-        // (signal-safety(7)): it adds a bit to an atomic.
-        let failed = unsafe {
-            (*action.as_mut_ptr()).sa_sigaction = note as *const () as libc::sighandler_t;
-            (*action.as_mut_ptr()).sa_flags = libc::SA_RESTART;
-            libc::sigaction(signal.as_raw(), action.as_ptr(), ptr::null_mut())
-        };
-        if failed != 0 {
-            return Err(io::Error::last_os_error());
-        }
+        handle(*signal, note)?;
         HELD.fetch_or(bit(signal.as_raw()), Ordering::Relaxed);
     }
     Ok(())
 }
 
+/// From now on a write beyond this process's limit for files (`RLIMIT_FSIZE`) is an error, EFBIG, as one on a full
+/// disk is, and not its end. A handler, since children would inherit that the signal is ignored.
+///
+/// # Errors
+/// None that can happen (`sigaction(2)`).
+pub fn outlive_file_limit() -> io::Result<()> {
+    handle(Signal::XFSZ, pass_over)
+}
+
+fn handle(signal: Signal, handler: extern "C" fn(libc::c_int)) -> io::Result<()> {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: zeroed is a valid sigaction. `note` and `pass_over`, the only handlers, do nothing that one may not
+    // do (signal-safety(7)): at most a bit is added to an atomic.
+    let failed = unsafe {
+        (*action.as_mut_ptr()).sa_sigaction = handler as *const () as libc::sighandler_t;
+        (*action.as_mut_ptr()).sa_flags = libc::SA_RESTART;
+        libc::sigaction(signal.as_raw(), action.as_ptr(), ptr::null_mut())
+    };
+    checked(failed)
+}
+
 extern "C" fn note(signal: libc::c_int) {
     NOTED.fetch_or(bit(signal), Ordering::Relaxed);
 }
+
+extern "C" fn pass_over(_: libc::c_int) {}
 
 fn bit(signal: i32) -> u64 {
     1 << (signal - 1)
@@ -134,8 +147,13 @@ fn set_of(signals: impl IntoIterator<Item = Signal>) -> libc::sigset_t {
     }
 }
 
+/// pthread_sigmask(3) returns the error; sigaction(2) returns -1.
 fn checked(failed: i32) -> io::Result<()> {
-    if failed == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(failed)) }
+    match failed {
+        0 => Ok(()),
+        -1 => Err(io::Error::last_os_error()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
 }
 
 /// Held signals, one after the other. Several of one kind that come before they are read count as one.

@@ -129,7 +129,7 @@ impl Endpoint {
         if text.is_empty() {
             return Err(EndpointError::Empty);
         }
-        if text.contains(['@', '/']) {
+        if text.contains(['@', '/', '?']) {
             return Err(EndpointError::Extra(text.to_owned()));
         }
         if text.parse::<Ipv6Addr>().is_ok() {
@@ -258,6 +258,7 @@ mod tests {
             ("host:http", "\"http\" is not a port"),
             ("me@host:80", "HOST:PORT or unix:PATH alone"),
             ("http://host:80", "HOST:PORT or unix:PATH alone"),
+            ("host:80?host-key=SHA256:x", "HOST:PORT or unix:PATH alone"),
             ("ho st:80", "\"ho st\" is not a host name"),
             ("h\u{f6}st:80", "is not a host name"),
             ("h\nst:80", "\"h\\nst\" is not a host name"),

@@ -258,3 +258,37 @@ fn a_certificate_that_only_ssh_agent_has_lets_in_with_or_without_the_bare_key_be
     assert!(ran.stderr.contains("ssh-agent has 1 keys"), "{}", ran.stderr);
     assert_eq!(ask(&["-i", named.to_str().unwrap()]).expect(0).text(), "hi\n");
 }
+
+/// ssh-agent keeps a certificate of each CA beside the key, and each of them is as good as the first.
+#[test]
+fn of_several_certificates_of_a_key_each_is_tried() {
+    let office = Office::open(&["ed25519"], "");
+    let agent = RealAgent::start();
+    for (ca, more) in [
+        ("nobody", &["-n", "deploy"][..]),
+        ("ca", &["-n", "root"]),
+        ("ca", &["-n", "deploy", "-V", "-2h:-1h"]),
+        ("ca", &["-n", "deploy", "-V", "+1h:+2h"]),
+        ("nobody", &["-n", "deploy", "-z", "1"]),
+        ("ca", &["-n", "deploy", "-z", "9"]),
+    ] {
+        office.sign(ca, more);
+        agent.add(&office.path("user"));
+    }
+    std::fs::remove_file(office.path("user-cert.pub")).unwrap();
+    let ask = || {
+        let print = super::auth::host_key(&office.server).1.to_string();
+        let client = Client::new(&office.path("state")).env("SSH_AUTH_SOCK", agent.socket());
+        let client = client.env("HOME", office.here.path()).arg("-i").arg(office.path("user.pub"));
+        let address = office.server.addr.replace("127.0.0.1", "127.1");
+        client.args(&["-v", "--host-key", &print, &address, "echo hi"]).run()
+    };
+    std::fs::remove_file(office.path("user")).unwrap();
+    let ran = ask().expect(0);
+    assert_eq!(ran.text(), "hi\n");
+    assert_eq!(ran.stderr.matches("proving").count(), 1, "{}", ran.stderr);
+    std::fs::write(office.path("revoked"), "serial: 9\n").unwrap();
+    ask().expect(254);
+    let log = office.server.log();
+    assert!(log.contains("trusts the CA of its certificate, but it is for root"), "{log}");
+}

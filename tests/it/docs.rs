@@ -31,6 +31,7 @@ fn limits() -> BTreeMap<&'static str, u128> {
         ("KEYS_LIMIT", count(handshake::KEYS_LIMIT)),
         ("PROOF_LIMIT", count(identity::PROOF_LIMIT)),
         ("CERTIFICATE_LIMIT", count(identity::CERTIFICATE_LIMIT)),
+        ("CERTIFICATES_LIMIT", count(handshake::CERTIFICATES_LIMIT)),
         ("HELLOS_LIMIT", count(handshake::HELLOS_LIMIT)),
         ("LOGIN_TIMEOUT", time(server::LOGIN_TIMEOUT)),
         ("PERSON_TIMEOUT", time(server::PERSON_TIMEOUT)),

@@ -11,7 +11,9 @@ use serde_json::json;
 
 use super::durable_kill::Held;
 use super::support::raw::Raw;
-use super::support::{Client, Ran, Server, finish, kill, pid_in, supervisors, wait_until};
+use super::support::{
+    Client, Ran, Server, finish, kill, pid_in, supervisors, try_kill, wait_until,
+};
 
 /// `rexec VERB ADDR ARGS...`.
 pub(crate) fn verb(server: &Server, verb: &str, args: &[&str]) -> Ran {
@@ -78,6 +80,25 @@ fn a_run_that_was_left_is_found_again_by_a_part_of_its_id() {
     verb(&server, "wait", &[part]).expect(7);
     let late = verb(&server, "attach", &[part]).expect(7);
     assert_eq!((&*late.stdout, &*late.stderr), (&b"one\nthree\n"[..], "two\n"));
+}
+
+/// `rexec stop "$HOST" "$RUN"` in a script in which RUN is not set.
+#[test]
+fn an_empty_id_names_no_run_even_if_there_is_only_one() {
+    let server = Server::start(&[]);
+    let (gate, wait) = gate(&server, "gate");
+    let id = leave(&server, &wait);
+    for (name, more) in [("stop", &[][..]), ("signal", &["KILL"]), ("rm", &[]), ("attach", &[])] {
+        let ran = verb(&server, name, &[&[""], more].concat()).expect(2);
+        assert!(ran.stderr.contains("a value is required for '<RUN>"), "{}", ran.stderr);
+    }
+    let mut raw = Raw::login(&server);
+    for kind in ["attach", "cancel", "remove"] {
+        raw.send(&json!({"type": kind, "run": ""}), b"");
+        assert_eq!(raw.expect("refused").0["code"], "no_such_run", "{kind}");
+    }
+    std::fs::write(gate, "").unwrap();
+    verb(&server, "wait", &[&id]).expect(0);
 }
 
 #[test]
@@ -155,6 +176,12 @@ fn signals_stops_and_removals_go_by_the_id() {
     wait_until("its trap", || verb(&server, "logs", &[&id]).stdout == b"ready\n");
     let refused = verb(&server, "rm", &[&id]);
     assert!(refused.expect(254).stderr.contains("still_running"));
+    let unknown = verb(&server, "signal", &[&id, "NOSUCH"]).expect(2);
+    assert!(
+        unknown.stderr.contains("unknown signal: give a name such as INT"),
+        "{}",
+        unknown.stderr
+    );
     verb(&server, "signal", &[&id, "USR1"]).expect(0);
     assert_eq!(verb(&server, "attach", &[&id]).expect(5).stdout, b"ready\nheard\n");
     verb(&server, "signal", &[&id, "USR1"]).expect(254);
@@ -240,8 +267,10 @@ fn nothing_follows_a_verdict_whose_supervisor_goes_before_it_is_confirmed() {
     let mut raw = Raw::login(&server);
     raw.run("one", "printf hi", json!({"durable": true}));
     raw.until("verdict");
-    let [supervisor] = supervisors(server.state())[..] else { panic!("no supervisor") };
-    kill(supervisor, Signal::KILL);
+    // It may be gone already: the server has the verdict, and its client can ask for it again.
+    for supervisor in supervisors(server.state()) {
+        try_kill(supervisor, Signal::KILL);
+    }
     wait_until("its end", || supervisors(server.state()).is_empty());
     for _ in 0..20 {
         raw.send(&json!({"type": "list"}), b"");

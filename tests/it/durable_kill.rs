@@ -101,7 +101,8 @@ const CASES: &[(&str, Killed, End)] = &[
     ("supervisor:asked", Killed::Server, End::VerdictOrNeverStarted),
     ("supervisor:asked", Killed::Supervisor, End::NeverStarted),
     ("supervisor:asked", Killed::Both, End::VerdictOrNeverStarted),
-    ("supervisor:locked", Killed::Server, End::Verdict),
+    // The request follows when the claim is on the disk.
+    ("supervisor:locked", Killed::Server, End::VerdictOrNeverStarted),
     ("supervisor:locked", Killed::Supervisor, End::NeverStarted),
     ("supervisor:locked", Killed::Both, End::VerdictOrNeverStarted),
     ("supervisor:claimed", Killed::Server, End::Verdict),
@@ -162,6 +163,26 @@ fn a_verdict_whose_server_was_killed_behind_its_line_in_the_journal_names_that_l
         verify.env("REXEC_STATE_DIR", held.server.state());
         assert!(verify.output().unwrap().status.success(), "{killed:?}");
     }
+}
+
+#[test]
+fn what_could_not_be_started_is_written_down_once_although_its_server_was_killed_meanwhile() {
+    let file = pause_file();
+    let mut server = Server::with(&[], |command| {
+        command.env("REXEC_PAUSE_AT", "unborn").env("REXEC_PAUSE_FILE", &file);
+    });
+    let asked = ["--id", "job", &server.addr, "--", "/no/such/program"];
+    let client = Client::new(server.state()).args(&asked).spawn();
+    wait_until("the point", || file.exists());
+    server.restart();
+    finish(client).expect(254);
+    wait_until("its line", || server.journal().iter().any(|line| line["type"] == "not_started"));
+    server.restart();
+    let lines = server.journal();
+    let count = |kind| lines.iter().filter(|line| line["type"] == kind).count();
+    // The client comes back to the second server and asks once more.
+    assert!(count("not_started") <= count("accepted"), "{lines:?}");
+    assert_eq!(std::fs::read_dir(server.state().join("instances/test/runs")).unwrap().count(), 0);
 }
 
 fn check((point, killed, end): (&str, Killed, End)) {

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::support::raw::Raw;
 use super::support::relay::Relay;
-use super::support::server::{Client, Server, finish, line_of};
+use super::support::server::{Client, Server, finish, line_of, under};
 use super::support::{in_parallel, is_alive, kill, pid_in, wait_until};
 
 /// kubernetes/kubernetes#124571, hashicorp/nomad#27146, Eugeny/russh#213. The relay carries at most 16 KiB
@@ -151,4 +151,18 @@ fn a_full_disk_under_stdout_is_252_with_a_line() {
     assert!(line.contains("No space left on device") && line.lines().count() == 1, "{line}");
     let ran = server.run(&["-o", "/dev/full", "echo hi"]).expect(252);
     assert!(ran.stderr.contains("No space left on device"), "{}", ran.stderr);
+}
+
+/// `ulimit -f`: without a handler SIGXFSZ ends who writes too much.
+#[test]
+fn a_file_over_the_limit_of_this_process_is_252_with_a_line_and_nothing_is_left_of_it() {
+    let server = Server::start(&[]);
+    let folder = server.dir().join("saved");
+    std::fs::create_dir(&folder).unwrap();
+    let mut client = server.client();
+    client = client.args(&["-o", folder.join("f").to_str().unwrap(), "head -c 100000 /dev/zero"]);
+    under(&["sh", "-c", "ulimit -f 8; exec \"$0\" \"$@\""])(&mut client.command);
+    let ran = client.run().expect(252);
+    assert!(ran.stderr.contains("File too large"), "{}", ran.stderr);
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
 }

@@ -36,7 +36,7 @@ fn a_frame_that_has_no_place_ends_the_connection_with_a_word() {
         (json!({"type": "ack", "seq": -1}), "bad_frame", "invalid value"),
         (json!({"type": "ack", "seq": 1.5}), "bad_frame", "invalid type"),
         (json!({"type": "run", "id": 7}), "bad_frame", "invalid type"),
-        (json!({"type": "signal", "signal": "NOSUCH"}), "bad_request", "no such signal"),
+        (json!({"type": "signal", "signal": "NOSUCH"}), "bad_request", "unknown signal"),
     ];
     for (header, code, text) in cases {
         let mut raw = Raw::login(&server);

@@ -171,6 +171,7 @@ fn a_full_disk_refuses_new_runs_starts_nothing_and_leaves_no_half_line() {
     let child = server.client().arg(text).spawn();
     let lines = || std::fs::read_to_string(&segment).unwrap().lines().count();
     wait_until("the running line", || lines() == 4);
+    let filled = std::time::Instant::now();
     fill_up();
     // The segment's last page may have room for some lines yet.
     let start = format!("echo x >> {}", effect.display());
@@ -192,12 +193,49 @@ fn a_full_disk_refuses_new_runs_starts_nothing_and_leaves_no_half_line() {
     let effects = std::fs::read_to_string(&effect).unwrap_or_default().lines().count();
     assert_eq!(effects, started);
     verified(&segment);
+    // A client that tries again and again does not fill the disk on which the log is.
+    for _ in 0..20 {
+        server.run(&[&start]).expect(254);
+    }
+    let said = server.log().lines().filter(|line| line.contains("No space left")).count();
+    let seconds = usize::try_from(filled.elapsed().as_secs()).unwrap();
+    assert!((1..=seconds + 2).contains(&said), "{said} lines in {seconds} s: {}", server.log());
     // What runs already ends as it would, and says so to its client.
     std::fs::write(&gate, "").unwrap();
     super::support::server::finish(child).expect(3);
     std::fs::remove_file(&fill).unwrap();
     server.run(&["exit 5"]).expect(5);
     verified(&segment);
+    // Ends that could not be written are, before anything is started again.
+    let written = std::fs::read_to_string(&segment).unwrap();
+    let lines: Vec<Value> =
+        written.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |kind: &str| lines.iter().filter(|line| line["type"] == kind).collect::<Vec<_>>();
+    let codes: Vec<_> =
+        of("ended").iter().map(|line| line["verdict"]["end"]["exited"]["code"].clone()).collect();
+    assert_eq!(codes.len(), of("accepted").len(), "{written}");
+    assert!(codes.contains(&json!(3)) && codes.last() == Some(&json!(5)), "{codes:?}");
+}
+
+/// `ulimit -f`, `LimitFSIZE=`: without a handler SIGXFSZ ends the server.
+#[test]
+fn a_journal_over_the_limit_of_the_servers_files_refuses_new_runs_and_ends_nothing() {
+    let limited = ["sh", "-c", "ulimit -f 32; exec \"$0\" \"$@\""];
+    let server = Server::with(&[], under(&limited));
+    let refused = (0..100).map(|_| server.run(&["true"])).find(|ran| ran.status != 0).unwrap();
+    assert_eq!(refused.status, 254, "{}", refused.stderr);
+    assert!(refused.stderr.contains("journal_failed"), "{}", refused.stderr);
+    server.run(&["true"]).expect(254);
+    verified(&path(&server));
+}
+
+/// What the server passes over, its commands do not.
+#[test]
+fn a_command_is_ended_by_the_limit_of_its_files() {
+    let server = Server::start(&[]);
+    let file = server.dir().join("file");
+    let text = format!("ulimit -f 8; exec head -c 100000 /dev/zero > {}", file.display());
+    server.run(&[&text]).expect(128 + 25);
 }
 
 #[test]

@@ -257,7 +257,7 @@ fn wrong_usage_and_what_cannot_be_read_is_2_and_one_reason() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().to_str().unwrap();
     let hash = "0".repeat(64);
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 11] = [
         (&[], "Usage: rexec-server journal"),
         (&["show", "--since", "soon"], "2026-11-20"),
         (&["show", "--name", "a", "--folder", folder], "--folder"),
@@ -267,6 +267,8 @@ fn wrong_usage_and_what_cannot_be_read_is_2_and_one_reason() {
         (&["verify", "--anchor", &format!("1:{hash}0")], "64 hexadecimal digits"),
         (&["verify", "--folder", "/no/such/folder"], "/no/such/folder"),
         (&["show", "--folder", "/dev/null"], "/dev/null"),
+        (&["show", "--folder", folder], "not one line of a journal"),
+        (&["show", "--json", "--folder", folder], "not one line of a journal"),
     ];
     for (args, culprit) in cases {
         let ran = journal_tool(dir.path(), args).expect(2);

@@ -85,7 +85,7 @@ fn a_stream_that_was_not_asked_for_is_never_a_success() {
 
 #[test]
 fn a_verdict_for_another_run_is_none() {
-    is_honest(spoiled(|f| f[2].0["run"] = json!("another")), &[253], "another run's verdict");
+    is_honest(spoiled(|f| f[2].0["run"] = json!("another")), &[253], "another run");
     let fake = Fake::start(|raw| {
         welcome(raw);
         raw.send(&started("another"), b"");
@@ -284,6 +284,31 @@ fn unlimited_credit_for_input_is_not_taken_up() {
         client.try_wait().unwrap().is_some()
     });
     is_honest(finish(client), &[253], "enough");
+    assert!(most < 64 * 1024, "{most} KiB");
+}
+
+/// After each `started` the client sends its input again: one answer to a request is all that there is.
+#[test]
+fn a_run_that_starts_again_and_again_does_not_fill_the_memory() {
+    const TAKEN: usize = 2 << 20;
+    let fake = Fake::started(|raw, id| {
+        raw.send(&json!({"type": "grant", "to": 8 << 20, "taken": 0}), b"");
+        let mut taken = vec![0; TAKEN];
+        std::io::Read::read_exact(&mut raw.stream, &mut taken).unwrap();
+        for _ in 0..100 {
+            raw.send(&started(id), b"");
+        }
+        read_on(&mut Raw::over(raw.stream.try_clone().unwrap()));
+    });
+    let mut client = fake.client();
+    client.command.arg("cat").stdin(std::fs::File::open("/dev/zero").unwrap());
+    let mut client = client.spawn();
+    let mut most = 0;
+    wait_until("the end of a client whose run starts again and again", || {
+        most = most.max(memory_kib(client.id()));
+        client.try_wait().unwrap().is_some()
+    });
+    is_honest(finish(client), &[253], "started a second time");
     assert!(most < 64 * 1024, "{most} KiB");
 }
 

@@ -16,6 +16,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::support::Server;
+use super::support::fake::Fake;
 use super::support::relay::{Relay, Way};
 
 fn client_to(server: &Server, address: &str) -> Client {
@@ -187,6 +188,33 @@ async fn an_output_that_panics_stops_the_run_and_does_not_hang_it() {
     }
 }
 
+/// The answer to a question that was given up is not taken for that to the next one.
+#[tokio::test]
+async fn a_question_that_was_given_up_answers_no_other() {
+    let (asked, mut is_asked) = mpsc::unbounded_channel();
+    let fake = Fake::start(move |raw| {
+        raw.expect("hello");
+        raw.send(&json!({"type": "welcome", "server": "fake", "identity": "local:0"}), b"");
+        let Some((first, _)) = raw.next() else { return };
+        asked.send(()).unwrap();
+        if first["run"] == "first" && raw.next().is_some() {
+            raw.send(&json!({"type": "done", "run": "first"}), b"");
+        }
+        raw.send(&json!({"type": "already_ended", "run": "second"}), b"");
+        raw.next();
+    });
+    let state = tempfile::tempdir().unwrap();
+    let state = StateDir::open(state.path()).unwrap();
+    let mut client = Client::new(Target::local(fake.address().parse().unwrap(), &state).unwrap());
+    client.connect().await.unwrap();
+    tokio::select! {
+        answer = client.stop("first") => panic!("{answer:?}"),
+        _ = is_asked.recv() => {}
+    }
+    assert!(!client.stop("second").await.unwrap());
+    assert_eq!(fake.connections(), 2);
+}
+
 /// The same id never runs twice, also when it comes from another client.
 #[tokio::test]
 async fn an_id_stands_for_one_request() {
@@ -197,7 +225,6 @@ async fn an_id_stands_for_one_request() {
     assert!(matches!(again, Err(Error::Unknown { code: Some(Code::Forgotten), .. })), "{again:?}");
 }
 
-/// Names of variables are shown, values never.
 #[tokio::test]
 async fn the_longest_time_is_no_time_too_long() {
     let server = Server::start(&[]);
@@ -232,6 +259,7 @@ async fn connecting_logs_in_and_the_run_that_follows_uses_it() {
     assert!(lines.iter().any(|line| line.starts_with("cannot log in to ")), "{lines:?}");
 }
 
+/// Names of variables are shown, values never.
 #[test]
 fn debug_shows_no_secret() {
     let command = Command::argv(["deploy"]).env("TOKEN", "hunter2");

@@ -301,3 +301,25 @@ fn a_configuration_that_is_wrong_by_now_stops_no_server_that_is_to_take_it_up() 
     wait_until("the new rule", || configured.run(&["echo two"]).status == 0);
     configured.run(&["echo one"]).expect(254);
 }
+
+/// Who sets a limit is told by what it is held, and cannot ask for what nothing holds.
+#[test]
+fn limits_are_said_to_be_those_of_each_process_and_none_for_a_whole_run_can_be_set() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().canonicalize().unwrap().join("server.toml");
+    let check = |limit: &str| {
+        std::fs::write(&path, format!("[rule.a]\nfor = [\"local\"]\n{limit}\n")).unwrap();
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_rexec-server"));
+        Ran::of(command.args(["check", "--config"]).arg(&path).output().unwrap())
+    };
+    assert!(!check("deadline = \"1h\"").expect(0).text().contains("cgroups"));
+    let says = "limits of each process, and processes one of the account (setrlimit(2)); cgroups are not used";
+    assert!(check("memory = \"4G\"").expect(0).text().contains(says));
+    let server = Server::start(&["--config", path.to_str().unwrap()]);
+    assert!(server.log().contains(says), "{}", server.log());
+    for whole in ["memory_total = \"4G\"", "pids = 7", "cpu_share = 2", "cgroup = \"a\""] {
+        let refused = check(whole);
+        assert_ne!(refused.status, 0, "{whole}");
+        assert!(refused.stderr.contains("unknown field"), "{}", refused.stderr);
+    }
+}

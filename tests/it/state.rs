@@ -109,13 +109,26 @@ fn a_server_that_others_can_reach_does_not_start_without_a_key() {
     let what_to_do = ["no key is authorized", "--authorized-keys FILE", "listen on 127.0.0.1"];
     for address in ["0.0.0.0:0", "[::]:0"] {
         fails(server(&state, &["--listen", address]), &what_to_do);
+        let told = checked(&["--listen", address]);
+        what_to_do.iter().for_each(|part| assert!(told.contains(part), "{told}"));
         let empty = dir.path().join("empty");
         std::fs::write(&empty, "# nobody\n").unwrap();
         let empty = empty.to_str().unwrap();
         let args = ["--listen", address, "--authorized-keys", empty];
         let ran = fails(server(&state, &args), &[empty, "lets no key in", "listen on 127.0.0.1"]);
         assert!(!ran.stderr.contains("give --authorized-keys"), "{}", ran.stderr);
+        let told = checked(&args);
+        assert!(told.contains(empty) && told.contains("lets no key in"), "{told}");
     }
+}
+
+/// `rexec-server check`, which says that no server would start: what it says.
+#[track_caller]
+fn checked(args: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_rexec-server")).arg("check").args(args).output();
+    let output = output.unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
 }
 
 #[test]
@@ -249,8 +262,9 @@ fn a_shell_that_cannot_be_run_stops_the_start() {
         ("/etc/passwd", "not an executable file"),
         ("/", "not an executable file"),
     ] {
-        let command = server(&state, &["--shell", shell, ANY[0], ANY[1]]);
-        fails(command, &[&format!("--shell {shell}: "), reason]);
+        let args = ["--shell", shell, ANY[0], ANY[1]];
+        fails(server(&state, &args), &[&format!("--shell {shell}: "), reason]);
+        assert!(checked(&args).contains(reason));
     }
     let server = Server::start(&["--shell", "sh"]);
     assert_eq!(server.run(&["echo hi"]).expect(0).text(), "hi\n");

@@ -23,7 +23,7 @@ pub(super) struct Machine {
     here: tempfile::TempDir,
     key: PathBuf,
     /// The line of the key.
-    line: String,
+    pub(super) line: String,
 }
 
 impl Machine {
@@ -32,10 +32,15 @@ impl Machine {
     }
 
     pub(super) fn with(users: &[&str], args: &[&str]) -> Self {
+        Self::adapted(users, args, |_| ())
+    }
+
+    /// One whose server's command `adapt` may change.
+    pub(super) fn adapted(users: &[&str], args: &[&str], adapt: impl FnOnce(&mut Command)) -> Self {
         let here = tempfile::tempdir().unwrap();
         let (key, line) = key(here.path(), "friend");
         let list = users.join(",");
-        let server = Server::start(&[&["--users", &list], args].concat());
+        let server = Server::with(&[&["--users", &list], args].concat(), adapt);
         Self { server, here, key, line }
     }
 
@@ -433,4 +438,74 @@ fn only_root_can_serve_users_and_keys_of_nobody_in_particular_are_refused() {
     other.become_it(&mut command);
     let ran = Ran::of(command.output().unwrap()).expect(1);
     assert!(ran.stderr.contains("only root"), "{}", ran.stderr);
+}
+
+#[test]
+fn check_tells_what_the_users_own_lists_say_and_who_cannot_log_in() {
+    let (Some(alice), Some(bob), Some(locked)) = (User::new(), User::new(), User::new()) else {
+        return;
+    };
+    locked.change(&["-L"]);
+    let here = tempfile::tempdir().unwrap();
+    let line = key(here.path(), "friend").1;
+    alice.write(&alice.own_list(), &format!("restrict {line}"));
+    alice.write(&alice.home.join(".ssh/authorized_keys"), &format!("unheard-of {line}"));
+    // What only root may read is not told.
+    let secret = here.path().join("secret");
+    std::fs::write(&secret, "secret\n").unwrap();
+    std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o600)).unwrap();
+    bob.write(&bob.own_list(), "");
+    std::fs::remove_file(bob.own_list()).unwrap();
+    symlink(&secret, bob.own_list()).unwrap();
+    let check = |users: &[&User], more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rexec-server"));
+        let names: Vec<_> = users.iter().map(|user| &*user.name).collect();
+        command.args(["check", "--users", &names.join(",")]).args(more);
+        Ran::of(command.output().unwrap())
+    };
+    let told = check(&[&alice], &[]).expect(0).text();
+    let own = format!(
+        "# --authorized-keys ~{}/.config/rexec/authorized_keys\n#   line 1: friend, ",
+        alice.name
+    );
+    assert!(told.contains(&own) && told.contains("runs commands, and follows"), "{told}");
+    assert!(told.contains("PAM is not consulted"), "{told}");
+    let told = check(&[&alice, &bob, &locked], &["--use-ssh-keys"]).expect(1).text();
+    for part in [
+        "/.ssh/authorized_keys\n#   line 1: REFUSED: the option \"unheard-of\" is not known",
+        &format!("~{}/.config/rexec/authorized_keys\n#   REFUSED, all of it: ", bob.name),
+        &format!("REFUSED, all of it: nobody is let in as {}: the account is locked", locked.name),
+    ] {
+        assert!(told.contains(part), "{part} is not in\n{told}");
+    }
+    assert!(!told.contains("secret\""), "{told}");
+    let told = check(&[&alice], &["--json"]).expect(0).text();
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    let lists: Vec<_> =
+        told["files"].as_array().unwrap().iter().map(|file| &file["path"]).collect();
+    assert_eq!(lists.len(), 2, "{lists:?}");
+}
+
+/// As with sshd, whose commands all go through the login shell.
+#[test]
+fn a_login_shell_that_permits_little_is_not_passed_by() {
+    let Some(alice) = User::with(&["-s", "/bin/rbash"]) else { return };
+    let machine = Machine::serving(&[&alice.name]);
+    listed(&machine, &alice);
+    assert_eq!(machine.run(&alice.name, &["id -un"]).expect(0).text().trim(), alice.name);
+    let ran = machine.run(&alice.name, &["/bin/echo out"]);
+    assert!(ran.status != 0 && ran.stderr.contains("restricted"), "{}", ran.stderr);
+    for words in [
+        &["--", "/bin/echo", "out"][..],
+        &["--env", "BASH_ENV=$(/bin/echo out >&2)", "id -un"],
+        &["--env", "PATH=/nowhere", "id -un"],
+        &["--cwd", "/", "id -un"],
+    ] {
+        let told = told(machine.run(&alice.name, words));
+        assert!(told.contains("the login shell is /bin/rbash"), "{words:?}: {told}");
+        assert!(!told.contains("out\n"), "{told}");
+    }
+    // A command that the key's line imposes is given to the shell as well.
+    alice.list_as_root(&format!("command=\"/bin/echo out\" {}", machine.line));
+    wait_until("the line to count", || machine.run(&alice.name, &["id -un"]).status != 0);
 }

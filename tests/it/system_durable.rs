@@ -99,3 +99,19 @@ fn owner(pid: u32) -> u32 {
     let found = std::fs::metadata(Path::new("/proc").join(pid.to_string())).unwrap();
     std::os::unix::fs::MetadataExt::uid(&found)
 }
+
+/// With any number of keys: those in the user's own list are the user's to make.
+#[test]
+fn a_user_who_leaves_many_records_pushes_out_none_of_anothers() {
+    let (Some(alice), Some(bob)) = (User::new(), User::new()) else { return };
+    let machine = Machine::with(&[&alice.name, &bob.name], &["--keep-count", "4"]);
+    listed(&machine, &alice);
+    listed(&machine, &bob);
+    let bobs = ["one", "two"].map(|word| leave(&machine, &bob, &format!("echo {word}")));
+    bobs.iter().for_each(|id| drop(verb(&machine, &bob, "wait", id).expect(0)));
+    let alices: Vec<_> = (0..4).map(|_| leave(&machine, &alice, "echo flood")).collect();
+    alices.iter().for_each(|id| drop(verb(&machine, &alice, "wait", id)));
+    let is_kept = |user: &User, id: &String| verb(&machine, user, "logs", id).status == 0;
+    wait_until("two of hers to go", || alices.iter().filter(|id| is_kept(&alice, id)).count() == 2);
+    assert!(bobs.iter().all(|id| is_kept(&bob, id)));
+}

@@ -96,6 +96,34 @@ fn what_is_under_way_ends_whole_and_what_is_new_waits_for_the_program_that_takes
     }
 }
 
+/// A list that is being written, or that was emptied to lock everybody out, is no reason to end what runs.
+#[test]
+fn a_list_of_keys_that_is_spoilt_before_an_upgrade_lets_nobody_in_and_does_not_end_the_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let here = dir.path().canonicalize().unwrap();
+    let (_, line) = super::auth::key(&here, "friend");
+    let (keys, revoked) = (here.join("keys"), here.join("revoked"));
+    std::fs::write(&keys, line).unwrap();
+    std::fs::write(&revoked, "").unwrap();
+    let lists = [&keys, &revoked].map(|path| path.to_str().unwrap());
+    let options =
+        ["--listen", "0.0.0.0:0", "--authorized-keys", lists[0], "--revoked-keys", lists[1]];
+    let mut server = Server::start(&options);
+    let everywhere = server.announced();
+    for (path, text) in
+        [(&keys, None), (&keys, Some("")), (&revoked, Some("no line")), (&revoked, None)]
+    {
+        match text {
+            Some(text) => std::fs::write(path, text).unwrap(),
+            None => std::fs::remove_file(path).unwrap(),
+        }
+        upgrade(&mut server);
+        assert_eq!(server.announced(), everywhere);
+        Client::new(server.state()).args(&[&server.unix, "true"]).run().expect(0);
+    }
+    assert!(server.log().contains("is let in"), "{}", server.log());
+}
+
 #[test]
 fn a_durable_run_goes_on_through_upgrades_and_its_client_with_it() {
     let mut server = Server::start(&["--drain-timeout", "1h"]);

@@ -70,7 +70,7 @@ pub(super) struct Args {
     pub(super) merge: bool,
 
     /// Work on so many hosts at once
-    #[arg(short, long, value_name = "N", default_value_t = AT_ONCE)]
+    #[arg(short, long, value_name = "N", default_value_t = AT_ONCE, value_parser = hosts_at_once)]
     pub(super) jobs: NonZeroUsize,
 
     /// Go in rounds of N hosts, or of so many percent of them: the next round begins when all of one have
@@ -128,6 +128,10 @@ pub(super) struct Args {
     /// Whether `--` stood right before the command.
     #[arg(skip)]
     pub(super) exact: bool,
+}
+
+fn hosts_at_once(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "no number of hosts; write 1 or more".into())
 }
 
 const AT_ONCE: NonZeroUsize = match NonZeroUsize::new(crate::client::batch::AT_ONCE) {

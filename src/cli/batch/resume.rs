@@ -2,12 +2,15 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufRead as _, BufReader};
+use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::Path;
 use std::time::SystemTime;
 
 use super::report::{LOST_END, Line, Row, Subject, VERSION, from_unix_ms};
 use crate::client::batch::{Before, Outcome};
+
+/// The longest line that is read. The summary of the largest batch, 65,536 hosts with some steps each, has less.
+const LINE_LIMIT: u64 = 1 << 30;
 
 /// An earlier batch.
 pub(super) struct Earlier {
@@ -32,8 +35,9 @@ pub(super) fn read(path: &Path) -> Result<Earlier, String> {
     let fault = |e: &dyn std::fmt::Display| format!("cannot read {}: {e}", path.display());
     let file = File::open(path).map_err(|e| fault(&e))?;
     let mut earlier: Option<Earlier> = None;
-    for (number, line) in BufReader::new(file).split(b'\n').enumerate() {
-        let line = line.map_err(|e| fault(&e))?;
+    let mut reader = BufReader::new(file);
+    for number in 0.. {
+        let Some(line) = next_line(&mut reader, LINE_LIMIT).map_err(|e| fault(&e))? else { break };
         let read = match serde_json::from_slice::<Line>(&line) {
             Ok(read) => read,
             // A line that was being written when its program was killed.
@@ -43,6 +47,16 @@ pub(super) fn read(path: &Path) -> Result<Earlier, String> {
         take(&mut earlier, read).map_err(|e| format!("{}:{}: {e}", path.display(), number + 1))?;
     }
     earlier.ok_or_else(|| fault(&"there is no batch in it"))
+}
+
+/// The next line, if there is one, at most so long.
+fn next_line(reader: &mut impl BufRead, limit: u64) -> io::Result<Option<Vec<u8>>> {
+    let mut line = Vec::new();
+    let read = reader.take(limit + 1).read_until(b'\n', &mut line)?;
+    if line.pop_if(|last| *last == b'\n').is_none() && line.len() as u64 > limit {
+        return Err(io::Error::other(format!("it has a line of more than {limit} bytes")));
+    }
+    Ok((read > 0).then_some(line))
 }
 
 fn take(earlier: &mut Option<Earlier>, line: Line) -> Result<(), String> {
@@ -107,4 +121,22 @@ impl Earlier {
 fn asked(run: &str, sent_ms: u64) -> Before {
     let first_sent = from_unix_ms(sent_ms).unwrap_or(SystemTime::UNIX_EPOCH);
     Before::Asked { run: run.into(), first_sent }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_is_too_long_is_not_read() {
+        let mut text: &[u8] = b"123\n\n1234\n12345";
+        assert_eq!(next_line(&mut text, 4).unwrap().unwrap(), b"123");
+        assert_eq!(next_line(&mut text, 4).unwrap().unwrap(), b"");
+        assert_eq!(next_line(&mut text, 4).unwrap().unwrap(), b"1234");
+        let error = next_line(&mut text, 4).unwrap_err();
+        assert!(error.to_string().contains("more than 4 bytes"), "{error}");
+        let mut last: &[u8] = b"1234";
+        assert_eq!(next_line(&mut last, 4).unwrap().unwrap(), b"1234");
+        assert_eq!(next_line(&mut last, 4).unwrap(), None);
+    }
 }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::super::is_obeyed;
 use super::super::settings::Settings;
+use super::Findings;
 use crate::identity::{CheckedFile, CheckedLine, Role, Said};
 
 /// For people: comments of TOML, so that the settings before them can be read as a configuration.
@@ -21,7 +22,7 @@ pub(super) fn told(files: &[CheckedFile]) -> String {
                 let _ = writeln!(text, "#   {}", clean(&line_told(file.role, line)));
             }),
             Err(e) => {
-                let _ = writeln!(text, "#   REFUSED, all of it: {}", clean(&e.to_string()));
+                let _ = writeln!(text, "#   REFUSED, all of it: {}", clean(e));
             }
         }
     }
@@ -50,8 +51,8 @@ fn clean(text: &str) -> String {
     text.chars().map(|c| if is_obeyed(c) { '?' } else { c }).collect()
 }
 
-/// For programs.
-pub(super) fn json(settings: &Settings, files: &[CheckedFile]) -> Value {
+/// For programs. `refused`, why no server would start, is there only if there is a reason.
+pub(super) fn json(settings: &Settings, found: &Findings) -> Value {
     let settings: serde_json::Map<String, Value> = settings
         .all
         .iter()
@@ -60,8 +61,12 @@ pub(super) fn json(settings: &Settings, files: &[CheckedFile]) -> Value {
             (setting.key.clone(), json!(values))
         })
         .collect();
-    let files: Vec<Value> = files.iter().map(file_json).collect();
-    json!({ "settings": settings, "files": files })
+    let files: Vec<Value> = found.files.iter().map(file_json).collect();
+    let mut all = json!({ "settings": settings, "files": files, "notes": found.notes });
+    if let Some(why) = &found.refused {
+        all["refused"] = why.as_str().into();
+    }
+    all
 }
 
 fn file_json(file: &CheckedFile) -> Value {
@@ -71,7 +76,7 @@ fn file_json(file: &CheckedFile) -> Value {
             let lines: Vec<Value> = lines.iter().map(line_json).collect();
             json!({ "setting": option, "path": path, "lines": lines })
         }
-        Err(e) => json!({ "setting": option, "path": path, "refused": e.to_string() }),
+        Err(e) => json!({ "setting": option, "path": path, "refused": e }),
     }
 }
 

@@ -1,15 +1,11 @@
 //! `rexec ps`: the list of runs.
 
 use super::{At, failed, print};
+use crate::cli::past::{short, visible};
 use crate::cli::status::{Asked, Status, of_verdict};
 use crate::client::{Client, Runs};
 use crate::proto::listing::{RunInfo, RunState};
 use crate::units::counted;
-
-/// Digits of a random id that are shown.
-const SHOWN: usize = 8;
-/// Digits of a random id.
-const RANDOM_ID: usize = 32;
 
 pub(super) async fn ps(at: &At, mut client: Client, (limit, all): (u64, bool), json: bool) -> u8 {
     let runs = match all {
@@ -39,30 +35,23 @@ fn table(runs: &[RunInfo]) -> String {
         "RUN", "STATE", "AGE", "OUTPUT", "DISK", "COMMAND"
     );
     for run in runs {
-        let command: String =
-            run.command.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        let command = if command.trim().is_empty() { "(a script)" } else { command.trim() };
-        text.push_str(&format!(
-            "{:<8}  {:<12}  {:>7}  {:>9}  {:>9}  {}\n",
+        let command = if run.command.trim().is_empty() { "(a script)" } else { run.command.trim() };
+        let mut line = format!(
+            "{:<8}  {:<12}  {:>7}  {:>9}  {:>9}  {}",
             short(&run.run),
             state(run),
             age(run.age_s),
             size(run.bytes),
             size(run.disk),
             command
-        ));
+        );
         if let Some(identity) = &run.identity {
-            text.truncate(text.len() - 1);
-            text.push_str(&format!("  ({identity})\n"));
+            line.push_str(&format!("  ({identity})"));
         }
+        text.push_str(&visible(&line));
+        text.push('\n');
     }
     text
-}
-
-/// The end of an id that was made of random digits; all of one that somebody chose.
-fn short(id: &str) -> &str {
-    let random = id.len() == RANDOM_ID && id.bytes().all(|b| b.is_ascii_hexdigit());
-    if random { &id[RANDOM_ID - SHOWN..] } else { id }
 }
 
 fn state(run: &RunInfo) -> String {

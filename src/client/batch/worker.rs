@@ -106,22 +106,31 @@ impl Worker {
         let began = Instant::now();
         let most = step.retries.unwrap_or(self.batch.options.retries);
         let (mut attempts, mut pause) = (0, FIRST_PAUSE);
+        let mut before: Option<Box<StepEnd>> = None;
         loop {
             attempts += 1;
             let (run, end) = self.attempt(client, at, step, attempts).await;
-            let outcome = Outcome::of(&end, self.halter.stop());
-            let again = attempts <= most && self.halter.stop().is_none();
-            if !again || !may_try_again(&end, outcome, step.retry_on) {
-                let elapsed = began.elapsed();
-                return Box::new(StepEnd { outcome, end: Some(end), run, attempts, elapsed });
+            // What was not tried again is what it was.
+            if let (Err(Error::Interrupted), Some(before)) = (&end, before.take()) {
+                return before;
             }
-            let why = end.err().map_or_else(|| outcome.name().into(), |e| e.to_string());
+            let outcome = Outcome::of(&end, self.halter.stop());
+            let again = attempts <= most
+                && self.halter.stop().is_none()
+                && may_try_again(&end, outcome, step.retry_on);
+            let why = end.as_ref().map_or_else(ToString::to_string, |_| outcome.name().into());
+            let elapsed = began.elapsed();
+            let ended = Box::new(StepEnd { outcome, end: Some(end), run, attempts, elapsed });
+            if !again {
+                return ended;
+            }
             let event = Event::Retrying { host: self.host, step: at, pause, why };
             let _ = self.events.send(event).await;
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                _ = self.halter.reached(How::Stop) => {}
+                _ = self.halter.reached(How::Stop) => return ended,
             }
+            before = Some(ended);
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }

@@ -1,6 +1,6 @@
 //! What a server's frames do to the state of a run.
 
-use super::{Leg, State};
+use super::{Leave, Leg, State};
 use crate::client::error::{Error, OutputError};
 use crate::conn::Frame;
 use crate::proto::code::Code;
@@ -8,6 +8,7 @@ use crate::proto::digest::Algorithm;
 use crate::proto::frame::{FrameError, INTEGER_LIMIT};
 use crate::proto::header::{ServerHeader, Started, Stream};
 use crate::proto::verdict::Verdict;
+use crate::runs::id::RunId;
 
 impl State {
     /// One frame of the server's. The leg's end, if it brings that.
@@ -31,7 +32,8 @@ impl State {
                 None
             }
             ServerHeader::Verdict(verdict) => self.take_verdict(verdict)?,
-            ServerHeader::Detached { run } => Some(Leg::done(Err(Error::Detached { run }))),
+            ServerHeader::Detached { run } => Some(self.detached(run)),
+            ServerHeader::SoFar { run, .. } if run != self.id => Some(another_run()),
             ServerHeader::SoFar { run, seq } => {
                 self.so_far = Some((run, seq));
                 self.finished()
@@ -84,11 +86,15 @@ impl State {
     }
 
     fn take_started(&mut self, started: &Started) -> Result<Option<Leg>, FrameError> {
-        if self.looks && !self.was_started {
+        if self.started {
+            // Each time all of the input that is kept would be sent again.
+            return Ok(Some(Leg::Broken("the run has started a second time".into())));
+        }
+        if self.looks && !self.was_started && is_meant(&started.run, &self.id) {
             self.id.clone_from(&started.run);
         }
         if started.run != self.id {
-            return Ok(Some(Leg::Broken("the server answered for another run".into())));
+            return Ok(Some(another_run()));
         }
         (self.started, self.was_started) = (true, true);
         if !self.agree(Algorithm::from_name(&started.hash)) {
@@ -99,7 +105,7 @@ impl State {
             return self.go_on();
         }
         match self.stdin.resume(started) {
-            Some(frames) => self.queue.extend(frames?),
+            Some(frames) => self.outgoing.send_encoded(frames?),
             None => {
                 let text = "the server does not have the standard input that it confirmed".into();
                 return Ok(Some(Leg::done(Err(self.unknown(text, Code::Corrupt)))));
@@ -117,6 +123,19 @@ impl State {
             self.stdin.go_by(algorithm);
         }
         self.agreed == Some(algorithm)
+    }
+
+    /// The run goes on without this client, if that was its wish.
+    fn detached(&self, run: String) -> Leg {
+        if run != self.id {
+            return another_run();
+        }
+        match self.leave {
+            Leave::Said => Leg::done(Err(Error::Detached { run })),
+            Leave::Stay | Leave::WhenSent | Leave::Now => {
+                Leg::Broken("the server let a run go on alone that was not left".into())
+            }
+        }
     }
 
     fn go_on(&mut self) -> Result<Option<Leg>, FrameError> {
@@ -158,7 +177,7 @@ impl State {
 
     fn take_verdict(&mut self, verdict: Box<Verdict>) -> Result<Option<Leg>, FrameError> {
         if verdict.run != self.id {
-            return Ok(Some(Leg::Broken("the server sent another run's verdict".into())));
+            return Ok(Some(another_run()));
         }
         self.note_failure();
         // The answer to `close` comes without `started`.
@@ -167,7 +186,7 @@ impl State {
         }
         // Who has given the run up waits for no more output.
         if self.failure.is_some() || (self.is_given_up() && !self.is_whole(&verdict)) {
-            self.ack = Some(verdict.seq);
+            self.outgoing.confirm(verdict.seq);
             return Ok(Some(self.end(*verdict)));
         }
         if self.in_order(verdict.seq)? {
@@ -215,6 +234,15 @@ impl State {
         let verdict = self.verdict.take()?;
         Some(self.end(*verdict))
     }
+}
+
+/// Whether an id is one that has this part.
+fn is_meant(id: &str, part: &str) -> bool {
+    RunId::new(id).is_ok() && id.contains(part)
+}
+
+fn another_run() -> Leg {
+    Leg::Broken("the server answered for another run".into())
 }
 
 /// Whether the frame has a place in the run's record, or stands for some that have.

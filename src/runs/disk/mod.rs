@@ -10,5 +10,5 @@ pub mod writer;
 pub use folder::{Folder, Meta, Outcome, Size};
 pub use over::Over;
 pub(super) use tail::DEPTH;
-pub use view::View;
+pub use view::{View, verdict_at};
 pub use writer::{Progress, Writer};

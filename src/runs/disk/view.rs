@@ -1,7 +1,7 @@
 //! Reading a record for one connection, from any place, while it is written or afterwards.
 //!
 //! A view slows nobody down: it reads the file, and sends no more than a window beyond what its client
-//! has confirmed.
+//! has confirmed. How far the record is it is told: by the supervisor that writes it, or by what that has left.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -12,11 +12,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::{Bytes, BytesMut};
 use rustix::io::{ReadWriteFlags, preadv2};
 use serde::Deserialize;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
-use super::writer::Progress;
 use crate::proto::frame::{self, BODY_LIMIT, Decoded, HEADER_LIMIT, Limits};
 use crate::proto::header::ShowFrom;
+use crate::proto::stored::Grown;
 use crate::runs::credit::OUTPUT;
 use crate::runs::record::{AckAhead, FRAME_COST};
 
@@ -25,14 +25,16 @@ const LONGEST_FRAME: usize = frame::PREFIX + HEADER_LIMIT + BODY_LIMIT;
 /// One connection's look at a record. Debug shows no output.
 pub struct View {
     file: Arc<File>,
-    progress: watch::Receiver<Progress>,
-    /// The verdict as it is to be sent; none: as the record has it.
-    verdict: Option<Bytes>,
     place: Mutex<Place>,
-    confirmed: Notify,
+    /// Called when more is there, or was confirmed.
+    news: Notify,
 }
 
 struct Place {
+    /// How far the record is.
+    told: Grown,
+    /// The run's last word as it is to be sent, and its place.
+    end: Option<(u64, Bytes)>,
     offset: u64,
     /// Frames up to this one were sent, or are not wanted.
     sent: u64,
@@ -69,15 +71,12 @@ struct Placed {
 }
 
 impl View {
-    /// A look at the record in `file`, whose writer tells of its progress, behind frame `after`.
+    /// A look at the record in `file`, which is so far, behind frame `after`.
     #[must_use]
-    pub fn new(
-        file: File,
-        progress: watch::Receiver<Progress>,
-        (after, from): (u64, ShowFrom),
-    ) -> Self {
-        let now = *progress.borrow();
+    pub fn new(file: File, told: Grown, (after, from): (u64, ShowFrom)) -> Self {
         let mut place = Place {
+            told,
+            end: None,
             offset: 0,
             sent: after,
             gap: None,
@@ -86,70 +85,47 @@ impl View {
             unconfirmed: VecDeque::new(),
             in_flight: 0,
         };
-        let shown = now.last - u64::from(now.ended);
-        if from == ShowFrom::End && shown > after {
-            place.jump(now.length, shown);
+        if from == ShowFrom::End && told.last > after {
+            place.jump(told.length, told.last);
         }
-        let (file, place) = (Arc::new(file), Mutex::new(place));
-        Self { file, progress, verdict: None, place, confirmed: Notify::new() }
-    }
-
-    /// A look at the record of a run that is over: the verdict is this frame, not the record's.
-    #[must_use]
-    pub fn of_ended(
-        file: File,
-        (length, last): (u64, u64),
-        verdict: Bytes,
-        place: (u64, ShowFrom),
-    ) -> Self {
-        // The last value stays readable when the sender is gone.
-        let (_, progress) = watch::channel(Progress { length, last, ended: true });
-        Self { verdict: Some(verdict), ..Self::new(file, progress, place) }
+        Self { file: Arc::new(file), place: Mutex::new(place), news: Notify::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Place> {
         self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The record is so far.
+    pub fn grown(&self, told: Grown) {
+        self.lock().told = told;
+        self.news.notify_one();
+    }
+
+    /// Nothing more will come but this frame, which has this place.
+    pub fn ends_with(&self, seq: u64, frame: Bytes) {
+        self.lock().end = Some((seq, frame));
+        self.news.notify_one();
+    }
+
     /// Whether everything that there is was sent.
     #[must_use]
     pub fn is_at_end(&self) -> bool {
         let place = self.lock();
-        place.over || (!self.progress.borrow().ended && self.is_behind(&place).is_none())
+        place.over || (place.end.is_none() && place.is_behind().is_none())
+    }
+
+    /// The last frame of all that there is, when that was read and more is wanted.
+    #[must_use]
+    pub fn read_up_to(&self) -> Option<u64> {
+        let place = self.lock();
+        (!place.only_verdict && place.is_behind().is_none()).then_some(place.told.last)
     }
 
     /// Waits until there may be more.
     pub async fn changed(&self) {
-        let mut progress = self.progress.clone();
-        progress.mark_unchanged();
-        let (blocked, waiting) = {
-            let place = self.lock();
-            let behind = self.is_behind(&place).is_some() || self.is_verdict_due(&place);
-            (behind && !place.has_room(), !behind)
-        };
-        match (blocked, waiting) {
-            (true, _) => self.confirmed.notified().await,
-            (false, true) => {
-                tokio::select! {
-                    changed = progress.changed() => if changed.is_err() {
-                        // Its writer is gone: nothing more will come.
-                        std::future::pending::<()>().await;
-                    },
-                    () = self.confirmed.notified() => {}
-                }
-            }
-            (false, false) => {}
+        while !self.lock().may_send() {
+            self.news.notified().await;
         }
-    }
-
-    /// How many bytes there are beyond what was read.
-    fn is_behind(&self, place: &Place) -> Option<u64> {
-        let left = self.progress.borrow().length.saturating_sub(place.offset);
-        (left > 0 && !place.only_verdict).then_some(left)
-    }
-
-    fn is_verdict_due(&self, place: &Place) -> bool {
-        self.progress.borrow().ended && !place.over
     }
 
     /// About `bytes` of what comes next, as far as the client's window has room.
@@ -159,13 +135,13 @@ impl View {
     pub async fn next(&self, bytes: usize) -> io::Result<Seen> {
         loop {
             let (offset, left) = {
-                let place = self.lock();
-                if !place.has_room() || place.over {
-                    return Ok(Seen { last: place.sent, ..Seen::default() });
+                let mut place = self.lock();
+                if !place.may_send() {
+                    return Ok(Seen { last: place.sent, gap: place.gap.take(), ..Seen::default() });
                 }
-                (place.offset, self.is_behind(&place))
+                let Some(left) = place.is_behind() else { return Ok(place.end()) };
+                (place.offset, left)
             };
-            let Some(left) = left else { return self.verdict().await };
             let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(bytes);
             let chunk = read(&self.file, offset, wanted, left).await?;
             let seen = self.take(chunk)?;
@@ -199,37 +175,6 @@ impl View {
         Ok(Seen { frames, last: place.sent, gap, ended: false })
     }
 
-    async fn verdict(&self) -> io::Result<Seen> {
-        let Progress { length, last, ended } = *self.progress.borrow();
-        if !ended {
-            let mut place = self.lock();
-            return Ok(Seen { last: place.sent, gap: place.gap.take(), ..Seen::default() });
-        }
-        let frame = match &self.verdict {
-            Some(frame) => frame.clone(),
-            None => {
-                let chunk = read(&self.file, length, HEADER_LIMIT, u64::MAX).await?;
-                match frame::decode(&chunk, Limits::FULL) {
-                    Ok(Decoded::Frame(found)) => chunk.slice(..found.len()),
-                    Ok(Decoded::Incomplete { .. }) => return Err(damaged(&"the verdict is cut")),
-                    Err(e) => return Err(damaged(&e)),
-                }
-            }
-        };
-        let mut place = self.lock();
-        if place.sent + 1 < last {
-            place.jump(length, last - 1);
-        }
-        let gap = place.gap.take();
-        place.over = true;
-        if place.sent >= last {
-            // The client had it already, and asks again because its confirmation was lost.
-            place.sent = last - 1;
-        }
-        place.send(last, frame.len());
-        Ok(Seen { frames: vec![frame], last, gap, ended: true })
-    }
-
     /// The client has written every frame up to `seq`. True if the verdict is among them.
     ///
     /// # Errors
@@ -245,14 +190,37 @@ impl View {
             place.in_flight -= cost;
             place.unconfirmed.pop_front();
         }
-        self.confirmed.notify_one();
+        self.news.notify_one();
         Ok(place.over && seq == place.sent)
     }
 }
 
 impl Place {
-    fn has_room(&self) -> bool {
-        self.in_flight < OUTPUT.largest / 2
+    /// How many bytes there are beyond what was read.
+    fn is_behind(&self) -> Option<u64> {
+        let left = self.told.length.saturating_sub(self.offset);
+        (left > 0 && !self.only_verdict).then_some(left)
+    }
+
+    /// Whether there is something to send, and room for it.
+    fn may_send(&self) -> bool {
+        let is_due = self.is_behind().is_some() || self.end.is_some();
+        is_due && !self.over && self.in_flight < OUTPUT.largest / 2
+    }
+
+    /// The last word; nothing if there is none.
+    fn end(&mut self) -> Seen {
+        let Some((last, frame)) = self.end.clone() else { return Seen::default() };
+        if self.sent + 1 < last {
+            self.jump(self.told.length, last - 1);
+        }
+        self.over = true;
+        if self.sent >= last {
+            // The client had it already, and asks again because its confirmation was lost.
+            self.sent = last - 1;
+        }
+        self.send(last, frame.len());
+        Seen { frames: vec![frame], last, gap: self.gap.take(), ended: true }
     }
 
     fn send(&mut self, seq: u64, len: usize) {
@@ -264,6 +232,19 @@ impl Place {
     fn jump(&mut self, offset: u64, to: u64) {
         let from = self.gap.map_or(self.sent + 1, |(from, _)| from);
         (self.offset, self.sent, self.gap) = (offset, to, Some((from, to)));
+    }
+}
+
+/// The verdict that stands at this offset of a record, as it is sent.
+///
+/// # Errors
+/// What the system says, or `InvalidData` if it is none.
+pub async fn verdict_at(file: &Arc<File>, offset: u64) -> io::Result<Bytes> {
+    let chunk = read(file, offset, HEADER_LIMIT, u64::MAX).await?;
+    match frame::decode(&chunk, Limits::FULL) {
+        Ok(Decoded::Frame(found)) => Ok(chunk.slice(..found.len())),
+        Ok(Decoded::Incomplete { .. }) => Err(damaged(&"the verdict is cut")),
+        Err(e) => Err(damaged(&e)),
     }
 }
 

@@ -101,6 +101,20 @@ fn bury(table: &Table<u8>, identity: &str, count: usize) {
     }
 }
 
+/// A user makes any number of keys.
+#[tokio::test]
+async fn all_keys_of_a_user_have_one_share() {
+    let table = table();
+    bury(&table, "alice@key:one", IDENTITY_IDS_LIMIT - 1);
+    assert!(matches!(claim(&table, "alice@key:two", "x"), Claim::New(_)), "its last");
+    for identity in ["alice@key:one", "alice@key:two", "alice@key:three"] {
+        assert!(matches!(claim(&table, identity, "y"), Claim::Full(Full::Identity)), "{identity}");
+    }
+    assert!(matches!(claim(&table, "bob@key:one", "y"), Claim::New(_)), "another user");
+    table.release(&key("alice@key:two", "x"));
+    assert!(matches!(claim(&table, "alice@key:three", "y"), Claim::New(_)), "one was freed");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_identity_over_its_share_is_refused_and_takes_nothing_from_others() {
     let table = table();
@@ -160,4 +174,18 @@ async fn ids_of_durable_runs_that_are_over_count_and_are_never_forgotten_for_a_n
     assert!(matches!(claim(&table, "a", "one-more"), Claim::Full(Full::Identity)));
     table.release(&named(1));
     assert!(matches!(claim(&table, "a", "one-more"), Claim::New(_)));
+}
+
+#[tokio::test]
+async fn a_whole_id_is_not_taken_for_a_part_of_another() {
+    let table = table();
+    for (n, id) in ["deploy-4", "deploy-42"].into_iter().enumerate() {
+        table.claim(&key("a", id), NOW, || Ok(Arc::new(u8::try_from(n).unwrap())));
+    }
+    let a = Arc::from("a");
+    for whose in [Some(&a), None] {
+        assert_eq!(table.find(whose, "deploy-4"), [Arc::new(0)]);
+        assert_eq!(table.find(whose, "deploy-42"), [Arc::new(1)]);
+        assert_eq!(table.find(whose, "deploy").len(), 2);
+    }
 }

@@ -55,7 +55,7 @@ impl Call {
     async fn ask(&mut self) {
         let keys = vec![self.key.public().fingerprint().to_string()];
         let (client, user, key) = ("test".into(), None, None);
-        let hello = Hello { client, user, keys, key, certificate: None, signature: None };
+        let hello = Hello { client, user, keys, key, ..Hello::default() };
         self.say(&ClientHeader::Hello(hello)).await;
         let mut reader = FrameReader::new(&mut self.client, Limits::FULL);
         let answer = reader.next(None).await.unwrap().unwrap();

@@ -56,6 +56,10 @@ impl Mistake {
     }
 }
 
+/// What is promised of the limits that the kernel holds.
+const LIMITS_TOLD: &str = "memory and cpu of rules are limits of each process, and processes one of the account \
+    (setrlimit(2)); cgroups are not used, so a run with all its processes has no limit of its own";
+
 /// Who may do what. The default lets everybody do everything, who is let in.
 #[derive(Debug, Default)]
 pub struct Policy {
@@ -120,6 +124,13 @@ impl Policy {
         self.rules
             .iter()
             .filter(move |rule| if is_named { rule.names(identity) } else { rule.others })
+    }
+
+    /// By what the limits of the rules are held, if there are any: an operator may expect more.
+    #[must_use]
+    pub fn limits_told(&self) -> Option<&'static str> {
+        let is_limited = self.rules.iter().any(|rule| !rule.ceilings.limits.is_none());
+        is_limited.then_some(LIMITS_TOLD)
     }
 
     /// Every rule, in the order of their names.

@@ -12,6 +12,8 @@ use crate::runs::request::Request;
 use crate::runs::shares::Usage;
 use crate::server::end::SessionEnd;
 use crate::server::policy::{Allowed, Asked, Command, Forbidden, Rights, Whose};
+use crate::server::users::Guest;
+use crate::server::waiting::Heard;
 
 /// What the policy says of what is asked for, by the rights of the one who asks and by what the identity has
 /// under way.
@@ -19,7 +21,7 @@ pub(in crate::server) type Judge =
     Arc<dyn Fn(&Asked<'_>, Rights, Usage) -> Result<Allowed, Forbidden> + Send + Sync>;
 
 /// Whether the one who asks this may be asked for rights; the others are parts of what was granted.
-pub(super) fn is_judged(header: &ClientHeader) -> bool {
+fn is_judged(header: &ClientHeader) -> bool {
     !matches!(
         header,
         ClientHeader::Stdin(_)
@@ -32,11 +34,12 @@ pub(super) fn is_judged(header: &ClientHeader) -> bool {
 }
 
 impl Requests {
-    /// The account, and the user's lists of keys, as they are now: what is judged next goes by them.
-    pub(super) async fn look_at_account(&mut self) {
-        if let Some(guest) = &self.guest {
-            guest.refresh_for_request().await;
-        }
+    /// Whose account and lists of keys have to be looked at anew before this is done: it is judged by them.
+    pub(super) fn to_be_looked_at(&self, heard: &Heard) -> Option<Arc<Guest>> {
+        let guest = self.guest.as_ref()?;
+        let is_input = matches!(heard.header, ClientHeader::Stdin(_) | ClientHeader::StdinEnd(_));
+        let is_asked = is_judged(&heard.header) || (is_input && self.rights.is_due());
+        (is_asked && !guest.is_fresh(heard.at)).then(|| Arc::clone(guest))
     }
 
     /// The first request of a run is refused for good. To a later one that would be a lie: the run may

@@ -71,7 +71,7 @@ pub(super) fn member(user: User, groups: &[String]) -> Result<User, NoLogin> {
     Err(NoLogin::NotServed)
 }
 
-fn shell_of(user: &User) -> &Path {
+pub(super) fn shell_of(user: &User) -> &Path {
     let named = Some(&*user.shell).filter(|shell| !shell.as_os_str().is_empty());
     named.unwrap_or(Path::new(DEFAULT_SHELL))
 }

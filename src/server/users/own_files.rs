@@ -4,16 +4,18 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Signal, kill_process};
+use rustix::process::{PidfdFlags, Signal, kill_process, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use crate::identity::{Found, read_list};
+use crate::sys::pause;
 use crate::sys::pipe;
 use crate::sys::process;
 use crate::sys::users::User;
@@ -34,19 +36,35 @@ struct Asked {
     paths: Vec<PathBuf>,
 }
 
-/// The text of each file.
-pub(super) fn read_as(user: &User, paths: &[PathBuf]) -> Vec<Found> {
-    let asked = Asked { user: user.clone(), paths: paths.to_vec() };
-    ask(&asked).unwrap_or_else(|e| {
-        let text = format!("the user's files cannot be read: {e}");
-        vec![Err(text); paths.len()]
-    })
+/// Who reads for one user.
+#[derive(Debug, Default)]
+pub(super) struct Reader {
+    /// The last one, which was killed: a file system that does not answer may hold it all the same.
+    left: Option<OwnedFd>,
 }
 
-fn ask(asked: &Asked) -> io::Result<Vec<Found>> {
+impl Reader {
+    /// The text of each file.
+    ///
+    /// # Errors
+    /// `TimedOut` if the user's folders do not answer: within [`PATIENCE`], or still not since they last did not.
+    pub(super) fn read_as(&mut self, user: &User, paths: &[PathBuf]) -> io::Result<Vec<Found>> {
+        if let Some(left) = &self.left
+            && !process::has_ended(left)?
+        {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.left = None;
+        let asked = Asked { user: user.clone(), paths: paths.to_vec() };
+        ask(&asked, |killed| self.left = killed)
+    }
+}
+
+fn ask(asked: &Asked, left: impl FnOnce(Option<OwnedFd>)) -> io::Result<Vec<Found>> {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
     let mut command = Command::new(PROGRAM);
     command.env_clear().current_dir("/").process_group(0);
+    pause::hand_on(&mut command);
     command.arg(READ_AS).arg(serde_json::to_string(asked)?);
     command.stdin(Stdio::null()).stdout(writer).stderr(Stdio::null());
     let pid = process::spawn(&mut command)?;
@@ -54,6 +72,7 @@ fn ask(asked: &Asked) -> io::Result<Vec<Found>> {
     let answer = pipe::read_all(reader.into(), ANSWER_LIMIT, Some(PATIENCE)).inspect_err(|_| {
         // It is ours and not reaped, so it is no other process.
         let _ = kill_process(pid, Signal::KILL);
+        left(pidfd_open(pid, PidfdFlags::empty()).ok());
     });
     process::disown(pid);
     let found: Vec<Found> = serde_json::from_slice(&answer?)?;
@@ -67,8 +86,10 @@ fn ask(asked: &Asked) -> io::Result<Vec<Found>> {
 /// Becomes the user and says on stdout what is in the files; the exit status.
 #[must_use]
 pub fn main(asked: &OsString) -> u8 {
+    pause::program("reader");
     let asked = asked.to_str().and_then(|text| serde_json::from_str::<Asked>(text).ok());
     let Some(Asked { user, paths }) = asked else { return FAILED };
+    pause::point("reading");
     let found: Vec<Found> = match user.become_it() {
         Ok(()) => paths.iter().map(|path| read(path)).collect(),
         Err((stage, e)) => {
@@ -83,7 +104,7 @@ pub fn main(asked: &OsString) -> u8 {
     }
 }
 
-fn stdout() -> io::Result<std::os::fd::OwnedFd> {
+fn stdout() -> io::Result<OwnedFd> {
     rustix::stdio::stdout().try_clone_to_owned()
 }
 

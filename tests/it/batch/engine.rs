@@ -99,6 +99,32 @@ async fn a_command_is_tried_again_only_if_that_was_asked_for() {
 }
 
 #[tokio::test]
+async fn a_step_that_was_to_be_tried_again_when_the_batch_ended_keeps_its_verdict() {
+    let fleet = Fleet::start(1);
+    let mut step = Step::new("failing", Command::shell("exit 3"));
+    (step.retries, step.retry_on) = (Some(5), RetryOn::Failure);
+    // In the pause, or when the next try has been told of.
+    for tries in [1, 2] {
+        let (hosts, steps) = (hosts(&fleet), vec![step.clone()]);
+        let mut running = Batch { hosts, steps, options: Options::default() }.start().unwrap();
+        let halter = running.halter();
+        let mut events = Vec::new();
+        while let Some(event) = running.next().await {
+            let is_due = match &event {
+                Event::Retrying { .. } => tries == 1,
+                Event::StepBegun { attempt, .. } => *attempt == tries && tries > 1,
+                _ => false,
+            };
+            if is_due {
+                halter.halt(Why::Interrupted, How::Stop);
+            }
+            events.push(event);
+        }
+        assert_eq!(outcomes(&events, 0), [Outcome::Failed { code: 3 }], "{events:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_cannot_be_run_is_no_batch() {
     let fleet = Fleet::start(1);
     let (mut hosts, step) = (hosts(&fleet), Step::new("a", Command::shell("true")));

@@ -59,6 +59,12 @@ impl Fake {
         Client::new(self.dir.path()).args(&["--reconnect-timeout", "300ms", &self.address()])
     }
 
+    /// Runs `rexec VERB ADDR RUN`, for a client that does not look for a lost server for long.
+    pub(crate) fn verb(&self, verb: &str, run: Option<&str>) -> Ran {
+        let client = Client::new(self.dir.path()).args(&[verb, "--reconnect-timeout", "300ms"]);
+        client.arg(self.address()).args(run.as_slice()).run()
+    }
+
     /// Runs `rexec ADDR true`.
     pub(crate) fn run(&self) -> Ran {
         self.client().arg("true").run()

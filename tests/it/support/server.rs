@@ -174,8 +174,13 @@ impl Server {
 
     /// The same, with these further arguments.
     pub(crate) fn restart_with(&mut self, args: &[&str]) {
+        self.restart_as(args, |_| ());
+    }
+
+    /// The same, with a command that `adapt` may change.
+    pub(crate) fn restart_as(&mut self, args: &[&str], adapt: impl FnOnce(&mut Command)) {
         self.crash();
-        let next = Self::at(&self.state, &self.addr, args, |_| ());
+        let next = Self::at(&self.state, &self.addr, args, adapt);
         let dir = self.dir.take();
         *self = next;
         self.dir = dir;
