@@ -78,7 +78,18 @@ impl Frame {
     /// # Errors
     /// [`FrameError::HeaderNotJson`] if a member is missing or of the wrong type.
     pub fn header<H: DeserializeOwned>(&self) -> Result<H, FrameError> {
-        serde_json::from_slice(&self.whole[frame::PREFIX..self.head])
+        self.header_by(|json| serde_json::from_slice(json))
+    }
+
+    /// The header as `read` reads it.
+    ///
+    /// # Errors
+    /// As [`header`](Self::header).
+    pub fn header_by<H>(
+        &self,
+        read: impl FnOnce(&[u8]) -> serde_json::Result<H>,
+    ) -> Result<H, FrameError> {
+        read(&self.whole[frame::PREFIX..self.head])
             .map_err(|e| FrameError::HeaderNotJson(e.to_string()))
     }
 }

@@ -29,6 +29,8 @@ use crate::sys::surroundings::EndsWith;
 
 /// Exit status of a server that could not start.
 const FAILED: u8 = 1;
+/// Descriptors of a run: both ends of its output, its input, and its main process.
+const RUN_DESCRIPTORS: u64 = 6;
 /// Descriptors that the server's own files and listeners need.
 const OWN_DESCRIPTORS: u64 = 64;
 
@@ -164,7 +166,8 @@ fn tell_of_surroundings(args: &Args, inherited: &Inherited) {
             "this process leads its session and keeps its terminal; commands may read from /dev/tty"
         );
     }
-    let needed = args.max_connections as u64 + 4 * args.max_runs as u64 + OWN_DESCRIPTORS;
+    let needed =
+        args.max_connections as u64 + RUN_DESCRIPTORS * args.max_runs as u64 + OWN_DESCRIPTORS;
     if inherited.open_files.is_some_and(|limit| limit < needed) {
         info!(
             "`ulimit -n` is below the {needed} descriptors that --max-connections and --max-runs may need \

@@ -1,15 +1,16 @@
 //! One connection to a server: reaching it, logging in, and whether it can be used again.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{ReadHalf, WriteHalf, split};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::destination::Destination;
 use super::error::Error;
-use crate::conn::{ConnError, Frame, FrameReader, FrameWriter};
+use crate::conn::{ConnError, Frame, FrameReader, FrameWriter, HEARTBEAT};
 use crate::handshake::{Answer, Channel, ClientLogin, HELLOS_LIMIT, LoginError};
 use crate::identity::{Candidate, KeyRing};
 use crate::proto::code::Code;
@@ -57,7 +58,13 @@ pub(super) struct Connection {
     /// The key that was proved.
     proven: Option<Arc<Candidate>>,
     welcome: Option<Welcome>,
+    /// Runs while there is one run after another. tokio writes to a descriptor of its own, and looks at it, for each
+    /// timer that becomes the first; so those of a run are not.
+    first_timer: Pin<Box<Sleep>>,
 }
+
+/// How long that timer runs: less than any of a run's.
+const FIRST_TIMER: Duration = Duration::from_secs(HEARTBEAT.as_secs() / 2);
 
 /// Why the first flight of a connection was not answered with a welcome.
 pub(super) enum NoWelcome {
@@ -87,6 +94,7 @@ impl Connection {
             keys: keys.clone(),
             proven: None,
             welcome: None,
+            first_timer: Box::pin(sleep(Duration::ZERO)),
         })
     }
 
@@ -94,6 +102,9 @@ impl Connection {
     /// answer to the login. The server may take so long as `limit` each time that it is waited for.
     pub(super) async fn ask(&mut self, request: Bytes, limit: Duration) -> Result<(), NoWelcome> {
         if self.welcome.is_some() {
+            if self.first_timer.deadline() <= Instant::now() {
+                self.first_timer.as_mut().reset(Instant::now() + FIRST_TIMER);
+            }
             let sent = timeout(limit, self.send(request)).await.map_err(|_| NoWelcome::Late)?;
             return sent.map_err(|e| NoWelcome::Broken(e.to_string()));
         }
@@ -264,6 +275,7 @@ mod tests {
             keys: KeyRing::of([]),
             proven: None,
             welcome: None,
+            first_timer: Box::pin(sleep(Duration::ZERO)),
         };
         (connection, theirs)
     }

@@ -11,6 +11,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -170,6 +171,8 @@ pub struct Pump {
     turn: usize,
     phase: Phase,
     wait_eof: bool,
+    /// What the main process writes to, until its end.
+    writers: Vec<OwnedFd>,
 }
 
 impl Pump {
@@ -184,15 +187,23 @@ impl Pump {
         let sources = std::iter::once(source(first, stdout))
             .chain(stderr.map(|pipe| source(Stream::Err, pipe)))
             .collect();
-        Self { sources, turn: 0, phase: Phase::Running, wait_eof }
+        Self { sources, turn: 0, phase: Phase::Running, wait_eof, writers: Vec::new() }
     }
 
-    /// The main process has ended: call it once, as soon as it is known. Does nothing with
-    /// `wait_eof`.
+    /// Holds the other ends of the pipes until the main process has ended. That closes its own a moment before it
+    /// has: nobody is woken for that, only to wait on.
+    #[must_use]
+    pub fn holding(self, writers: Vec<OwnedFd>) -> Self {
+        Self { writers, ..self }
+    }
+
+    /// The main process has ended: call it once, as soon as it is known. With `wait_eof` it only lets go of what
+    /// is held.
     ///
     /// # Errors
     /// The system cannot say how much is in a pipe (FIONREAD, ioctl_pipe(2)).
     pub fn main_ended(&mut self) -> io::Result<()> {
+        self.writers.clear();
         if self.wait_eof || !matches!(self.phase, Phase::Running) {
             return Ok(());
         }

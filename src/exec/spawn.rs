@@ -5,14 +5,16 @@
 //! uid, gid, groups, chroot, or a bare program name with PATH set (std `sys/process/unix/unix.rs`,
 //! `Command::posix_spawn`). So none of these is used, and the program's path is absolute.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Uid;
 use tokio::net::unix::pipe::{Receiver, Sender};
@@ -23,7 +25,8 @@ use super::shim::{self, Terms};
 use super::spec::{BaseEnv, Mark, Program, Spec, TEXT_LIMIT};
 use super::wait::Child;
 use crate::sys::clock::boottime;
-use crate::sys::process;
+use crate::sys::pipe;
+use crate::sys::process::{self, Pid};
 
 /// A run that was started: its main process and this side's ends of its pipes.
 #[derive(Debug)]
@@ -36,6 +39,8 @@ pub struct Spawned {
     pub stdout: Receiver,
     /// The run's stderr; none if merged.
     pub stderr: Option<Receiver>,
+    /// What the run writes to, as it has it: for [`Pump::holding`](super::Pump::holding), or to be dropped.
+    pub writers: Vec<OwnedFd>,
 }
 
 /// Starts `spec` as the leader of a process group of its own, with `mark`, which the caller has made
@@ -55,34 +60,81 @@ pub fn spawn(spec: &Spec, base: &BaseEnv, run: &str, mark: Mark) -> Result<Spawn
         true => base.path(),
         false => env.get(OsStr::new("PATH")).map_or(OsStr::new(""), OsString::as_os_str),
     };
-    let words = words(&spec.program)?;
-    // What only the user may see is looked for by the step, with the user's rights.
-    let (file, cwd, terms) = match &spec.user {
-        Some(user) => (None, "/".into(), Terms::of_user(spec, user, path)),
-        None => {
-            let cwd = working_directory(spec.cwd.as_deref(), base.home())?;
-            (Some(find(&words[0], path, &cwd)?), cwd, Terms::of_limits(spec.limits))
-        }
-    };
-    let pipes = Pipes::new(spec)?;
-    let direct = file.as_deref().filter(|_| spec.limits.is_none());
-    let mut command = Command::new(direct.unwrap_or(Path::new(shim::PROGRAM)));
-    command.env_clear().process_group(0).current_dir(&cwd);
-    command.stdin(pipes.child_stdin).stdout(pipes.child_stdout).stderr(pipes.child_stderr);
+    let wanted = Wanted { spec, base, path, words: &words(&spec.program)?, env: &env };
+    let Pipes { ours, theirs } = Pipes::new(spec).map_err(NotStarted::from_system)?;
     let since = boottime();
-    let pid = if let Some(file) = direct {
-        command.arg0(&words[0]).args(&words[1..]).envs(&env);
-        process::spawn(&mut command).map_err(|e| NotStarted::from_exec(e, file))?
+    let (stdio, writers) = theirs.split().map_err(NotStarted::from_system)?;
+    let pid = if spec.user.is_none() && spec.limits.is_none() {
+        wanted.start(stdio)?
     } else {
-        command.envs(env.iter().map(|(name, value)| (shim::signed(name), value)));
-        shim::spawn(&mut command, (file.as_deref(), &words), &terms)?
+        wanted.start_by_step(stdio)?
     };
-    // Closes our copies of the child's ends: they would keep end-of-file from being seen, and the
-    // descriptors set free are those that following the child needs.
-    drop(command);
     let uid = spec.user.as_ref().map(|user| user.uid);
-    let child = Child::follow(pid, since, mark).map_err(SpawnError::Unfollowed)?.of_user(uid);
-    Ok(Spawned { child, stdin: pipes.stdin, stdout: pipes.stdout, stderr: pipes.stderr })
+    let child = Child::follow(pid, since, mark).map_err(SpawnError::Unfollowed)?;
+    let Ours { stdin, stdout, stderr } = ours;
+    Ok(Spawned { child: child.of_user(uid), stdin, stdout, stderr, writers })
+}
+
+/// What to start, and in which environment.
+struct Wanted<'a> {
+    spec: &'a Spec,
+    base: &'a BaseEnv,
+    /// Where to look for the program.
+    path: &'a OsStr,
+    words: &'a [OsString],
+    env: &'a BTreeMap<OsString, OsString>,
+}
+
+impl Wanted<'_> {
+    /// Starts it from here. What stands in the way is looked for if something does: most often nothing does.
+    fn start(&self, stdio: [Stdio; 3]) -> Result<Pid, NotStarted> {
+        let named = self.as_named();
+        let (file, cwd) = match named {
+            Some((file, cwd)) => (file.to_owned(), cwd.to_owned()),
+            None => self.find()?,
+        };
+        let mut command = Command::new(&file);
+        command.env_clear().process_group(0).current_dir(&cwd);
+        command.arg0(&self.words[0]).args(&self.words[1..]).envs(self.env);
+        give_to(&mut command, stdio);
+        process::spawn(&mut command).or_else(|e| {
+            if named.is_none() {
+                return Err(NotStarted::from_exec(e, &file));
+            }
+            let (file, cwd) = self.find()?;
+            let spawned = process::spawn(command.current_dir(cwd));
+            spawned.map_err(|e| NotStarted::from_exec(e, &file))
+        })
+    }
+
+    /// Program and folder, if both are told by paths that need no search; such a program stays what it is when looked for.
+    fn as_named(&self) -> Option<(&Path, &Path)> {
+        let (file, cwd) = (Path::new(&self.words[0]), self.spec.cwd.as_deref());
+        let cwd = cwd.or(self.base.home())?;
+        (file.is_absolute() && cwd.is_absolute()).then_some((file, cwd))
+    }
+
+    /// Program and folder, looked for.
+    fn find(&self) -> Result<(PathBuf, PathBuf), NotStarted> {
+        let cwd = working_directory(self.spec.cwd.as_deref(), self.base.home())?;
+        Ok((find(&self.words[0], self.path, &cwd)?, cwd))
+    }
+
+    /// Starts it by a step. What only the user may see is looked for there, with the user's rights.
+    fn start_by_step(&self, stdio: [Stdio; 3]) -> Result<Pid, SpawnError> {
+        let (file, cwd, terms) = match &self.spec.user {
+            Some(user) => (None, "/".into(), Terms::of_user(self.spec, user, self.path)),
+            None => {
+                let (file, cwd) = self.find()?;
+                (Some(file), cwd, Terms::of_limits(self.spec.limits))
+            }
+        };
+        let mut command = Command::new(shim::PROGRAM);
+        command.env_clear().process_group(0).current_dir(&cwd);
+        command.envs(self.env.iter().map(|(name, value)| (shim::signed(name), value)));
+        give_to(&mut command, stdio);
+        shim::spawn(&mut command, (file.as_deref(), self.words), &terms)
+    }
 }
 
 /// The argument vector, the name that was asked for first; at least that is there.
@@ -108,43 +160,52 @@ fn words(program: &Program) -> Result<Vec<OsString>, NotStarted> {
 
 /// All pipes of a run. Ours do not block, the child's do: the flag belongs to each end.
 struct Pipes {
+    ours: Ours,
+    theirs: Theirs,
+}
+
+struct Ours {
     stdin: Option<Sender>,
     stdout: Receiver,
     stderr: Option<Receiver>,
-    child_stdin: Stdio,
-    child_stdout: Stdio,
-    child_stderr: Stdio,
+}
+
+struct Theirs {
+    stdin: OwnedFd,
+    stdout: OwnedFd,
+    /// None: as `stdout`.
+    stderr: Option<OwnedFd>,
 }
 
 impl Pipes {
-    fn new(spec: &Spec) -> Result<Self, NotStarted> {
-        Self::make(spec).map_err(NotStarted::from_system)
-    }
-
-    fn make(spec: &Spec) -> io::Result<Self> {
-        let (stdin, child_stdin) = if spec.stdin || matches!(spec.program, Program::Script { .. }) {
+    fn new(spec: &Spec) -> io::Result<Self> {
+        let (stdin, their_stdin) = if spec.stdin || matches!(spec.program, Program::Script { .. }) {
             let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
             give(&read, spec)?;
-            (Some(Sender::from_owned_fd(write)?), Stdio::from(read))
+            (Some(Sender::from_owned_fd(write)?), read)
         } else {
-            (None, Stdio::null())
+            (None, pipe::null()?.try_clone_to_owned()?)
         };
-        let (stdout, child_stdout) = output(spec)?;
-        let (stderr, child_stderr) = if spec.merge {
-            (None, child_stdout.try_clone()?)
-        } else {
-            let (stderr, child_stderr) = output(spec)?;
-            (Some(stderr), child_stderr)
-        };
-        Ok(Self {
-            stdin,
-            stdout,
-            stderr,
-            child_stdin,
-            child_stdout: child_stdout.into(),
-            child_stderr: child_stderr.into(),
-        })
+        let (stdout, their_stdout) = output(spec)?;
+        let errors = if spec.merge { None } else { Some(output(spec)?) };
+        let (stderr, their_stderr) = errors.unzip();
+        let theirs = Theirs { stdin: their_stdin, stdout: their_stdout, stderr: their_stderr };
+        Ok(Self { ours: Ours { stdin, stdout, stderr }, theirs })
     }
+}
+
+impl Theirs {
+    /// What the child gets, and what it writes to.
+    fn split(self) -> io::Result<([Stdio; 3], Vec<OwnedFd>)> {
+        let Self { stdin, stdout, stderr } = self;
+        let errors = stderr.as_ref().unwrap_or(&stdout).try_clone()?;
+        let stdio = [stdin.into(), stdout.try_clone()?.into(), errors.into()];
+        Ok((stdio, std::iter::once(stdout).chain(stderr).collect()))
+    }
+}
+
+fn give_to(command: &mut Command, [stdin, stdout, stderr]: [Stdio; 3]) {
+    command.stdin(stdin).stdout(stdout).stderr(stderr);
 }
 
 /// A pipe is its maker's: another user could use it, but not open it by a name such as `/dev/stderr`.
@@ -156,7 +217,9 @@ fn give(pipe: &OwnedFd, spec: &Spec) -> io::Result<()> {
 fn output(spec: &Spec) -> io::Result<(Receiver, OwnedFd)> {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
     give(&write, spec)?;
-    Ok((Receiver::from_owned_fd(read)?, write))
+    // What tokio would ask first is known of a pipe that was just made.
+    fcntl_setfl(&read, OFlags::NONBLOCK)?;
+    Ok((Receiver::from_owned_fd_unchecked(read)?, write))
 }
 
 #[cfg(test)]

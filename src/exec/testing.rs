@@ -59,8 +59,8 @@ impl Outcome {
 
 /// Runs as a server would: one loop over output and end.
 pub(super) async fn follow(spawned: Spawned, wait_eof: bool) -> Outcome {
-    let Spawned { child, stdin: _, stdout, stderr } = spawned;
-    let mut pump = Pump::new(stdout, stderr, wait_eof);
+    let Spawned { child, stdin: _, stdout, stderr, writers } = spawned;
+    let mut pump = Pump::new(stdout, stderr, wait_eof).holding(writers);
     let (mut out, mut err, mut ends) = (Vec::new(), Vec::new(), Vec::new());
     let mut exit = None;
     let mut buf = BytesMut::new();

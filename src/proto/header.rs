@@ -157,6 +157,41 @@ pub enum ServerHeader {
     Unknown,
 }
 
+impl ClientHeader {
+    /// Reads a header. serde keeps all members of a tagged one aside until it knows the tag; that is not needed of
+    /// frequent ones in which it comes first, as we write it.
+    ///
+    /// # Errors
+    /// What serde says.
+    pub fn read(json: &[u8]) -> serde_json::Result<Self> {
+        match type_in_front(json) {
+            Some(b"run") => serde_json::from_slice(json).map(Self::Run),
+            Some(b"stdin") => serde_json::from_slice(json).map(Self::Stdin),
+            _ => serde_json::from_slice(json),
+        }
+    }
+}
+
+impl ServerHeader {
+    /// As [`ClientHeader::read`].
+    ///
+    /// # Errors
+    /// What serde says.
+    pub fn read(json: &[u8]) -> serde_json::Result<Self> {
+        match type_in_front(json) {
+            Some(b"started") => serde_json::from_slice(json).map(Self::Started),
+            Some(b"output") => serde_json::from_slice(json).map(Self::Output),
+            Some(b"verdict") => serde_json::from_slice(json).map(Self::Verdict),
+            _ => serde_json::from_slice(json),
+        }
+    }
+}
+
+fn type_in_front(json: &[u8]) -> Option<&[u8]> {
+    let rest = json.strip_prefix(br#"{"type":""#)?;
+    rest.split(|b| *b == b'"').next()
+}
+
 /// A client's first frame.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Hello {
@@ -421,4 +456,62 @@ pub struct Grant {
     pub to: u64,
     /// The server has everything up to this offset; the client may forget it.
     pub taken: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn client(text: &str) {
+        let read = ClientHeader::read(text.as_bytes());
+        let plain = serde_json::from_str(text);
+        assert_eq!(
+            read.map_err(|e| e.to_string()),
+            plain.map_err(|e: serde_json::Error| e.to_string())
+        );
+    }
+
+    fn server(text: &str) {
+        let read = ServerHeader::read(text.as_bytes());
+        let plain = serde_json::from_str(text);
+        assert_eq!(
+            read.map_err(|e| e.to_string()),
+            plain.map_err(|e: serde_json::Error| e.to_string())
+        );
+    }
+
+    /// A header with its type in front, at the end, and in front with spaces.
+    fn orders(kind: &str, header: &serde_json::Value) -> [String; 3] {
+        let members = header.to_string();
+        let (members, kind) = (&members[1..members.len() - 1], format!(r#""type":"{kind}""#));
+        [
+            format!("{{{kind},{members}}}"),
+            format!("{{{members},{kind}}}"),
+            format!("{{ {kind} , {members}}}"),
+        ]
+    }
+
+    #[test]
+    fn a_header_means_the_same_wherever_its_type_stands() {
+        let hash = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        let run = json!({"id": "x", "form": "shell", "words": 1, "later": [1, {"a": null}]});
+        let stdin = json!({"offset": 1, "hash": hash});
+        let started = json!({"run": "x", "pid": 7, "attached": false, "stdin_offset": 0, "stdin_hash": hash,
+            "stdin_grant": 0, "hash": "sha256"});
+        let output = json!({"stream": "both", "seq": 1, "offset": 0, "hash": hash, "filename": null,
+            "time_ms": 3, "size": 2});
+        for (kind, header) in [("run", run), ("stdin", stdin)] {
+            orders(kind, &header).iter().for_each(|text| client(text));
+        }
+        for (kind, header) in [("started", started), ("output", output)] {
+            orders(kind, &header).iter().for_each(|text| server(text));
+        }
+        for other in [r#"{"type":"heartbeat"}"#, r#"{"type":"new","a":1}"#, r#"{"type":"#, "{}"] {
+            client(other);
+            server(other);
+        }
+        assert!(ServerHeader::read(br#"{"type":"verdict","seq":"x"}"#).is_err());
+    }
 }

@@ -125,8 +125,8 @@ impl Engine {
     /// Takes over a run that was just spawned.
     #[must_use]
     pub fn new(run: Arc<Run>, spawned: Spawned, terms: Terms, scanner: Scanner) -> Self {
-        let Spawned { child, stdin, stdout, stderr } = spawned;
-        let pump = Pump::new(stdout, stderr, terms.wait_eof);
+        let Spawned { child, stdin, stdout, stderr, writers } = spawned;
+        let pump = Pump::new(stdout, stderr, terms.wait_eof).holding(writers);
         let mut course = Course::new(terms, run.algorithm);
         if run.progress().is_some() {
             course.recorder = course.recorder.recycling();

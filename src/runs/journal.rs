@@ -31,6 +31,8 @@ pub mod verify;
 pub const SEGMENT_LIMIT: u64 = 64 * 1024 * 1024;
 /// Most bytes of one line.
 pub const LINE_LIMIT: usize = 1 << 20;
+/// Room for most lines.
+const LINE_ROOM: usize = 1000;
 /// So much of a command's text goes into the journal; its digest covers all of it.
 pub const TEXT_LIMIT: usize = 4096;
 
@@ -358,7 +360,8 @@ impl Tail {
 /// A line's bytes, and what the line after it says of it.
 fn encode(seq: u64, prev: Option<Digest>, event: &Event) -> io::Result<(Vec<u8>, Anchor)> {
     let line = LineOut { seq, prev, time: clock::timestamp(), event };
-    let mut bytes = serde_json::to_vec(&line)?;
+    let mut bytes = Vec::with_capacity(LINE_ROOM);
+    serde_json::to_writer(&mut bytes, &line)?;
     let anchor = Anchor { seq, hash: Digest::of(&bytes) };
     bytes.push(b'\n');
     Ok((bytes, anchor))

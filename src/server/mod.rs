@@ -37,7 +37,7 @@ pub use connection::{LOGIN_TIMEOUT, PERSON_TIMEOUT};
 pub use held::HOLD_LIMIT;
 pub use instance::{FindError, NAME_LIMIT, RUNS, find_instance, find_journal, find_running};
 pub use lobby::PLACES;
-pub use outbox::ANSWERS_LIMIT;
+pub use outbox::{ANSWERS_LIMIT, STARTED_WAIT};
 pub use penalties::{FORGET, FREE, LONGEST, Network, REMEMBERED, SHORTEST};
 pub use requests::LIST_LIMIT;
 pub use running::{Call, Ended, Running};

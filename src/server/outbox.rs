@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -14,6 +15,10 @@ use crate::runs::record::encode;
 
 /// Most answers that wait for a client that asks but does not read.
 pub const ANSWERS_LIMIT: usize = 64;
+
+/// So long `started` waits for what else there is to say of a run: a short one is told in one packet, which wakes its
+/// client once.
+pub const STARTED_WAIT: Duration = Duration::from_millis(50);
 
 /// What both loops of a session share.
 #[derive(Debug, Default)]
@@ -29,6 +34,17 @@ struct Pending {
     run: Option<Current>,
     /// The writer holds a welcome that was not sent.
     greeting: bool,
+    /// One of the answers is waited for.
+    is_urgent: bool,
+}
+
+/// What is to be sent now.
+#[derive(Default)]
+pub(super) struct Taken {
+    pub(super) answers: Vec<Bytes>,
+    pub(super) run: Option<Current>,
+    /// There is something new that is waited for.
+    pub(super) is_urgent: bool,
 }
 
 /// The run whose frames are being sent.
@@ -47,6 +63,7 @@ impl fmt::Debug for Pending {
             .field("answers", &self.answers.len())
             .field("run", &self.run)
             .field("greeting", &self.greeting)
+            .field("is_urgent", &self.is_urgent)
             .finish()
     }
 }
@@ -71,7 +88,15 @@ impl Outbox {
 
     /// Queues an answer with a body.
     pub(super) fn answer_with(&self, header: &ServerHeader, body: &[u8]) -> Result<(), SessionEnd> {
-        let frame = encode(header, body)?;
+        self.queue(encode(header, body)?, true)
+    }
+
+    /// Queues an answer that may wait [`STARTED_WAIT`] for more.
+    pub(super) fn answer_soon(&self, header: &ServerHeader) -> Result<(), SessionEnd> {
+        self.queue(encode(header, b"")?, false)
+    }
+
+    fn queue(&self, frame: Bytes, is_urgent: bool) -> Result<(), SessionEnd> {
         let mut pending = self.lock();
         if pending.answers.len() >= ANSWERS_LIMIT {
             return Err(SessionEnd::word(
@@ -80,13 +105,16 @@ impl Outbox {
             ));
         }
         pending.answers.push(frame);
+        pending.is_urgent |= is_urgent;
         self.called.notify_one();
         Ok(())
     }
 
     /// Queues frames that are encoded already.
     pub(super) fn answer_encoded(&self, frame: Bytes) {
-        self.lock().answers.push(frame);
+        let mut pending = self.lock();
+        pending.answers.push(frame);
+        pending.is_urgent = true;
         self.called.notify_one();
     }
 
@@ -119,10 +147,16 @@ impl Outbox {
         self.called.notify_one();
     }
 
-    pub(super) fn take(&self) -> (Vec<Bytes>, Option<Current>, bool) {
+    pub(super) fn take(&self) -> Taken {
         let mut pending = self.lock();
         let greeting = std::mem::take(&mut pending.greeting);
-        (std::mem::take(&mut pending.answers), pending.run.clone(), greeting)
+        let answers = std::mem::take(&mut pending.answers);
+        Taken {
+            // A welcome alone is; with an answer it goes as that does.
+            is_urgent: std::mem::take(&mut pending.is_urgent) || (greeting && answers.is_empty()),
+            answers,
+            run: pending.run.clone(),
+        }
     }
 
     /// Notes how far the record was sent, if it is still the same run's; and what serves it from now on.

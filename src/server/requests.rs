@@ -237,8 +237,13 @@ impl Requests {
                 if request.after > owner.last()? {
                     return Err(no_such_frame());
                 }
-                let started = owner.started(pid, attached)?;
-                self.outbox.answer(&ServerHeader::Started(started))?;
+                let started = ServerHeader::Started(owner.started(pid, attached)?);
+                // It is waited for by those who have input to send, or may leave the run.
+                if attached || request.has_stdin() || request.is_durable() {
+                    self.outbox.answer(&started)?;
+                } else {
+                    self.outbox.answer_soon(&started)?;
+                }
                 let serving = Serving::here(owner, &self.host)?;
                 self.outbox.follow(serving, request.after);
                 Ok(())

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::end::{SessionEnd, last_word};
 use super::held::Held;
-use super::outbox::Outbox;
+use super::outbox::{Outbox, STARTED_WAIT, Taken};
 use super::requests::Requests;
 use super::serving::Batch;
 use super::waiting::Heard;
@@ -96,7 +96,7 @@ async fn read_loop<R: AsyncRead + Unpin>(
         // Only a client that said `pause` can have been silent for so long.
         requests.is_stale |= patience.silence.is_some_and(|most| heard.elapsed() > most);
         heard = Instant::now();
-        let header = frame.header::<ClientHeader>()?;
+        let header = frame.header_by(ClientHeader::read)?;
         let pauses = header == ClientHeader::Pause;
         silence = patience.silence.map(|most| if pauses { LONGEST_PAUSE } else { most });
         let (at, body) = (heard.into_std(), frame.body);
@@ -109,25 +109,37 @@ async fn write_loop<W: AsyncWrite + Unpin>(
     outbox: &Outbox,
 ) -> Result<(), SessionEnd> {
     let mut heartbeat = Instant::now() + HEARTBEAT;
+    // When it runs out, what waits in `writer` goes. It runs on when that went earlier: tokio writes to a descriptor of its
+    // own for each timer that becomes the first, and would for each short run.
+    let mut clock = std::pin::pin!(sleep(STARTED_WAIT));
+    let mut runs = false;
     loop {
-        let (answers, current, greeting) = outbox.take();
-        let answered = !answers.is_empty();
+        let Taken { answers, run, mut is_urgent } = outbox.take();
         for answer in answers {
             writer.queue_encoded(answer).await?;
         }
-        let mut batch = match &current {
+        let mut batch = match &run {
             Some(run) => run.serving.batch(run.sent).await?,
             None => Batch::default(),
         };
-        let wrote = queue(writer, &batch.outgoing).await? || batch.instead.is_some();
-        if let Some(run) = &current {
+        is_urgent |= queue(writer, &batch.outgoing).await? || batch.instead.is_some();
+        if let Some(run) = &run {
             outbox.sent(run, &mut batch);
         }
-        if wrote || greeting || answered {
+        if !is_urgent {
+            if !runs && !writer.is_empty() {
+                clock.as_mut().reset(Instant::now() + STARTED_WAIT);
+                runs = true;
+            }
+            tokio::select! {
+                biased;
+                () = outbox.wait(run.as_ref()) => continue,
+                () = clock.as_mut(), if runs => runs = false,
+                () = sleep_until(heartbeat) => writer.queue(&ServerHeader::Heartbeat, b"")?,
+            }
+        }
+        if !writer.is_empty() || is_urgent {
             writer.flush().await?;
-            heartbeat = Instant::now() + HEARTBEAT;
-        } else if timeout_at(heartbeat, outbox.wait(current.as_ref())).await.is_err() {
-            writer.send(&ServerHeader::Heartbeat, b"").await?;
             heartbeat = Instant::now() + HEARTBEAT;
         }
     }

@@ -2,7 +2,8 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -40,6 +41,22 @@ impl Growth {
             let _ = rustix::pipe::fcntl_setpipe_size(pipe, GROWN_SIZE);
         }
     }
+}
+
+/// `/dev/null` to read from, opened once: to find it takes longer than to hand it on.
+///
+/// # Errors
+/// It cannot be opened.
+pub fn null() -> io::Result<BorrowedFd<'static>> {
+    static NULL: OnceLock<File> = OnceLock::new();
+    let null = match NULL.get() {
+        Some(null) => null,
+        None => {
+            let opened = File::open("/dev/null")?;
+            NULL.get_or_init(|| opened)
+        }
+    };
+    Ok(null.as_fd())
 }
 
 /// What another process says, until its end.

@@ -44,6 +44,7 @@ fn limits() -> BTreeMap<&'static str, u128> {
         ("OUTPUT_FLOOR", count(credit::OUTPUT.floor)),
         ("OUTPUT_FIRST", count(credit::OUTPUT.first)),
         ("OUTPUT_LARGEST", count(credit::OUTPUT.largest)),
+        ("STARTED_WAIT", time(server::STARTED_WAIT)),
         ("STDIN_FIRST", count(credit::INPUT.first)),
         ("STDIN_LARGEST", count(credit::INPUT.largest)),
         ("MARK_EVERY", record::MARK_EVERY.into()),

@@ -13,7 +13,7 @@ use crate::proto::verdict::Verdict;
 impl State {
     /// One frame of the server's. The leg's end, if it brings that.
     pub(in crate::client) fn take(&mut self, frame: Frame) -> Result<Option<Leg>, FrameError> {
-        let header = frame.header::<ServerHeader>()?;
+        let header = frame.header_by(ServerHeader::read)?;
         if self.verdict.is_some() && is_of_record(&header) {
             self.failure.get_or_insert(OutputError::AfterVerdict);
             return Ok(self.finished());

@@ -198,3 +198,21 @@ async fn a_flood_into_a_held_pipe_ends_too() {
     let stopped = within(stop(&outcome.child, &Scanner::new().unwrap(), Duration::ZERO)).await;
     assert_eq!(stopped.unwrap().left_running, 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_the_main_process_closes_before_its_end_wakes_nobody() {
+    let (read, write) = pipe();
+    let mut pump = Pump::new(read, None, false).holding(vec![write.try_clone().unwrap()]);
+    put(&write, b"abc");
+    drop(write);
+    assert_eq!(next(&mut pump).await, piece(Stream::Both, 3));
+    assert!(timeout(Duration::from_secs(3600), next(&mut pump)).await.is_err());
+    pump.main_ended().unwrap();
+    assert_eq!(next(&mut pump).await, end(Stream::Both, StreamEnd::Eof));
+    assert_eq!(next(&mut pump).await, Event::Done);
+
+    let (read, write) = pipe();
+    let mut pump = Pump::new(read, None, true).holding(vec![write]);
+    pump.main_ended().unwrap();
+    assert_eq!(next(&mut pump).await, end(Stream::Both, StreamEnd::Eof), "with `wait_eof` too");
+}

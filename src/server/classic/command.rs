@@ -60,7 +60,8 @@ async fn collect(
     };
     let spawned = exec::spawn(&spec, &shared.base_env, &shared.next_run(), mark)?;
     let tree = Tree::new(spawned.child, Arc::clone(shared), running);
-    let mut pump = Pump::new(spawned.stdout, spawned.stderr, spec.wait_eof);
+    let mut pump =
+        Pump::new(spawned.stdout, spawned.stderr, spec.wait_eof).holding(spawned.writers);
     let mut output = Output::new(shared);
     match follow(&mut pump, &tree, &mut output).await {
         Ok(()) => {

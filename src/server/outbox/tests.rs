@@ -37,13 +37,13 @@ fn refusal(text: &str) -> ServerHeader {
 fn letting_go_of_a_run_wakes_the_one_who_waits_for_its_frames() {
     let outbox = Outbox::default();
     outbox.follow(Serving::Owned(owner()), 0);
-    let (_, current, _) = outbox.take();
+    let current = outbox.take().run;
     assert_eq!(poll(outbox.wait(current.as_ref())), Poll::Ready(()), "for the run itself");
     let mut waiting = pin!(outbox.wait(current.as_ref()));
     assert_eq!(poll(waiting.as_mut()), Poll::Pending);
     outbox.leave();
     assert_eq!(poll(waiting.as_mut()), Poll::Ready(()));
-    assert!(outbox.take().1.is_none());
+    assert!(outbox.take().run.is_none());
 }
 
 /// Or the next request of the connection would be told that this run is still under way.
@@ -51,7 +51,7 @@ fn letting_go_of_a_run_wakes_the_one_who_waits_for_its_frames() {
 fn a_look_after_the_verdict_does_not_take_it_back() {
     let outbox = Outbox::default();
     outbox.follow(Serving::Owned(owner()), 0);
-    let (_, current, _) = outbox.take();
+    let current = outbox.take().run;
     let outgoing = Outgoing { last: 1, ended: true, ..Outgoing::default() };
     outbox.sent(current.as_ref().unwrap(), &mut Batch { outgoing, ..Batch::default() });
     assert!(outbox.is_ended());
@@ -68,7 +68,7 @@ fn one_answer_over_the_limit_ends_the_session() {
     }
     let end = outbox.answer(&refusal("no")).unwrap_err();
     assert!(matches!(end, SessionEnd::Word { code: Code::Flooded, .. }), "{end}");
-    assert_eq!(outbox.take().0.len(), ANSWERS_LIMIT);
+    assert_eq!(outbox.take().answers.len(), ANSWERS_LIMIT);
     outbox.answer(&refusal("no")).unwrap();
 }
 
@@ -80,4 +80,18 @@ fn debug_shows_no_answer() {
     assert!(shown.contains("answers: 1") && !shown.contains("hunter2"), "{shown}");
     let bytes = format!("{:?}", Bytes::from_static(b"hunter2"));
     assert!(bytes.contains("hunter2"), "shown unless it is hidden");
+}
+
+/// A client that has asked for nothing yet still waits for its welcome.
+#[test]
+fn a_welcome_goes_at_once_unless_there_is_an_answer_that_may_wait() {
+    assert!(Outbox::greeting().take().is_urgent);
+    let outbox = Outbox::greeting();
+    outbox.answer_soon(&ServerHeader::Heartbeat).unwrap();
+    let taken = outbox.take();
+    assert!(taken.answers.len() == 1 && !taken.is_urgent);
+    outbox.answer_soon(&ServerHeader::Heartbeat).unwrap();
+    outbox.answer(&ServerHeader::Heartbeat).unwrap();
+    assert!(outbox.take().is_urgent);
+    assert!(!outbox.take().is_urgent);
 }

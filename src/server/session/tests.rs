@@ -129,3 +129,31 @@ async fn nothing_is_started_on_a_connection_that_was_suspended_for_long() {
     peer.say(bad_run(), b"x\0").await;
     assert_eq!(peer.hear().await["code"], "peer_silent");
 }
+
+#[tokio::test(start_paused = true)]
+async fn started_waits_a_moment_for_what_else_there_is_to_say() {
+    let outbox = Outbox::default();
+    let (ours, theirs) = duplex(1 << 16);
+    let mut writer = FrameWriter::new(ours);
+    let mut reader = FrameReader::new(theirs, Limits::FULL);
+    let heartbeat = ServerHeader::Heartbeat;
+    let client = async {
+        let began = Instant::now();
+        outbox.answer_soon(&heartbeat).unwrap();
+        reader.next(None).await.unwrap().unwrap();
+        let took = began.elapsed();
+        assert!((STARTED_WAIT..HEARTBEAT).contains(&took), "alone it went after {took:?}");
+
+        let began = Instant::now();
+        outbox.answer_soon(&heartbeat).unwrap();
+        tokio::task::yield_now().await;
+        outbox.answer(&heartbeat).unwrap();
+        reader.next(None).await.unwrap().unwrap();
+        reader.next(None).await.unwrap().unwrap();
+        assert_eq!(began.elapsed(), Duration::ZERO, "with more to say it went at once");
+    };
+    tokio::select! {
+        end = write_loop(&mut writer, &outbox) => panic!("{:?}", end.err()),
+        () = client => {}
+    }
+}

@@ -49,15 +49,13 @@ pub fn reap_strangers() -> io::Result<usize> {
 /// A child that is just being started may be among them, and proc(5) allows that one is missing
 /// when another ends at this moment.
 pub fn orphans() -> io::Result<Vec<Pid>> {
-    let adopts =
-        rustix::process::getpid() == Pid::INIT || rustix::process::child_subreaper()?.is_some();
-    if !adopts {
-        return Err(io::ErrorKind::Unsupported.into());
-    }
     let list = match ADOPTED.get() {
         Some(list) => list,
         None => {
             let main = rustix::process::getpid();
+            if main != Pid::INIT && rustix::process::child_subreaper()?.is_none() {
+                return Err(io::ErrorKind::Unsupported.into());
+            }
             let list = children_of(Path::new(&format!("/proc/self/task/{main}")))?;
             ADOPTED.get_or_init(|| list)
         }
