@@ -239,9 +239,9 @@ impl State {
     }
 }
 
-/// Whether an id has this part, and nothing in it that a terminal obeys.
+/// Whether an id is one that has this part.
 fn is_meant(id: &str, part: &str) -> bool {
-    id.contains(part) && id.bytes().all(|b| b.is_ascii_graphic())
+    id.contains(part) && RunId::new(id).is_ok()
 }
 
 fn another_run() -> Leg {

@@ -1,4 +1,4 @@
-//! Counts forks, so that a test can say that there was none: neither clone(2) nor posix_spawn(3) runs
+//! Counts forks, so that a test can say that there was none: posix_spawn(3) does not run
 //! pthread_atfork(3) handlers, fork(2) does, on the thread that calls it.
 
 use std::cell::Cell;
