@@ -19,9 +19,6 @@ use crate::proto::frame::{self, Decoded, Limits};
 use crate::proto::header::{ServerHeader, Started};
 use crate::proto::verdict::{StopBy, Verdict};
 
-/// Signals that may wait for the engine; a client that sends more before it looks loses the rest.
-const SIGNALS_LIMIT: usize = 64;
-
 /// How far a run is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Phase {
@@ -70,6 +67,8 @@ pub(super) struct Shared {
     pub(super) store: Store,
     pub(super) stdin: StdinQueue,
     pub(super) stdin_closed_told: bool,
+    /// Those that wait for the engine. As in the kernel (signal(7)) none waits twice, so that there are never
+    /// more than there are signals.
     signals: Vec<u8>,
     stop: Option<StopBy>,
     hurry: bool,
@@ -348,9 +347,9 @@ impl Run {
         if shared.ended {
             return false;
         }
-        if shared.signals.len() < SIGNALS_LIMIT {
-            shared.signals.push(signal);
-        }
+        // The last one counts: SIGSTOP and SIGCONT take back one another.
+        shared.signals.retain(|waiting| *waiting != signal);
+        shared.signals.push(signal);
         self.engine.notify_one();
         true
     }
@@ -377,3 +376,6 @@ impl Shared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
