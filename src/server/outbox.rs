@@ -18,7 +18,7 @@ pub const ANSWERS_LIMIT: usize = 64;
 
 /// So long `started` waits for what else there is to say of a run: a short one is told in one packet, which wakes its
 /// client once.
-pub const STARTED_WAIT: Duration = Duration::from_millis(50);
+pub const STARTED_WAIT: Duration = Duration::from_millis(10);
 
 /// What both loops of a session share.
 #[derive(Debug, Default)]

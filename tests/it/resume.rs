@@ -13,7 +13,7 @@ use super::killed::paused_at;
 use super::support::fake::{self, Fake};
 use super::support::raw::Raw;
 use super::support::relay::{Relay, Way};
-use super::support::server::finish;
+use super::support::server::{finish, line_of};
 use super::support::{Client, Random, Server, in_parallel, is_alive, kill, pid_in, wait_until};
 
 pub(super) fn executions(effect: &Path) -> usize {
@@ -203,9 +203,10 @@ fn another_server_of_the_same_account_does_not_start_what_was_started_elsewhere(
     };
     drop(start_other("127.0.0.1:0"));
     let text = endless(&server);
-    let child = server.client().arg(&text).spawn();
+    let mut child = server.client().arg(format!("echo; {text}")).spawn();
+    // The other server cannot know of the run, so the client has to.
+    line_of(&mut child);
     let pid = pid_in(&server.dir().join("pid"));
-    wait_until("the running line", || journal_has(&server, "running"));
     let addr = server.addr.clone();
     server.crash();
     let other = start_other(&addr);
