@@ -122,8 +122,9 @@ impl Host {
 
     /// Finds out what became of a run whose supervisor does not answer. False if it lives.
     pub(super) async fn resolve(self: &Arc<Self>, run: &Arc<Durable>) -> bool {
-        let (folder, is_this_boot) = (run.folder.clone(), self.is_this_boot(run));
+        let (host, run_there) = (Arc::clone(self), Arc::clone(run));
         let looked = tokio::task::spawn_blocking(move || {
+            let folder = &run_there.folder;
             Ok(match folder.claim()? {
                 // One that has written its verdict takes no more links, and may live on for those who hold
                 // the run's output.
@@ -135,7 +136,7 @@ impl Host {
                     let found = scan(record.file())?;
                     // What was set aside for the rest is given back.
                     record.file().set_len(record.file().metadata()?.len())?;
-                    if found.claimed.is_none() && is_this_boot {
+                    if found.claimed.is_none() && host.is_this_boot(&run_there) {
                         // Who comes late finds the record claimed, and starts nothing.
                         let pid = std::process::id();
                         let header = StoredHeader::Claimed { pid, start: false };
@@ -160,7 +161,7 @@ impl Host {
     }
 
     async fn resolved(self: &Arc<Self>, run: &Arc<Durable>, found: Scan) {
-        let claimed = found.claimed.unwrap_or(!self.is_this_boot(run));
+        let claimed = found.claimed.unwrap_or_else(|| !self.is_this_boot(run));
         match (claimed, found.verdict) {
             (false, _) => {
                 info!(run = %run.key.id, "never started: its supervisor did not come to it");
