@@ -11,6 +11,11 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::proto::frame::{self, Decoded, FrameError, Limits};
 
+mod arrivals;
+
+use arrivals::Room;
+pub use arrivals::{ARRIVING_FREE, ARRIVING_LIMIT, ARRIVING_TIME, Arrivals};
+
 /// After so much silence of its own a side sends a heartbeat.
 pub const HEARTBEAT: Duration = Duration::from_secs(15);
 /// After so much silence the other side counts as dead.
@@ -40,6 +45,9 @@ pub enum ConnError {
     /// Nothing came for too long.
     #[error("nothing was heard for {} s", .0.as_secs())]
     Silent(Duration),
+    /// A long frame did not become whole in time.
+    #[error("a frame was not whole within {} s", .0.as_secs())]
+    Slow(Duration),
 }
 
 /// One whole frame, owned. Debug shows neither header nor body: both may hold secrets.
@@ -99,6 +107,10 @@ pub struct FrameReader<R> {
     stream: R,
     buffer: BytesMut,
     limits: Limits,
+    /// What long frames need room in; none: they are as many as there are connections.
+    arrivals: Option<Arrivals>,
+    /// That of the frame that is waited for.
+    room: Option<Room>,
     heard: Instant,
     last_frame: usize,
     /// Capacity of the allocation that `buffer` stands in, or of a larger one before it.
@@ -121,6 +133,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             stream,
             buffer: BytesMut::new(),
             limits,
+            arrivals: None,
+            room: None,
             heard: Instant::now(),
             last_frame: 0,
             block: 0,
@@ -133,10 +147,15 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         self.limits = limits;
     }
 
+    /// Long frames need room in `arrivals` from now on.
+    pub fn set_arrivals(&mut self, arrivals: Arrivals) {
+        self.arrivals = Some(arrivals);
+    }
+
     /// The next frame; none at a clean end of the stream. `silence` bounds the time since any byte
-    /// was heard; none waits for ever.
+    /// was heard, or since there was room for more; none waits for ever.
     ///
-    /// Cancel safe: what was read of a frame stays in the buffer.
+    /// Cancel safe: what was read of a frame stays in the buffer. Who waits for room begins to wait anew.
     ///
     /// # Errors
     /// A [`ConnError`]; the connection is then of no more use.
@@ -204,6 +223,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub async fn drain(&mut self, bytes: usize, silence: Duration, time: Duration) {
         let until = Instant::now() + time;
         let mut left = bytes;
+        (self.buffer, self.room) = (BytesMut::new(), None);
         while left > 0 {
             self.buffer.clear();
             self.buffer.reserve(FIRST_READ);
@@ -216,19 +236,35 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         self.buffer.clear();
     }
 
+    /// Waits for room for the frame that arrives. While its length is not known it may be the longest.
+    async fn find_room(&mut self) {
+        let Some(arrivals) = &self.arrivals else { return };
+        if self.need <= ARRIVING_FREE || self.room.is_some() {
+            return;
+        }
+        let is_known = frame::head_len(&self.buffer).is_some();
+        let bytes = if is_known { self.need } else { self.limits.longest() };
+        self.room = Some(arrivals.room(bytes).await);
+        // What was not read cannot have been heard.
+        self.heard = Instant::now();
+    }
+
     async fn fill(&mut self, need: usize, silence: Option<Duration>) -> Result<usize, ConnError> {
-        // Of a long frame no more is read than it has: what follows would have to be copied.
+        self.find_room().await;
+        // Of a long frame no more is read than it has: what follows would have to be copied, or would hold
+        // the memory of a frame that has left its room.
         let missing = need - self.buffer.len();
-        let wanted = missing.max(self.last_frame.clamp(FIRST_READ, READ_AHEAD));
+        let ahead = self.last_frame.clamp(FIRST_READ, READ_AHEAD);
+        let wanted = if self.room.is_some() { missing } else { missing.max(ahead) };
         self.buffer.reserve(wanted);
         self.block = self.block.max(self.buffer.capacity());
         let mut room = (&mut self.buffer).limit(wanted);
         let read = self.stream.read_buf(&mut room);
-        let read = match silence {
+        let silent = silence.map(|silence| (self.heard + silence, ConnError::Silent(silence)));
+        let slow = self.room.as_ref().map(|room| (room.until, ConnError::Slow(ARRIVING_TIME)));
+        let read = match silent.into_iter().chain(slow).min_by_key(|(until, _)| *until) {
             None => read.await,
-            Some(silence) => timeout_at(self.heard + silence, read)
-                .await
-                .map_err(|_| ConnError::Silent(silence))?,
+            Some((until, why)) => timeout_at(until, read).await.map_err(|_| why)?,
         };
         self.heard = Instant::now();
         match read {
@@ -239,7 +275,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 
     fn take(&mut self, len: usize, header: usize) -> Frame {
-        (self.last_frame, self.need) = (len, frame::PREFIX);
+        (self.last_frame, self.need, self.room) = (len, frame::PREFIX, None);
         let whole = if len < self.block / COPY_BELOW {
             let whole = Bytes::copy_from_slice(&self.buffer[..len]);
             self.buffer.advance(len);

@@ -7,7 +7,8 @@ use std::time::SystemTime;
 use clap::{Args, Subcommand};
 
 use super::output::write_all;
-use super::{complain, is_obeyed, past, unprinted};
+use super::visible::{visible, visible_json};
+use super::{complain, past, unprinted};
 use crate::proto::digest::Digest;
 use crate::proto::verdict::Anchor;
 use crate::runs::journal::history::{History, Past};
@@ -149,7 +150,7 @@ fn check(args: &Verify) -> Result<u8, Error> {
 
 /// The lines that tell that a journal is intact.
 fn intact(report: &Report, anchors: usize) -> String {
-    let time = |time: &Option<String>| past::visible(time.as_deref().unwrap_or("-"));
+    let time = |time: &Option<String>| visible(time.as_deref().unwrap_or("-"));
     let lines = if report.lines == 1 { "line" } else { "lines" };
     let mut text = format!("intact: {} {lines}", report.lines);
     if report.lines > 0 {
@@ -160,7 +161,7 @@ fn intact(report: &Report, anchors: usize) -> String {
         text += &format!("anchors: {anchors}, each on its line\n");
     }
     if let Some((Place { path, line }, bytes)) = &report.torn {
-        let path = past::visible(&path.display().to_string());
+        let path = visible(&path.display().to_string());
         text += &format!(
             "unfinished: {path}, line {line}: {bytes} bytes; a server is writing them, or the machine went down\n"
         );
@@ -211,7 +212,7 @@ fn show_logins(args: &Show, folder: &Path) -> Result<Option<Place>, Error> {
     let mut gathered = String::new();
     let damaged = each_line(folder, |line, _| {
         let Some(told) = login(&line).filter(|_| args.wants("", &line.time)) else { return Ok(()) };
-        gathered += &past::visible(&told);
+        gathered += &visible(&told);
         gathered.push('\n');
         if gathered.len() < GATHERED {
             return Ok(());
@@ -249,7 +250,7 @@ fn show_lines(args: &Show, folder: &Path) -> Result<Option<Place>, Error> {
             return Ok(());
         }
         if terminal {
-            gathered.extend(escaped(&String::from_utf8_lossy(text)).bytes());
+            gathered.extend(visible_json(&String::from_utf8_lossy(text)).bytes());
         } else {
             gathered.extend(text);
         }
@@ -305,22 +306,6 @@ impl Show {
     }
 }
 
-/// Text of JSON without what a terminal obeys: such characters stand only in its strings.
-fn escaped(json: &str) -> String {
-    let mut text = String::new();
-    for c in json.chars() {
-        if is_obeyed(c) {
-            let mut units = [0; 2];
-            for unit in c.encode_utf16(&mut units) {
-                text += &format!("\\u{unit:04x}");
-            }
-        } else {
-            text.push(c);
-        }
-    }
-    text
-}
-
 fn since(text: &str) -> Result<SystemTime, String> {
     let whole = if text.len() == 10 { format!("{text}T00:00:00") } else { text.to_owned() };
     if let Ok(time) = humantime::parse_rfc3339_weak(&whole) {
@@ -366,14 +351,5 @@ mod tests {
         {
             assert!(anchor(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn json_on_a_terminal_keeps_its_value() {
-        let value = serde_json::json!({"command": "a\u{9b}31m\u{202e}\u{7f}\u{1b}é🦀"});
-        let raw = value.to_string();
-        let shown = escaped(&raw);
-        assert!(!shown.chars().any(is_obeyed) && raw.chars().any(is_obeyed), "{shown}");
-        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
     }
 }

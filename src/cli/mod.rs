@@ -30,6 +30,7 @@ mod terminal;
 mod upgrade;
 mod verbs;
 mod verdict_file;
+mod visible;
 
 use std::io::IsTerminal as _;
 

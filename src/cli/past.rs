@@ -3,9 +3,9 @@
 use std::io;
 use std::time::Duration;
 
-use super::is_obeyed;
 use super::output::write_all;
 use super::status::signal_name;
+use super::visible::visible;
 use crate::proto::verdict::{End, StopBy, Verdict};
 use crate::runs::journal::history::{Outcome, Past};
 
@@ -126,19 +126,6 @@ fn clean(text: &str) -> String {
         Some((end, _)) => format!("{}…", visible(&text[..end])),
         None => visible(text),
     }
-}
-
-/// Text with what a terminal obeys written out.
-pub(super) fn visible(text: &str) -> String {
-    let mut visible = String::new();
-    for c in text.chars() {
-        if is_obeyed(c) {
-            visible.extend(c.escape_default());
-        } else {
-            visible.push(c);
-        }
-    }
-    visible
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use super::prompt;
 use super::report::Report;
 use super::signals::{AskedSoFar, Signals};
 use super::status::{Answer, Asked, Status, of_end};
+use super::visible::json_for_stdout;
 use super::{HEAP_KEPT, complain, print_definition, verdict_file};
 use crate::client::{Client, Command, Error, Input, Output, RunIo};
 use crate::proto::digest::Algorithm;
@@ -232,20 +233,19 @@ fn finish(args: &Args, answer: &Answer, verdict: Option<&Verdict>, kept: Option<
     }
     let saved = args.verdict.as_ref().map_or(Ok(()), |path| {
         let line = Report::new(answer, verdict, None).line().map_err(|e| e.to_string());
-        line.and_then(|line| verdict_file::write(path, &line))
+        line.and_then(|line| verdict_file::write(path, line.as_bytes()))
             .map_err(|e| format!("cannot write --verdict {}: {e}", path.display()))
     });
     let printed = kept.map_or(Ok(()), |kept| {
         print_report(&Report::new(answer, verdict, Some(kept.take())))
             .map_err(|e| format!("cannot write the report: {e}"))
     });
-    match saved.and(printed) {
-        Ok(()) => answer.status.code(),
-        Err(line) => {
-            say(args, &line);
-            Status::Output.code()
-        }
+    let mut status = answer.status.code();
+    for line in [saved, printed].into_iter().filter_map(Result::err) {
+        say(args, &line);
+        status = Status::Output.code();
     }
+    status
 }
 
 /// A line of the client's own.
@@ -254,7 +254,7 @@ fn say(args: &Args, line: &str) {
 }
 
 fn print_report(report: &Report<'_>) -> io::Result<()> {
-    write_all(rustix::stdio::stdout(), &report.line()?)
+    write_all(rustix::stdio::stdout(), json_for_stdout(report.line()?).as_bytes())
 }
 
 fn summary(verdict: &Verdict) -> String {

@@ -2,13 +2,18 @@
 
 use std::cell::Cell;
 use std::io;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio::time::timeout;
 
 use super::status::Asked;
 use crate::client::Control;
 use crate::sys::signals::is_ignored;
+
+/// Ctrl-Z waits so long for the server to be told: a link that takes nothing is not to keep the terminal.
+const PAUSE_WAIT: Duration = Duration::from_secs(1);
 
 /// What was asked so far, for the exit status.
 #[derive(Default)]
@@ -76,13 +81,13 @@ impl Signals {
                     asked.set(Asked::Terminate);
                     if durable { Control::Detach } else { Control::Cancel }
                 }
-                () = next(&mut self.suspend) => Control::Pause,
+                () = next(&mut self.suspend) => {
+                    pause(control).await;
+                    continue;
+                }
             };
             // A run that is over asks for nothing.
-            let _ = control.send(order.clone());
-            if order == Control::Pause {
-                suspend().await;
-            }
+            let _ = control.send(order);
         }
     }
 
@@ -94,7 +99,7 @@ impl Signals {
                 () = next(&mut self.interrupt) => return true,
                 () = next(&mut self.terminate) => return false,
                 () = next(&mut self.hangup) => return false,
-                () = next(&mut self.suspend) => suspend().await,
+                () = next(&mut self.suspend) => suspend(),
             }
         }
     }
@@ -108,12 +113,17 @@ async fn next(signal: &mut Option<Signal>) {
     }
 }
 
-/// Stops this process as the terminal asked, once the server has been told; it goes on with SIGCONT.
-async fn suspend() {
-    // The order lies in a channel of this thread: it is sent as soon as others get their turn.
-    for _ in 0..8 {
-        tokio::task::yield_now().await;
-    }
+/// Stops this process once the server was told: it would take one that is silent for dead.
+async fn pause(control: &UnboundedSender<Control>) {
+    let (told, mut waiting) = mpsc::channel(1);
+    // A run that is over lets go of it at once.
+    let _ = control.send(Control::Pause { told });
+    let _ = timeout(PAUSE_WAIT, waiting.recv()).await;
+    suspend();
+}
+
+/// Stops this process as the terminal asked; it goes on with SIGCONT.
+fn suspend() {
     // Whoever cannot stop itself goes on, which harms nobody.
     let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
 }

@@ -1,5 +1,6 @@
 //! What a caller hands to a run: its input and output, and what it asks of it.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use tokio::io::AsyncRead;
@@ -12,7 +13,7 @@ use super::sink::Output;
 pub const CANCEL_WAIT: Duration = Duration::from_secs(8);
 
 /// What a caller may ask of a run that is under way.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Control {
     /// Send its process group a signal, named without `SIG`.
     Signal(String),
@@ -21,7 +22,10 @@ pub enum Control {
     /// Leave it: a durable run goes on.
     Detach,
     /// This process is about to be suspended by its terminal.
-    Pause,
+    Pause {
+        /// Dropped once the server was told, or cannot be told: the receiver's end says when to go ahead.
+        told: mpsc::Sender<Infallible>,
+    },
 }
 
 /// A run's standard input.

@@ -167,7 +167,7 @@ impl<'a> Driver<'a> {
     /// What is asked while there is no connection. Before the request was sent, every wish to end it
     /// can be granted at once.
     fn ask_later(&mut self, asked: Control) -> Result<(), Error> {
-        if !self.was_sent() && asked != Control::Pause {
+        if !self.was_sent() && !matches!(asked, Control::Pause { .. }) {
             return Err(Error::Interrupted);
         }
         self.state.control(asked).map_err(|e| self.unknown(&e.to_string()))

@@ -123,6 +123,7 @@ impl<'a> Shared<'a> {
             if let Err(e) = sent.await {
                 return self.read_on(e.to_string()).await;
             }
+            self.lock().sent();
             heartbeat = Instant::now() + HEARTBEAT;
         }
     }

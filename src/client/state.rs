@@ -154,22 +154,26 @@ impl State {
 
     /// Does what the caller asks, or keeps it until there is a run to ask it of.
     pub(super) fn control(&mut self, control: Control) -> Result<(), FrameError> {
-        if control == Control::Detach {
+        let cancels = matches!(control, Control::Cancel);
+        if matches!(control, Control::Detach) {
             self.leave = Leave::Now;
             return self.leave_if_due();
         }
-        if control == Control::Cancel {
+        if cancels {
             self.cancelled.get_or_insert_with(|| Instant::now() + CANCEL_WAIT);
         }
         if self.is_started() {
             return self.ask(control);
         }
-        if control == Control::Cancel && !self.only_looks() {
+        if cancels && !self.only_looks() {
             // A server that is being upgraded keeps requests waiting, and gives this one back. One that
             // has not begun the run yet passes over it, so it is said again then.
             self.outgoing.send(&frame_of(&control, None))?;
         }
-        self.pending.push(control);
+        // Nobody is there to be told of a pause, and later it is over.
+        if !matches!(control, Control::Pause { .. }) {
+            self.pending.push(control);
+        }
         Ok(())
     }
 
@@ -192,7 +196,8 @@ impl State {
         let header = frame_of(&control, run);
         match control {
             Control::Signal(_) => self.outgoing.signal(control, &header),
-            Control::Cancel | Control::Detach | Control::Pause => self.outgoing.send(&header),
+            Control::Pause { told } => self.outgoing.pause(told, &header),
+            Control::Cancel | Control::Detach => self.outgoing.send(&header),
         }
     }
 
@@ -257,6 +262,11 @@ impl State {
         self.outgoing.take()
     }
 
+    /// That was written.
+    pub(super) fn sent(&mut self) {
+        self.outgoing.sent();
+    }
+
     /// The input is not the one that the run was started with: this client has no part in it.
     fn cancelled_input(&mut self) {
         self.failure.get_or_insert(OutputError::OtherInput);
@@ -294,6 +304,6 @@ fn frame_of(control: &Control, run: Option<String>) -> ClientHeader {
         Control::Signal(signal) => ClientHeader::Signal { signal: signal.clone(), run },
         Control::Cancel => ClientHeader::Cancel { run, as_operator: false },
         Control::Detach => ClientHeader::Detach,
-        Control::Pause => ClientHeader::Pause,
+        Control::Pause { .. } => ClientHeader::Pause,
     }
 }

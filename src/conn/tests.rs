@@ -143,3 +143,110 @@ async fn a_large_frame_to_a_stranger_is_refused_before_its_body_arrives() {
     let got = FrameReader::new(b, Limits::HELLO).next(HOUR).await;
     assert!(matches!(got, Err(ConnError::Frame(FrameError::BodyTooLong { size: 1, limit: 0 }))));
 }
+
+/// A reader that shares `arrivals`, and the stream that it reads.
+fn sharing(arrivals: &Arrivals) -> (tokio::io::DuplexStream, FrameReader<tokio::io::DuplexStream>) {
+    let (a, b) = duplex(2 << 20);
+    let mut reader = FrameReader::new(b, Limits::FULL);
+    reader.set_arrivals(arrivals.clone());
+    (a, reader)
+}
+
+/// One frame of so many bytes.
+fn sized(len: usize) -> Vec<u8> {
+    let mut frame = Vec::new();
+    let header = json!({"type": "x"});
+    frame::encode(&header, &vec![9; len], &mut frame).unwrap();
+    let more = frame.len() - len;
+    frame.clear();
+    frame::encode(&header, &vec![9; len - more], &mut frame).unwrap();
+    assert_eq!(frame.len(), len);
+    frame
+}
+
+/// None if it waits.
+async fn poll_next<R: AsyncRead + Unpin>(
+    reader: &mut FrameReader<R>,
+) -> Option<Result<Option<Frame>, ConnError>> {
+    tokio::time::timeout(Duration::ZERO, reader.next(Some(SILENCE))).await.ok()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_frame_waits_for_room_and_a_short_one_does_not() {
+    let arrivals = Arrivals::default();
+    let long = ARRIVING_LIMIT / 64;
+    let mut held = Vec::new();
+    for _ in 0..64 {
+        let (mut stream, mut reader) = sharing(&arrivals);
+        stream.write_all(&sized(long)[..long - 1]).await.unwrap();
+        assert!(poll_next(&mut reader).await.is_none());
+        held.push((stream, reader));
+    }
+    let (mut stream, mut reader) = sharing(&arrivals);
+    for len in [200, ARRIVING_FREE] {
+        stream.write_all(&sized(len)).await.unwrap();
+        assert_eq!(poll_next(&mut reader).await.unwrap().unwrap().unwrap().size(), len);
+    }
+    stream.write_all(&sized(ARRIVING_FREE + 1)).await.unwrap();
+    // Who is not read is not silent, and one that gave up waiting waits again.
+    for _ in 0..3 {
+        assert!(poll_next(&mut reader).await.is_none());
+        let wait = tokio::time::timeout(Duration::from_secs(40), reader.next(Some(SILENCE)));
+        assert!(wait.await.is_err());
+        assert!(reader.buffer.capacity() <= 4 * ARRIVING_FREE, "{}", reader.buffer.capacity());
+    }
+    let (stream, reader_of_it) = &mut held[0];
+    stream.write_all(&[9]).await.unwrap();
+    let whole = reader_of_it.next(HOUR).await.unwrap().unwrap();
+    let got = reader.next(Some(SILENCE)).await.unwrap().unwrap();
+    assert_eq!((whole.size(), got.size()), (long, ARRIVING_FREE + 1));
+}
+
+#[tokio::test]
+async fn what_follows_a_long_frame_does_not_keep_its_memory() {
+    let (mut stream, mut reader) = sharing(&Arrivals::default());
+    stream.write_all(&sized(1 << 20)[..(1 << 20) - 5]).await.unwrap();
+    assert!(poll_next(&mut reader).await.is_none());
+    stream.write_all(&[9; 5]).await.unwrap();
+    stream.write_all(&sized(200)[..3]).await.unwrap();
+    drop(poll_next(&mut reader).await.unwrap().unwrap().unwrap());
+    assert!(poll_next(&mut reader).await.is_none());
+    assert!(reader.buffer.capacity() <= 4 * READ_AHEAD, "{}", reader.buffer.capacity());
+}
+
+#[tokio::test]
+async fn a_long_header_has_room_for_the_longest_body_behind_it() {
+    let arrivals = Arrivals::default();
+    let _rest = arrivals.room(ARRIVING_LIMIT - Limits::FULL.longest()).await;
+    let (mut stream, mut reader) = sharing(&arrivals);
+    let mut frame = Vec::new();
+    let header = json!({"type": "x", "padding": "x".repeat(60_000)});
+    frame::encode(&header, &[9; frame::BODY_LIMIT], &mut frame).unwrap();
+    stream.write_all(&frame[..50_000]).await.unwrap();
+    assert!(poll_next(&mut reader).await.is_none());
+    let (mut other, mut waits) = sharing(&arrivals);
+    other.write_all(&sized(ARRIVING_FREE + 1)).await.unwrap();
+    assert!(poll_next(&mut waits).await.is_none());
+    stream.write_all(&frame[50_000..]).await.unwrap();
+    assert_eq!(reader.next(HOUR).await.unwrap().unwrap().size(), frame.len());
+    assert_eq!(waits.next(HOUR).await.unwrap().unwrap().size(), ARRIVING_FREE + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_drips_loses_the_room_in_the_end() {
+    let (mut stream, mut reader) = sharing(&Arrivals::default());
+    let start = Instant::now();
+    stream.write_all(&sized(1 << 20)[..1000]).await.unwrap();
+    let drip = async {
+        loop {
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            let _ = stream.write_all(&[9]).await;
+        }
+    };
+    let got = tokio::select! {
+        got = reader.next(Some(SILENCE)) => got,
+        () = drip => unreachable!(),
+    };
+    assert!(matches!(got, Err(ConnError::Slow(_))), "{got:?}");
+    assert_eq!(start.elapsed(), ARRIVING_TIME);
+}

@@ -32,6 +32,12 @@ impl Limits {
     pub const FULL: Self = Self { header: HEADER_LIMIT, body: BODY_LIMIT };
     /// What a stranger may send: a `hello` needs no body and a few kilobytes of header.
     pub const HELLO: Self = Self { header: 16_384, body: 0 };
+
+    /// Bytes of the longest frame within them.
+    #[must_use]
+    pub const fn longest(self) -> usize {
+        PREFIX + self.header + self.body
+    }
 }
 
 /// What a buffer that starts at a frame boundary holds.

@@ -118,7 +118,7 @@ impl Owner {
         let (frames, last) = shared.store.after(gap.map_or(after, |(_, to)| to), bytes);
         let tell_closed = shared.stdin.is_closed() && !shared.stdin_closed_told;
         shared.stdin_closed_told |= tell_closed;
-        let ended = shared.verdict.is_some_and(|(seq, _)| last >= seq);
+        let ended = shared.verdict_at().is_some_and(|(seq, _)| last >= seq);
         Ok(Outgoing {
             frames,
             last,
@@ -137,7 +137,7 @@ impl Owner {
         let mut shared = self.lock()?;
         let acked = shared.store.ack(seq);
         self.run.engine.notify_one();
-        Ok(acked.map(|()| shared.verdict.is_some_and(|(verdict, _)| seq >= verdict)))
+        Ok(acked.map(|()| shared.verdict_at().is_some_and(|(verdict, _)| seq >= verdict)))
     }
 
     /// The client wants no more than the verdict: output that is kept, or is still to come, is dropped.
@@ -147,7 +147,7 @@ impl Owner {
     pub fn discard_output(&self) -> Result<(), TakenOver> {
         let mut shared = self.lock()?;
         shared.discard = true;
-        if shared.verdict.is_none() {
+        if shared.verdict_at().is_none() {
             shared.forget_all();
         }
         self.run.engine.notify_one();

@@ -19,9 +19,6 @@ use crate::proto::frame::{self, Decoded, Limits};
 use crate::proto::header::{ServerHeader, Started};
 use crate::proto::verdict::{StopBy, Verdict};
 
-/// Signals that may wait for the engine; a client that sends more before it looks loses the rest.
-const SIGNALS_LIMIT: usize = 64;
-
 /// How far a run is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Phase {
@@ -70,6 +67,8 @@ pub(super) struct Shared {
     pub(super) store: Store,
     pub(super) stdin: StdinQueue,
     pub(super) stdin_closed_told: bool,
+    /// Those that wait for the engine. As in the kernel (signal(7)) none waits twice, so that there are never
+    /// more than there are signals.
     signals: Vec<u8>,
     stop: Option<StopBy>,
     hurry: bool,
@@ -81,14 +80,23 @@ pub(super) struct Shared {
     detached: bool,
     /// Bytes of the record so far.
     bytes: u64,
-    /// It has ended by itself: there is nothing to stop.
-    ended: bool,
-    /// Place of the verdict in the record, once it is there, and when it was made.
-    pub(super) verdict: Option<(u64, Instant)>,
-    /// The engine is done, whether or not the verdict could be kept.
-    over: bool,
+    ending: Ending,
     pub(super) generation: u64,
     pub(super) owner: Presence,
+}
+
+/// How far a run is from its end.
+#[derive(Debug, Clone, Copy)]
+enum Ending {
+    /// It goes on.
+    Ahead,
+    /// It has ended by itself: there is nothing to stop.
+    Ended,
+    /// The engine is done.
+    Over {
+        /// Place of the verdict in the record and when it was made, if it could be kept.
+        verdict: Option<(u64, Instant)>,
+    },
 }
 
 /// Whether somebody looks after a run.
@@ -139,9 +147,7 @@ impl Run {
             discard: false,
             detached: request.is_kept(),
             bytes: 0,
-            ended: false,
-            verdict: None,
-            over: false,
+            ending: Ending::Ahead,
             generation: 0,
             owner: Presence::Gone(Instant::now()),
         };
@@ -173,11 +179,12 @@ impl Run {
     pub fn stop(&self, by: StopBy) -> bool {
         let mut shared = self.lock();
         shared.give_up = true;
-        if !shared.ended {
+        let goes_on = shared.goes_on();
+        if goes_on {
             shared.stop = shared.stop.or(Some(by));
         }
         self.engine.notify_one();
-        !shared.ended
+        goes_on
     }
 
     /// Asks the engine to give a run that is being stopped no time to finish.
@@ -190,7 +197,7 @@ impl Run {
     #[must_use]
     pub fn abandoned_since(&self) -> Option<Instant> {
         let shared = self.lock();
-        match (&shared.owner, shared.verdict) {
+        match (&shared.owner, shared.verdict_at()) {
             (Presence::Gone(since), Some((_, made))) => Some(made.max(*since)),
             _ => None,
         }
@@ -211,7 +218,7 @@ impl Run {
         };
         let needs = shared.store.needs();
         // Who does not want the output does not pay for it either.
-        if needs.over.is_some() && !shared.discard && !shared.ended {
+        if needs.over.is_some() && !shared.discard && shared.goes_on() {
             shared.stop = shared.stop.or(Some(StopBy::Policy));
         }
         Orders {
@@ -243,17 +250,15 @@ impl Run {
 
     /// For the engine: from here on the run has ended by itself.
     pub fn set_ended(&self) {
-        self.lock().ended = true;
+        self.lock().ending = Ending::Ended;
     }
 
     /// For the engine: adds the verdict, the record's last frame.
     pub fn finish(&self, verdict: Bytes) {
         let mut shared = self.lock();
-        shared.ended = true;
-        shared.over = true;
-        if shared.store.finish(verdict) {
-            shared.verdict = Some((shared.store.last(), Instant::now()));
-        }
+        let is_kept = shared.store.finish(verdict);
+        let verdict = is_kept.then(|| (shared.store.last(), Instant::now()));
+        shared.ending = Ending::Over { verdict };
         shared.wake_owner();
     }
 
@@ -261,7 +266,7 @@ impl Run {
     #[must_use]
     pub fn verdict(&self) -> Option<Box<Verdict>> {
         let shared = self.lock();
-        let (seq, _) = shared.verdict?;
+        let (seq, _) = shared.verdict_at()?;
         let (frames, _) = shared.store.after(seq.checked_sub(1)?, 1);
         let Ok(Decoded::Frame(frame)) = frame::decode(frames.first()?, Limits::FULL) else {
             return None;
@@ -309,7 +314,7 @@ impl Run {
     /// Whether its engine has done all that it could.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.lock().over
+        matches!(self.lock().ending, Ending::Over { .. })
     }
 
     /// The run goes on whether or not anybody looks after it. False if it has ended.
@@ -317,7 +322,7 @@ impl Run {
         let mut shared = self.lock();
         shared.detached = true;
         self.engine.notify_one();
-        !shared.ended
+        shared.goes_on()
     }
 
     /// How far the record on disk is; none of a run whose record is in memory.
@@ -345,12 +350,12 @@ impl Run {
     /// Sends the process group a signal. False if the run had ended by itself.
     pub fn signal(&self, signal: u8) -> bool {
         let mut shared = self.lock();
-        if shared.ended {
+        if !shared.goes_on() {
             return false;
         }
-        if shared.signals.len() < SIGNALS_LIMIT {
-            shared.signals.push(signal);
-        }
+        // The last one counts: SIGSTOP and SIGCONT take back one another.
+        shared.signals.retain(|waiting| *waiting != signal);
+        shared.signals.push(signal);
         self.engine.notify_one();
         true
     }
@@ -365,6 +370,18 @@ impl Run {
 }
 
 impl Shared {
+    fn goes_on(&self) -> bool {
+        matches!(self.ending, Ending::Ahead)
+    }
+
+    /// Place of the verdict in the record, once it is there, and when it was made.
+    pub(super) fn verdict_at(&self) -> Option<(u64, Instant)> {
+        match self.ending {
+            Ending::Over { verdict } => verdict,
+            Ending::Ahead | Ending::Ended => None,
+        }
+    }
+
     pub(super) fn forget_all(&mut self) {
         let last = self.store.last();
         // The last frame was made, so it can be acknowledged.
@@ -377,3 +394,6 @@ impl Shared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

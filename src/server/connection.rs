@@ -271,6 +271,7 @@ impl LoggedIn {
             return;
         }
         reader.set_limits(Limits::FULL);
+        reader.set_arrivals(shared.arrivals.clone());
         let outbox = Arc::new(Outbox::greeting());
         let host = Arc::clone(&shared.host);
         let judge = by_policy(shared, &subject, guest.clone());

@@ -67,7 +67,9 @@ pub(super) async fn last_word<R, W>(
     let (code, text) = match end {
         SessionEnd::Word { code, text } => (*code, text.clone()),
         SessionEnd::Conn(ConnError::Frame(e)) => (Code::BadFrame, e.to_string()),
-        SessionEnd::Conn(e @ ConnError::Silent(_)) => (Code::PeerSilent, e.to_string()),
+        SessionEnd::Conn(e @ (ConnError::Silent(_) | ConnError::Slow(_))) => {
+            (Code::PeerSilent, e.to_string())
+        }
         SessionEnd::Closed | SessionEnd::Conn(_) => return,
     };
     say_and_close(&ServerHeader::Error { code, text }, &mut reader, &mut writer).await;

@@ -46,6 +46,7 @@ pub use start::{Kept, Options, Server, StartError, foresee};
 pub use users::System;
 pub use waiting::BEHIND_LIMIT;
 
+use crate::conn::Arrivals;
 use crate::handshake::Doors;
 use crate::identity::{Authorized, News};
 use crate::proto::header::Refused;
@@ -121,6 +122,7 @@ pub(crate) struct Shared {
     doors: Whom,
     lobby: Arc<Lobby>,
     places: Arc<Semaphore>,
+    arrivals: Arrivals,
     strangers: Throttle,
     peers: Arc<Throttle>,
     penalties: Penalties,
@@ -172,6 +174,7 @@ impl Shared {
             tls,
             doors,
             lobby: Arc::default(),
+            arrivals: Arrivals::default(),
             strangers: Throttle::default(),
             peers: Arc::default(),
             counters: Counters::default(),

@@ -218,6 +218,48 @@ fn a_client_that_asks_and_does_not_read_is_cut_off_in_bounded_memory() {
     assert!(grown < 8 * 1024, "grown by {grown} KiB");
 }
 
+/// Connections that have sent all of a request of 1 MiB but its last byte; it was `sent` so far.
+fn push(request: &[u8], sent: &mut [(Raw, usize)]) -> usize {
+    let most = request.len() - 1;
+    for (raw, sent) in sent.iter_mut() {
+        while *sent < most {
+            match std::io::Write::write(&mut raw.stream, &request[*sent..most]) {
+                Ok(count) => *sent += count,
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => break,
+                Err(e) => panic!("the server closed after {sent} bytes: {e}"),
+            }
+        }
+    }
+    sent.iter().filter(|(_, sent)| *sent == most).count()
+}
+
+#[test]
+fn requests_that_stay_unfinished_hold_no_more_than_there_is_room_for() {
+    const ROOM: usize = rexec::conn::ARRIVING_LIMIT;
+    let server = Server::start(&[]);
+    let header = json!({"type": "run", "id": "x", "form": "shell", "words": 1});
+    let request = frame(&header, &vec![b' '; 1 << 20]);
+    let fit = ROOM / request.len();
+    let before = server.memory_kib("VmRSS");
+    let mut sent: Vec<(Raw, usize)> = (0..3 * fit).map(|_| (Raw::login(&server), 0)).collect();
+    for (raw, _) in &sent {
+        raw.stream.set_nonblocking(true).unwrap();
+    }
+    wait_until("the room to be full", || push(&request, &mut sent) >= fit);
+    // Whoever asks for little is served, and the others go on waiting.
+    for _ in 0..3 {
+        server.run(&["true"]).expect(0);
+        assert_eq!(push(&request, &mut sent), fit);
+    }
+    let grown = server.memory_kib("VmHWM").saturating_sub(before);
+    assert!(grown < (ROOM as u64 / 1024) * 3 / 2, "grown by {grown} KiB");
+    let most = request.len() - 1;
+    let (done, rest): (Vec<_>, Vec<_>) = sent.into_iter().partition(|(_, sent)| *sent == most);
+    drop(done);
+    sent = rest;
+    wait_until("the next to have room", || push(&request, &mut sent) == fit);
+}
+
 #[test]
 fn a_flood_of_signals_does_not_keep_a_run_from_ending() {
     let server = Server::start(&[]);

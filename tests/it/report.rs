@@ -5,8 +5,10 @@ use std::os::unix::fs::{FileTypeExt as _, PermissionsExt, symlink};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use super::durable::{leave, verb};
 use super::support::relay::{Relay, Way};
-use super::support::server::{finish, line_of};
+use super::support::server::{finish, line_of, under};
+use super::support::terminal::Terminal;
 use super::support::{Client, Server, json_in, kill, wait_until};
 
 #[test]
@@ -165,6 +167,40 @@ fn a_verdict_that_has_no_place_is_told_before_anything_is_run() {
     }
     assert!(!effect.exists());
     server.run(&["--verdict", "/dev/null", "true"]).expect(0);
+}
+
+#[test]
+fn a_verdict_and_a_report_that_find_no_place_are_both_told() {
+    let server = Server::start(&[]);
+    let folder = server.dir().join("folder");
+    std::fs::create_dir(&folder).unwrap();
+    let file = folder.join("file");
+    let text = format!("rmdir {}", folder.display());
+    let mut client = server.client().arg("--json").arg("--verdict").arg(&file).arg(text);
+    under(&["sh", "-c", "exec \"$@\" >/dev/full", "sh"])(&mut client.command);
+    let ran = client.run().expect(252);
+    assert!(ran.stderr.contains(&format!("--verdict {}", file.display())), "{}", ran.stderr);
+    assert!(ran.stderr.contains("cannot write the report"), "{}", ran.stderr);
+}
+
+/// The value is the same: they are escaped as JSON escapes them.
+#[test]
+fn json_on_a_terminal_has_nothing_that_the_terminal_obeys() {
+    let server = Server::start(&[]);
+    let text = ": '\u{9b}31m\u{202e}'";
+    let id = leave(&server, text);
+    verb(&server, "wait", &[&id]).expect(0);
+    for line in [
+        format!("ps --json {}", server.addr),
+        format!(r"--json {} 'printf \\302\\23331m\\342\\200\\256'", server.addr),
+    ] {
+        let mut terminal = Terminal::with(server.state(), &line);
+        terminal.shows(r"\u009b31m\u202e");
+        let screen = std::sync::Arc::clone(&terminal.screen);
+        assert_eq!(terminal.ends(), 0);
+        let screen = screen.lock().unwrap();
+        assert!(!screen.contains(['\u{9b}', '\u{202e}']), "{screen:?}");
+    }
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! `rexec ps`: the list of runs.
 
 use super::{At, failed, print};
-use crate::cli::past::{short, visible};
+use crate::cli::past::short;
 use crate::cli::status::{Asked, Status, of_verdict};
+use crate::cli::visible::{json_for_stdout, visible};
 use crate::client::{Client, Runs};
 use crate::proto::listing::{RunInfo, RunState};
 use crate::units::counted;
@@ -16,17 +17,24 @@ pub(super) async fn ps(at: &At, mut client: Client, (limit, all): (u64, bool), j
         Ok(runs) => runs,
         Err(e) => return failed(at, e),
     };
-    let left_out = total.saturating_sub(newest.len() as u64);
-    if left_out > 0 {
-        at.reach.say(&format!("not shown: {}; --limit shows more", counted(left_out, "older run")));
+    if let Some(line) = not_shown(newest.len() as u64, total, limit) {
+        at.reach.say(&line);
     }
     if json {
         let lines: Vec<_> =
             newest.iter().filter_map(|run| serde_json::to_string(run).ok()).collect();
         let end = if lines.is_empty() { "" } else { "\n" };
-        return print(at, &(lines.join("\n") + end));
+        return print(at, &json_for_stdout(lines.join("\n") + end));
     }
     print(at, &table(&newest))
+}
+
+/// Of how many runs nothing is shown, and what to do about it.
+fn not_shown(shown: u64, total: u64, limit: u64) -> Option<String> {
+    let left_out = total.checked_sub(shown).filter(|count| *count > 0)?;
+    let why =
+        if shown < limit { "the server lists no more at a time" } else { "--limit shows more" };
+    Some(format!("not shown: {}; {why}", counted(left_out, "older run")))
 }
 
 fn table(runs: &[RunInfo]) -> String {
@@ -88,4 +96,17 @@ fn size(bytes: u64) -> String {
         at += 1;
     }
     format!("{whole}{}", units[at])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_greater_limit_is_recommended_only_where_it_helps() {
+        let shown = |shown, limit| not_shown(shown, 20_000, limit).unwrap();
+        assert_eq!(shown(1000, 1000), "not shown: 19000 older runs; --limit shows more");
+        assert!(shown(10_000, 10_001).ends_with("; the server lists no more at a time"));
+        assert_eq!(not_shown(5, 5, 1000), None);
+    }
 }

@@ -168,7 +168,7 @@ async fn signals_that_were_not_sent_on_a_lost_link_are_sent_on_the_next_one() {
     state.control(signal("HUP")).unwrap();
     assert_eq!(said(&mut state), [ClientHeader::Signal { signal: "HUP".into(), run: None }]);
     state.control(signal("USR1")).unwrap();
-    state.control(Control::Pause).unwrap();
+    state.control(Control::Pause { told: tokio::sync::mpsc::channel(1).0 }).unwrap();
     // The link is lost, and the next one is not there yet.
     state.lose_connection();
     state.control(signal("USR2")).unwrap();
@@ -197,4 +197,44 @@ async fn what_is_written_is_confirmed_while_more_is_waiting() {
         state.sink_moved().unwrap();
         assert_eq!(said(&mut state), [ClientHeader::Ack { seq }]);
     }
+}
+
+/// Whoever is about to be suspended waits for that: what lies in a buffer of its own is not sent any more.
+#[tokio::test]
+async fn a_pause_is_told_once_it_is_written() {
+    let waits = Duration::ZERO;
+    let (mut state, _gate) = state();
+    hear(&mut state, &started(), b"").await;
+    let shared = Shared::new(&mut state);
+    let (near, mut far) = tokio::io::duplex(8);
+    let mut writer = FrameWriter::new(near);
+    let (told, mut waiting) = tokio::sync::mpsc::channel(1);
+    shared.lock().control(Control::Pause { told }).unwrap();
+    let mut write = std::pin::pin!(shared.write(&mut writer));
+    assert!(tokio::time::timeout(waits, &mut write).await.is_err());
+    assert!(tokio::time::timeout(waits, waiting.recv()).await.is_err(), "told too early");
+    let read = async {
+        let mut frame = Vec::new();
+        frame::encode(&ClientHeader::Pause, b"", &mut frame).unwrap();
+        far.read_exact(&mut vec![0; frame.len()]).await.unwrap();
+        waiting.recv().await
+    };
+    tokio::select! {
+        _ = &mut write => panic!("the leg ended"),
+        told = read => assert_eq!(told, None),
+    }
+}
+
+#[tokio::test]
+async fn a_pause_that_nobody_can_be_told_of_is_not_waited_for() {
+    let (mut state, _gate) = state();
+    let (told, mut waiting) = tokio::sync::mpsc::channel(1);
+    state.control(Control::Pause { told }).unwrap();
+    assert_eq!(waiting.recv().await, None);
+    let (told, mut waiting) = tokio::sync::mpsc::channel(1);
+    hear(&mut state, &started(), b"").await;
+    state.control(Control::Pause { told }).unwrap();
+    state.lose_connection();
+    state.start_leg();
+    assert_eq!(waiting.recv().await, None);
 }

@@ -1,5 +1,9 @@
 //! What a connection is still to take: frames in their order, and one confirmation.
 
+use std::convert::Infallible;
+
+use tokio::sync::mpsc;
+
 use crate::client::control::Control;
 use crate::proto::frame::{self, FrameError};
 use crate::proto::header::ClientHeader;
@@ -13,6 +17,10 @@ pub(super) struct Outgoing {
     frames: Vec<u8>,
     /// The signals among them.
     signals: Vec<Control>,
+    /// Whoever waits for a pause among them to be written.
+    paused: Option<mpsc::Sender<Infallible>>,
+    /// Whoever waits for one that is being written.
+    pausing: Option<mpsc::Sender<Infallible>>,
     /// What is to be confirmed with them: one number, however long nothing can be written.
     ack: Option<u64>,
     acked: u64,
@@ -33,6 +41,17 @@ impl Outgoing {
     ) -> Result<(), FrameError> {
         self.send(header)?;
         self.signals.push(signal);
+        Ok(())
+    }
+
+    /// Says `pause`, and lets go of `told` when that is written.
+    pub(super) fn pause(
+        &mut self,
+        told: mpsc::Sender<Infallible>,
+        header: &ClientHeader,
+    ) -> Result<(), FrameError> {
+        self.send(header)?;
+        self.paused = Some(told);
         Ok(())
     }
 
@@ -65,7 +84,13 @@ impl Outgoing {
             self.send(&ClientHeader::Ack { seq })?;
         }
         self.signals.clear();
+        self.pausing = self.paused.take();
         Ok(std::mem::take(&mut self.frames))
+    }
+
+    /// What was taken is written.
+    pub(super) fn sent(&mut self) {
+        self.pausing = None;
     }
 
     /// Forgets what a connection did not take, and says which signals were among that.
