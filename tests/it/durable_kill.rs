@@ -147,7 +147,10 @@ fn a_verdict_whose_server_was_killed_behind_its_line_in_the_journal_names_that_l
         held.abandon();
         held.server.crash();
         if killed == Killed::Both {
-            supervisors.iter().for_each(|pid| kill(*pid, Signal::KILL));
+            // One that its server has left may have ended by itself.
+            for supervisor in supervisors {
+                try_kill(supervisor, Signal::KILL);
+            }
         }
         held.server.restart();
         let file = held.server.dir().join("verdict");
