@@ -9,7 +9,8 @@ use rustix::io::Errno;
 
 use super::not_started::NotStarted;
 
-/// Whether the directory can be entered, and why not.
+/// Whether the directory can be entered, told apart from a missing program: posix_spawn(3) answers
+/// both with the same error.
 fn check_cwd(cwd: &Path) -> Result<(), NotStarted> {
     let is_dir = match stat(cwd) {
         Ok(found) => FileType::from_raw_mode(found.st_mode) == FileType::Directory,

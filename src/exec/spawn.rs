@@ -86,32 +86,15 @@ struct Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    /// Starts it from here. What stands in the way is looked for if something does: most often nothing does.
+    /// Starts it from here. Folder and program are looked at before there is a child: one that is held up by a file
+    /// system that does not answer would hold the pipes of other runs meanwhile.
     fn start(&self, stdio: [Stdio; 3]) -> Result<Pid, NotStarted> {
-        let named = self.as_named();
-        let (file, cwd) = match named {
-            Some((file, cwd)) => (file.to_owned(), cwd.to_owned()),
-            None => self.find()?,
-        };
+        let (file, cwd) = self.find()?;
         let mut command = Command::new(&file);
         command.env_clear().process_group(0).current_dir(&cwd);
         command.arg0(&self.words[0]).args(&self.words[1..]).envs(self.env);
         give_to(&mut command, stdio);
-        process::spawn(&mut command).or_else(|e| {
-            if named.is_none() {
-                return Err(NotStarted::from_exec(e, &file));
-            }
-            let (file, cwd) = self.find()?;
-            let spawned = process::spawn(command.current_dir(cwd));
-            spawned.map_err(|e| NotStarted::from_exec(e, &file))
-        })
-    }
-
-    /// Program and folder, if both are told by paths that need no search; such a program stays what it is when looked for.
-    fn as_named(&self) -> Option<(&Path, &Path)> {
-        let (file, cwd) = (Path::new(&self.words[0]), self.spec.cwd.as_deref());
-        let cwd = cwd.or(self.base.home())?;
-        (file.is_absolute() && cwd.is_absolute()).then_some((file, cwd))
+        process::spawn(&mut command).map_err(|e| NotStarted::from_exec(e, &file))
     }
 
     /// Program and folder, looked for.
