@@ -110,7 +110,9 @@ async fn lengths_one_past_the_limit() {
 
 #[test]
 fn what_the_system_lacks_is_said() {
-    let why = |errno| NotStarted::from_exec(io::Error::from_raw_os_error(errno), Path::new("/x"));
+    let why = |errno| {
+        NotStarted::from_exec(io::Error::from_raw_os_error(errno), std::path::Path::new("/x"))
+    };
     assert!(matches!(why(libc::EAGAIN), NotStarted::OutOfProcesses));
     assert!(matches!(why(libc::ENOMEM), NotStarted::OutOfMemory));
     assert!(matches!(why(libc::EMFILE), NotStarted::OutOfDescriptors));
