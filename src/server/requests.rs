@@ -16,12 +16,9 @@ use super::serving::{Order, Serving};
 use super::showing::Showing;
 use super::users::Guest;
 use super::waiting::{Answer, Heard, Waiting, is_order};
-use crate::exec::Signal;
-use crate::exec::signal::UnknownSignal;
 use crate::proto::code::Code;
 use crate::proto::header::{Attach, ClientHeader, Refusal, RunRequest, ServerHeader};
 use crate::proto::id::RunId;
-use crate::proto::verdict::StopBy;
 use crate::runs::answer::{Closed, Denied, Served};
 use crate::runs::durable::There;
 use crate::runs::entry::Entry;
@@ -33,10 +30,12 @@ use crate::runs::throttle::Throttle;
 
 mod judging;
 mod listing;
+mod orders;
 
 pub(super) use judging::Judge;
 use judging::wanted;
 pub use listing::LIST_LIMIT;
+use orders::{obeyed_or_not, signal_number};
 
 /// How long an order to the run of its connection waits for a look at the account.
 const ORDER_PATIENCE: Duration = Duration::from_millis(250);
@@ -303,50 +302,6 @@ impl Requests {
         serving.stdin(piece, body)
     }
 
-    /// An order to the run of this connection, or to one that is named. One that crosses the run's end or
-    /// its refusal is nobody's fault.
-    async fn order(&mut self, order: Order, run: Option<String>) -> Result<(), SessionEnd> {
-        if let Some(part) = run {
-            return self.order_by_name(order, &part).await;
-        }
-        let Some(serving) = self.outbox.serving() else { return Ok(()) };
-        self.may_or_end(&Asked::Keep)?;
-        match serving.order(order)? {
-            Some(answer) => self.outbox.answer(&answer),
-            None => Ok(()),
-        }
-    }
-
-    async fn order_by_name(&mut self, order: Order, part: &str) -> Result<(), SessionEnd> {
-        let asked = match order {
-            Order::Signal(_) => Asked::Signal,
-            Order::Cancel(_) => Asked::Stop,
-        };
-        let Some((kept, whose)) = self.find(part, asked)? else { return Ok(()) };
-        let order = match order {
-            Order::Cancel(said) => Order::Cancel(self.by_whom(whose, said)),
-            signal @ Order::Signal(_) => signal,
-        };
-        let run = kept.id().to_string();
-        let obeyed = match &*kept {
-            Entry::Here(run) => match order {
-                Order::Signal(signal) => run.signal(signal),
-                Order::Cancel(Whose::Own) => run.stop(StopBy::Client),
-                Order::Cancel(Whose::All) => run.stop(StopBy::Operator),
-            },
-            Entry::There(there) => {
-                let (host, there) = (Arc::clone(&self.host), Arc::clone(there));
-                let asked = async move {
-                    let obeyed = host.order(&there, order.header(Some(&there.key.id))).await;
-                    Answer::Order { run, obeyed }
-                };
-                return self.ask(asked).await;
-            }
-            Entry::Gone(_) => false,
-        };
-        self.outbox.answer(&obeyed_or_not(run, obeyed))
-    }
-
     async fn attach(&mut self, attach: &Attach) -> Result<(), SessionEnd> {
         self.free_for_another()?;
         let Some((kept, _)) = self.find(&attach.run, Asked::Attach)? else { return Ok(()) };
@@ -453,15 +408,6 @@ impl Requests {
             }
         }
     }
-}
-
-fn obeyed_or_not(run: String, obeyed: bool) -> ServerHeader {
-    if obeyed { ServerHeader::Done { run } } else { ServerHeader::AlreadyEnded { run } }
-}
-
-fn signal_number(name: &str) -> Result<u8, SessionEnd> {
-    let number = name.parse::<Signal>().ok().and_then(|s| u8::try_from(s.number()).ok());
-    number.ok_or_else(|| SessionEnd::word(Code::BadRequest, UnknownSignal.to_string()))
 }
 
 /// Not `refused`, which would say that nothing was started.
