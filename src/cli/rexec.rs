@@ -54,6 +54,13 @@ pub fn main(args: &[OsString]) -> u8 {
     status
 }
 
+/// Says that a bug has ended the program; the exit status.
+#[must_use]
+pub fn broken() -> u8 {
+    complain("rexec", "a bug in rexec has ended it: it cannot know whether or how a command ran");
+    Status::Unknown.code()
+}
+
 async fn run(mut args: Args) -> u8 {
     if let Err(line) = check_verdict(&args) {
         // There is no place to write it to.

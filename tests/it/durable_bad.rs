@@ -372,7 +372,12 @@ fn a_clock_that_jumps_both_ways_changes_nothing() {
     let Some(library) = faketime() else { return };
     let dir = tempfile::tempdir().unwrap();
     let (state, clock) = (dir.path().join("state"), dir.path().join("clock"));
-    std::fs::write(&clock, "+0\n").unwrap();
+    // As a whole: a program may read it at any time.
+    let set = |shift: &str| {
+        std::fs::write(dir.path().join("next"), format!("{shift}\n")).unwrap();
+        std::fs::rename(dir.path().join("next"), &clock).unwrap();
+    };
+    set("+0");
     let start = |listen: &str| {
         Server::at(&state, listen, &[], |command| {
             command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", &clock);
@@ -388,7 +393,7 @@ fn a_clock_that_jumps_both_ways_changes_nothing() {
     wait_until("its effect", || effect.exists());
     let mut others = Vec::new();
     for jump in ["+4000d", "-4000d", "+1d"] {
-        std::fs::write(&clock, format!("{jump}\n")).unwrap();
+        set(jump);
         others.push((leave(&server, "exit 3"), 3));
         server.crash();
         server = start(&server.addr);

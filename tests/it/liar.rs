@@ -243,7 +243,8 @@ fn more_output_than_the_credit_is_an_error_and_not_held() {
             most = most.max(memory_kib(client.id(), "VmHWM"));
             client.try_wait().unwrap().is_some()
         });
-        is_honest(finish(client), &[252], "more than this client's credit");
+        // A server that has all of that to send may be late with its answer to the cancel.
+        is_honest(finish(client), &[252, 253], "more than this client's credit");
         assert!(most < 64 * 1024, "{most} KiB for frames of {body} and {padding} bytes");
     }
 }
@@ -309,19 +310,14 @@ fn a_run_that_starts_again_and_again_does_not_fill_the_memory() {
 fn endless_heartbeats_can_be_left_by_ctrl_c() {
     let fake = Fake::start(|raw| {
         welcome(raw);
-        while std::io::Write::write_all(&mut raw.stream, b"\x14\0\0\0{\"type\":\"heartbeat\"}")
-            .is_ok()
-        {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        let heartbeat = b"\x14\0\0\0{\"type\":\"heartbeat\"}";
+        while std::io::Write::write_all(&mut raw.stream, heartbeat).is_ok() {}
     });
-    let client = fake.client().arg("true").spawn();
+    let mut client = fake.client().arg("true").spawn();
     wait_until("the connection", || fake.connections() == 1);
-    // Once for the command, once to cancel, once to wait for nothing.
-    let mut client = client;
+    // Once for the command, once to cancel, once to wait for nothing; some that come together count as one.
     wait_until("the end of the client", || {
         super::support::kill(client.id(), rustix::process::Signal::INT);
-        std::thread::sleep(Duration::from_millis(200));
         client.try_wait().unwrap().is_some()
     });
     let ran = finish(client);
