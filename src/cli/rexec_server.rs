@@ -38,9 +38,7 @@ const OWN_DESCRIPTORS: u64 = 64;
 #[must_use]
 pub fn main(args: &[OsString]) -> u8 {
     match args {
-        [_, verb, runs] if verb == SUPERVISE && !runs.as_encoded_bytes().starts_with(b"-") => {
-            return supervise(runs);
-        }
+        [_, verb, runs, ready] if verb == SUPERVISE => return supervise(runs, ready),
         [_, verb, asked] if verb == own_files::READ_AS => return own_files::main(asked),
         [_, verb, rest @ ..] if verb == shim::LIMITED => return shim::main(rest),
         _ => {}
@@ -107,11 +105,11 @@ fn failed(line: &str) -> u8 {
 }
 
 /// The supervisor of one durable run, or one that waits for it, which a server starts.
-fn supervise(runs: &OsStr) -> u8 {
+fn supervise(runs: &OsStr, ready: &OsStr) -> u8 {
     shim::offer();
     let log = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false);
     log.with_target(false).init();
-    match crate::server::supervise::main(Path::new(runs)) {
+    match crate::server::supervise::main(Path::new(runs), Path::new(ready)) {
         Ok(()) => 0,
         Err(line) => {
             tracing::error!("{line}");
