@@ -129,7 +129,7 @@ impl Own {
                 && words.next().is_some_and(|word| word.starts_with(folder))
                 // The one that waits for a run is none.
                 && fs::read_link(format!("/proc/{pid}/fd/2"))
-                    .is_ok_and(|to| to != std::path::Path::new("/dev/null"))
+                    .is_ok_and(|log| !log.ancestors().nth(2).is_some_and(|of| of.ends_with("ready")))
             {
                 found.push(pid);
             }

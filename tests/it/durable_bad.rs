@@ -143,7 +143,7 @@ fn a_client_that_is_stopped_for_a_while_slows_nobody_and_has_the_rest_when_it_go
     // More than the server sends ahead of what is acknowledged.
     let text = "head -c 20000000 /dev/zero | tr '\\0' x; exit 7";
     let one = client(&server, &["--durable", &server.addr, text]).spawn();
-    wait_until("its supervisor", || supervisors(server.state()).len() == 1);
+    wait_until("its start", || server.journal().iter().any(|line| line["type"] == "running"));
     stop(one.id());
     // The command does not wait for it.
     assert_eq!(verdict(&server)["end"]["exited"]["code"], 7);

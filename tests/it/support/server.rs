@@ -210,19 +210,21 @@ impl Server {
 /// The supervisors of durable runs below this folder that live now, without the one that waits for a run.
 pub(crate) fn supervisors(state: &Path) -> Vec<u32> {
     let mut all = all_supervisors(state);
-    all.retain(|pid| complains_to(*pid).is_some_and(|to| to != Path::new("/dev/null")));
+    all.retain(|pid| is_spare(*pid) == Some(false));
     all
 }
 
-/// Those that wait for a run: they complain to nobody yet.
+/// Those that wait for a run.
 pub(crate) fn spare_supervisors(state: &Path) -> Vec<u32> {
     let mut all = all_supervisors(state);
-    all.retain(|pid| complains_to(*pid).is_some_and(|to| to == Path::new("/dev/null")));
+    all.retain(|pid| is_spare(*pid) == Some(true));
     all
 }
 
-fn complains_to(pid: u32) -> Option<PathBuf> {
-    std::fs::read_link(format!("/proc/{pid}/fd/2")).ok()
+/// What it complains to is below the folder of those that wait, until that becomes its run's.
+fn is_spare(pid: u32) -> Option<bool> {
+    let log = std::fs::read_link(format!("/proc/{pid}/fd/2")).ok()?;
+    Some(log.parent()?.parent()?.ends_with("ready"))
 }
 
 fn all_supervisors(state: &Path) -> Vec<u32> {
