@@ -7,7 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use tokio::sync::mpsc;
 
 use super::client_args::{Args, definition, sections, with_verbs};
-use super::input::Growing;
+use super::input::StandardInput;
 use super::output::{Kept, Standard, ToFile, Unfinished, is_stdout, write_all};
 use super::prompt;
 use super::report::Report;
@@ -300,7 +300,7 @@ fn output(
 
 /// This process's stdin; none where the command would read nothing from it either.
 fn input(args: &Args) -> Option<Input> {
-    (!args.no_stdin && !is_null()).then(|| Box::new(Growing::new()) as Input)
+    (!args.no_stdin && !is_null()).then(|| Box::new(StandardInput::new()) as Input)
 }
 
 fn is_null() -> bool {

@@ -41,9 +41,7 @@ const OWN_DESCRIPTORS: u64 = 64;
 #[must_use]
 pub fn main(args: &[OsString]) -> u8 {
     match args {
-        [_, verb, runs] if verb == SUPERVISE && !runs.as_encoded_bytes().starts_with(b"-") => {
-            return supervise(runs);
-        }
+        [_, verb, runs, ready] if verb == SUPERVISE => return supervise(runs, ready),
         [_, verb, asked] if verb == own_files::READ_AS => return own_files::main(asked),
         [_, verb, rest @ ..] if verb == shim::LIMITED => return shim::main(rest),
         _ => {}
@@ -110,10 +108,10 @@ fn failed(line: &str) -> u8 {
 }
 
 /// The supervisor of one durable run, or one that waits for it, which a server starts.
-fn supervise(runs: &OsStr) -> u8 {
+fn supervise(runs: &OsStr, ready: &OsStr) -> u8 {
     shim::offer();
     log().with_ansi(false).init();
-    match crate::server::supervise::main(Path::new(runs)) {
+    match crate::server::supervise::main(Path::new(runs), Path::new(ready)) {
         Ok(()) => 0,
         Err(line) => {
             tracing::error!("{line}");

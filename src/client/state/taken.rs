@@ -114,7 +114,15 @@ impl State {
                 return Ok(Some(Leg::done(Err(self.unknown(text, Code::Corrupt)))));
             }
         }
+        if !started.attached && self.is_left_with_its_start() {
+            return Ok(Some(Leg::done(Err(Error::Detached { run: self.id.clone() }))));
+        }
         self.go_on()
+    }
+
+    /// Whether there is nothing to be said to a run that is new: its request has said that it is left.
+    fn is_left_with_its_start(&self) -> bool {
+        self.leave == Leave::WhenSent && self.stdin.is_sent() && self.pending.is_empty()
     }
 
     /// Takes what the server says about its digests. False if it is unknown here, or not what it was.
