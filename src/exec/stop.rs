@@ -71,7 +71,8 @@ pub async fn stop_leftovers(
     grace: Duration,
 ) -> io::Result<Stopped> {
     let Leftovers { mark, uid, not_before } = left;
-    let target = Target { mark, group: None, uid, not_before };
+    // Whether it had a control group is not written down.
+    let target = Target { mark, group: None, grouped: true, uid, not_before };
     Tree { scanner, target, child: None }.stop(grace).await
 }
 
@@ -89,7 +90,10 @@ pub async fn stop_leftovers(
 /// As [`stop`].
 pub async fn count_left(child: &Child, scanner: &Scanner) -> io::Result<Stopped> {
     if orphans().is_ok_and(|orphans| orphans.is_empty()) {
-        return Ok(Stopped { left_running: 0, containment: Containment::Marks });
+        return Ok(Stopped {
+            left_running: 0,
+            containment: Containment::of(child.group().is_some()),
+        });
     }
     let tree = Tree { scanner, target: target_of(child), child: Some(child) };
     match timeout(COUNT_LIMIT, scanner.scan(tree.target, Action::CountLeft)).await {
@@ -103,6 +107,7 @@ fn target_of(child: &Child) -> Target {
     Target {
         mark: child.mark(),
         group: Some(process.pid),
+        grouped: child.group().is_some(),
         uid: child.uid(),
         not_before: process.start_time,
     }
@@ -201,6 +206,10 @@ impl Tree<'_> {
 
     /// As [`Self::gone`], killing what is found on the way, of which the last is put into `seen`.
     async fn killed(&self, seen: &mut Option<Found>) -> io::Result<Stopped> {
+        if let Some(group) = self.child.and_then(Child::group) {
+            // Where the kernel cannot, what is found is killed one by one.
+            let _ = group.kill();
+        }
         loop {
             let main_ended = self.main_ended()?;
             let mut found = self.signal(Signal::KILL).await?;

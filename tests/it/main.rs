@@ -14,6 +14,7 @@ mod agents;
 mod auth;
 mod batch;
 mod certificates;
+mod cgroups;
 mod classic;
 mod cli;
 mod costs;
