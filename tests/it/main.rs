@@ -57,6 +57,7 @@ mod policy_journal;
 mod prompt;
 mod python;
 mod quick;
+mod replay;
 mod report;
 mod resume;
 mod retention;
