@@ -19,9 +19,10 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Uid;
 use tokio::net::unix::pipe::{Receiver, Sender};
 
+use super::cgroup::Group;
 use super::not_started::{NotStarted, SpawnError};
 use super::program::{find, working_directory};
-use super::shim::{self, Terms};
+use super::shim::{self, Stage, Terms};
 use super::spec::{BaseEnv, Mark, Program, Spec, TEXT_LIMIT};
 use super::wait::Child;
 use crate::sys::clock::boottime;
@@ -64,15 +65,17 @@ pub fn spawn(spec: &Spec, base: &BaseEnv, run: &str, mark: Mark) -> Result<Spawn
     let Pipes { ours, theirs } = Pipes::new(spec).map_err(NotStarted::from_system)?;
     let since = boottime();
     let (stdio, writers) = theirs.split().map_err(NotStarted::from_system)?;
-    let pid = if spec.user.is_none() && spec.limits.is_none() {
+    let group = spec.cgroup.as_deref().map(|dir| Group::make(dir, mark, spec.limits)).transpose();
+    let group = group.map_err(|error| NotStarted::Limits { stage: Stage::Cgroup, error })?;
+    let pid = if spec.user.is_none() && spec.limits.is_none() && group.is_none() {
         wanted.start(stdio)?
     } else {
-        wanted.start_by_step(stdio)?
+        wanted.start_by_step(stdio, group.as_ref())?
     };
     let uid = spec.user.as_ref().map(|user| user.uid);
     let child = Child::follow(pid, since, mark).map_err(SpawnError::Unfollowed)?;
     let Ours { stdin, stdout, stderr } = ours;
-    Ok(Spawned { child: child.of_user(uid), stdin, stdout, stderr, writers })
+    Ok(Spawned { child: child.of_user(uid).within(group), stdin, stdout, stderr, writers })
 }
 
 /// What to start, and in which environment.
@@ -104,7 +107,7 @@ impl Wanted<'_> {
     }
 
     /// Starts it by a step. What only the user may see is looked for there, with the user's rights.
-    fn start_by_step(&self, stdio: [Stdio; 3]) -> Result<Pid, SpawnError> {
+    fn start_by_step(&self, stdio: [Stdio; 3], group: Option<&Group>) -> Result<Pid, SpawnError> {
         let (file, cwd, terms) = match &self.spec.user {
             Some(user) => (None, "/".into(), Terms::of_user(self.spec, user, self.path)),
             None => {
@@ -116,6 +119,7 @@ impl Wanted<'_> {
         command.env_clear().process_group(0).current_dir(&cwd);
         command.envs(self.env.iter().map(|(name, value)| (shim::signed(name), value)));
         give_to(&mut command, stdio);
+        let terms = terms.within(group.map(Group::path));
         shim::spawn(&mut command, (file.as_deref(), self.words), &terms)
     }
 }

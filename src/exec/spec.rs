@@ -68,6 +68,8 @@ pub struct Spec {
     pub own_path: bool,
     /// What the kernel is to hold it to.
     pub limits: Limits,
+    /// Where it has a control group of its own; none: it is in this process's.
+    pub cgroup: Option<Arc<Path>>,
     /// As whom; none: as this process. Only root can be another, and a login shell of the user's is the
     /// caller's to choose.
     pub user: Option<Arc<User>>,
@@ -316,6 +318,7 @@ mod tests {
             wait_eof: false,
             own_path: false,
             limits: Limits::default(),
+            cgroup: None,
             user: None,
         };
         assert!(!format!("{spec:?}").contains("hunter2"));
