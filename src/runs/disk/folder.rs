@@ -28,6 +28,8 @@ pub(super) const BLOCK: u64 = 512;
 /// Most bytes of `meta.json` and `outcome.json`, which hold a command of
 /// [`TEXT_LIMIT`](crate::runs::journal::TEXT_LIMIT) at most.
 const JSON_LIMIT: u64 = 256 * 1024;
+/// Bytes that they mostly have, which are read at once.
+const JSON_USUAL: usize = 4096;
 
 /// What a durable run is. No value of its environment is here, nor its input.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -157,7 +159,8 @@ impl Folder {
     /// # Errors
     /// What the system says, for example that the disk is full.
     pub fn become_that_of(&self, run: &Self, meta: &Meta) -> io::Result<()> {
-        write_json(&self.0, META, meta)?;
+        // Nobody looks for it here.
+        write_new(&self.0.join(META), meta, |_| Ok(()))?;
         let taken = [io::ErrorKind::AlreadyExists, io::ErrorKind::DirectoryNotEmpty];
         match fs::rename(&self.0, &run.0) {
             // What could not be removed.
@@ -295,11 +298,19 @@ fn put_json(
     settle: impl FnOnce(&File) -> io::Result<()>,
 ) -> io::Result<()> {
     let unfinished = folder.join(format!("{name}.new"));
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-    file.write_all(&serde_json::to_vec(value)?)?;
-    settle(&file)?;
+    write_new(&unfinished, value, settle)?;
     fs::rename(&unfinished, folder.join(name))
+}
+
+fn write_new(
+    path: &Path,
+    value: &impl Serialize,
+    settle: impl FnOnce(&File) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(&serde_json::to_vec(value)?)?;
+    settle(&file)
 }
 
 /// A value that [`write_json`] has written.
@@ -307,7 +318,7 @@ fn put_json(
 /// # Errors
 /// What the system says, or `InvalidData` or `UnexpectedEof` if it is something else.
 pub fn read_json<T: for<'a> Deserialize<'a>>(file: &File) -> io::Result<T> {
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(JSON_USUAL);
     file.take(JSON_LIMIT).read_to_end(&mut bytes)?;
     Ok(serde_json::from_slice(&bytes)?)
 }
