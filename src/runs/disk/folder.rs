@@ -174,7 +174,8 @@ impl Folder {
 
     /// Removes the folder and all that is in it. What cannot be removed is found at the next start.
     ///
-    /// What the run is goes first: a supervisor that comes late looks for that before it starts anything.
+    /// What the run is goes first: a supervisor that comes late and finds no record makes one, locks it, and
+    /// looks for that before it starts anything.
     pub fn remove(&self) {
         let removed = match fs::remove_file(self.0.join(META)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
@@ -325,7 +326,36 @@ pub fn read_json<T: for<'a> Deserialize<'a>>(file: &File) -> io::Result<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
+
+    /// What a supervisor does before it starts anything: whether it would.
+    fn would_start(folder: &Folder) -> io::Result<bool> {
+        let Claim::Ours(record) = folder.claim()? else { return Ok(false) };
+        Ok(record.file().metadata()?.len() == 0 && folder.meta()?.is_some())
+    }
+
+    #[test]
+    fn a_supervisor_that_comes_while_its_run_is_given_up_starts_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::found(dir.path().join("run"));
+        for _ in 0..300 {
+            Folder::prepare(dir.path()).unwrap().become_that_of(&folder, &meta()).unwrap();
+            fs::write(folder.path().join(RECORD), "given up").unwrap();
+            thread::scope(|scope| {
+                let late = scope.spawn(|| {
+                    // The folder is gone in the end, or has no more than what is made here.
+                    while folder.meta().unwrap().is_some() {
+                        assert!(!would_start(&folder).unwrap_or(false));
+                    }
+                    assert!(!would_start(&folder).unwrap_or(false));
+                });
+                folder.remove();
+                late.join().unwrap();
+            });
+        }
+    }
 
     #[test]
     fn a_run_has_its_folder_when_all_of_it_is_there() {
