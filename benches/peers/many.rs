@@ -52,11 +52,10 @@ pub(crate) fn row(count: usize) -> Fallible<Row> {
     lines[0].beside.push(("private MiB of a supervisor", median(&mib)));
     let most = mib.iter().copied().fold(0.0, f64::max);
     let mark = |line, what, limit, figure| Mark {
-        to: None,
         line,
         what,
         limit: Limit::AtMost(limit),
-        figure,
+        figures: vec![figure],
     };
     Ok(Row {
         title: format!("many: {count} durable runs at once, and a server killed and started again"),

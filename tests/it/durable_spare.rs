@@ -87,7 +87,7 @@ fn a_folder_that_becomes_no_runs_is_not_left() {
     server.crash();
     assert_eq!(prepared(&server), next);
     server.restart();
-    assert_eq!(prepared(&server), [PathBuf::new(); 0]);
+    assert_eq!(prepared(&server), Vec::<PathBuf>::new());
     let run =
         || Client::new(server.state()).args(&["--durable", &server.addr, "true"]).run().expect(0);
     run();

@@ -12,7 +12,7 @@ use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use super::{PATIENCE, kill, wait_until};
+use super::{PATIENCE, kill, memory_kib, wait_until};
 
 /// A server on a free port of 127.0.0.1 and on a unix socket, with a state folder of its own. Stopped,
 /// with its runs, on drop.
@@ -201,11 +201,9 @@ impl Server {
         status.unwrap().code().unwrap_or(-1)
     }
 
-    /// A field in kilobytes from its `/proc/PID/status`, such as `VmRSS` or `VmHWM`.
+    /// See [`memory_kib`].
     pub(crate) fn memory_kib(&self, field: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find(|l| l.starts_with(field)).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+        memory_kib(self.pid(), field)
     }
 }
 
