@@ -105,6 +105,7 @@ async fn supervise(runs: &Path, ready: Folder) -> io::Result<()> {
             warn!("cannot reap what the run leaves behind: {e}");
         }
     });
+    pause::point("born");
     let (record, listener) = prepare()?;
     let first = tokio::select! {
         first = reader.next(None) => first.map_err(io::Error::other)?,
@@ -240,8 +241,10 @@ impl Supervisor {
 /// now. Nothing that is started here is to be found in it.
 fn prepare() -> io::Result<(Lock, UnixListener)> {
     let here = Folder::found(".".into());
-    let Claim::Ours(record) = here.claim()? else {
-        return Err(io::Error::other("the folder is another's"));
+    let record = match here.claim()? {
+        Claim::Ours(record) if record.file().metadata()?.len() == 0 => record,
+        // It comes late: what was to be its run was given up.
+        Claim::Ours(_) | Claim::Taken => return Err(io::Error::other("the folder is another's")),
     };
     let listener = listen(&here)?;
     rustix::process::chdir("/")?;

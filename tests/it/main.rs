@@ -31,6 +31,7 @@ mod durable_seen;
 mod durable_spare;
 mod durable_stopped;
 mod durable_torn;
+mod durable_verbs;
 mod env;
 mod exact;
 mod flood;
