@@ -5,7 +5,6 @@
 //! uid, gid, groups, chroot, or a bare program name with PATH set (std `sys/process/unix/unix.rs`,
 //! `Command::posix_spawn`). So none of these is used, and the program's path is absolute.
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -22,7 +21,7 @@ use tokio::net::unix::pipe::{Receiver, Sender};
 use super::not_started::{NotStarted, SpawnError};
 use super::program::{find, working_directory};
 use super::shim::{self, Terms};
-use super::spec::{BaseEnv, Mark, Program, Spec, TEXT_LIMIT};
+use super::spec::{BaseEnv, Env, Mark, Program, Spec, TEXT_LIMIT};
 use super::wait::Child;
 use crate::sys::clock::boottime;
 use crate::sys::pipe;
@@ -58,7 +57,7 @@ pub fn spawn(spec: &Spec, base: &BaseEnv, run: &str, mark: Mark) -> Result<Spawn
     let env = base.with(&spec.env, run, mark)?;
     let path = match spec.own_path {
         true => base.path(),
-        false => env.get(OsStr::new("PATH")).map_or(OsStr::new(""), OsString::as_os_str),
+        false => env.get(OsStr::new("PATH")).map_or(OsStr::new(""), AsRef::as_ref),
     };
     let wanted = Wanted { spec, base, path, words: &words(&spec.program)?, env: &env };
     let Pipes { ours, theirs } = Pipes::new(spec).map_err(NotStarted::from_system)?;
@@ -82,7 +81,7 @@ struct Wanted<'a> {
     /// Where to look for the program.
     path: &'a OsStr,
     words: &'a [OsString],
-    env: &'a BTreeMap<OsString, OsString>,
+    env: &'a Env<'a>,
 }
 
 impl Wanted<'_> {
