@@ -43,8 +43,9 @@ pub struct Spawned {
 }
 
 /// Starts `spec` as the leader of a process group of its own, with `mark`, which the caller has made
-/// and written down, in its environment. Takes about 100 microseconds, so async callers may call it as
-/// it is; a program or folder on a file system that does not answer holds the calling thread as long. Under
+/// and written down, in its environment. Returns when the child executes the program: after about 100
+/// microseconds, for which an async caller may call it as it is, or when busy processors get to it. A program or
+/// folder on a file system that does not answer holds the calling thread as long. Under
 /// [`Limits`](super::Limits) or as another user it takes a start of this program more; whoever serves several users
 /// gives it a thread that may wait, since each of them chooses what it waits for.
 ///
