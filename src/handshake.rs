@@ -13,7 +13,7 @@ use tokio::io::AsyncRead;
 use crate::conn::{ConnError, FrameReader};
 use crate::identity::{
     Again, Ask, Authorized, Caller, Candidate, Certificate, Fingerprint, Granted, Identity, News,
-    Presence, Proven, PublicKey, Refusal, auth_text, verify_auth,
+    Presence, Proven, PublicKey, Refusal, Sought, auth_text, verify_auth,
 };
 use crate::proto::code::Code;
 use crate::proto::frame::Limits;
@@ -348,8 +348,9 @@ fn decide(
     let proven = proof.map(|(key, _)| key.fingerprint());
     let may_ask = hellos + 1 < HELLOS_LIMIT;
     let listed = hello.keys.iter().take(KEYS_LIMIT).filter(|_| may_ask);
-    let candidates: Vec<Fingerprint> =
-        proven.into_iter().chain(listed.filter_map(|k| k.parse().ok())).collect();
+    let listed = listed.filter_map(|k| k.parse().ok().map(Sought::Named));
+    let candidates: Vec<Sought> =
+        proof.map(|(key, _)| Sought::Key(key.clone())).into_iter().chain(listed).collect();
     let user = hello.user.as_deref();
     let Certified { good, bad } = certified(&hello, authorized, caller, &mut news);
     let proven_one = good.iter().find(|(one, _)| proof.is_some_and(|(key, _)| one.key() == key));
@@ -360,17 +361,17 @@ fn decide(
     }
     let lookup = authorized.lookup(&candidates, caller);
     lookup.news.into_iter().for_each(&mut news);
-    match (lookup.found, good.first()) {
-        (Ok((found, granted)), _) if proven == Some(found) => {
-            let proven = Proven::Key(found);
+    match (lookup.found, good.first(), proof) {
+        (Ok((found, granted)), _, Some((key, _))) if proven == Some(found) => {
+            let proven = Proven::Key(key.clone());
             let login = Login::In { granted, proven, user: hello.user.clone(), client };
             checked(login, (user, proof), channel)
         }
-        (_, Some((certificate, _))) if may_ask => try_key(certificate.key().fingerprint()),
-        (Ok((found, _)), _) if may_ask => try_key(found),
+        (_, Some((certificate, _)), _) if may_ask => try_key(certificate.key().fingerprint()),
+        (Ok((found, _)), ..) if may_ask => try_key(found),
         // Neither the answer nor the time that it takes tells a key that is not let in from a wrong proof
         // of one that is.
-        (found, _) => {
+        (found, ..) => {
             let why = bad.or(found.err()).map(|why| why.to_string());
             checked(not_authorized(why), (user, proof), channel)
         }

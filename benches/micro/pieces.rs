@@ -5,8 +5,8 @@ use std::io::Write;
 use std::net::Ipv4Addr;
 
 use rexec::identity::{
-    AccessFiles, Authorized, Caller, Fingerprint, Handed, Key, Presence, PublicKey, sign_auth,
-    verify_auth,
+    AccessFiles, Authorized, Caller, Fingerprint, Handed, Key, Presence, PublicKey, Sought,
+    sign_auth, verify_auth,
 };
 use rexec::proto::digest::{Algorithm, Digest, Running};
 use rexec::proto::frame::{Decoded, Limits, decode, encode};
@@ -142,14 +142,14 @@ fn look_up_key() -> Piece {
     };
     let text: String = (0..1000).map(line).collect();
     let texts = [text.clone(), text + "\n"];
-    let asked = Fingerprint::of_blob(&blob(500));
+    let asked = Sought::Key(PublicKey::from_blob(&blob(500)).expect("a key"));
     let caller = Caller { address: Some(Ipv4Addr::LOCALHOST.into()), loopback: true };
     let handed = Handed::new("list".into());
     let authorized = Authorized::as_user("me", AccessFiles::default(), vec![handed.clone()]);
     let mut turn = texts.into_iter().cycle();
     Box::new(move || {
         handed.put(Ok(turn.next()));
-        authorized.lookup(&[asked], caller).found.expect("it is listed");
+        authorized.lookup(std::slice::from_ref(&asked), caller).found.expect("it is listed");
     })
 }
 

@@ -8,7 +8,8 @@ use super::authorized_keys::{Entry, Keys};
 use super::watched::Watched;
 use super::{
     Authority, Barred, Caller, Certificate, CertificateError, Fingerprint, Granted, Handed,
-    Identity, KeyOptions, News, Permits, Proven, PublicKey, Revoked, Role, Source, Uncertified,
+    Identity, KeyOptions, News, Permits, Proven, PublicKey, Revoked, Role, Sought, Source,
+    Uncertified,
 };
 use crate::sys::fs::euid;
 use crate::sys::process::account;
@@ -129,13 +130,13 @@ impl Authorized {
     /// The first of `keys` that is let in now, and what its holder is granted, should the peer prove that it
     /// holds it. However many keys are asked for, each file is looked at once.
     #[must_use]
-    pub fn lookup(&self, keys: &[Fingerprint], caller: Caller) -> Lookup {
+    pub fn lookup(&self, keys: &[Sought], caller: Caller) -> Lookup {
         let now = SystemTime::now();
         let (found, news) = self.ask(|lists| {
             let mut refusal = Refusal::Unlisted;
             for key in keys {
                 match self.key(lists, key, caller, now) {
-                    Ok(granted) => return Ok((*key, granted)),
+                    Ok(granted) => return Ok((key.fingerprint(), granted)),
                     Err(why) => refusal = refusal.or(why),
                 }
             }
@@ -160,7 +161,8 @@ impl Authorized {
                 Again { granted: Ok(granted), news: Vec::new() }
             }
             Proven::Key(key) => {
-                let Lookup { found, news } = self.lookup(&[*key], caller);
+                let key = Sought::Key(key.clone());
+                let Lookup { found, news } = self.lookup(&[key], caller);
                 Again { granted: found.map(|(_, granted)| granted), news }
             }
             Proven::Certificate(certificate) => self.certified(certificate, caller),
@@ -171,14 +173,15 @@ impl Authorized {
     fn key(
         &self,
         lists: &Lists,
-        key: &Fingerprint,
+        key: &Sought,
         caller: Caller,
         now: SystemTime,
     ) -> Result<Granted, Refusal> {
-        if caller.loopback && Some(*key) == self.local {
+        let name = key.fingerprint();
+        if caller.loopback && Some(name) == self.local {
             return Ok(Granted::local(euid()));
         }
-        lists.revoked(|list| list.has_key(key))?;
+        lists.revoked(|list| list.has_key(&name))?;
         let mut refusal = Refusal::Unlisted;
         for (path, entry) in entries(&lists.keys, key) {
             if entry.options.authority.is_some() {
@@ -201,7 +204,7 @@ impl Authorized {
         now: SystemTime,
     ) -> Result<Granted, Refusal> {
         lists.revoked(|list| list.has_certificate(certificate))?;
-        let ca = certificate.authority();
+        let ca = Sought::Key(certificate.authority().clone());
         let listed = entries(&lists.keys, &ca).filter_map(|(path, entry)| {
             let authority = entry.options.authority.clone()?;
             Some((path, entry.line, authority, entry.options))
@@ -224,7 +227,7 @@ impl Authorized {
             };
             refusal = refusal.or(why);
         }
-        Err(refusal.or(Refusal::Authority(ca)))
+        Err(refusal.or(Refusal::Authority(ca.fingerprint())))
     }
 
     /// How many keys the files let in, or trust to sign certificates, the local identity aside: a server
@@ -284,7 +287,7 @@ impl Lists {
 /// The lines with this key, in the order of the files.
 fn entries<'a>(
     files: &'a [Watched<Keys>],
-    key: &'a Fingerprint,
+    key: &'a Sought,
 ) -> impl Iterator<Item = (&'a Path, Entry)> {
     files.iter().flat_map(move |file| {
         let entries = file.content().into_iter().flat_map(move |keys| keys.of(key));

@@ -1,11 +1,13 @@
 //! The lines of `authorized_keys` (sshd(8), AUTHORIZED_KEYS FILE FORMAT).
 
+use std::cell::OnceCell;
+use std::hash::{BuildHasher as _, RandomState};
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::line::{LINE_LIMIT, LineReason, is_key_type, lines, quote, word};
 use super::options::split;
-use super::{Fingerprint, KeyOptions, LineError, Permits, PublicKey};
+use super::{Fingerprint, KeyOptions, LineError, Permits, PublicKey, Sought};
 
 /// A key that is let in, or that signs certificates of those who are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,55 +24,65 @@ pub struct Entry {
     pub comment: String,
 }
 
-/// A file's keys, found by their fingerprints. A list may be long, and of all its lines a login needs one: each is
-/// judged when the file is read, and what it says is made out when it is asked for.
+/// A file's keys. A list may be long, and of all its lines a login needs one: each is judged when the file is read,
+/// and what it says is made out when it is asked for. Most ask for the key that they prove; the fingerprints of all are
+/// made when one is asked for by its name.
 pub(super) struct Keys {
     text: Arc<str>,
     permits: Permits,
-    /// By fingerprint and then by line.
+    /// In the order of the lines.
     places: Vec<Place>,
+    by_key: Index,
+    by_name: OnceCell<Index>,
+    /// Whose numbers nobody can foresee, who writes a list.
+    numbers: RandomState,
 }
 
 /// Where a key stands.
 struct Place {
-    key: Fingerprint,
     line: usize,
     /// The line's content, in bytes of the text.
     content: Range<usize>,
 }
 
+/// A number of each key, and its place, in this order.
+type Index = Vec<(u64, usize)>;
+
 impl Keys {
     pub(super) fn parse(text: &Arc<str>, permits: Permits) -> (Self, Vec<LineError>) {
-        Self::judge(text, permits, |content| {
-            let (_, kind, base64, _) = words(content, permits)?;
-            Ok(PublicKey::fingerprint_of_words(kind, base64)?)
-        })
+        Self::judge(text, permits, |_| Ok(()))
     }
 
     pub(super) fn authorities(text: &Arc<str>) -> (Self, Vec<LineError>) {
-        Self::judge(
-            text,
-            Permits::default(),
-            |content| Ok(parse_authority(0, content)?.fingerprint),
-        )
+        let permits = Permits::default();
+        Self::judge(text, permits, |content| {
+            parse_authority(0, content)?;
+            Ok(())
+        })
     }
 
     fn judge(
         text: &Arc<str>,
         permits: Permits,
-        key_of: impl Fn(&str) -> Result<Fingerprint, LineReason>,
+        is_good: impl Fn(&str) -> Result<(), LineReason>,
     ) -> (Self, Vec<LineError>) {
-        let (mut places, mut errors) = (Vec::new(), Vec::new());
+        let (mut places, mut by_key, mut errors) = (Vec::new(), Vec::new(), Vec::new());
+        let numbers = RandomState::new();
         for (line, content) in lines(text) {
             // A line is a part of the text.
             let start = content.as_ptr().addr() - text.as_ptr().addr();
-            match key_of(content) {
-                Ok(key) => places.push(Place { key, line, content: start..start + content.len() }),
+            let number = || of_blob(content, permits, |blob| numbers.hash_one(blob));
+            match is_good(content).and_then(|()| number()) {
+                Ok(number) => {
+                    by_key.push((number, places.len()));
+                    places.push(Place { line, content: start..start + content.len() });
+                }
                 Err(reason) => errors.push(LineError { line, reason }),
             }
         }
-        places.sort_unstable_by_key(|place| (place.key.start(), place.line));
-        (Self { text: Arc::clone(text), permits, places }, errors)
+        by_key.sort_unstable();
+        let (text, by_name) = (Arc::clone(text), OnceCell::new());
+        (Self { text, permits, places, by_key, by_name, numbers }, errors)
     }
 
     /// How many lines there are.
@@ -79,14 +91,42 @@ impl Keys {
     }
 
     /// The lines with this key, the first one first.
-    pub(super) fn of(&self, key: &Fingerprint) -> impl Iterator<Item = Entry> {
-        let from = self.places.partition_point(|place| place.key.start() < key.start());
-        let near = self.places[from..].iter().take_while(|place| place.key.start() == key.start());
-        near.filter(|place| place.key == *key).filter_map(|place| {
-            let content = self.text.get(place.content.clone())?;
-            parse_line(place.line, content, self.permits).ok()
-        })
+    pub(super) fn of(&self, key: &Sought) -> impl Iterator<Item = Entry> {
+        let fingerprint = key.fingerprint();
+        let (index, number) = match key {
+            Sought::Key(key) => (&self.by_key, self.numbers.hash_one(key.blob())),
+            Sought::Named(_) => (self.by_name.get_or_init(|| self.named()), fingerprint.start()),
+        };
+        let from = index.partition_point(|(other, _)| *other < number);
+        let near = index[from..].iter().take_while(move |(other, _)| *other == number);
+        let entries = near.filter_map(|(_, at)| self.entry(self.places.get(*at)?));
+        entries.filter(move |entry| entry.fingerprint == fingerprint)
     }
+
+    fn entry(&self, place: &Place) -> Option<Entry> {
+        parse_line(place.line, self.text.get(place.content.clone())?, self.permits).ok()
+    }
+
+    fn named(&self) -> Index {
+        let start = |place: &Place| {
+            let content = self.text.get(place.content.clone())?;
+            of_blob(content, self.permits, Fingerprint::of_blob).ok().map(|name| name.start())
+        };
+        let places = self.places.iter().enumerate();
+        let mut index: Index = places.filter_map(|(at, place)| Some((start(place)?, at))).collect();
+        index.sort_unstable();
+        index
+    }
+}
+
+/// What `make` makes of the blob of a line's key.
+fn of_blob<T>(
+    content: &str,
+    permits: Permits,
+    make: impl FnOnce(&[u8]) -> T,
+) -> Result<T, LineReason> {
+    let (_, kind, base64, _) = words(content, permits)?;
+    Ok(PublicKey::blob_of_words(kind, base64, make)?)
 }
 
 /// Reads a file of keys that sign certificates for the account (`TrustedUserCAKeys` of sshd_config(5)), of
@@ -314,14 +354,18 @@ mod tests {
             assert_eq!(keys.len(), 6, "{entries:?}");
             for entry in &entries {
                 let same = entries.iter().filter(|other| other.fingerprint == entry.fingerprint);
-                assert!(keys.of(&entry.fingerprint).eq(same.cloned()), "{entry:?}");
+                assert!(keys.of(&Sought::Named(entry.fingerprint)).eq(same.clone().cloned()));
+                let content = text.split('\n').nth(entry.line - 1).unwrap();
+                let blob = content.split(' ').find(|word| word.starts_with("AAAA")).unwrap();
+                let key = PublicKey::from_base64(blob.trim_end_matches('\r')).unwrap();
+                assert!(keys.of(&Sought::Key(key)).eq(same.cloned()), "{entry:?}");
             }
         }
         let (keys, found) = Keys::authorities(&text);
         let (entries, errors) = parse_authorities(&text);
         assert_eq!((keys.len(), found), (entries.len(), errors));
         let of_first = entries.iter().filter(|entry| entry.fingerprint == entries[0].fingerprint);
-        assert!(keys.of(&entries[0].fingerprint).eq(of_first.cloned()));
+        assert!(keys.of(&Sought::Named(entries[0].fingerprint)).eq(of_first.cloned()));
     }
 
     #[test]

@@ -14,8 +14,7 @@ use super::line::{quote, word};
 use super::signature;
 use super::sk::Presence;
 use super::{
-    Addresses, AddressesError, Authority, Fingerprint, Identity, KeyOptions, PublicKey,
-    PublicKeyError,
+    Addresses, AddressesError, Authority, Identity, KeyOptions, PublicKey, PublicKeyError,
 };
 use crate::sys::fs::read_public;
 
@@ -186,8 +185,8 @@ impl Certificate {
 
     /// The key of the CA that has signed it.
     #[must_use]
-    pub fn authority(&self) -> Fingerprint {
-        self.0.authority.fingerprint()
+    pub fn authority(&self) -> &PublicKey {
+        &self.0.authority
     }
 
     /// Its number, which its CA chose; 0 if it numbers none.

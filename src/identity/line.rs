@@ -64,7 +64,9 @@ pub(super) fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
 
 /// The first word and what follows it.
 pub(super) fn word(text: &str) -> (&str, &str) {
-    let end = text.bytes().position(|b| b == b' ' || b == b'\t').unwrap_or(text.len());
+    // The search for one character looks at many bytes at once.
+    let end = text.find(' ').unwrap_or(text.len());
+    let end = text[..end].find('\t').unwrap_or(end);
     let (word, rest) = text.split_at(end);
     (word, rest.trim_start_matches([' ', '\t']))
 }

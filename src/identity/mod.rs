@@ -58,7 +58,7 @@ pub use revoked::{Revoked, RevokedError};
 pub use sk::Presence;
 pub use time::{NotATime, parse_time};
 pub use watched::{Found, Handed, News, Role, Source, Trouble, read_list};
-pub use who::{Caller, Granted, Identity, Proven};
+pub use who::{Caller, Granted, Identity, Proven, Sought};
 
 #[cfg(test)]
 #[path = "../../tests/it/support/soft_key.rs"]

@@ -95,24 +95,25 @@ impl PublicKey {
         Ok(key)
     }
 
-    /// The fingerprint of what [`from_words`](Self::from_words) reads, with nothing else made of it: lists of thousands
-    /// are read at a login.
+    /// What `make` makes of the blob that [`from_words`](Self::from_words) reads, with no key made of it: lists of
+    /// thousands are read at a login.
     ///
     /// # Errors
     /// As `from_words`.
-    pub(super) fn fingerprint_of_words(
+    pub(super) fn blob_of_words<T>(
         said: &str,
         base64: &str,
-    ) -> Result<Fingerprint, PublicKeyError> {
+        make: impl FnOnce(&[u8]) -> T,
+    ) -> Result<T, PublicKeyError> {
         let mut blob = [0; ED25519_BLOB.len() + 32];
         let is_usual = said == "ssh-ed25519" && base64.len() == blob.len().div_ceil(3) * 4;
         if is_usual
             && STANDARD.decode_slice(base64, &mut blob) == Ok(blob.len())
             && ed25519(&blob).is_some()
         {
-            return Ok(Fingerprint::of_blob(&blob));
+            return Ok(make(&blob));
         }
-        Ok(Self::from_words(said, base64)?.fingerprint())
+        Ok(make(Self::from_words(said, base64)?.blob()))
     }
 
     /// Reads the blob in base64, without its type, as [`to_base64`](Self::to_base64) gives it.

@@ -125,7 +125,7 @@ impl Revoked {
     pub fn has_certificate(&self, certificate: &Certificate) -> bool {
         let serial = certificate.serial();
         self.has_key(&certificate.key().fingerprint())
-            || self.has_key(&certificate.authority())
+            || self.has_key(&certificate.authority().fingerprint())
             || self.ids.contains(certificate.id())
             || self.serials.iter().any(|(from, to)| (*from..=*to).contains(&serial))
     }

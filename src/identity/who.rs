@@ -5,7 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Certificate, Fingerprint, KeyOptions};
+use super::{Certificate, Fingerprint, KeyOptions, PublicKey};
 use crate::sys::fs::is_own_or_root;
 
 /// Who a peer is. Runs belong to one of these.
@@ -92,13 +92,33 @@ pub struct Caller {
     pub loopback: bool,
 }
 
+/// A key that may be on a list.
+#[derive(Debug, Clone)]
+pub enum Sought {
+    /// The key itself.
+    Key(PublicKey),
+    /// One of which nothing else is known.
+    Named(Fingerprint),
+}
+
+impl Sought {
+    /// What names it.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        match self {
+            Self::Key(key) => key.fingerprint(),
+            Self::Named(fingerprint) => *fingerprint,
+        }
+    }
+}
+
 /// By what a peer was let in: asked about again for each of its requests.
 #[derive(Debug, Clone)]
 pub enum Proven {
     /// The kernel's word on whose process it is, which does not change.
     Kernel,
     /// A key.
-    Key(Fingerprint),
+    Key(PublicKey),
     /// A certificate of a key.
     Certificate(Certificate),
 }

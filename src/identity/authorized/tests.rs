@@ -35,12 +35,12 @@ impl Fixture {
     }
 
     fn who(&self, key: &PublicKey) -> Option<String> {
-        let found = self.authorized.lookup(&[key.fingerprint()], ABROAD).found;
+        let found = self.authorized.lookup(&[Sought::Key(key.clone())], ABROAD).found;
         found.ok().map(|(_, granted)| granted.who.to_string())
     }
 
     fn news(&self) -> Vec<String> {
-        let lookup = self.authorized.lookup(&[self.local.fingerprint()], ABROAD);
+        let lookup = self.authorized.lookup(&[Sought::Key(self.local.clone())], ABROAD);
         lookup.news.iter().map(ToString::to_string).collect()
     }
 }
@@ -66,13 +66,13 @@ fn the_file_as_it_is_now_decides() {
 fn the_local_identity_counts_over_loopback_only() {
     let f = fixture(false);
     let print = f.local.fingerprint();
-    let local = f.authorized.lookup(&[print], HERE);
+    let local = f.authorized.lookup(&[Sought::Named(print)], HERE);
     assert_eq!(local.found, Ok((print, Granted::local(euid()))));
     assert!(local.news.is_empty());
-    assert_eq!(f.authorized.lookup(&[print], ABROAD).found, Err(Refusal::Unlisted));
+    assert_eq!(f.authorized.lookup(&[Sought::Named(print)], ABROAD).found, Err(Refusal::Unlisted));
     // Listed by the administrator, it is let in as any other key.
     f.write(&f.local.to_string());
-    let (_, granted) = f.authorized.lookup(&[print], ABROAD).found.unwrap();
+    let (_, granted) = f.authorized.lookup(&[Sought::Named(print)], ABROAD).found.unwrap();
     assert!(matches!(granted.who, Identity::Key { .. }));
 }
 
@@ -121,7 +121,8 @@ fn a_question_about_many_keys_is_answered_from_one_look_at_the_file() {
     let opened = rustix::fs::inotify::WatchFlags::OPEN;
     rustix::fs::inotify::add_watch(&inotify, &f.path, opened).unwrap();
     let prints: Vec<_> = keys.iter().map(PublicKey::fingerprint).collect();
-    let (first, _) = f.authorized.lookup(&prints, ABROAD).found.unwrap();
+    let named: Vec<_> = prints.iter().copied().map(Sought::Named).collect();
+    let (first, _) = f.authorized.lookup(&named, ABROAD).found.unwrap();
     assert_eq!(first, prints[3], "the first as they were asked for");
     let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
     let mut events = rustix::fs::inotify::Reader::new(&inotify, &mut buffer);
@@ -156,7 +157,7 @@ fn of_several_lines_with_a_key_the_first_that_counts_decides() {
     let f = fixture(true);
     let key = key();
     let command = |caller: Caller| {
-        let found = f.authorized.lookup(&[key.fingerprint()], caller).found;
+        let found = f.authorized.lookup(&[Sought::Key(key.clone())], caller).found;
         found.map(|(_, granted)| granted.options.command.clone().unwrap_or_default())
     };
     f.write(&format!(
@@ -195,10 +196,10 @@ fn a_key_is_found_among_ten_thousand_without_all_of_them_being_understood_again(
     let keys: Vec<_> = (0..10_000).map(line).collect();
     let text: Vec<_> = keys.iter().map(|k| format!("command=\"echo hi\" {k} someone\n")).collect();
     f.write(&text.concat());
-    let prints: Vec<_> = keys[9_000..9_064].iter().map(PublicKey::fingerprint).collect();
+    let keys: Vec<_> = keys[9_000..9_064].iter().cloned().map(Sought::Key).collect();
     let ask = || {
         let start = std::time::Instant::now();
-        assert_eq!(f.authorized.lookup(&prints, ABROAD).found.unwrap().0, prints[0]);
+        assert_eq!(f.authorized.lookup(&keys, ABROAD).found.unwrap().0, keys[0].fingerprint());
         start.elapsed()
     };
     let first = ask();
@@ -294,7 +295,7 @@ fn what_is_revoked_is_not_let_in_and_a_list_that_is_not_understood_lets_in_nobod
     let put = |file: &str, text: String| std::fs::write(path.join(file), text).unwrap();
     put("keys", format!("{plain}\ncert-authority,principals=\"someone\" {ca}\n"));
     let ask = || {
-        let key = authorized.lookup(&[plain.fingerprint()], ABROAD).found;
+        let key = authorized.lookup(&[Sought::Key(plain.clone())], ABROAD).found;
         (key.is_ok(), authorized.certified(&certificate, ABROAD).granted.is_ok())
     };
     assert_eq!(ask(), (true, true));
@@ -318,5 +319,5 @@ fn what_is_revoked_is_not_let_in_and_a_list_that_is_not_understood_lets_in_nobod
     std::fs::remove_file(path.join("revoked")).unwrap();
     assert_eq!(ask(), (false, false), "a list that has vanished");
     // Who is on this machine and of this account is asked for no key that could be revoked.
-    assert!(authorized.lookup(&[authorized.local.unwrap()], HERE).found.is_ok());
+    assert!(authorized.lookup(&[Sought::Named(authorized.local.unwrap())], HERE).found.is_ok());
 }

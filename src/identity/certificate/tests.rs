@@ -64,7 +64,7 @@ fn a_certificate_of_ssh_keygen_is_read() {
     let office = Office::open();
     let certificate = office.read(&["-n", "me,you", "-z", "17", "-V", "-1h:+1h"]);
     assert_eq!(certificate.key(), &office.key("user"));
-    assert_eq!(certificate.authority(), office.key("ca").fingerprint());
+    assert_eq!(certificate.authority().fingerprint(), office.key("ca").fingerprint());
     assert_eq!((certificate.serial(), certificate.id()), (17, "someone's"));
     assert_eq!(certificate.who().to_string(), format!("key:{}", office.key("user").fingerprint()));
     let granted = grants(&certificate, None).unwrap();
