@@ -5,7 +5,6 @@
 //! uid, gid, groups, chroot, or a bare program name with PATH set (std `sys/process/unix/unix.rs`,
 //! `Command::posix_spawn`). So none of these is used, and the program's path is absolute.
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -23,7 +22,7 @@ use super::cgroup::Group;
 use super::not_started::{NotStarted, SpawnError};
 use super::program::{find, working_directory};
 use super::shim::{self, Stage, Terms};
-use super::spec::{BaseEnv, Mark, Program, Spec, TEXT_LIMIT};
+use super::spec::{BaseEnv, Env, Mark, Program, Spec, TEXT_LIMIT};
 use super::wait::Child;
 use crate::sys::clock::boottime;
 use crate::sys::pipe;
@@ -45,8 +44,9 @@ pub struct Spawned {
 }
 
 /// Starts `spec` as the leader of a process group of its own, with `mark`, which the caller has made
-/// and written down, in its environment. Takes about 100 microseconds, so async callers may call it as
-/// it is; a program or folder on a file system that does not answer holds the calling thread as long. Under
+/// and written down, in its environment. Returns when the child executes the program: after about 100
+/// microseconds, for which an async caller may call it as it is, or when busy processors get to it. A program or
+/// folder on a file system that does not answer holds the calling thread as long. Under
 /// [`Limits`](super::Limits) or as another user it takes a start of this program more; whoever serves several users
 /// gives it a thread that may wait, since each of them chooses what it waits for.
 ///
@@ -59,7 +59,7 @@ pub fn spawn(spec: &Spec, base: &BaseEnv, run: &str, mark: Mark) -> Result<Spawn
     let env = base.with(&spec.env, run, mark)?;
     let path = match spec.own_path {
         true => base.path(),
-        false => env.get(OsStr::new("PATH")).map_or(OsStr::new(""), OsString::as_os_str),
+        false => env.get(OsStr::new("PATH")).map_or(OsStr::new(""), AsRef::as_ref),
     };
     let wanted = Wanted { spec, base, path, words: &words(&spec.program)?, env: &env };
     let Pipes { ours, theirs } = Pipes::new(spec).map_err(NotStarted::from_system)?;
@@ -85,7 +85,7 @@ struct Wanted<'a> {
     /// Where to look for the program.
     path: &'a OsStr,
     words: &'a [OsString],
-    env: &'a BTreeMap<OsString, OsString>,
+    env: &'a Env<'a>,
 }
 
 impl Wanted<'_> {
