@@ -161,16 +161,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// A [`ConnError`]; the connection is then of no more use.
     pub async fn next(&mut self, silence: Option<Duration>) -> Result<Option<Frame>, ConnError> {
         loop {
-            if self.buffer.len() >= self.need {
-                match frame::decode(&self.buffer, self.limits)? {
-                    Decoded::Frame(found) => {
-                        let (len, header) = (found.len(), found.header.len());
-                        return Ok(Some(self.take(len, header)));
-                    }
-                    Decoded::Incomplete { need } => self.need = need,
-                }
-            } else if self.fill(self.need, silence).await? == 0 {
-                return if self.buffer.is_empty() { Ok(None) } else { Err(ConnError::Truncated) };
+            if let Some(frame) = self.whole()? {
+                return Ok(Some(frame));
+            }
+            if !self.read_on(silence).await? {
+                return Ok(None);
             }
         }
     }
@@ -182,23 +177,43 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// A [`ConnError`]; the connection is then of no more use.
     pub async fn next_without_body(&mut self) -> Result<Option<Frame>, ConnError> {
         loop {
-            if self.buffer.len() >= self.need {
-                match frame::decode(&self.buffer, self.limits)? {
-                    Decoded::Frame(found) => {
-                        let (len, header) = (found.len(), found.header.len());
-                        return Ok(Some(Frame { body: Bytes::new(), ..self.take(len, header) }));
-                    }
-                    Decoded::Incomplete { need } => self.need = need,
-                }
-                if let Some(head) = frame::head_len(&self.buffer) {
-                    let whole = Bytes::copy_from_slice(&self.buffer[..head]);
-                    self.discard(self.need).await?;
-                    return Ok(Some(Frame { whole, head, body: Bytes::new() }));
-                }
-            } else if self.fill(self.need, None).await? == 0 {
-                return if self.buffer.is_empty() { Ok(None) } else { Err(ConnError::Truncated) };
+            if let Some(frame) = self.whole()? {
+                return Ok(Some(Frame { body: Bytes::new(), ..frame }));
+            }
+            if let Some(head) = frame::head_len(&self.buffer) {
+                let whole = Bytes::copy_from_slice(&self.buffer[..head]);
+                self.discard(self.need).await?;
+                return Ok(Some(Frame { whole, head, body: Bytes::new() }));
+            }
+            if !self.read_on(None).await? {
+                return Ok(None);
             }
         }
+    }
+
+    /// The frame that the buffer begins with, if it is all there.
+    fn whole(&mut self) -> Result<Option<Frame>, FrameError> {
+        if self.buffer.len() < self.need {
+            return Ok(None);
+        }
+        match frame::decode(&self.buffer, self.limits)? {
+            Decoded::Frame(found) => {
+                let (len, header) = (found.len(), found.header.len());
+                Ok(Some(self.take(len, header)))
+            }
+            Decoded::Incomplete { need } => {
+                self.need = need;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Reads more of the frame that is waited for. False at a clean end of the stream.
+    async fn read_on(&mut self, silence: Option<Duration>) -> Result<bool, ConnError> {
+        if self.fill(self.need, silence).await? > 0 {
+            return Ok(true);
+        }
+        if self.buffer.is_empty() { Ok(false) } else { Err(ConnError::Truncated) }
     }
 
     /// Throws a frame of `len` bytes away whose body is not all here yet.

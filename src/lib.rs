@@ -64,12 +64,14 @@ pub mod units;
 
 pub use client::{Client, Command};
 
+use std::panic::catch_unwind;
 use std::process::ExitCode;
 
 /// The program `rexec`: its exit status. See [`program!`].
 #[must_use]
 pub fn rexec_main() -> u8 {
-    cli::rexec::main(&arguments())
+    // That of a program that panicked would pass for the command's own.
+    catch_unwind(|| cli::rexec::main(&arguments())).unwrap_or_else(|_| cli::rexec::broken())
 }
 
 /// The program `rexec-server`.

@@ -56,7 +56,7 @@ pub(crate) fn row(peers: &Peers, rounds: Rounds, hosts: usize, ssh_hosts: usize)
     row.lines = vec![local.line(), in_turn.line(), ours.line()];
     row.mark_ratio((2, 0), "times the local shells, as many at once", Limit::AtMost(1.8));
     let limit = Limit::AtMost(64.0);
-    row.marks.push(Mark { to: None, line: 2, what: "MiB, client", limit, figure: peak });
+    row.marks.push(Mark { line: 2, what: "MiB, client", limit, figures: vec![peak] });
     match &peers.ssh {
         Some(ssh) => over_ssh::lines(&mut row, ssh, dir.path(), ssh_hosts)?,
         None => row.notes.push("OpenSSH is not here: what goes over ssh is left out".into()),

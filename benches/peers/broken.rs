@@ -73,7 +73,12 @@ pub(crate) fn stalled(runs: usize) -> Fallible<Row> {
         unit: "MiB",
         notes: vec!["largest resident set of the server".into()],
         lines: vec![line],
-        marks: vec![Mark { to: None, line: 0, what: "MiB", limit: Limit::AtMost(64.0), figure }],
+        marks: vec![Mark {
+            line: 0,
+            what: "MiB",
+            limit: Limit::AtMost(64.0),
+            figures: vec![figure],
+        }],
     })
 }
 

@@ -12,26 +12,20 @@ use crate::contenders::{Contender, Peers, Ssh};
 use crate::report::{Limit, Line, Row};
 use crate::rounds::Rounds;
 use crate::spawn;
-use crate::stats::median;
+use crate::turns::{self, Run, TURNS};
 
 /// A whole client process for one short command.
 pub(crate) fn cold(peers: &Peers, rounds: Rounds) -> Fallible<Row> {
     let all = peers.contenders();
     let mut lines = lines(&all);
-    // The first round fills the caches, and is not counted.
-    for round in rounds.after_warm_up() {
-        for (contender, line) in all.iter().zip(&mut lines) {
-            let took = spawn::ms(|| contender.run("true"))?;
-            if round > 0 {
-                line.samples.push(took);
-            }
-        }
-    }
+    let runs =
+        all.iter().map(|contender| -> Run { Box::new(|| Ok(spawn::ms(contender.run("true"))?)) });
+    turns::measure(rounds, TURNS, &mut runs.collect::<Vec<_>>(), &mut lines)?;
     let mut row = Row {
         title: "cold: a client process that runs `true`".into(),
         unit: "ms",
         notes: vec![
-            spawn::SHORT_NOTE.into(),
+            turns::NOTE.into(),
             "sshd runs without PAM, which as shipped it would use".into(),
         ],
         lines,
@@ -61,24 +55,21 @@ pub(crate) fn next(peers: &Peers, rounds: Rounds, commands: usize) -> Fallible<R
     let master = peers.ssh.as_ref().map(|ssh| Master::start(ssh, ssh.port, &socket)).transpose()?;
     let mut lines = vec![Line::new("local sh -c"), Line::new("rexec, Client of the library")];
     lines.extend(master.is_some().then(|| Line::new("ssh, ControlMaster")));
-    for round in rounds.after_warm_up() {
-        let local = || spawn::run(all[0].run("true")).map(drop).map_err(Into::into);
-        let mut took = vec![
-            middle(commands, local)?,
-            middle(commands, || runtime.block_on(succeed(&mut client)))?,
-        ];
-        if let Some(ssh) = &peers.ssh {
-            took.push(middle(commands, || through(ssh, &socket))?);
-        }
-        if round > 0 {
-            lines.iter_mut().zip(took).for_each(|(line, took)| line.samples.push(took));
-        }
+    let mut runs: Vec<Run> = vec![
+        Box::new(|| Ok(spawn::ms(all[0].run("true"))?)),
+        Box::new(|| timed(|| runtime.block_on(succeed(&mut client)))),
+    ];
+    if let Some(ssh) = &peers.ssh {
+        runs.push(Box::new(|| timed(|| through(ssh, &socket))));
     }
+    turns::measure(rounds, commands, &mut runs, &mut lines)?;
+    drop(runs);
     let mut row = Row {
-        title: format!("next: `true` on one connection, {commands} one after another, each"),
+        title: format!("next: `true` on one connection, {commands} of each in turn"),
         unit: "ms",
         notes: vec![
-            "a sample is the middle one of a round's commands".into(),
+            "one of each line after another; a sample is the middle one of a round's commands"
+                .into(),
             "ssh starts a client process for each, which speaks to the master".into(),
         ],
         lines,
@@ -95,12 +86,6 @@ pub(crate) fn through(ssh: &Ssh, socket: &Path) -> Fallible<()> {
     command.args(["bench", "true"]);
     spawn::run(command)?;
     Ok(())
-}
-
-/// Milliseconds of the one in the middle of so many.
-fn middle(times: usize, mut run: impl FnMut() -> Fallible<()>) -> Fallible<f64> {
-    let took: Fallible<Vec<_>> = (0..times).map(|_| timed(&mut run)).collect();
-    Ok(median(&took?))
 }
 
 /// Milliseconds.

@@ -10,7 +10,7 @@ use crate::contenders::Peers;
 use crate::report::{Limit, Line, Mark, Row};
 use crate::rounds::Rounds;
 use crate::spawn::{self, Sample};
-use crate::stats::median;
+use crate::turns::{self, Run, TURNS};
 
 /// What must be there is waited for this long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -32,34 +32,21 @@ pub(crate) fn cold(peers: &Peers, rounds: Rounds) -> Fallible<Row> {
     ];
     let mut lines = vec![Line::new("local sh -c")];
     lines.extend(all.iter().map(|(name, _)| Line::new(*name)));
-    // The first round fills the caches, and is not counted.
-    for round in rounds.after_warm_up() {
-        let mut took = vec![spawn::ms(|| peers.contenders()[0].run("true"))?];
-        for (_, words) in &all {
-            took.push(spawn::ms(|| client(words))?);
-        }
-        if round > 0 {
-            lines.iter_mut().zip(took).for_each(|(line, took)| line.samples.push(took));
-        }
-    }
+    let local = &peers.contenders()[0];
+    let mut runs: Vec<Run> = vec![Box::new(|| Ok(spawn::ms(local.run("true"))?))];
+    runs.extend(all.map(|(_, words)| -> Run { Box::new(|| Ok(spawn::ms(client(words))?)) }));
+    turns::measure(rounds, TURNS, &mut runs, &mut lines)?;
     let added = |at: usize| {
         let of = |line: usize| lines[line].samples.iter();
         let rounds = of(at).zip(of(1)).zip(of(0));
-        median(
-            &rounds.map(|((durable, plain), local)| (durable - plain) / local).collect::<Vec<_>>(),
-        )
+        rounds.map(|((durable, plain), local)| (durable - plain) / local).collect()
     };
-    let mark = |line| Mark {
-        line,
-        to: Some(1),
-        what: "local spawns added",
-        limit: Limit::AtMost(2.0),
-        figure: added(line),
-    };
+    let limit = Limit::AtMost(2.0);
+    let mark = |line| Mark { line, what: "local spawns added", limit, figures: added(line) };
     let marks = vec![mark(2), mark(3)];
     let title = "durable: a client process that runs `true`".into();
     let notes = vec![
-        spawn::SHORT_NOTE.into(),
+        turns::NOTE.into(),
         "a local spawn: `sh -c true`; -d returns when the run is safe".into(),
     ];
     Ok(Row { title, unit: "ms", notes, lines, marks })
@@ -101,15 +88,9 @@ pub(crate) fn record(peers: &Peers, rounds: Rounds, mib: u64) -> Fallible<Row> {
         lines,
         marks: Vec::new(),
     };
-    let slower: Vec<_> = row.ratios(2, 0).iter().map(|ratio| 1.0 / ratio).collect();
+    let figures = row.ratios(0, 2);
     let what = "times as long as dd to the disk";
-    row.marks.push(Mark {
-        to: Some(0),
-        line: 2,
-        what,
-        limit: Limit::AtMost(1.25),
-        figure: median(&slower),
-    });
+    row.marks.push(Mark { line: 2, what, limit: Limit::AtMost(1.25), figures });
     Ok(row)
 }
 
@@ -165,15 +146,9 @@ pub(crate) fn attach(peers: &Peers, rounds: Rounds, mib: u64) -> Fallible<Row> {
     let notes = vec!["the one that goes on is shown as far as it is (`rexec logs`)".into()];
     let mut row = Row { title, unit: "GB/s", notes, lines, marks: Vec::new() };
     for line in [1, 2] {
-        let slower: Vec<_> = row.ratios(line, 0).iter().map(|ratio| 1.0 / ratio).collect();
+        let figures = row.ratios(0, line);
         let what = "times as long as a fresh run";
-        row.marks.push(Mark {
-            to: Some(0),
-            line,
-            what,
-            limit: Limit::AtMost(1.1),
-            figure: median(&slower),
-        });
+        row.marks.push(Mark { line, what, limit: Limit::AtMost(1.1), figures });
     }
     Ok(row)
 }

@@ -65,13 +65,13 @@ pub(crate) fn row(peers: &Peers, rounds: Rounds) -> Fallible<Row> {
     for (line, path) in lines.iter_mut().zip(&paths) {
         line.beside.push(("flights", median(&path.flights[1..])));
     }
-    let whole = |line: usize| (median(&paths[line].flights[1..]) / 2.0).floor();
+    let whole =
+        |line: usize| paths[line].flights[1..].iter().map(|flights| (flights / 2.0).floor());
     let trips = |line, what, most| Mark {
-        to: None,
         line,
         what,
         limit: Limit::AtMost(most),
-        figure: whole(line),
+        figures: whole(line).collect(),
     };
     let first = "round trips after TCP's own, login and request included";
     let marks = vec![trips(0, first, 2.0), trips(next_at, "round trips", 1.0)];

@@ -44,7 +44,12 @@ pub(crate) fn row(peers: &Peers, counts: &[usize]) -> Fallible<Row> {
                 .into(),
         ],
         lines,
-        marks: vec![Mark { to: None, line: 0, what: "KiB for each, at any count", limit, figure }],
+        marks: vec![Mark {
+            line: 0,
+            what: "KiB for each, at any count",
+            limit,
+            figures: vec![figure],
+        }],
     })
 }
 

@@ -1,18 +1,19 @@
 //! Short lines: very many, one now and then, and there and back.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::process::{Child, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::Fallible;
-use crate::contenders::Peers;
+use crate::contenders::{Contender, Peers};
 use crate::report::{Limit, Line, Mark, Row};
 use crate::rounds::Rounds;
 use crate::spawn;
 use crate::stats::{median, quantile};
+use crate::turns::{self, Run};
 
 /// Between two lines of [`delay`].
 const EVERY: Duration = Duration::from_millis(2);
@@ -66,8 +67,8 @@ pub(crate) fn delay(peers: &Peers, rounds: Rounds, count: usize) -> Fallible<Row
     for (line, latest) in lines.iter_mut().zip(&latest) {
         line.beside.push(("99 of 100 within ms", median(latest)));
     }
-    let figure = median(&lines[1].samples);
-    let mark = Mark { to: None, line: 1, what: "ms", limit: Limit::AtMost(1.0), figure };
+    let figures = lines[1].samples.clone();
+    let mark = Mark { line: 1, what: "ms", limit: Limit::AtMost(1.0), figures };
     Ok(Row {
         title: format!("delay: of each of {count} lines, {} ms apart", EVERY.as_millis()),
         unit: "ms",
@@ -109,18 +110,12 @@ fn now() -> u64 {
 pub(crate) fn echo(peers: &Peers, rounds: Rounds, count: usize) -> Fallible<Row> {
     let all = peers.contenders();
     let mut lines: Vec<_> = all.iter().map(|contender| Line::new(contender.name)).collect();
-    for _ in rounds.counted() {
-        for (contender, line) in all.iter().zip(&mut lines) {
-            let mut command = contender.run("cat");
-            let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-            line.samples.push(median(&there_and_back(&mut child, count)?));
-            if !child.wait()?.success() {
-                return Err(format!("{} failed", contender.name).into());
-            }
-        }
-    }
+    let mut echoes = all.iter().map(Echo::start).collect::<Fallible<Vec<_>>>()?;
+    let runs = echoes.iter_mut().map(|echo| -> Run { Box::new(|| echo.once()) });
+    turns::measure(rounds, count, &mut runs.collect::<Vec<_>>(), &mut lines)?;
+    echoes.into_iter().try_for_each(Echo::end)?;
     let mut row = Row {
-        title: format!("echo: a line through `cat`, {count} one after another, each"),
+        title: format!("echo: a line through `cat`, {count} of each in turn"),
         unit: "ms",
         notes: Vec::new(),
         lines,
@@ -130,21 +125,38 @@ pub(crate) fn echo(peers: &Peers, rounds: Rounds, count: usize) -> Fallible<Row>
     Ok(row)
 }
 
-fn there_and_back(child: &mut Child, count: usize) -> Fallible<Vec<f64>> {
-    let (Some(mut stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
-        return Err("no pipes".into());
-    };
-    let mut stdout = BufReader::new(stdout);
-    let mut took = Vec::new();
-    // The first one waits for the start.
-    for at in 0..=count {
-        let before = now();
-        stdin.write_all(b"a line of some words\n")?;
-        stdout.read_line(&mut String::new())?;
-        if at > 0 {
-            #[expect(clippy::cast_precision_loss, reason = "far below 2^52 ns")]
-            took.push((now() - before) as f64 / 1e6);
-        }
+/// A `cat` and both of its pipes.
+struct Echo {
+    name: &'static str,
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Echo {
+    fn start(contender: &Contender) -> Fallible<Self> {
+        let mut command = contender.run("cat");
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err("no pipes".into());
+        };
+        Ok(Self { name: contender.name, child, stdin, stdout: BufReader::new(stdout) })
     }
-    Ok(took)
+
+    /// Milliseconds of one line.
+    fn once(&mut self) -> Fallible<f64> {
+        let before = now();
+        self.stdin.write_all(b"a line of some words\n")?;
+        if self.stdout.read_line(&mut String::new())? == 0 {
+            return Err(format!("{} ended early", self.name).into());
+        }
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^52 ns")]
+        Ok((now() - before) as f64 / 1e6)
+    }
+
+    fn end(mut self) -> Fallible<()> {
+        drop(self.stdin);
+        let is_success = self.child.wait()?.success();
+        is_success.then_some(()).ok_or_else(|| format!("{} failed", self.name).into())
+    }
 }

@@ -30,6 +30,7 @@ mod rows;
 mod size;
 mod spawn;
 mod stats;
+mod turns;
 
 use std::ffi::OsString;
 use std::io::{self, Write};

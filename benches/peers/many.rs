@@ -52,11 +52,10 @@ pub(crate) fn row(count: usize) -> Fallible<Row> {
     lines[0].beside.push(("private MiB of a supervisor", median(&mib)));
     let most = mib.iter().copied().fold(0.0, f64::max);
     let mark = |line, what, limit, figure| Mark {
-        to: None,
         line,
         what,
         limit: Limit::AtMost(limit),
-        figure,
+        figures: vec![figure],
     };
     Ok(Row {
         title: format!("many: {count} durable runs at once, and a server killed and started again"),
@@ -130,7 +129,7 @@ impl Own {
                 && words.next().is_some_and(|word| word.starts_with(folder))
                 // The one that waits for a run is none.
                 && fs::read_link(format!("/proc/{pid}/fd/2"))
-                    .is_ok_and(|to| to != std::path::Path::new("/dev/null"))
+                    .is_ok_and(|log| !log.ancestors().nth(2).is_some_and(|of| of.ends_with("ready")))
             {
                 found.push(pid);
             }

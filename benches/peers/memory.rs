@@ -24,7 +24,7 @@ pub(crate) fn row(peers: &Peers, mib: u64, most_mib: u64) -> Fallible<Row> {
     lines.push(Line { name: format!("rexec, {most_mib} MiB"), samples: vec![client], beside });
     let line = lines.len() - 1;
     let mark =
-        |what, most, figure| Mark { to: None, line, what, limit: Limit::AtMost(most), figure };
+        |what, most, figure| Mark { line, what, limit: Limit::AtMost(most), figures: vec![figure] };
     let marks = vec![mark("MiB, client", 24.0, client), mark("MiB, server process", 32.0, server)];
     Ok(Row {
         title: format!("memory: of a client process at most; beside: with {mib} MiB of output"),

@@ -3,15 +3,17 @@
 use std::fmt::Write as _;
 
 use crate::machine::Machine;
-use crate::measured::{AGAIN, Measured};
+use crate::measured::Measured;
+use crate::report::Judged;
 
 const METHOD: &str = "\
 Everything runs on loopback, in one run of `scripts/bench`. The contenders of a row take turns, and a ratio is the
 median, over rounds, of the ratio to the first line within a round, so that what else the machine does hits all
 of them alike. One spawner starts every program, the local shell included. `+-` is half of the interquartile range. A
-line whose interquartile range is more than a tenth of its median is not shown, nor a comparison with it. ssh and sshd are Debian's;
-where it says \"as shipped\" nothing about speed is configured. The sessions of sshd run as a user whose shell is
-the same `/bin/sh`, without start-up files.
+time or a ratio whose own interquartile range is more than a tenth of its median is not shown: it says `restless`. A
+mark whose figure is that restless is judged only if both of its quartiles, which are then shown, are on one side of the
+limit, and otherwise left open. ssh and sshd are Debian's; where it says \"as shipped\" nothing about speed is
+configured. The sessions of sshd run as a user whose shell is the same `/bin/sh`, without start-up files.
 ";
 
 /// The page.
@@ -39,16 +41,10 @@ fn again(rows: &[Measured]) -> String {
     let needed = rows.iter().filter(|measured| measured.times > 1).count();
     let lost = rows.iter().filter(|measured| !measured.row.is_reliable()).count();
     format!(
-        "A row with a restless line is measured again at the end, {AGAIN} times at most, and all that it showed before is \
-         dropped.\nOf these {} rows {needed} were measured again, and {lost} stayed restless.",
+        "A row with an open mark or a restless figure is measured again at the end, and all that it showed before is \
+         dropped.\nOf these {} rows {needed} were measured again, and {lost} have something restless all the same.",
         rows.len()
     )
-}
-
-/// As it is quoted elsewhere.
-fn short(figure: f64) -> String {
-    let digits = if figure < 10.0 { 2 } else { usize::from(figure < 100.0) };
-    format!("{figure:.digits$}")
 }
 
 /// What the project has set itself, in one table.
@@ -60,11 +56,12 @@ fn marks(rows: &[Measured]) -> String {
         let name = measured.name;
         for mark in &row.marks {
             let (line, what, limit) = (&row.lines[mark.line].name, mark.what, mark.limit);
-            let (figure, verdict) = match (row.measures(mark), mark.is_kept()) {
-                (false, _) => ("–".to_owned(), "not measured"),
-                (true, true) => (short(mark.figure), "kept"),
-                (true, false) => (short(mark.figure), "**missed**"),
+            let verdict = match mark.judged() {
+                Judged::Kept => "kept",
+                Judged::Missed => "**missed**",
+                Judged::Open => "open",
             };
+            let figure = mark.figure();
             // As is writing to a String.
             let _ = writeln!(table, "| {name} | {line} | {what}: {limit} | {figure} | {verdict} |");
         }

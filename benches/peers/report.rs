@@ -5,11 +5,15 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
-use crate::stats::{median, spread};
+use crate::stats::{median, quantile, spread};
 
-/// A line with a larger interquartile range over median is not to be relied upon, and not shown; nor is a
-/// comparison with it.
+/// A figure whose samples have a larger interquartile range over median is not to be relied upon, and not
+/// shown. That of a ratio is its own: within a round the machine's moods cancel out.
 const RELIABLE: f64 = 0.10;
+
+fn is_reliable(samples: &[f64]) -> bool {
+    samples.len() < 2 || spread(samples) <= RELIABLE
+}
 
 /// One figure of one contender.
 pub(crate) struct Line {
@@ -25,14 +29,21 @@ pub(crate) struct Line {
 pub(crate) struct Mark {
     /// Which line.
     pub(crate) line: usize,
-    /// The line that it is compared with, if there is one.
-    pub(crate) to: Option<usize>,
     /// What is compared, in words.
     pub(crate) what: &'static str,
     /// How far the figure may go.
     pub(crate) limit: Limit,
-    /// The figure.
-    pub(crate) figure: f64,
+    /// One for each round.
+    pub(crate) figures: Vec<f64>,
+}
+
+/// How a mark came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Judged {
+    Kept,
+    Missed,
+    /// The samples are too far apart to tell.
+    Open,
 }
 
 /// How far a figure may go.
@@ -52,9 +63,21 @@ impl Limit {
 }
 
 impl Mark {
-    /// Whether the figure keeps within the limit.
-    pub(crate) fn is_kept(&self) -> bool {
-        self.limit.is_kept(self.figure)
+    /// By the median where the samples agree, else by the quartiles if both are on one side of the limit.
+    pub(crate) fn judged(&self) -> Judged {
+        let parts: &[f64] = if is_reliable(&self.figures) { &[0.5] } else { &[0.25, 0.75] };
+        let kept = |part: &&f64| self.limit.is_kept(quantile(&self.figures, **part));
+        match parts.iter().filter(kept).count() {
+            0 => Judged::Missed,
+            count if count == parts.len() => Judged::Kept,
+            _ => Judged::Open,
+        }
+    }
+
+    /// The median where the samples agree, else the quartiles.
+    pub(crate) fn figure(&self) -> String {
+        let at = |part| short(quantile(&self.figures, part));
+        if is_reliable(&self.figures) { at(0.5) } else { format!("{}–{}", at(0.25), at(0.75)) }
     }
 }
 
@@ -71,11 +94,6 @@ impl Line {
     /// A line without samples yet.
     pub(crate) fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), samples: Vec::new(), beside: Vec::new() }
-    }
-
-    /// Whether its samples agree enough to be shown.
-    fn is_reliable(&self) -> bool {
-        self.samples.len() < 2 || spread(&self.samples) <= RELIABLE
     }
 }
 
@@ -104,19 +122,23 @@ impl Row {
         limit: Limit,
     ) {
         if line.max(to) < self.lines.len() {
-            let figure = median(&self.ratios(line, to));
-            self.marks.push(Mark { line, to: Some(to), what, limit, figure });
+            let figures = self.ratios(line, to);
+            self.marks.push(Mark { line, what, limit, figures });
         }
     }
 
-    /// Whether every line can be relied upon.
+    /// Whether every figure is shown.
     pub(crate) fn is_reliable(&self) -> bool {
-        self.lines.iter().all(Line::is_reliable)
+        let lines = 0..self.lines.len();
+        let is_shown = |line: usize| {
+            is_reliable(&self.lines[line].samples) && is_reliable(&self.ratios(line, 0))
+        };
+        self.is_settled() && lines.into_iter().all(is_shown)
     }
 
-    /// Whether the lines that a mark is about can be relied upon.
-    pub(crate) fn measures(&self, mark: &Mark) -> bool {
-        [Some(mark.line), mark.to].into_iter().flatten().all(|line| self.lines[line].is_reliable())
+    /// Whether every mark is judged.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.marks.iter().all(|mark| mark.judged() != Judged::Open)
     }
 
     /// How many of its lines' samples there are.
@@ -127,38 +149,30 @@ impl Row {
     pub(crate) fn print(&self, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "\n{}", self.title)?;
         for (i, line) in self.lines.iter().enumerate() {
-            match line.is_reliable() {
-                true => self.print_line(out, i, line)?,
-                false => print_unreliable(out, line)?,
-            }
+            writeln!(out, "  {}", self.line(i, line).trim_end())?;
         }
         for mark in &self.marks {
-            let name = &self.lines[mark.line].name;
-            let (what, limit, figure) = (mark.what, mark.limit, mark.figure);
-            match (self.measures(mark), mark.is_kept()) {
-                (false, _) => writeln!(out, "  mark not measured: {name}: {what}, {limit}")?,
-                (true, true) => writeln!(out, "  mark kept: {name}: {what} {figure:.2}, {limit}")?,
-                (true, false) => {
-                    writeln!(out, "  mark MISSED: {name}: {what} {figure:.2}, {limit}")?;
-                }
-            }
+            let (name, figure) = (&self.lines[mark.line].name, mark.figure());
+            let judged = match mark.judged() {
+                Judged::Kept => "kept",
+                Judged::Missed => "MISSED",
+                Judged::Open => "open",
+            };
+            writeln!(out, "  mark {judged}: {name}: {} {figure}, {}", mark.what, mark.limit)?;
         }
         self.notes.iter().try_for_each(|note| writeln!(out, "  note: {note}"))
     }
 
-    fn print_line(&self, out: &mut impl Write, i: usize, line: &Line) -> io::Result<()> {
+    fn line(&self, i: usize, line: &Line) -> String {
         let (unit, samples) = (self.unit, &line.samples);
-        write!(out, "  {:<28} {:>9.3} {unit}", line.name, median(samples))?;
-        if samples.len() > 1 {
-            write!(out, "{:<1$} +-{2:>3.0} %", "", 4 - unit.len().min(4), spread(samples) * 50.0)?;
+        let (time, around_it) = (shown(samples, 3), around(samples));
+        let mut text = format!("{:<28} {time:>9} {unit:<4}{around_it}", line.name);
+        if i > 0 {
+            let ratios = self.ratios(i, 0);
+            text += &format!("  {:>8} x{}", shown(&ratios, 2), around(&ratios));
         }
-        if i > 0 && self.lines[0].is_reliable() {
-            write!(out, "  {:>6.2} x", median(&self.ratios(i, 0)))?;
-        }
-        for (name, figure) in &line.beside {
-            write!(out, "   {name} {figure:.2}")?;
-        }
-        writeln!(out)
+        line.beside.iter().for_each(|(name, figure)| text += &format!("   {name} {figure:.2}"));
+        text
     }
 
     pub(crate) fn json(&self) -> Value {
@@ -172,8 +186,8 @@ impl Row {
                 "name": line.name,
                 "median": median(&line.samples),
                 "spread": spread(&line.samples),
-                "reliable": line.is_reliable(),
                 "ratio": median(&self.ratios(i, 0)),
+                "ratio_spread": spread(&self.ratios(i, 0)),
                 "samples": line.samples,
                 "beside": beside,
             })
@@ -183,9 +197,9 @@ impl Row {
                 "line": self.lines[mark.line].name,
                 "what": mark.what,
                 "limit": mark.limit.to_string(),
-                "figure": mark.figure,
-                "measured": self.measures(mark),
-                "kept": mark.is_kept(),
+                "figure": median(&mark.figures),
+                "spread": spread(&mark.figures),
+                "judged": format!("{:?}", mark.judged()).to_lowercase(),
             })
         };
         json!({
@@ -199,7 +213,24 @@ impl Row {
     }
 }
 
-fn print_unreliable(out: &mut impl Write, line: &Line) -> io::Result<()> {
-    let (name, spread) = (&line.name, spread(&line.samples) * 100.0);
-    writeln!(out, "  {name:<28} not shown: half of the samples span {spread:.0} % of their median")
+/// The median of samples that agree.
+fn shown(samples: &[f64], digits: usize) -> String {
+    match is_reliable(samples) {
+        true => format!("{:.digits$}", median(samples)),
+        false => "restless".to_owned(),
+    }
+}
+
+/// Half of the interquartile range.
+fn around(samples: &[f64]) -> String {
+    match samples.len() {
+        0 | 1 => String::new(),
+        _ => format!(" +-{:>3.0} %", spread(samples) * 50.0),
+    }
+}
+
+/// A figure as it is quoted elsewhere.
+fn short(figure: f64) -> String {
+    let digits = if figure < 10.0 { 2 } else { usize::from(figure < 100.0) };
+    format!("{figure:.digits$}")
 }

@@ -8,10 +8,11 @@ use crate::contenders::Peers;
 use crate::report::{Line, Row};
 use crate::rounds::Rounds;
 use crate::spawn;
+use crate::turns::{self, Run, TURNS};
 
 /// The time of a start that does nothing.
 pub(crate) fn row(peers: &Peers, rounds: Rounds) -> Fallible<Row> {
-    let mut all: Vec<(&str, PathBuf, &str)> = vec![
+    let mut all: Vec<(&str, PathBuf, &'static str)> = vec![
         ("/bin/true", "/bin/true".into(), "--version"),
         ("rexec", env!("CARGO_BIN_EXE_rexec").into(), "--version"),
         ("rexec-server", env!("CARGO_BIN_EXE_rexec-server").into(), "--version"),
@@ -28,21 +29,18 @@ pub(crate) fn row(peers: &Peers, rounds: Rounds) -> Fallible<Row> {
         let mib = std::fs::metadata(path)?.len() as f64 / f64::from(1 << 20);
         lines.push(Line { beside: vec![("MiB", mib)], ..Line::new(*name) });
     }
-    for round in rounds.after_warm_up() {
-        for ((_, path, word), line) in all.iter().zip(&mut lines) {
-            let took = spawn::ms(|| {
-                let mut command = Command::new(path);
-                command.arg(word).stderr(Stdio::null());
-                command
-            })?;
-            if round > 0 {
-                line.samples.push(took);
-            }
-        }
-    }
+    let start = |(_, path, word): &'_ (&str, PathBuf, &'static str)| -> Run<'static> {
+        let (path, word) = (path.clone(), *word);
+        Box::new(move || {
+            let mut command = Command::new(&path);
+            command.arg(word).stderr(Stdio::null());
+            Ok(spawn::ms(command)?)
+        })
+    };
+    turns::measure(rounds, TURNS, &mut all.iter().map(start).collect::<Vec<_>>(), &mut lines)?;
     let title = "size: of the programs, and the time of `--version`".into();
     let notes = vec![
-        spawn::SHORT_NOTE.into(),
+        turns::NOTE.into(),
         "without the libraries that ssh and dbclient share with others".into(),
     ];
     Ok(Row { title, unit: "ms", notes, lines, marks: Vec::new() })

@@ -6,7 +6,6 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::stats::median;
 use rexec::sys::process::{self, Pid};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
@@ -26,22 +25,9 @@ pub(crate) struct Sample {
     pub(crate) bytes: u64,
 }
 
-/// What takes less is so short that one disturbance is a large part of it.
-const SHORT: Duration = Duration::from_millis(20);
-/// So often is a short command run for one sample.
-const SHORT_RUNS: usize = 5;
-/// For the row's reader.
-pub(crate) const SHORT_NOTE: &str =
-    "what takes less than 20 ms is run five times in a round, and the middle one counts";
-
-/// Milliseconds from start to end: of one run, or of the middle one of several if it is short.
-pub(crate) fn ms(make: impl Fn() -> Command) -> io::Result<f64> {
-    let mut took = vec![run(make())?.wall];
-    while took.len() < SHORT_RUNS && took.iter().all(|took| *took < SHORT) {
-        took.push(run(make())?.wall);
-    }
-    let took: Vec<_> = took.iter().map(|took| took.as_secs_f64() * 1e3).collect();
-    Ok(median(&took))
+/// Milliseconds from start to end.
+pub(crate) fn ms(command: Command) -> io::Result<f64> {
+    Ok(run(command)?.wall.as_secs_f64() * 1e3)
 }
 
 /// Runs a command to its end, reading its standard output into nothing.

@@ -151,9 +151,10 @@ impl Drop for World {
     }
 }
 
-/// A supervisor that is kept ready complains to nobody yet.
+/// What a supervisor complains to is below the folder of those that wait, until that becomes its run's.
 fn waits_for_a_run(pid: u32) -> bool {
-    fs::read_link(format!("/proc/{pid}/fd/2")).is_ok_and(|to| to == Path::new("/dev/null"))
+    let log = fs::read_link(format!("/proc/{pid}/fd/2")).unwrap_or_default();
+    log.ancestors().nth(2).is_some_and(|folder| folder.ends_with("ready"))
 }
 
 /// A process that is gone needs no signal.

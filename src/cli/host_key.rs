@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::status::Status;
-use super::verbs::{At, print};
+use super::verbs::At;
 use crate::client::LONGEST_CONNECT;
 use crate::identity::known_hosts::line_for;
 use crate::transport::{DialError, Endpoint, host_key};
@@ -11,7 +11,7 @@ use crate::transport::{DialError, Endpoint, host_key};
 /// Prints the key; the exit status.
 pub(super) async fn show(at: &At) -> u8 {
     match asked(at).await {
-        Ok(text) => print(at, &text),
+        Ok(text) => super::print("rexec", &text),
         Err(line) => {
             at.reach.say(&line);
             Status::Unreached.code()

@@ -4,23 +4,46 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use rustix::fs::{FileType, Mode, OFlags};
 use tokio::io::{AsyncRead, ReadBuf, Stdin};
+use tokio::net::unix::pipe;
 
 use crate::sys::pipe::{Growth, PIPE_SIZE};
 
-/// Standard input. A pipe whose writer keeps it full is made larger.
-pub(super) struct Growing {
-    stdin: Stdin,
+/// StandardInput input. A pipe whose writer keeps it full is made larger.
+pub(super) struct StandardInput {
+    source: Source,
     growth: Growth,
 }
 
-impl Growing {
+enum Source {
+    /// A pipe, opened a second time: there it does not block, and whoever shares standard input with this
+    /// process sees nothing of that.
+    Pipe(pipe::Receiver),
+    /// What else it is, read by a thread that may block.
+    Other(Stdin),
+}
+
+impl StandardInput {
     pub(super) fn new() -> Self {
-        Self { stdin: tokio::io::stdin(), growth: Growth::after(1) }
+        let source = reopened().map_or_else(|_| Source::Other(tokio::io::stdin()), Source::Pipe);
+        Self { source, growth: Growth::after(1) }
     }
 }
 
-impl AsyncRead for Growing {
+/// # Errors
+/// It is no pipe, it belongs to somebody else, or there is no proc(5).
+fn reopened() -> io::Result<pipe::Receiver> {
+    let stdin = rustix::stdio::stdin();
+    let mode = rustix::fs::fstat(stdin)?.st_mode;
+    if FileType::from_raw_mode(mode) != FileType::Fifo {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    pipe::Receiver::from_owned_fd(rustix::fs::open("/proc/self/fd/0", flags, Mode::empty())?)
+}
+
+impl AsyncRead for StandardInput {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -28,7 +51,10 @@ impl AsyncRead for Growing {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        let polled = Pin::new(&mut this.stdin).poll_read(cx, buf);
+        let polled = match &mut this.source {
+            Source::Pipe(pipe) => Pin::new(pipe).poll_read(cx, buf),
+            Source::Other(stdin) => Pin::new(stdin).poll_read(cx, buf),
+        };
         if polled.is_ready() {
             let is_full = buf.filled().len() - before >= PIPE_SIZE;
             this.growth.found(is_full, rustix::stdio::stdin());

@@ -35,6 +35,7 @@ mod visible;
 use std::io::IsTerminal as _;
 
 use clap_complete::Shell;
+use rustix::process::{Resource, getrlimit};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
 use crate::sys::signals::outlive_file_limit;
@@ -61,6 +62,9 @@ pub(crate) fn is_plain() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty())
 }
 
+/// Fewest descriptors that a client has use for.
+const DESCRIPTORS: u64 = 16;
+
 /// What a program's heap keeps for what comes next, bytes: the largest window of output.
 const HEAP_KEPT: i32 = 8 << 20;
 
@@ -85,6 +89,11 @@ pub(crate) fn usage(program: &str, error: &clap::Error) -> u8 {
 /// What a client runs in. Not `build`, which has the scheduler of many threads linked too, and loads what
 /// that needs at each start: the library of floating-point functions.
 fn runtime() -> std::io::Result<LocalRuntime> {
+    if let Some(most) = getrlimit(Resource::Nofile).current.filter(|most| *most < DESCRIPTORS) {
+        // Tokio panics without the few that it needs itself.
+        let text = format!("`ulimit -n` is {most}, and {DESCRIPTORS} descriptors are needed");
+        return Err(std::io::Error::other(text));
+    }
     // What cannot be written is told, and a file that is not whole is not left behind.
     outlive_file_limit()?;
     Builder::new_current_thread().enable_all().build_local(LocalOptions::default())

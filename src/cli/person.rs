@@ -85,27 +85,25 @@ impl Ask for Person {
 }
 
 async fn ask_terminal(question: &str) -> io::Result<Option<Zeroizing<String>>> {
-    let mut terminal = Terminal::open()?;
-    terminal.say(question)?;
-    terminal.line(Echo::Off).await
+    Terminal::open()?.ask(question, Echo::Off).await
 }
 
 /// As ssh(1) asks: yes, no, or the fingerprint itself, which nobody types without comparing it.
 async fn ask_about(host: &str, key: &PublicKey) -> io::Result<bool> {
     let fingerprint = key.fingerprint().to_string();
     let mut terminal = Terminal::open()?;
-    terminal.say(&format!(
+    let mut question = format!(
         "The host key of {host} is not known: {} {fingerprint}\n\
          Go on only if the server prints the same at its start. Is it right (yes/no/fingerprint)? ",
         key.algorithm()
-    ))?;
+    );
     loop {
-        let Some(answer) = terminal.line(Echo::On).await? else { return Ok(false) };
+        let Some(answer) = terminal.ask(&question, Echo::On).await? else { return Ok(false) };
         match answer.trim() {
             "yes" => return Ok(true),
             "no" => return Ok(false),
             typed if typed == fingerprint => return Ok(true),
-            _ => terminal.say("Type yes, no or the fingerprint: ")?,
+            _ => question = "Type yes, no or the fingerprint: ".into(),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use tokio::sync::mpsc;
 
 use super::client_args::{Args, definition, sections, with_verbs};
-use super::input::Growing;
+use super::input::StandardInput;
 use super::output::{Kept, Standard, ToFile, Unfinished, is_stdout, write_all};
 use super::prompt;
 use super::report::Report;
@@ -52,6 +52,13 @@ pub fn main(args: &[OsString]) -> u8 {
     // and what the runtime holds with it.
     std::mem::forget(runtime);
     status
+}
+
+/// Says that a bug has ended the program; the exit status.
+#[must_use]
+pub fn broken() -> u8 {
+    complain("rexec", "a bug in rexec has ended it: it cannot know whether or how a command ran");
+    Status::Unknown.code()
 }
 
 async fn run(mut args: Args) -> u8 {
@@ -293,7 +300,7 @@ fn output(
 
 /// This process's stdin; none where the command would read nothing from it either.
 fn input(args: &Args) -> Option<Input> {
-    (!args.no_stdin && !is_null()).then(|| Box::new(Growing::new()) as Input)
+    (!args.no_stdin && !is_null()).then(|| Box::new(StandardInput::new()) as Input)
 }
 
 fn is_null() -> bool {

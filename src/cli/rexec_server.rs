@@ -6,7 +6,10 @@ use std::path::Path;
 
 use rustix::process::Signal;
 use tokio::runtime::Builder;
+use tracing::level_filters::LevelFilter;
 use tracing::{info, warn};
+use tracing_subscriber::fmt::SubscriberBuilder;
+use tracing_subscriber::fmt::format::{DefaultFields, Format};
 
 use super::calls::{self, HEARD, Hangup};
 use super::output::write_all;
@@ -38,9 +41,7 @@ const OWN_DESCRIPTORS: u64 = 64;
 #[must_use]
 pub fn main(args: &[OsString]) -> u8 {
     match args {
-        [_, verb, runs] if verb == SUPERVISE && !runs.as_encoded_bytes().starts_with(b"-") => {
-            return supervise(runs);
-        }
+        [_, verb, runs, ready] if verb == SUPERVISE => return supervise(runs, ready),
         [_, verb, asked] if verb == own_files::READ_AS => return own_files::main(asked),
         [_, verb, rest @ ..] if verb == shim::LIMITED => return shim::main(rest),
         _ => {}
@@ -107,11 +108,10 @@ fn failed(line: &str) -> u8 {
 }
 
 /// The supervisor of one durable run, or one that waits for it, which a server starts.
-fn supervise(runs: &OsStr) -> u8 {
+fn supervise(runs: &OsStr, ready: &OsStr) -> u8 {
     shim::offer();
-    let log = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false);
-    log.with_target(false).init();
-    match crate::server::supervise::main(Path::new(runs)) {
+    log().with_ansi(false).init();
+    match crate::server::supervise::main(Path::new(runs), Path::new(ready)) {
         Ok(()) => 0,
         Err(line) => {
             tracing::error!("{line}");
@@ -188,10 +188,16 @@ fn runtime() -> Builder {
     builder
 }
 
+/// A log on stderr. A line that cannot be written is lost, and nothing else: to complain of it there too would
+/// be a panic.
+fn log() -> SubscriberBuilder<DefaultFields, Format, LevelFilter, fn() -> io::Stderr> {
+    let log = tracing_subscriber::fmt().with_writer(io::stderr as fn() -> io::Stderr);
+    log.log_internal_errors(false).with_target(false)
+}
+
 fn start_log(args: &Args) {
     let level = if args.verbose { tracing::Level::DEBUG } else { tracing::Level::INFO };
-    let log =
-        tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false);
+    let log = log().with_max_level(level);
     match args.log_format {
         LogFormat::Text => {
             log.with_ansi(!is_plain() && io::IsTerminal::is_terminal(&io::stderr())).init();

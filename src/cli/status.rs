@@ -256,7 +256,13 @@ fn of_output(error: &OutputError, verdict: Option<&Verdict>, asked: Asked) -> (S
         OutputError::Write(Stream::Stdout | Stream::Both, e)
             if e.kind() == std::io::ErrorKind::BrokenPipe =>
         {
-            (Status::Closed, "stopped, because stdout was closed".into())
+            let line = match verdict {
+                Some(Verdict { stopped: Some(_), .. }) => {
+                    "stopped, because stdout was closed".into()
+                }
+                _ => format!("stdout was closed; {}", what_became(verdict)),
+            };
+            (Status::Closed, line)
         }
         OutputError::GivenUp => (asked.status(), error.to_string()),
         _ => (Status::Output, format!("{error}; {}", what_became(verdict))),
@@ -265,13 +271,16 @@ fn of_output(error: &OutputError, verdict: Option<&Verdict>, asked: Asked) -> (S
 
 /// What the command came to, beside its output.
 fn what_became(verdict: Option<&Verdict>) -> String {
-    let end = verdict.filter(|verdict| verdict.stopped.is_none()).map(|verdict| &verdict.end);
-    match end {
-        Some(Some(End::Exited { code })) => format!("the command ended by itself with {code}"),
-        Some(Some(End::Signaled { signal, .. })) => {
+    match verdict {
+        // Who only looks has stopped nothing.
+        None => "the run was left alone".into(),
+        Some(Verdict { stopped: None, end: Some(End::Exited { code }), .. }) => {
+            format!("the command ended by itself with {code}")
+        }
+        Some(Verdict { stopped: None, end: Some(End::Signaled { signal, .. }), .. }) => {
             format!("the command was killed by signal {}", signal_name(*signal))
         }
-        _ => "the command was stopped".into(),
+        Some(_) => "the command was stopped".into(),
     }
 }
 

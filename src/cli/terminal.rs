@@ -78,14 +78,20 @@ impl Terminal {
         open().is_ok()
     }
 
-    /// Shows a text, which holds nothing of a peer's but what is fit to be shown.
-    pub(super) fn say(&self, text: &str) -> io::Result<()> {
+    fn say(&self, text: &str) -> io::Result<()> {
         write_all(&self.file, text.as_bytes())
     }
 
-    /// What is typed until Enter; none for Ctrl-C, Ctrl-D or the end of the terminal.
-    pub(super) async fn line(&mut self, echo: Echo) -> io::Result<Option<Zeroizing<String>>> {
+    /// What is typed until Enter as the answer to a question, which holds nothing of a peer's but what is fit
+    /// to be shown; none for Ctrl-C, Ctrl-D or the end of the terminal.
+    pub(super) async fn ask(
+        &mut self,
+        question: &str,
+        echo: Echo,
+    ) -> io::Result<Option<Zeroizing<String>>> {
+        // Who sees the question may answer at once, and is not to see a passphrase.
         let raw = Raw::new(&self.file)?;
+        self.say(question)?;
         let typed = self.keys(echo).await;
         drop(raw);
         self.say("\n")?;

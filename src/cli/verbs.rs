@@ -6,13 +6,14 @@ use clap::{Parser, Subcommand};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::output::{Standard, write_all};
+use super::output::Standard;
 use super::place::Place;
 use super::reach::Reach;
 use super::signals::{AskedSoFar, Signals};
 use super::status::{Asked, Status, of_end, of_verdict};
 use crate::client::{Client, Control, Error, RunIo};
 use crate::exec::Signal;
+use crate::proto::id::{BadId, RunId};
 use crate::proto::verdict::Verdict;
 
 mod listing;
@@ -122,15 +123,20 @@ pub(super) struct At {
 #[derive(Debug, clap::Args)]
 struct Run {
     /// The run's id, or a unique part of it
-    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    #[arg(value_parser = part_of_id)]
     run: String,
 }
 
 #[derive(Debug, clap::Args)]
 struct Several {
     /// The runs' ids, or unique parts of them
-    #[arg(required = true, value_name = "RUN", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    #[arg(required = true, value_name = "RUN", value_parser = part_of_id)]
     runs: Vec<String>,
+}
+
+/// A part of an id that there can be.
+fn part_of_id(text: &str) -> Result<String, BadId> {
+    RunId::new(text).map(|id| id.to_string())
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -235,11 +241,23 @@ fn client(at: &At) -> Result<Client, u8> {
 
 /// Says what went wrong; the exit status.
 fn failed(at: &At, error: Error) -> u8 {
+    failed_of(at, None, error)
+}
+
+/// The same, of one of several runs.
+fn failed_of(at: &At, run: Option<&str>, error: Error) -> u8 {
     let answer = of_end(&Err(error), Asked::Nothing);
     if let Some(line) = &answer.line {
-        at.reach.say(line.strip_prefix("not started: ").unwrap_or(line));
+        let line = line.strip_prefix("not started: ").unwrap_or(line);
+        let whose = run.map(|run| format!("{run}: ")).unwrap_or_default();
+        at.reach.say(&format!("{whose}{line}"));
     }
     answer.status.code()
+}
+
+/// The name of a run where there are others.
+fn among<'a>(runs: &[String], run: &'a str) -> Option<&'a str> {
+    (runs.len() > 1).then_some(run)
 }
 
 /// Says how a run ended, if the command does not speak for itself; the exit status.
@@ -260,17 +278,6 @@ fn ordered(at: &At, run: &str, obeyed: Result<bool, Error>) -> u8 {
             Status::NotStarted.code()
         }
         Err(e) => failed(at, e),
-    }
-}
-
-pub(super) fn print(at: &At, text: &str) -> u8 {
-    match write_all(rustix::stdio::stdout(), text.as_bytes()) {
-        Ok(()) => 0,
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Status::Closed.code(),
-        Err(e) => {
-            at.reach.say(&format!("cannot write standard output: {e}"));
-            Status::Output.code()
-        }
     }
 }
 
@@ -319,7 +326,7 @@ async fn wait_all(at: &At, mut client: Client, runs: &[String]) -> u8 {
     for run in runs {
         let status = match client.wait(run).await {
             Ok(verdict) => ended(at, &verdict, runs.len() > 1),
-            Err(e) => failed(at, e),
+            Err(e) => failed_of(at, among(runs, run), e),
         };
         if first_failure == 0 {
             first_failure = status;
@@ -335,11 +342,11 @@ async fn wait_any(at: &At, runs: &[String]) -> u8 {
             Ok(client) => (client, run.clone()),
             Err(status) => return status,
         };
-        waits.spawn(async move { client.wait(&run).await });
+        waits.spawn(async move { client.wait(&run).await.map_err(|e| (run, e)) });
     }
     match waits.join_next().await {
         Some(Ok(Ok(verdict))) => ended(at, &verdict, true),
-        Some(Ok(Err(e))) => failed(at, e),
+        Some(Ok(Err((run, e)))) => failed_of(at, among(runs, &run), e),
         // A panic there would be a bug.
         Some(Err(_)) | None => Status::Unknown.code(),
     }
@@ -350,7 +357,7 @@ fn ended(at: &At, verdict: &Verdict, named: bool) -> u8 {
     let status = told(at, verdict, Asked::Nothing);
     if named {
         let name = of_verdict(verdict, Asked::Nothing).status.name();
-        let printed = print(at, &format!("{} {name} {status}\n", verdict.run));
+        let printed = super::print("rexec", &format!("{} {name} {status}\n", verdict.run));
         return if status == 0 { printed } else { status };
     }
     status
@@ -378,7 +385,7 @@ async fn remove(at: &At, mut client: Client, runs: &[String]) -> u8 {
     for run in runs {
         let status = match client.remove(run).await {
             Ok(()) => 0,
-            Err(e) => failed(at, e),
+            Err(e) => failed_of(at, among(runs, run), e),
         };
         if first_failure == 0 {
             first_failure = status;

@@ -17,6 +17,11 @@ use crate::conn::{FrameReader, FrameWriter, HEARTBEAT, SILENCE};
 use crate::proto::frame::{self, FrameError};
 use crate::proto::header::ClientHeader;
 
+/// What confirms a verdict is tried to be sent for so long.
+const LAST_WORD: Duration = Duration::from_secs(1);
+/// A connection that takes nothing more is read for so long.
+const LAST_READ: Duration = Duration::from_secs(1);
+
 /// The state as the loops of a leg share it.
 pub(super) struct Shared<'a> {
     state: Mutex<&'a mut State>,
@@ -82,7 +87,7 @@ impl<'a> Shared<'a> {
             writer.flush().await
         };
         // The run is over; a server that does not hear it forgets it by itself.
-        let _ = tokio::time::timeout(Duration::from_secs(1), sent).await;
+        let _ = tokio::time::timeout(LAST_WORD, sent).await;
     }
 
     async fn read<R: AsyncRead + Unpin>(&self, reader: &mut FrameReader<R>) -> Leg {
@@ -130,7 +135,7 @@ impl<'a> Shared<'a> {
 
     /// A connection that takes nothing more may still bring the reason: reading ends the leg.
     async fn read_on(&self, why: String) -> Leg {
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::time::sleep(LAST_READ).await;
         Leg::Broken(why)
     }
 

@@ -46,7 +46,7 @@ pub struct Stopped {
 /// # Errors
 /// `/proc` cannot be read, or descriptors are used up; the process group was signalled all the same.
 pub async fn stop(child: &Child, scanner: &Scanner, grace: Duration) -> io::Result<Stopped> {
-    let tree = Tree { scanner, target: target_of(child), child: Some(child) };
+    let tree = Tree::of(child, scanner);
     tree.stop(grace).await
 }
 
@@ -73,7 +73,7 @@ pub async fn stop_leftovers(
     let Leftovers { mark, uid, not_before } = left;
     // Whether it had a control group is not written down.
     let target = Target { mark, group: None, grouped: true, uid, not_before };
-    Tree { scanner, target, child: None }.stop(grace).await
+    Tree { scanner, target, child: None, kill_grace: KILL_GRACE }.stop(grace).await
 }
 
 /// How many processes a run has left behind, to be asked after the end of its main process and
@@ -89,17 +89,7 @@ pub async fn stop_leftovers(
 /// # Errors
 /// As [`stop`].
 pub async fn count_left(child: &Child, scanner: &Scanner) -> io::Result<Stopped> {
-    if orphans().is_ok_and(|orphans| orphans.is_empty()) {
-        return Ok(Stopped {
-            left_running: 0,
-            containment: Containment::of(child.group().is_some()),
-        });
-    }
-    let tree = Tree { scanner, target: target_of(child), child: Some(child) };
-    match timeout(COUNT_LIMIT, scanner.scan(tree.target, Action::CountLeft)).await {
-        Ok(found) => Ok(stopped(&found?)),
-        Err(_) => tree.unseen(),
-    }
+    Tree::of(child, scanner).count_left(COUNT_LIMIT).await
 }
 
 fn target_of(child: &Child) -> Target {
@@ -136,9 +126,16 @@ struct Tree<'a> {
     target: Target,
     /// The main process, if it is ours and not reaped.
     child: Option<&'a Child>,
+    /// [`KILL_GRACE`].
+    kill_grace: Duration,
 }
 
-impl Tree<'_> {
+impl<'a> Tree<'a> {
+    fn of(child: &'a Child, scanner: &'a Scanner) -> Self {
+        let target = target_of(child);
+        Self { scanner, target, child: Some(child), kill_grace: KILL_GRACE }
+    }
+
     async fn stop(&self, grace: Duration) -> io::Result<Stopped> {
         if !grace.is_zero()
             && let Ok(Ok(gone)) = timeout(grace, self.terminate()).await
@@ -150,9 +147,19 @@ impl Tree<'_> {
         // wrong again below.
         let _ = timeout(FREEZE_LIMIT, self.freeze()).await;
         let mut seen = None;
-        match timeout(KILL_GRACE, self.killed(&mut seen)).await {
+        match timeout(self.kill_grace, self.killed(&mut seen)).await {
             Ok(gone) => gone,
             Err(_) => self.left(seen),
+        }
+    }
+
+    async fn count_left(&self, limit: Duration) -> io::Result<Stopped> {
+        if orphans().is_ok_and(|orphans| orphans.is_empty()) {
+            return Ok(counted(0, Containment::of(self.target.grouped)));
+        }
+        match timeout(limit, self.scanner.scan(self.target, Action::CountLeft)).await {
+            Ok(found) => Ok(stopped(&found?)),
+            Err(_) => self.unseen(),
         }
     }
 

@@ -63,6 +63,6 @@ pub(super) fn check_same(id: &RunId, terms: &Terms, request: &Request) -> Result
         return Ok(());
     }
     let text =
-        format!("run {id} stands for another request: not the same are {}", differing.join(", "));
+        format!("run {id} stands for another request; they differ in: {}", differing.join(", "));
     Err(Denied::Refused(Code::Conflict, text))
 }

@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -34,6 +34,8 @@ use crate::proto::verdict::{Anchor, Received, Verdict};
 pub struct Keeping {
     /// The folder of their folders.
     pub runs: PathBuf,
+    /// Where a folder is prepared for the next.
+    pub ready: PathBuf,
     /// This program, as it was when the server started.
     pub program: File,
     /// Most bytes of one record.
@@ -51,6 +53,8 @@ pub struct Durable {
     pub folder: Folder,
     /// What it is.
     pub meta: Meta,
+    /// How much of its output the journal is to have, if this server has judged it.
+    excerpt: OnceLock<Option<u64>>,
     state: watch::Sender<State>,
     /// Held while its end is written down, so that it is written once.
     pub(super) settling: Mutex<()>,
@@ -160,6 +164,7 @@ impl Durable {
             key,
             folder,
             meta,
+            excerpt: OnceLock::new(),
             state,
             settling: Mutex::default(),
             noting: Mutex::default(),
@@ -172,6 +177,8 @@ impl Durable {
     pub fn full_meta(&self, mark: Mark, judged: &Judged, origin: &Origin) -> Meta {
         let origin = Origin { boottime_ms: millis(clock::boottime()), ..origin.clone() };
         let (mark, uid, excerpt) = (mark.to_string(), judged.uid(), judged.ceilings.excerpt);
+        // It is judged once.
+        let _ = self.excerpt.set(excerpt);
         Meta { mark, uid, excerpt, origin, ..self.meta.clone() }
     }
 
@@ -265,7 +272,7 @@ impl Durable {
 
     /// What the journal is to have of its output.
     pub(super) fn excerpt(&self) -> Option<Excerpt> {
-        let limit = self.folder.meta().ok().flatten()?.excerpt?;
+        let limit = self.excerpt.get().copied().unwrap_or(self.meta.excerpt)?;
         excerpt(&self.folder.record().ok().flatten()?, limit).ok().flatten()
     }
 

@@ -15,7 +15,7 @@ use tracing::{error, warn};
 
 use super::answer::Denied;
 use super::clock;
-use super::disk::Meta;
+use super::disk::{Folder, Meta};
 use super::durable::{Durable, Keeping, State, There, Wanted};
 use super::host::Host;
 use super::judged::Judged;
@@ -136,7 +136,7 @@ impl Host {
         }
     }
 
-    /// Makes the folder of a run, and tells a supervisor of it.
+    /// Gives a run a supervisor with its folder, and tells it of the run.
     async fn launch_supervisor(
         &self,
         run: &Durable,
@@ -144,12 +144,11 @@ impl Host {
         (judged, imposed): (Judged, Imposed),
         keeping: &Keeping,
     ) -> io::Result<Link> {
-        run.folder.make()?;
-        let link = match self.spare.take().await {
-            Some(link) => link,
-            None => start_supervisor(keeping, run.folder.log()?.into())?,
+        let Ready { link, folder } = match self.spare.take().await {
+            Some(ready) => ready,
+            None => start_supervisor(keeping)?,
         };
-        run.folder.set_meta(&meta)?;
+        folder.become_that_of(&run.folder, &meta)?;
         pause::point("launched");
         let Meta { identity, mark, .. } = meta;
         let (folder, record_limit) = (run.folder.name(), keeping.record_limit);
@@ -234,15 +233,36 @@ async fn ask_new(link: Link, request: &Request) -> Result<(Link, Frame), NoAnswe
     }
 }
 
-/// Starts a supervisor, which waits at its end of the link to be told for which run. It leaves this
-/// process's session, which a leader of a process group cannot.
-pub(super) fn start_supervisor(keeping: &Keeping, log: Stdio) -> io::Result<Link> {
+/// A supervisor that has no run yet.
+#[derive(Debug)]
+pub(super) struct Ready {
+    pub(super) link: Link,
+    /// What it has prepared: the run's folder when there is one, removed by itself when there is none.
+    pub(super) folder: Folder,
+}
+
+/// Starts a supervisor, which waits at its end of the link to be told for which run.
+pub(super) fn start_supervisor(keeping: &Keeping) -> io::Result<Ready> {
+    let folder = Folder::prepare(&keeping.ready)?;
+    match start_in(&folder, keeping) {
+        Ok(link) => Ok(Ready { link, folder }),
+        Err(e) => {
+            folder.remove();
+            Err(e)
+        }
+    }
+}
+
+/// It leaves this process's session, which a leader of a process group cannot.
+fn start_in(folder: &Folder, keeping: &Keeping) -> io::Result<Link> {
     let (link, theirs) = Link::pair()?;
     // By descriptor: the program that is running, also when its file has been replaced.
     let program = format!("/proc/self/fd/{}", keeping.program.as_raw_fd());
     let mut command = Command::new(program);
-    command.arg0("rexec-server").arg(SUPERVISE).arg(&keeping.runs);
-    command.stdin(theirs).stdout(Stdio::null()).stderr(log);
+    command.arg0("rexec-server").arg(SUPERVISE).arg(&keeping.runs).arg(folder.path());
+    // Where its folder is when it comes to it: at once it may be a run's.
+    command.current_dir(folder.path());
+    command.stdin(theirs).stdout(Stdio::null()).stderr(folder.log()?);
     let pid = process::spawn_reaper(&mut command)?;
     drop(command);
     match pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from).and_then(process::watch) {

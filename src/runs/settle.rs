@@ -56,8 +56,8 @@ impl Host {
     /// A verdict has come from a supervisor: it is written down, once, before anybody is told.
     pub fn ended(self: &Arc<Self>, run: &Arc<Durable>, frame: &Frame) -> Option<Bytes> {
         let Ok(ServerHeader::Verdict(verdict)) = frame.header() else { return None };
-        let length = run.folder.record().ok().flatten().and_then(|file| file.metadata().ok());
-        let length = length.map_or(0, |m| m.len().saturating_sub(frame.size() as u64));
+        let size = run.folder.disk().ok().flatten().unwrap_or_default();
+        let length = size.length.saturating_sub(frame.size() as u64);
         let outcome = self.note_ended(run, *verdict, length);
         match &*outcome {
             Outcome::Ended { verdict, .. } => verdict_frame(verdict).ok(),
@@ -89,8 +89,6 @@ impl Host {
     }
 
     fn over(self: &Arc<Self>, run: &Arc<Durable>, outcome: Outcome) -> Arc<Outcome> {
-        // A supervisor that was killed has left it.
-        run.folder.remove_socket();
         let outcome = Arc::new(outcome);
         run.set_state(State::Over(Arc::clone(&outcome)));
         self.left();
@@ -103,6 +101,8 @@ impl Host {
     /// between: its journal line, all of its record, what sums it up. Nobody waits for that. Until it is done
     /// the next server finds the end in the record and the journal.
     async fn note(self: Arc<Self>, run: Arc<Durable>, outcome: Arc<Outcome>) {
+        // A supervisor that was killed has left it.
+        run.folder.remove_socket();
         let Ok(_turn) = self.noting.acquire().await else { return };
         if let Some(ledger) = self.books.ledger()
             && let Err(e) = ledger.sure(ledger.last_seq(), true).await

@@ -1,7 +1,8 @@
 //! A supervisor that is kept ready, so that a durable run does not wait for a program to start.
 //!
-//! There is one at most, from the first durable run on. It holds nothing of any run until it is told
-//! which one, and goes with its server: the link is its standard input.
+//! There is one at most, from the first durable run on. It has made and locked an empty record, and
+//! listens, in a folder that becomes that of a run. It holds nothing of any run until it is told which
+//! one, and goes with its server: the link is its standard input.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -12,31 +13,34 @@ use tracing::warn;
 
 use super::durable::{Durable, lock};
 use super::host::Host;
-use super::launch::start_supervisor;
-use super::link::Link;
+use super::launch::{Ready, start_supervisor};
 
 /// A run that was just started has the processors to itself for so long, or until it is over.
 const AFTER: Duration = Duration::from_millis(20);
 
-/// The link to the supervisor that waits, if there is one.
+/// The supervisor that waits, if there is one.
 #[derive(Debug, Default)]
-pub(super) struct Spare(Mutex<Option<Link>>);
+pub(super) struct Spare(Mutex<Option<Ready>>);
 
 impl Spare {
     /// Takes it. None if there is none, or it was killed.
-    pub(super) async fn take(&self) -> Option<Link> {
-        let link = lock(&self.0).take()?;
+    pub(super) async fn take(&self) -> Option<Ready> {
+        let ready = lock(&self.0).take()?;
         // It says nothing before it is told something: what comes is its end.
-        (!link.has_news().await).then_some(link)
+        if ready.link.has_news().await {
+            ready.folder.remove();
+            return None;
+        }
+        Some(ready)
     }
 
-    fn fill(&self, start: impl FnOnce() -> io::Result<Link>) {
+    fn fill(&self, start: impl FnOnce() -> io::Result<Ready>) {
         let mut spare = lock(&self.0);
         if spare.is_some() {
             return;
         }
         match start() {
-            Ok(link) => *spare = Some(link),
+            Ok(ready) => *spare = Some(ready),
             Err(e) => warn!("no supervisor is kept ready: {e}"),
         }
     }
@@ -51,7 +55,7 @@ impl Host {
             if let Some(keeping) = &host.keeping
                 && !host.is_closed_to_new()
             {
-                host.spare.fill(|| start_supervisor(keeping, std::process::Stdio::null()));
+                host.spare.fill(|| start_supervisor(keeping));
             }
         });
     }

@@ -21,6 +21,8 @@ pub(super) const INSTANCES: &str = "instances";
 pub(super) const JOURNAL: &str = "journal";
 /// The folder of the durable runs in an instance's.
 pub const RUNS: &str = "runs";
+/// The folder in an instance's where the next durable run's is prepared.
+pub(super) const READY: &str = "ready";
 /// Most names that an error lists.
 const LISTED: usize = 16;
 

@@ -15,7 +15,7 @@ use super::rights::{RightsNow, imposed};
 use super::serving::{Order, Serving};
 use super::showing::Showing;
 use super::users::Guest;
-use super::waiting::{Answer, Heard, Waiting, is_order};
+use super::waiting::{Answer, Came, Heard, Looked, Waiting, is_order};
 use crate::proto::code::Code;
 use crate::proto::header::{Attach, ClientHeader, Refusal, RunRequest, ServerHeader};
 use crate::proto::id::RunId;
@@ -78,7 +78,7 @@ impl Requests {
         }
         self.waiting.look(async move {
             guest.refresh_for_request(heard.at).await;
-            Answer::Looked(Box::new(heard))
+            Looked::Heard(Box::new(heard))
         });
         Ok(())
     }
@@ -137,7 +137,7 @@ impl Requests {
         let Some(guest) = self.guest.clone() else { return self.start_held(held).await };
         self.waiting.look(async move {
             guest.refresh_for_request(Instant::now()).await;
-            Answer::LookedFor(Box::new(held))
+            Looked::Held(Box::new(held))
         });
         Ok(())
     }
@@ -193,18 +193,16 @@ impl Requests {
     }
 
     /// Does what waited for an answer, or passes it on.
-    pub(super) async fn answered(&mut self, answer: Answer) -> Result<(), SessionEnd> {
-        match answer {
-            Answer::Looked(heard) => self.obey(*heard).await,
-            Answer::LookedFor(held) => self.start_held(*held).await,
-            other => self.answer(other),
+    pub(super) async fn take_up(&mut self, came: Came) -> Result<(), SessionEnd> {
+        match came {
+            Came::Answer(answer) => self.answer(answer),
+            Came::Looked(Looked::Heard(heard)) => self.obey(*heard).await,
+            Came::Looked(Looked::Held(held)) => self.start_held(*held).await,
         }
     }
 
     fn answer(&mut self, answer: Answer) -> Result<(), SessionEnd> {
         match answer {
-            // Nobody asks a supervisor for that.
-            Answer::Looked(_) | Answer::LookedFor(_) => Ok(()),
             Answer::Run { request, is_late, served } => self.started(*request, is_late, served),
             Answer::Attach { after, there: Ok(there), .. } => {
                 self.follow_there(there, after);

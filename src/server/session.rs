@@ -79,8 +79,8 @@ async fn read_loop<R: AsyncRead + Unpin>(
                 requests.go_on().await?;
                 continue;
             }
-            answer = requests.waiting.answer() => {
-                requests.answered(answer).await?;
+            came = requests.waiting.came() => {
+                requests.take_up(came).await?;
                 continue;
             }
         };

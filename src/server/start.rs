@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::addresses::Addresses;
 use super::classic::{self, ClassicAddr, ClassicSettings};
-use super::instance::{self, INSTANCES, JOURNAL, NAME_LIMIT, Name, RUNS};
+use super::instance::{self, INSTANCES, JOURNAL, NAME_LIMIT, Name, READY, RUNS};
 use super::policy::Policy;
 use super::running::{Call, Ended, Running};
 use super::users::{self, System, Users};
@@ -23,6 +23,7 @@ use crate::identity::{
     host_key, local_identity,
 };
 use crate::runs::books::Books;
+use crate::runs::disk::Folder;
 use crate::runs::durable::Keeping;
 use crate::runs::host::{Host, Settings};
 use crate::runs::journal::JournalError;
@@ -352,11 +353,22 @@ impl Server {
 
 fn keeping(instance: &StateDir, runs: &StateDir, kept: Kept) -> Result<Keeping, StartError> {
     let program = File::open("/proc/self/exe").map_err(StartError::System)?;
+    let ready = instance.subdir(READY)?;
+    clear(ready.path()).map_err(StartError::System)?;
     let Kept { record_limit, retention } = kept;
     if let Err(e) = retention.save(instance.path()) {
         warn!("what is kept cannot be written down for `rexec-server gc`: {e}");
     }
-    Ok(Keeping { runs: runs.path().to_owned(), program, record_limit, retention })
+    let (runs, ready) = (runs.path().to_owned(), ready.path().to_owned());
+    Ok(Keeping { runs, ready, program, record_limit, retention })
+}
+
+/// What a supervisor that was killed while it waited has left.
+fn clear(ready: &Path) -> io::Result<()> {
+    for left in ready.read_dir()? {
+        Folder::found(left?.path()).remove();
+    }
+    Ok(())
 }
 
 /// What is there to be said of the users at start is said.

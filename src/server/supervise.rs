@@ -38,7 +38,7 @@ use crate::runs::link::widen;
 use crate::runs::request::Imposed;
 use crate::runs::table::Table;
 use crate::runs::throttle::Throttle;
-use crate::sys::fs::is_own_or_root;
+use crate::sys::fs::{Lock, is_own_or_root};
 use crate::sys::{pause, process};
 
 /// After the verdict those who are connected have so long to take it; then they read the record.
@@ -72,12 +72,12 @@ impl Signals {
     }
 }
 
-/// Supervises one of the runs below `runs`: which one, the server on the standard input says. Without a
-/// server that says it there is nothing to do.
+/// Supervises one of the runs below `runs`: which one, the server on the standard input says. `ready` is its
+/// folder until then. Without a server that says it there is nothing to do.
 ///
 /// # Errors
 /// One line: nothing was started, or the record cannot be written.
-pub fn main(runs: &Path) -> Result<(), String> {
+pub fn main(runs: &Path, ready: &Path) -> Result<(), String> {
     pause::program("supervisor");
     process::prepare().map_err(|e| e.to_string())?;
     // Nothing that ends the server's session or its terminal ends this process.
@@ -86,12 +86,12 @@ pub fn main(runs: &Path) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|e| format!("cannot start: {e}"))?;
-    let supervised = runtime.block_on(supervise(runs));
+    let supervised = runtime.block_on(supervise(runs, Folder::found(ready.to_owned())));
     runtime.shutdown_background();
     supervised.map_err(|e| e.to_string())
 }
 
-async fn supervise(runs: &Path) -> io::Result<()> {
+async fn supervise(runs: &Path, ready: Folder) -> io::Result<()> {
     let link = StdStream::from(rustix::stdio::stdin().try_clone_to_owned()?);
     link.set_nonblocking(true)?;
     // The copy is enough: nothing that is started here is to hold the link.
@@ -105,20 +105,21 @@ async fn supervise(runs: &Path) -> io::Result<()> {
             warn!("cannot reap what the run leaves behind: {e}");
         }
     });
+    let (record, listener) = prepare()?;
     let first = tokio::select! {
         first = reader.next(None) => first.map_err(io::Error::other)?,
         _ = signals.terminate.recv() => None,
     };
-    let Some(first) = first else { return Ok(()) };
+    let Some(first) = first else {
+        ready.remove();
+        return Ok(());
+    };
     pause::point("asked");
     let setup: Setup = first.header().map_err(io::Error::other)?;
     let folder = Folder::found(runs.join(&setup.folder));
-    // What it has to complain of is said where the run is.
-    rustix::stdio::dup2_stderr(folder.log()?)?;
-    let supervisor = Supervisor::claim(folder.clone(), setup, &first.body, base_env)?;
+    let supervisor = Supervisor::of((folder.clone(), record), setup, &first.body, base_env)?;
     let supervisor = Arc::new(supervisor);
     pause::point("locked");
-    let listener = listen(&folder)?;
     let mut sessions = JoinSet::new();
     let owner = Arc::clone(&supervisor);
     sessions.spawn(async move { owner.serve(reader, FrameWriter::new(write)).await });
@@ -135,18 +136,17 @@ async fn supervise(runs: &Path) -> io::Result<()> {
 }
 
 impl Supervisor {
-    /// Locks the record, which nobody may have written yet.
-    fn claim(folder: Folder, setup: Setup, shell: &[u8], base_env: BaseEnv) -> io::Result<Self> {
+    /// Takes the run, if the folder is still its own.
+    fn of(
+        (folder, record): (Folder, Lock),
+        setup: Setup,
+        shell: &[u8],
+        base_env: BaseEnv,
+    ) -> io::Result<Self> {
         let Setup { identity, mark, record_limit, judged, imposed, .. } = setup;
         let mark = Mark::from_hex(mark.as_bytes());
         let mark = mark.ok_or_else(|| io::Error::other("the setup has no mark"))?;
-        let record = match folder.claim()? {
-            Claim::Ours(record) if record.file().metadata()?.len() == 0 => record,
-            Claim::Ours(_) | Claim::Taken => {
-                return Err(io::Error::other("the run was claimed by another"));
-            }
-        };
-        // A supervisor that comes late may find the folder of another run with the id.
+        // A supervisor that comes late may find the folder of another run with the id, or none.
         if folder.meta()?.is_none_or(|meta| meta.mark != mark.to_string()) {
             return Err(io::Error::other("the run was given up"));
         }
@@ -236,13 +236,24 @@ impl Supervisor {
     }
 }
 
+/// Locks the record and listens, in the folder in which the server has started this: whatever that is called by
+/// now. Nothing that is started here is to be found in it.
+fn prepare() -> io::Result<(Lock, UnixListener)> {
+    let here = Folder::found(".".into());
+    let Claim::Ours(record) = here.claim()? else {
+        return Err(io::Error::other("the folder is another's"));
+    };
+    let listener = listen(&here)?;
+    rustix::process::chdir("/")?;
+    Ok((record, listener))
+}
+
 /// The server has judged: nothing that a supervisor is asked for comes from anybody else.
 fn judged_before(judged: Judged) -> Judge {
     Arc::new(move |_, _, _| Ok(Allowed { judged: judged.clone(), ..Allowed::default() }))
 }
 
 fn listen(folder: &Folder) -> io::Result<UnixListener> {
-    // One that a dead supervisor left cannot be in the way: its record would have been claimed.
     let listener = folder.with_socket(|path| StdListener::bind(path))?;
     listener.set_nonblocking(true)?;
     UnixListener::from_std(listener)

@@ -24,28 +24,22 @@ pub const BEHIND_LIMIT: usize = 2 * INPUT.largest;
 
 /// What was asked, and the answer.
 pub(super) enum Answer {
-    Run {
-        request: Box<Request>,
-        is_late: bool,
-        served: Result<Served, Denied>,
-    },
-    Attach {
-        id: RunId,
-        after: u64,
-        there: Result<There, Denied>,
-    },
-    Close {
-        id: RunId,
-        closed: Closed,
-    },
-    Order {
-        run: String,
-        obeyed: bool,
-    },
-    /// The account was looked at for the sake of this, which has not been done yet.
-    Looked(Box<Heard>),
-    /// The same of what was held.
-    LookedFor(Box<Held>),
+    Run { request: Box<Request>, is_late: bool, served: Result<Served, Denied> },
+    Attach { id: RunId, after: u64, there: Result<There, Denied> },
+    Close { id: RunId, closed: Closed },
+    Order { run: String, obeyed: bool },
+}
+
+/// For the sake of what the account was looked at; it has not been done yet.
+pub(super) enum Looked {
+    Heard(Box<Heard>),
+    Held(Box<Held>),
+}
+
+/// What was waited for.
+pub(super) enum Came {
+    Answer(Answer),
+    Looked(Looked),
 }
 
 /// A frame from the client.
@@ -56,20 +50,19 @@ pub(super) struct Heard {
     pub(super) body: Bytes,
 }
 
-type Pending = Pin<Box<dyn Future<Output = Answer> + Send>>;
+type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Whose answer is waited for.
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum Of {
-    Supervisor,
+    Supervisor(Pending<Answer>),
     /// The user's folders.
-    Home,
+    Home(Pending<Looked>),
 }
 
 /// The request that waits, and what came behind it. Debug is not derived: that may hold secrets.
 #[derive(Default)]
 pub(super) struct Waiting {
-    pending: Option<(Of, Pending)>,
+    pending: Option<Of>,
     behind: VecDeque<Heard>,
     bytes: usize,
 }
@@ -80,27 +73,30 @@ impl Waiting {
         &mut self,
         asked: impl Future<Output = Answer> + Send + 'static,
     ) -> Option<Answer> {
-        let mut pending: Pending = Box::pin(asked);
+        let mut pending: Pending<Answer> = Box::pin(asked);
         tokio::select! {
             biased;
             answer = &mut pending => return Some(answer),
             () = std::future::ready(()) => {}
         }
-        self.pending = Some((Of::Supervisor, pending));
+        self.pending = Some(Of::Supervisor(pending));
         None
     }
 
     /// Waits for a look at the account.
-    pub(super) fn look(&mut self, look: impl Future<Output = Answer> + Send + 'static) {
-        self.pending = Some((Of::Home, Box::pin(look)));
+    pub(super) fn look(&mut self, look: impl Future<Output = Looked> + Send + 'static) {
+        self.pending = Some(Of::Home(Box::pin(look)));
     }
 
     /// The answer to what waits, once. Cancel safe.
-    pub(super) async fn answer(&mut self) -> Answer {
-        let Some((_, pending)) = &mut self.pending else { return std::future::pending().await };
-        let answer = pending.await;
+    pub(super) async fn came(&mut self) -> Came {
+        let came = match &mut self.pending {
+            None => std::future::pending().await,
+            Some(Of::Supervisor(pending)) => Came::Answer(pending.await),
+            Some(Of::Home(pending)) => Came::Looked(pending.await),
+        };
         self.pending = None;
-        answer
+        came
     }
 
     /// Whether a request waits.
@@ -112,7 +108,7 @@ impl Waiting {
     /// not answer, what concerns the run that is `served`.
     pub(super) fn is_before(&self, header: &ClientHeader, served: bool) -> bool {
         use ClientHeader as H;
-        let is_of_home = matches!(&self.pending, Some((Of::Home, _)));
+        let is_of_home = matches!(self.pending, Some(Of::Home(_)));
         if is_of_home && (matches!(header, H::Ack { .. }) || (served && is_order(header))) {
             return false;
         }
@@ -203,7 +199,7 @@ mod tests {
         assert!(waiting.keep(heard(ClientHeader::Detach, Bytes::new())).is_err());
         assert!(waiting.next().is_none());
         tell.send(()).unwrap();
-        waiting.answer().await;
+        waiting.came().await;
         assert_eq!(waiting.next().map(|heard| heard.header), Some(cancel));
         assert!(waiting.next().is_some() && waiting.next().is_none());
     }

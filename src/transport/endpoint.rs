@@ -142,8 +142,8 @@ impl Endpoint {
         } else {
             let (host, port) = text.split_once(':').ok_or_else(no_port)?;
             match host {
-                "" => return Err(EndpointError::NoHost(port.to_owned())),
                 _ if port.contains(':') => return Err(EndpointError::Brackets),
+                "" => return Err(EndpointError::NoHost(port.to_owned())),
                 _ => (Host::parse(host)?, port),
             }
         };
@@ -249,6 +249,7 @@ mod tests {
             ("[::1]:", "the port is missing; write HOST:PORT, such as [::1]:8080"),
             ("::1", "stands in brackets"),
             ("::1:8080", "stands in brackets"),
+            ("::1:18080", "stands in brackets"),
             ("host:1:2", "stands in brackets"),
             ("[::1:8080", "stands in brackets"),
             (":8080", "the host is missing; write HOST:PORT, such as localhost:8080"),

@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use super::durable::verb;
 use super::support::{Ran, Server};
 
 const PROGRAMS: [&str; 2] = [env!("CARGO_BIN_EXE_rexec"), env!("CARGO_BIN_EXE_rexec-server")];
@@ -207,4 +208,33 @@ fn standard_descriptors_that_are_closed_count_as_null() {
         }
     }
     assert_eq!(shell.args(["-c", script]).status().unwrap().code(), Some(7));
+}
+
+/// 101, that of a panic, would pass for the command's.
+#[test]
+fn too_few_descriptors_are_said_and_no_status_of_the_commands() {
+    for most in 4..16 {
+        let script = format!("ulimit -n {most}; exec \"$0\" 127.0.0.1:1 true");
+        let ran = Command::new("sh").args(["-c", &script, PROGRAMS[0]]).output().unwrap();
+        let ran = Ran::of(ran).expect(255);
+        let line =
+            format!("rexec: cannot start: `ulimit -n` is {most}, and 16 descriptors are needed\n");
+        assert_eq!(ran.stderr, line);
+    }
+}
+
+#[test]
+fn a_run_of_several_that_is_not_there_is_named() {
+    let server = Server::start(&[]);
+    for name in ["wait", "rm"] {
+        let ran = verb(&server, name, &["one", "two"]).expect(254);
+        let lines: Vec<_> = ran.stderr.lines().collect();
+        assert!(lines[0].starts_with("rexec: one: there is no such run"), "{lines:?}");
+        assert!(lines[1].starts_with("rexec: two: there is no such run"), "{lines:?}");
+    }
+    let long = "x".repeat(100_000);
+    for id in ["", "a b", "*", &long] {
+        let ran = verb(&server, "stop", &[id]).expect(2);
+        assert!(ran.stderr.contains("a run id has 1 to 64 of A-Z a-z 0-9 . _ -"), "{}", ran.stderr);
+    }
 }

@@ -15,7 +15,8 @@ use super::support::relay::Relay;
 use super::support::server::line_of;
 use super::support::server::own_port;
 use super::support::{
-    Client, Ran, Random, Server, finish, is_alive, kill, pid_in, supervisors, wait_until,
+    Client, Ran, Random, Server, finish, is_alive, kill, memory_kib, pid_in, supervisors,
+    wait_until,
 };
 
 fn client(server: &Server, args: &[&str]) -> Client {
@@ -27,13 +28,6 @@ fn verdict(server: &Server) -> serde_json::Value {
     let ended = || server.journal().into_iter().find(|line| line["type"] == "ended");
     wait_until("the end of the run", || ended().is_some());
     ended().unwrap()["verdict"].clone()
-}
-
-/// The memory that a process has had at most, KiB.
-fn peak_kib(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 pub(super) fn stop(pid: u32) {
@@ -149,7 +143,7 @@ fn a_client_that_is_stopped_for_a_while_slows_nobody_and_has_the_rest_when_it_go
     // More than the server sends ahead of what is acknowledged.
     let text = "head -c 20000000 /dev/zero | tr '\\0' x; exit 7";
     let one = client(&server, &["--durable", &server.addr, text]).spawn();
-    wait_until("its supervisor", || supervisors(server.state()).len() == 1);
+    wait_until("its start", || server.journal().iter().any(|line| line["type"] == "running"));
     stop(one.id());
     // The command does not wait for it.
     assert_eq!(verdict(&server)["end"]["exited"]["code"], 7);
@@ -273,6 +267,7 @@ fn who_looks_and_does_not_read_slows_nobody_and_takes_no_memory() {
     let id = leave(&server, &format!("echo; {wait}; head -c {SIZE} /dev/zero"));
     let stalled = [(); 4].map(|()| client(&server, &["attach", &server.addr, &id]).spawn());
     let [supervisor] = supervisors(server.state())[..] else { panic!("no supervisor") };
+    let peak_kib = |pid| memory_kib(pid, "VmHWM");
     let before = [supervisor, server.pid()].map(peak_kib);
     std::fs::write(gate, "").unwrap();
     verb(&server, "wait", &[&id]).expect(0);
@@ -377,7 +372,12 @@ fn a_clock_that_jumps_both_ways_changes_nothing() {
     let Some(library) = faketime() else { return };
     let dir = tempfile::tempdir().unwrap();
     let (state, clock) = (dir.path().join("state"), dir.path().join("clock"));
-    std::fs::write(&clock, "+0\n").unwrap();
+    // As a whole: a program may read it at any time.
+    let set = |shift: &str| {
+        std::fs::write(dir.path().join("next"), format!("{shift}\n")).unwrap();
+        std::fs::rename(dir.path().join("next"), &clock).unwrap();
+    };
+    set("+0");
     let start = |listen: &str| {
         Server::at(&state, listen, &[], |command| {
             command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", &clock);
@@ -393,7 +393,7 @@ fn a_clock_that_jumps_both_ways_changes_nothing() {
     wait_until("its effect", || effect.exists());
     let mut others = Vec::new();
     for jump in ["+4000d", "-4000d", "+1d"] {
-        std::fs::write(&clock, format!("{jump}\n")).unwrap();
+        set(jump);
         others.push((leave(&server, "exit 3"), 3));
         server.crash();
         server = start(&server.addr);

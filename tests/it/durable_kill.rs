@@ -71,6 +71,11 @@ impl Held {
         client.wait().unwrap();
     }
 
+    /// Whoever asks for the run again.
+    pub(super) fn ask(&self) -> Client {
+        named(&self.server, &self.command)
+    }
+
     pub(super) fn effects(&self) -> usize {
         executions(&self.server.dir().join("effect"))
     }
@@ -213,7 +218,7 @@ fn check((point, killed, end): (&str, Killed, End)) {
         std::fs::write(&held.gate, "").unwrap();
     }
     let ran = finish(held.client.take().unwrap());
-    let again = named(&held.server, &held.command).run();
+    let again = held.ask().run();
     judge(&held, end, [&ran, &again], &what);
     nothing_is_left(&held, &what);
 }

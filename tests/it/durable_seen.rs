@@ -3,7 +3,7 @@
 use std::io::Read as _;
 
 use super::durable::{gate, leave, verb};
-use super::support::{Client, Server, finish, supervisors, try_kill, wait_until};
+use super::support::{Client, Ran, Server, finish, supervisors, try_kill, wait_until};
 
 /// Bytes that a process has written so far (proc(5), `io`).
 fn written(pid: u32) -> u64 {
@@ -50,4 +50,26 @@ fn who_sees_a_run_live_has_all_of_it_whatever_becomes_of_the_record_and_the_supe
         let ran = finish(viewer).expect(0);
         assert_eq!(ran.stdout.len(), SIZE, "beside the first byte");
     }
+}
+
+/// `rexec attach ADDR RUN | head -1`, of a run that writes and does not end.
+#[test]
+fn who_cannot_write_what_it_sees_leaves_at_once_and_the_run_goes_on() {
+    let server = Server::start(&[]);
+    let (open, wait) = gate(&server, "gate");
+    let loop_of = wait.replace("sleep 0.01", "echo line; sleep 0.01");
+    let id = leave(&server, &loop_of);
+    let mut viewer = Client::new(server.state()).args(&["attach", &server.addr, &id]).spawn();
+    drop(viewer.stdout.take());
+    let ran = Ran::of(viewer.wait_with_output().unwrap()).expect(141);
+    assert_eq!(ran.stderr, "rexec: stdout was closed; the run was left alone\n");
+    for name in ["attach", "logs"] {
+        let mut viewer = Client::new(server.state()).args(&[name, &server.addr, &id]);
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let child = viewer.command.stdout(full).stderr(std::process::Stdio::piped()).spawn();
+        let ran = Ran::of(child.unwrap().wait_with_output().unwrap()).expect(252);
+        assert!(ran.stderr.ends_with("; the run was left alone\n"), "{}", ran.stderr);
+    }
+    std::fs::write(open, "").unwrap();
+    verb(&server, "wait", &[&id]).expect(0);
 }

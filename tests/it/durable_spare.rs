@@ -1,5 +1,7 @@
 //! The supervisor that is kept ready for the next durable run.
 
+use std::path::PathBuf;
+
 use rustix::process::Signal;
 
 use super::durable::{gate, leave, verb};
@@ -54,5 +56,42 @@ fn a_supervisor_that_waits_holds_nothing_of_any_run() {
     leave(&server, "exec sleep 600");
     let open = std::fs::read_dir(format!("/proc/{}/fd", spare(&server))).unwrap().flatten();
     let files: Vec<_> = open.filter_map(|fd| std::fs::read_link(fd.path()).ok()).collect();
-    assert!(!files.iter().any(|path| path.starts_with(server.state())), "{files:?}");
+    let own = prepared(&server).pop().expect("its folder");
+    let of_runs = |path: &&PathBuf| path.starts_with(server.state()) && !path.starts_with(&own);
+    assert_eq!(files.iter().find(of_runs), None, "{files:?}");
+}
+
+/// The folders of those that wait.
+fn prepared(server: &Server) -> Vec<PathBuf> {
+    let ready = std::fs::read_dir(server.state().join("instances/test/ready")).unwrap();
+    ready.map(|entry| entry.unwrap().path()).collect()
+}
+
+/// It goes with the one that waits, or when that could not remove it.
+#[test]
+fn a_folder_that_becomes_no_runs_is_not_left() {
+    let mut server = Server::start(&[]);
+    let run =
+        || Client::new(server.state()).args(&["--durable", &server.addr, "true"]).run().expect(0);
+    run();
+    kill(spare(&server), Signal::KILL);
+    wait_until("its end", || spare_supervisors(server.state()).is_empty());
+    let left = prepared(&server);
+    assert_eq!(left.len(), 1);
+    run();
+    spare(&server);
+    let next = prepared(&server);
+    assert!(next.len() == 1 && next != left, "{next:?}");
+    server.signal(Signal::STOP);
+    kill(spare(&server), Signal::KILL);
+    server.crash();
+    assert_eq!(prepared(&server), next);
+    server.restart();
+    assert_eq!(prepared(&server), Vec::<PathBuf>::new());
+    let run =
+        || Client::new(server.state()).args(&["--durable", &server.addr, "true"]).run().expect(0);
+    run();
+    spare(&server);
+    server.crash();
+    wait_until("the end of its folder", || prepared(&server).is_empty());
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::support::raw::Raw;
 use super::support::relay::Relay;
 use super::support::server::{Client, Server, finish, line_of, under};
-use super::support::{in_parallel, is_alive, kill, pid_in, wait_until};
+use super::support::{in_parallel, is_alive, kill, memory_kib, pid_in, wait_until};
 
 /// kubernetes/kubernetes#124571, hashicorp/nomad#27146, Eugeny/russh#213. The relay carries at most 16 KiB
 /// a millisecond for each of six clients, far less than `seq` writes, so that every buffer on the way is
@@ -74,6 +74,32 @@ fn a_blocked_stdout_does_not_keep_a_cancel_from_being_answered() {
     wait_until("the answer although nobody reads stdout", || child.try_wait().unwrap().is_some());
     assert_eq!(child.wait().unwrap().code(), Some(130));
     wait_until("the end of cat", || !is_alive(pid_in(&pid)));
+}
+
+/// For a minute nobody reads what comes back. Then one reader has it all, and another's user gives up. The
+/// minute is what is tested: no patience of either end may run out, and nothing grow, while nobody reads.
+#[test]
+fn a_minute_without_a_reader_loses_nothing_and_a_cancel_is_answered_after_it() {
+    let server = Server::start(&[]);
+    let input: Vec<u8> = (0..(256 << 20) / 8u64).flat_map(u64::to_le_bytes).collect();
+    let file = server.dir().join("input");
+    std::fs::write(&file, &input).unwrap();
+    let start = || {
+        let mut client = server.client().arg("cat");
+        client.command.stdin(File::open(&file).unwrap());
+        client.spawn()
+    };
+    let (patient, mut given_up) = (start(), start());
+    wait_until("two full pipes", || is_full(&patient) && is_full(&given_up));
+    std::thread::sleep(std::time::Duration::from_mins(1));
+    for pid in [patient.id(), given_up.id(), server.pid()] {
+        assert!(memory_kib(pid, "VmHWM") < 64 << 10, "process {pid} has grown");
+    }
+    kill(given_up.id(), Signal::TERM);
+    wait_until("the answer", || given_up.try_wait().unwrap().is_some());
+    assert_eq!(given_up.wait().unwrap().code(), Some(143));
+    let ran = finish(patient).expect(0);
+    assert!(ran.stdout == input, "{} bytes came back", ran.stdout.len());
 }
 
 /// A run whose output cannot all be delivered here never counts as complete: not even when it had ended

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::support::fake::{Fake, output, started, verdict, welcome};
 use super::support::raw::Raw;
-use super::support::{Ran, server::finish, wait_until};
+use super::support::{Ran, memory_kib, server::finish, wait_until};
 
 /// Not 0, one of the statuses that say so, and one clean line.
 #[track_caller]
@@ -240,19 +240,13 @@ fn more_output_than_the_credit_is_an_error_and_not_held() {
         let mut client = fake.client().arg("true").spawn();
         let mut most = 0;
         wait_until("the end of a client whose stdout is blocked", || {
-            most = most.max(memory_kib(client.id()));
+            most = most.max(memory_kib(client.id(), "VmHWM"));
             client.try_wait().unwrap().is_some()
         });
-        is_honest(finish(client), &[252], "more than this client's credit");
+        // A server that has all of that to send may be late with its answer to the cancel.
+        is_honest(finish(client), &[252, 253], "more than this client's credit");
         assert!(most < 64 * 1024, "{most} KiB for frames of {body} and {padding} bytes");
     }
-}
-
-/// The most memory that a process has had; 0 once it is gone.
-fn memory_kib(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmHWM"));
-    line.and_then(|l| l.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0)
 }
 
 /// The server grants without end and confirms nothing: the client does not read its input into memory.
@@ -279,7 +273,7 @@ fn unlimited_credit_for_input_is_not_taken_up() {
     let mut client = client.spawn();
     let mut most = 0;
     wait_until("the end of a client with endless input", || {
-        most = most.max(memory_kib(client.id()));
+        most = most.max(memory_kib(client.id(), "VmHWM"));
         client.try_wait().unwrap().is_some()
     });
     is_honest(finish(client), &[253], "enough");
@@ -304,7 +298,7 @@ fn a_run_that_starts_again_and_again_does_not_fill_the_memory() {
     let mut client = client.spawn();
     let mut most = 0;
     wait_until("the end of a client whose run starts again and again", || {
-        most = most.max(memory_kib(client.id()));
+        most = most.max(memory_kib(client.id(), "VmHWM"));
         client.try_wait().unwrap().is_some()
     });
     is_honest(finish(client), &[253], "started a second time");
@@ -316,19 +310,14 @@ fn a_run_that_starts_again_and_again_does_not_fill_the_memory() {
 fn endless_heartbeats_can_be_left_by_ctrl_c() {
     let fake = Fake::start(|raw| {
         welcome(raw);
-        while std::io::Write::write_all(&mut raw.stream, b"\x14\0\0\0{\"type\":\"heartbeat\"}")
-            .is_ok()
-        {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        let heartbeat = b"\x14\0\0\0{\"type\":\"heartbeat\"}";
+        while std::io::Write::write_all(&mut raw.stream, heartbeat).is_ok() {}
     });
-    let client = fake.client().arg("true").spawn();
+    let mut client = fake.client().arg("true").spawn();
     wait_until("the connection", || fake.connections() == 1);
-    // Once for the command, once to cancel, once to wait for nothing.
-    let mut client = client;
+    // Once for the command, once to cancel, once to wait for nothing; some that come together count as one.
     wait_until("the end of the client", || {
         super::support::kill(client.id(), rustix::process::Signal::INT);
-        std::thread::sleep(Duration::from_millis(200));
         client.try_wait().unwrap().is_some()
     });
     let ran = finish(client);

@@ -74,7 +74,7 @@ fn a_run_is_left_only_after_that_was_asked_and_under_its_own_name() {
         let fake = Fake::start(move |raw| {
             let id = welcome(raw);
             if starts {
-                raw.send(&started(&id), b"");
+                raw.send(&before(&id), b"");
             }
             raw.send(&json!({"type": "detached", "run": named.unwrap_or(&id)}), b"");
             raw.next();
@@ -82,4 +82,25 @@ fn a_run_is_left_only_after_that_was_asked_and_under_its_own_name() {
         let ran = fake.verb("-d", Some("true")).expect(253);
         assert_eq!(ran.text(), "");
     }
+}
+
+fn before(id: &str) -> Value {
+    let mut header = started(id);
+    header["attached"] = json!(true);
+    header
+}
+
+/// The request has said that nobody stays. A run that was there before may be another's to keep.
+#[test]
+fn a_run_that_is_new_is_left_with_its_start_and_another_when_that_is_answered() {
+    let fake = Fake::started(|raw, _| while raw.next().is_some() {});
+    assert_eq!(fake.verb("-d", Some("true")).expect(0).text().lines().count(), 1);
+    let fake = Fake::start(|raw| {
+        let id = welcome(raw);
+        raw.send(&before(&id), b"");
+        raw.expect("detach");
+        raw.send(&json!({"type": "detached", "run": &id}), b"");
+        raw.next();
+    });
+    assert_eq!(fake.verb("-d", Some("true")).expect(0).text().lines().count(), 1);
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::support::server::{finish, under};
-use super::support::{PATIENCE, Server, raw::Raw, wait_until};
+use super::support::{PATIENCE, Server, memory_kib, raw::Raw, wait_until};
 
 /// Arguments that fill a request almost up to its limit of 1 MiB.
 fn long_request() -> Vec<String> {
@@ -135,11 +135,7 @@ fn a_large_output_passes_through_small_programs() {
     let mut client = client.command.spawn().unwrap();
     let mut most = 0;
     wait_until("the end of the client", || {
-        let status =
-            std::fs::read_to_string(format!("/proc/{}/status", client.id())).unwrap_or_default();
-        let line = status.lines().find(|l| l.starts_with("VmHWM"));
-        let now = line.and_then(|l| l.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0);
-        most = u64::max(most, now);
+        most = most.max(memory_kib(client.id(), "VmHWM"));
         client.try_wait().unwrap().is_some()
     });
     assert!(client.wait().unwrap().success());

@@ -73,6 +73,7 @@ mod system;
 mod system_durable;
 mod system_groups;
 mod system_hung;
+mod system_lists;
 mod trust;
 mod upgrade;
 mod upgrade_program;

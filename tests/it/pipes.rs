@@ -1,12 +1,15 @@
-//! The pipes of a standard input: those that are found full are made larger.
+//! What a standard input is: whatever it is, it is read to its end, and pipes that are found full are made larger.
 
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::process::Command;
 
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags};
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, pipe_with};
 
+use super::support::server::under;
 use super::support::{Server, finish, pid_in, wait_until};
 
 /// A pipe's size from the start, and of one that was found full (pipe(7)).
@@ -52,4 +55,49 @@ fn the_pipes_of_an_input_that_fills_them_grow_on_both_sides() {
 #[test]
 fn the_pipes_of_a_small_input_stay_as_they_are() {
     assert_eq!(sizes_after(b"a few words"), [SIZES[0]; 2]);
+}
+
+/// A client that may not open its own pipe a second time reads it as it is.
+fn unprivileged(client: &mut Command) {
+    under(&["setpriv", "--bounding-set=-dac_override,-dac_read_search"])(client);
+}
+
+#[test]
+fn every_kind_of_stdin_is_read_to_its_end() {
+    let server = Server::start(&[]);
+    let words = b"a few words\n";
+    let (open, write) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+    rustix::io::write(&write, words).unwrap();
+    drop(write);
+    let (closed, write) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+    rustix::io::write(&write, words).unwrap();
+    rustix::fs::fchmod(&closed, Mode::empty()).unwrap();
+    drop(write);
+    let (socket, mut other) = UnixStream::pair().unwrap();
+    other.write_all(words).unwrap();
+    drop(other);
+    let path = server.dir().join("words");
+    std::fs::write(&path, words).unwrap();
+    let kinds = [open, closed, socket.into(), File::open(path).unwrap().into()];
+    for (at, stdin) in kinds.into_iter().enumerate() {
+        let mut client = server.client().arg("cat");
+        unprivileged(&mut client.command);
+        assert_eq!(client.stdin(stdin).run().expect(0).stdout, words, "kind {at}");
+    }
+}
+
+#[test]
+fn who_shares_stdin_with_the_client_still_waits_in_a_read() {
+    let server = Server::start(&[]);
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+    let ours = reader.try_clone().unwrap();
+    let mut child = server.client().arg("cat").stdin(reader).spawn();
+    let mut writer = File::from(writer);
+    writer.write_all(b"first\n").unwrap();
+    let mut line = [0; 6];
+    child.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
+    assert!(!rustix::fs::fcntl_getfl(&ours).unwrap().contains(OFlags::NONBLOCK));
+    writer.write_all(b"second\n").unwrap();
+    drop(writer);
+    assert_eq!(finish(child).expect(0).text(), "second\n");
 }

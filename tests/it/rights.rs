@@ -105,7 +105,7 @@ fn a_retry_is_the_same_request_whatever_the_file_says_now() {
     abroad.list_with("command=\"echo two\" ");
     assert_eq!(abroad.ask(&["--id", "x"], &["true"]).expect(0).text(), "one\n");
     let conflict = abroad.ask(&["--id", "x"], &["false"]).expect(250);
-    assert!(conflict.stderr.contains("not the same are command"), "{}", conflict.stderr);
+    assert!(conflict.stderr.contains("they differ in: command"), "{}", conflict.stderr);
     assert_eq!(abroad.ask(&["--id", "y"], &["true"]).expect(0).text(), "two\n");
 }
 

@@ -85,6 +85,17 @@ fn gated(server: &Server) -> String {
     format!("while ! test -e {}/gate; do sleep 0.01; done; exit 7", server.dir().display())
 }
 
+/// A run whose client is gone and whose process does not go at once; its pid.
+fn left_stubborn(server: &Server) -> u32 {
+    let pid = server.dir().join("pid");
+    let text = format!("trap '' TERM; echo $$ > {}; while :; do sleep 0.01; done", pid.display());
+    let mut client = server.client().arg(&text).spawn();
+    let pid = pid_in(&pid);
+    client.kill().unwrap();
+    client.wait().unwrap();
+    pid
+}
+
 /// A run of which the record is left and what sums it up is not: its server was killed in between.
 fn ended_and_not_noted(server: &Server, is_lost: bool) -> PathBuf {
     let (gate, text) = (server.dir().join("gate"), gated(server));
@@ -132,12 +143,7 @@ fn an_end_that_only_the_segment_before_tells_is_not_written_again() {
 #[test]
 fn what_is_being_stopped_for_a_server_before_is_known_to_the_next_one_too() {
     let mut server = Server::start(&[]);
-    let pid = server.dir().join("pid");
-    let text = format!("trap '' TERM; echo $$ > {}; while :; do sleep 0.01; done", pid.display());
-    let mut client = server.client().arg(&text).spawn();
-    let pid = pid_in(&pid);
-    client.kill().unwrap();
-    client.wait().unwrap();
+    let pid = left_stubborn(&server);
     rotate(&mut server);
     server.restart();
     wait_until("the end of what was left", || !is_alive(pid));
@@ -167,12 +173,7 @@ fn a_run_that_outlives_servers_and_segments_has_one_end() {
 #[test]
 fn a_server_killed_while_it_begins_a_segment_leaves_none_or_all_of_it() {
     let mut server = Server::start(&[]);
-    let pid = server.dir().join("pid");
-    let text = format!("trap '' TERM; echo $$ > {}; while :; do sleep 0.01; done", pid.display());
-    let mut client = server.client().arg(&text).spawn();
-    let pid = pid_in(&pid);
-    client.kill().unwrap();
-    client.wait().unwrap();
+    let pid = left_stubborn(&server);
     fill(&mut server);
     let reached = pause_file();
     server.restart_as(&[], |command| {

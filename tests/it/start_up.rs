@@ -4,8 +4,10 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use super::durable::{leave, verb};
 use super::support::raw::Raw;
 use super::support::server::{finish, line_of, under};
 use super::support::{Client, Ran, Server, kill, wait_until};
@@ -97,6 +99,20 @@ fn the_log_is_text_or_one_json_object_a_line() {
         "{}",
         server.log()
     );
+}
+
+/// stderr is a file on a disk that has become full.
+#[test]
+fn a_server_whose_log_cannot_be_written_serves_all_the_same() {
+    for format in ["text", "json"] {
+        let quiet = under(&["sh", "-c", "exec \"$@\" 2> /dev/full", "sh"]);
+        let mut server = Server::with(&["--log-format", format], quiet);
+        assert_eq!(server.run(&["echo one"]).expect(0).text(), "one\n");
+        let id = leave(&server, "echo two");
+        assert_eq!(verb(&server, "attach", &[&id]).expect(0).text(), "two\n");
+        server.signal(Signal::TERM);
+        assert_eq!(server.wait(), 0);
+    }
 }
 
 #[test]

@@ -37,7 +37,10 @@ pub(super) fn gather(args: &Args) -> Result<Gathered, String> {
         None => (hosts_of(args)?, specs_of(args)?),
     };
     let secrets = secrets(&specs)?;
-    let steps = specs.iter().map(|spec| spec.step(&from_here).map_err(|e| format!("{spec}: {e}")));
+    let step = |(at, spec): (usize, &StepSpec)| {
+        spec.step(&from_here).map_err(|e| format!("step {}: {e}", at + 1))
+    };
+    let steps = specs.iter().enumerate().map(step);
     let steps: Vec<Step> = steps.collect::<Result<_, _>>()?;
     let (names, places): (Vec<_>, Vec<_>) = named.into_iter().unzip();
     let targets = args.reach.targets(&places).map_err(|e| e.to_string())?;

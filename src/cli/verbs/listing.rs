@@ -1,7 +1,8 @@
 //! `rexec ps`: the list of runs.
 
-use super::{At, failed, print};
+use super::{At, failed};
 use crate::cli::past::short;
+use crate::cli::print;
 use crate::cli::status::{Asked, Status, of_verdict};
 use crate::cli::visible::{json_for_stdout, visible};
 use crate::client::{Client, Runs};
@@ -24,9 +25,9 @@ pub(super) async fn ps(at: &At, mut client: Client, (limit, all): (u64, bool), j
         let lines: Vec<_> =
             newest.iter().filter_map(|run| serde_json::to_string(run).ok()).collect();
         let end = if lines.is_empty() { "" } else { "\n" };
-        return print(at, &json_for_stdout(lines.join("\n") + end));
+        return print("rexec", &json_for_stdout(lines.join("\n") + end));
     }
-    print(at, &table(&newest))
+    print("rexec", &table(&newest))
 }
 
 /// Of how many runs nothing is shown, and what to do about it.

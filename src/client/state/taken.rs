@@ -36,7 +36,7 @@ impl State {
             ServerHeader::SoFar { run, .. } if run != self.id => Some(another_run()),
             ServerHeader::SoFar { run, seq } => {
                 self.so_far = Some((run, seq));
-                self.finished()
+                None
             }
             ServerHeader::Gap { from, to } => {
                 self.take_gap(from, to)?;
@@ -70,7 +70,7 @@ impl State {
             | ServerHeader::Heartbeat
             | ServerHeader::Unknown => None,
         };
-        Ok(leg)
+        Ok(leg.or_else(|| self.finished()))
     }
 
     /// Frames that do not come. Who joins late has asked for that.
@@ -114,7 +114,15 @@ impl State {
                 return Ok(Some(Leg::done(Err(self.unknown(text, Code::Corrupt)))));
             }
         }
+        if !started.attached && self.is_left_with_its_start() {
+            return Ok(Some(Leg::done(Err(Error::Detached { run: self.id.clone() }))));
+        }
         self.go_on()
+    }
+
+    /// Whether there is nothing to be said to a run that is new: its request has said that it is left.
+    fn is_left_with_its_start(&self) -> bool {
+        self.leave == Leave::WhenSent && self.stdin.is_sent() && self.pending.is_empty()
     }
 
     /// Takes what the server says about its digests. False if it is unknown here, or not what it was.
@@ -197,7 +205,7 @@ impl State {
             let taken = self.sink.finish(verdict);
             self.unless_taken(taken)?;
         }
-        Ok(self.finished())
+        Ok(None)
     }
 
     /// Whether everything before the verdict is here and written.
@@ -219,16 +227,20 @@ impl State {
         })
     }
 
-    /// The end, once the verdict is here and everything before it was written.
+    /// The end, once the verdict is here and everything before it was written; or, of who only looks, once
+    /// something is wrong with the output.
     pub(in crate::client) fn finished(&mut self) -> Option<Leg> {
-        if let Some((run, seq)) = &self.so_far
-            && (self.failure.is_some() || self.sink.written() >= *seq)
+        if self.verdict.is_none()
+            && self.only_looks()
+            && let Some(error) = self.failure.take()
         {
-            let run = run.clone();
-            return Some(Leg::done(Err(match self.failure.take() {
-                Some(error) => Error::Output { error, verdict: None },
-                None => Error::Detached { run },
-            })));
+            // There is no use in seeing more of it, and nobody knows how long it goes on.
+            return Some(Leg::done(Err(Error::Output { error, verdict: None })));
+        }
+        if let Some((run, seq)) = &self.so_far
+            && self.sink.written() >= *seq
+        {
+            return Some(Leg::done(Err(Error::Detached { run: run.clone() })));
         }
         let seq = self.verdict.as_ref()?.seq;
         if self.failure.is_none() && self.sink.written() < seq {

@@ -11,6 +11,9 @@ use crate::exec::{End, Spawned, adopt};
 use crate::sys::process::prepare;
 use crate::sys::process::tests::alone;
 
+/// For a busy machine, where a look takes longer than a server waits for it.
+const LONG: Duration = Duration::from_secs(60);
+
 fn scanner() -> Scanner {
     Scanner::new().unwrap()
 }
@@ -23,7 +26,9 @@ async fn stops(text: &str, pids: usize, grace: Duration) -> Spawned {
         processes.push(pid_line(&mut spawned.stdout).await);
     }
     assert!(processes.iter().all(|process| !is_gone(process)));
-    let stopped = within(stop(&spawned.child, &scanner(), grace)).await.unwrap();
+    let scanner = scanner();
+    let tree = Tree { kill_grace: LONG, ..Tree::of(&spawned.child, &scanner) };
+    let stopped = within(tree.stop(grace)).await.unwrap();
     assert_eq!(stopped, Stopped { left_running: 0, containment: Containment::Marks });
     assert!(processes.iter().all(is_gone), "{text}");
     assert_eq!(marked(spawned.child.mark()), [""; 0]);
@@ -103,13 +108,13 @@ async fn a_respawner_is_caught() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("hop");
     // Hops end by themselves should the test fail.
-    let script =
-        "#!/bin/sh\ntrap '' TERM\n[ $1 -gt 0 ] || exit\nsetsid $0 $(($1-1)) &\nsleep 0.02\n";
+    let script = "#!/bin/sh\ntrap '' TERM\n[ $1 -gt 0 ] || : > $0.end\n[ $1 -gt 0 ] || exit\nsetsid $0 $(($1-1)) &\nsleep 0.02\n";
     fs::write(dir.path().join("staged"), script).unwrap();
     fs::copy(dir.path().join("staged"), &path).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    let text = format!("sh {0} 500 </dev/null >/dev/null 2>&1 & echo $$; wait", path.display());
+    let text = format!("sh {0} 5000 </dev/null >/dev/null 2>&1 & echo $$; wait", path.display());
     stops(&text, 1, Duration::from_millis(200)).await;
+    assert!(!dir.path().join("hop.end").exists());
 }
 
 /// Many at once, each outside of the group, faster than one pass.
@@ -156,12 +161,14 @@ async fn a_subreaper_knows_what_is_left_and_reaps_it() {
     }
     prepare().unwrap();
     tokio::spawn(adopt());
-    let leaves = run(&shell("setsid sleep 1000 >/dev/null 2>&1 & exit 0")).await;
+    // What executes something for long counts as unmarked.
+    let text = "setsid sleep 1000 >/dev/null 2>&1 & until [ \"$(cat /proc/$!/comm)\" = sleep ]; do :; done";
+    let leaves = run(&shell(text)).await;
     let scanner = scanner();
-    let left = within(count_left(&leaves.child, &scanner)).await.unwrap();
+    let left = within(Tree::of(&leaves.child, &scanner).count_left(LONG)).await.unwrap();
     assert_eq!(left.left_running, 1);
     let clean = run(&shell("exit 0")).await;
-    let left = within(count_left(&clean.child, &scanner)).await.unwrap();
+    let left = within(Tree::of(&clean.child, &scanner).count_left(LONG)).await.unwrap();
     assert_eq!(left, Stopped { left_running: 0, containment: Containment::Marks });
     assert_eq!(orphans().unwrap().len(), 1, "another's is not its own");
     let (deaf, _kept) = Scanner::played();

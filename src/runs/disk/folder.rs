@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::exec::Mark;
 use crate::proto::code::Code;
 use crate::proto::digest::Digest;
 use crate::proto::verdict::Verdict;
@@ -140,34 +141,37 @@ impl Folder {
         &self.0
     }
 
-    /// Makes the folder. Without [`Self::set_meta`] it is as good as not there.
+    /// Makes a folder below `ready` for a run that is still to come.
     ///
     /// # Errors
     /// What the system says, for example that the disk is full.
-    pub fn make(&self) -> io::Result<()> {
-        let make = || DirBuilder::new().mode(0o700).create(&self.0);
-        match make() {
-            // What a supervisor that came too late has left there.
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && self.meta()?.is_none() => {
-                self.remove();
-                make()
-            }
-            made => made,
-        }
+    pub fn prepare(ready: &Path) -> io::Result<Self> {
+        // Not by number: what is left of an earlier one may be removed late.
+        let path = ready.join(Mark::new()?.to_string());
+        DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(Self(path))
     }
 
-    /// Notes what the run is, before anything is started.
+    /// Makes a folder that was prepared the one of `run`, with what that is: from then on the run has one.
     ///
     /// # Errors
     /// What the system says, for example that the disk is full.
-    pub fn set_meta(&self, meta: &Meta) -> io::Result<()> {
-        write_json(&self.0, META, meta)
+    pub fn become_that_of(&self, run: &Self, meta: &Meta) -> io::Result<()> {
+        write_json(&self.0, META, meta)?;
+        let taken = [io::ErrorKind::AlreadyExists, io::ErrorKind::DirectoryNotEmpty];
+        match fs::rename(&self.0, &run.0) {
+            // What could not be removed.
+            Err(e) if taken.contains(&e.kind()) && run.meta()?.is_none() => {
+                run.remove();
+                fs::rename(&self.0, &run.0)
+            }
+            renamed => renamed,
+        }
     }
 
     /// Removes the folder and all that is in it. What cannot be removed is found at the next start.
     ///
-    /// What the run is goes first: a supervisor that comes late and finds no record makes one, locks it, and
-    /// looks for that before it starts anything.
+    /// What the run is goes first: a supervisor that comes late looks for that before it starts anything.
     pub fn remove(&self) {
         let removed = match fs::remove_file(self.0.join(META)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
@@ -310,48 +314,32 @@ pub fn read_json<T: for<'a> Deserialize<'a>>(file: &File) -> io::Result<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::thread;
-
     use super::*;
 
-    /// What a supervisor does before it starts anything: whether it would.
-    fn would_start(folder: &Folder) -> io::Result<bool> {
-        let Claim::Ours(record) = folder.claim()? else { return Ok(false) };
-        Ok(record.file().metadata()?.len() == 0 && folder.meta()?.is_some())
-    }
-
     #[test]
-    fn a_supervisor_that_comes_while_its_run_is_given_up_starts_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let folder = Folder::found(dir.path().join("run"));
-        for _ in 0..300 {
-            folder.make().unwrap();
-            folder.set_meta(&meta()).unwrap();
-            fs::write(folder.path().join(RECORD), "given up").unwrap();
-            thread::scope(|scope| {
-                let late = scope.spawn(|| {
-                    // The folder is gone in the end, or has no more than what is made here.
-                    while folder.meta().unwrap().is_some() {
-                        assert!(!would_start(&folder).unwrap_or(false));
-                    }
-                    assert!(!would_start(&folder).unwrap_or(false));
-                });
-                folder.remove();
-                late.join().unwrap();
-            });
-        }
+    fn a_run_has_its_folder_when_all_of_it_is_there() {
+        let (ready, runs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let run = Folder::found(runs.path().join("run"));
+        let prepared = Folder::prepare(ready.path()).unwrap();
+        let Claim::Ours(_record) = prepared.claim().unwrap() else { panic!("locked") };
+        assert!(run.meta().unwrap().is_none());
+        prepared.become_that_of(&run, &meta()).unwrap();
+        assert_eq!(run.meta().unwrap(), Some(meta()));
+        assert!(matches!(run.claim().unwrap(), Claim::Taken), "the record went with it");
+        assert_eq!(fs::read_dir(ready.path()).unwrap().count(), 0);
     }
 
     #[test]
     fn what_is_left_of_a_run_that_was_given_up_is_in_nobodys_way() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = Folder::found(dir.path().join("run"));
-        folder.make().unwrap();
-        drop(folder.claim().unwrap());
-        folder.make().unwrap();
-        assert!(folder.record().unwrap().is_none());
-        folder.set_meta(&meta()).unwrap();
-        assert_eq!(folder.make().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        let run = Folder::found(dir.path().join("run"));
+        let prepare = || Folder::prepare(dir.path()).unwrap();
+        fs::create_dir(run.path()).unwrap();
+        drop(run.claim().unwrap());
+        prepare().become_that_of(&run, &meta()).unwrap();
+        assert!(run.record().unwrap().is_none());
+        let kind = prepare().become_that_of(&run, &meta()).unwrap_err().kind();
+        assert_eq!(kind, io::ErrorKind::DirectoryNotEmpty);
     }
 
     fn meta() -> Meta {

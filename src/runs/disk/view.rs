@@ -20,6 +20,8 @@ use crate::proto::stored::Grown;
 use crate::runs::credit::OUTPUT;
 use crate::runs::record::{AckAhead, FRAME_COST};
 
+/// Bytes that nearly every verdict has room in: memory for the longest would be new, page by page.
+const A_VERDICT: usize = 4096;
 const LONGEST_FRAME: usize = frame::PREFIX + HEADER_LIMIT + BODY_LIMIT;
 
 /// One connection's look at a record. Debug shows no output.
@@ -240,7 +242,7 @@ impl Place {
 /// # Errors
 /// What the system says, or `InvalidData` if it is none.
 pub async fn verdict_at(file: &Arc<File>, offset: u64) -> io::Result<Bytes> {
-    let chunk = read(file, offset, HEADER_LIMIT, u64::MAX).await?;
+    let chunk = read(file, offset, A_VERDICT, HEADER_LIMIT as u64).await?;
     match frame::decode(&chunk, Limits::FULL) {
         Ok(Decoded::Frame(found)) => Ok(chunk.slice(..found.len())),
         Ok(Decoded::Incomplete { .. }) => Err(damaged(&"the verdict is cut")),

@@ -115,6 +115,8 @@ fn address(text: &str) -> Option<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
 
     const HEADLINE: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
@@ -204,7 +206,11 @@ mod tests {
             client.shutdown(std::net::Shutdown::Write).unwrap();
             assert_eq!(pair.holder().unwrap(), Some(crate::sys::fs::euid()), "half closed");
             drop(client);
-            assert_eq!(pair.holder().unwrap(), None, "closed");
+            // A child of another test's has it too, until it executes its program.
+            let late = Instant::now() + Duration::from_secs(60);
+            while pair.holder().unwrap().is_some() {
+                assert!(Instant::now() < late, "closed");
+            }
         }
     }
 

@@ -18,7 +18,7 @@ fn what_is_wrong_is_refused_before_anything_runs() {
     let twice = format!("{addr},{addr}");
     let hosts = file("hosts", &format!("# ours\n{addr}\nweb[1-:80\n"));
     let quote = file("quote.txt", "true\n\necho 'open\n");
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 10] = [
         (&["-H", &twice, "true"], "is listed twice"),
         (&["-H", "", "true"], "-H, column 1: there is no host"),
         (&["-H", "web[1-x]:80", "true"], "-H, column 1: \"1-x\" is not a range"),
@@ -27,6 +27,7 @@ fn what_is_wrong_is_refused_before_anything_runs() {
         (&["-H", addr, "-x", "other:1", "true"], "other:1 is to be left out, and is no host"),
         (&["-H", addr], "nothing to run"),
         (&["-H", addr, "--file", &quote], "quote.txt:3: a quote"),
+        (&["-H", addr, "-s", "true", "-s", " "], "step 2: the command is empty"),
         (&["-H", addr, "-e", "REXEC_TEST_UNSET", "true"], "is not set here"),
     ];
     for (args, culprit) in cases {

@@ -40,6 +40,14 @@ pub(crate) fn is_alive(pid: u32) -> bool {
     !matches!(state, Some("Z" | "X"))
 }
 
+/// A field in kilobytes from `/proc/PID/status` (proc(5)), such as `VmRSS` or `VmHWM`; 0 once the process
+/// is gone.
+pub(crate) fn memory_kib(pid: u32, field: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with(field));
+    line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0)
+}
+
 /// The number in a file that a command writes with `echo $$ > FILE`, once it is whole.
 pub(crate) fn pid_in(path: &Path) -> u32 {
     let mut pid = None;

@@ -12,7 +12,7 @@ use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use super::{PATIENCE, kill, wait_until};
+use super::{PATIENCE, kill, memory_kib, wait_until};
 
 /// A server on a free port of 127.0.0.1 and on a unix socket, with a state folder of its own. Stopped,
 /// with its runs, on drop.
@@ -201,30 +201,30 @@ impl Server {
         status.unwrap().code().unwrap_or(-1)
     }
 
-    /// A field in kilobytes from its `/proc/PID/status`, such as `VmRSS` or `VmHWM`.
+    /// See [`memory_kib`].
     pub(crate) fn memory_kib(&self, field: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find(|l| l.starts_with(field)).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+        memory_kib(self.pid(), field)
     }
 }
 
 /// The supervisors of durable runs below this folder that live now, without the one that waits for a run.
 pub(crate) fn supervisors(state: &Path) -> Vec<u32> {
     let mut all = all_supervisors(state);
-    all.retain(|pid| complains_to(*pid).is_some_and(|to| to != Path::new("/dev/null")));
+    all.retain(|pid| is_spare(*pid) == Some(false));
     all
 }
 
-/// Those that wait for a run: they complain to nobody yet.
+/// Those that wait for a run.
 pub(crate) fn spare_supervisors(state: &Path) -> Vec<u32> {
     let mut all = all_supervisors(state);
-    all.retain(|pid| complains_to(*pid).is_some_and(|to| to == Path::new("/dev/null")));
+    all.retain(|pid| is_spare(*pid) == Some(true));
     all
 }
 
-fn complains_to(pid: u32) -> Option<PathBuf> {
-    std::fs::read_link(format!("/proc/{pid}/fd/2")).ok()
+/// What it complains to is below the folder of those that wait, until that becomes its run's.
+fn is_spare(pid: u32) -> Option<bool> {
+    let log = std::fs::read_link(format!("/proc/{pid}/fd/2")).ok()?;
+    Some(log.parent()?.parent()?.ends_with("ready"))
 }
 
 fn all_supervisors(state: &Path) -> Vec<u32> {
