@@ -155,8 +155,7 @@ impl<'a> Tree<'a> {
 
     async fn count_left(&self, limit: Duration) -> io::Result<Stopped> {
         if orphans().is_ok_and(|orphans| orphans.is_empty()) {
-            let containment = Containment::of(self.target.grouped);
-            return Ok(Stopped { left_running: 0, containment });
+            return Ok(counted(0, Containment::of(self.target.grouped)));
         }
         match timeout(limit, self.scanner.scan(self.target, Action::CountLeft)).await {
             Ok(found) => Ok(stopped(&found?)),
