@@ -39,7 +39,8 @@ fn after_sigterm_nothing_new_starts_and_what_runs_may_end() {
     assert_eq!(server.wait(), 0);
 }
 
-/// Closed without a word it would look for the server until its patience ends.
+/// Closed without a word it would look for the server until its patience ends. It says both at once, as clients do:
+/// one that has logged in and asks for nothing may be closed.
 #[test]
 fn a_client_that_is_logging_in_when_sigterm_comes_is_refused() {
     let mut server = Server::start(&[]);
@@ -47,8 +48,9 @@ fn a_client_that_is_logging_in_when_sigterm_comes_is_refused() {
     // Whoever comes after it is let in after it.
     drop(Raw::login(&server));
     terminate(&server);
-    late.send(&json!({"type": "hello", "client": "raw"}), b"");
-    late.run("late", "true", json!({}));
+    let hello = json!({"type": "hello", "client": "raw"});
+    let run = json!({"type": "run", "id": "late", "form": "shell", "words": 1});
+    late.send_at_once(&[(&hello, b""), (&run, b"true\0")]);
     late.expect("welcome");
     assert_eq!(late.expect("refused").0["code"], "shutting_down");
     drop(late);

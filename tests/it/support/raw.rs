@@ -36,9 +36,14 @@ impl Raw {
 
     /// Sends one frame; one that cannot be sent because the server has closed is passed over.
     pub(crate) fn send(&mut self, header: &Value, body: &[u8]) {
-        let mut frame = Vec::new();
-        encode(header, body, &mut frame).unwrap();
-        let _ = self.stream.write_all(&frame);
+        self.send_at_once(&[(header, body)]);
+    }
+
+    /// The same of several frames, which come in one piece.
+    pub(crate) fn send_at_once(&mut self, frames: &[(&Value, &[u8])]) {
+        let mut bytes = Vec::new();
+        frames.iter().for_each(|(header, body)| encode(header, body, &mut bytes).unwrap());
+        self.send_bytes(&bytes);
     }
 
     /// Sends bytes that need not be a frame.
