@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::Fallible;
@@ -60,8 +61,8 @@ pub(crate) fn record(peers: &Peers, rounds: Rounds, mib: u64) -> Fallible<Row> {
     let text = format!("head -c {} /dev/zero", mib << 20);
     let names = ["dd, to the disk (fdatasync)", "dd, to memory", "rexec, record"];
     let mut lines: Vec<_> = names.iter().map(|name| Line::new(*name)).collect();
-    for round in rounds.counted() {
-        let id = format!("bench-record-{round}-{}", std::process::id());
+    for _ in rounds.counted() {
+        let id = new_id("record");
         for (at, line) in lines.iter_mut().enumerate() {
             let took = match at {
                 0 => timed(|| dd(&file, mib, &["conv=fdatasync"]))?,
@@ -113,11 +114,10 @@ pub(crate) fn attach(peers: &Peers, rounds: Rounds, mib: u64) -> Fallible<Row> {
         "rexec --durable, a fresh run",
     ];
     let mut lines: Vec<_> = names.iter().map(|name| Line::new(*name)).collect();
-    for round in rounds.counted() {
-        let id = |what| format!("bench-{what}-{round}-{}", std::process::id());
-        let (ended, going) = (id("ended"), id("going"));
+    for _ in rounds.counted() {
+        let (ended, going) = (new_id("ended"), new_id("going"));
         let [whole, gate] =
-            ["whole", "gate"].map(|name| folder.path().join(format!("{name}{round}")));
+            ["whole", "gate"].map(|name| folder.path().join(format!("{name}-{going}")));
         let (whole_text, gate_text) = (whole.display(), gate.display());
         let waits =
             format!("{text}; : > {whole_text}; while ! test -e {gate_text}; do sleep 0.1; done");
@@ -162,6 +162,13 @@ pub(crate) fn wait_for(mut check: impl FnMut() -> Fallible<bool>) -> Fallible<()
         std::thread::sleep(LOOK);
     }
     Ok(())
+}
+
+/// The id of a removed run stays taken, and a row may be measured a second time.
+fn new_id(what: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("bench-{what}-{}-{number}", std::process::id())
 }
 
 fn state() -> Fallible<PathBuf> {

@@ -8,6 +8,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::warn;
 
@@ -20,29 +21,22 @@ const AFTER: Duration = Duration::from_millis(20);
 
 /// The supervisor that waits, if there is one.
 #[derive(Debug, Default)]
-pub(super) struct Spare(Mutex<Option<Ready>>);
+pub(super) struct Spare {
+    waits: Mutex<Option<Ready>>,
+    /// Held while one is started.
+    starting: tokio::sync::Mutex<()>,
+}
 
 impl Spare {
     /// Takes it. None if there is none, or it was killed.
     pub(super) async fn take(&self) -> Option<Ready> {
-        let ready = lock(&self.0).take()?;
+        let ready = lock(&self.waits).take()?;
         // It says nothing before it is told something: what comes is its end.
         if ready.link.has_news().await {
             ready.folder.remove();
             return None;
         }
         Some(ready)
-    }
-
-    fn fill(&self, start: impl FnOnce() -> io::Result<Ready>) {
-        let mut spare = lock(&self.0);
-        if spare.is_some() {
-            return;
-        }
-        match start() {
-            Ok(ready) => *spare = Some(ready),
-            Err(e) => warn!("no supervisor is kept ready: {e}"),
-        }
     }
 }
 
@@ -52,10 +46,16 @@ impl Host {
         let (host, run) = (Arc::clone(self), Arc::clone(run));
         tokio::spawn(async move {
             let _ = timeout(AFTER, run.over()).await;
-            if let Some(keeping) = &host.keeping
-                && !host.is_closed_to_new()
-            {
-                host.spare.fill(|| start_supervisor(keeping));
+            let Ok(_only) = host.spare.starting.try_lock() else { return };
+            if lock(&host.spare.waits).is_some() || host.is_closed_to_new() {
+                return;
+            }
+            let starter = Arc::clone(&host);
+            // A start waits for the disk, and for the new program.
+            let start = move || starter.keeping.as_ref().map(start_supervisor).transpose();
+            match spawn_blocking(start).await.unwrap_or_else(|e| Err(io::Error::other(e))) {
+                Ok(ready) => *lock(&host.spare.waits) = ready,
+                Err(e) => warn!("no supervisor is kept ready: {e}"),
             }
         });
     }

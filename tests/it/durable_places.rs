@@ -144,6 +144,34 @@ fn a_state_folder_whose_path_is_longer_than_a_socket_address_keeps_durable_runs(
     wait_until("the end of its supervisor", || supervisors(&state).is_empty());
 }
 
+/// A supervisor that comes to its run when that was given up, and the id is another request's.
+#[test]
+fn a_late_supervisor_does_not_start_what_was_given_up_in_the_place_of_another() {
+    let mut late = Held::at("supervisor:born");
+    let [old] = supervisors(late.server.state())[..] else { panic!("no supervisor") };
+    late.abandon();
+    let state = late.server.state().to_owned();
+    late.server.restart();
+    wait_until("that it never started", || {
+        late.server.journal().iter().any(|line| line["type"] == "not_started")
+    });
+    late.server.crash();
+    // The next one's supervisor waits at the same point, until the late one has had its chance.
+    let reached = super::durable_kill::pause_file();
+    let next = Server::at(&state, "127.0.0.1:0", &[], |command| {
+        command.env("REXEC_PAUSE_AT", "supervisor:born").env("REXEC_PAUSE_FILE", &reached);
+    });
+    let client = Client::new(&state).args(&["--id", "job", &next.addr, "echo new; exit 9"]).spawn();
+    wait_until("the next supervisor", || reached.exists());
+    std::fs::write(&late.gate, "").unwrap();
+    kill(old, Signal::CONT);
+    wait_until("the end of the late supervisor", || !is_alive(old));
+    let [new] = supervisors(&state)[..] else { panic!("no supervisor") };
+    kill(new, Signal::CONT);
+    assert_eq!(finish(client).expect(9).text(), "new\n");
+    assert_eq!(late.effects(), 0);
+}
+
 /// It holds its record: nobody else says what became of the run.
 #[test]
 fn a_supervisor_that_comes_late_to_its_run_starts_it_once_or_not_at_all() {

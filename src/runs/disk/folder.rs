@@ -28,6 +28,8 @@ pub(super) const BLOCK: u64 = 512;
 /// Most bytes of `meta.json` and `outcome.json`, which hold a command of
 /// [`TEXT_LIMIT`](crate::runs::journal::TEXT_LIMIT) at most.
 const JSON_LIMIT: u64 = 256 * 1024;
+/// Bytes that they mostly have, which are read at once.
+const JSON_USUAL: usize = 4096;
 
 /// What a durable run is. No value of its environment is here, nor its input.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -157,7 +159,8 @@ impl Folder {
     /// # Errors
     /// What the system says, for example that the disk is full.
     pub fn become_that_of(&self, run: &Self, meta: &Meta) -> io::Result<()> {
-        write_json(&self.0, META, meta)?;
+        // Nobody looks for it here.
+        write_new(&self.0.join(META), meta, |_| Ok(()))?;
         let taken = [io::ErrorKind::AlreadyExists, io::ErrorKind::DirectoryNotEmpty];
         match fs::rename(&self.0, &run.0) {
             // What could not be removed.
@@ -171,7 +174,8 @@ impl Folder {
 
     /// Removes the folder and all that is in it. What cannot be removed is found at the next start.
     ///
-    /// What the run is goes first: a supervisor that comes late looks for that before it starts anything.
+    /// What the run is goes first: a supervisor that comes late and finds no record makes one, locks it, and
+    /// looks for that before it starts anything.
     pub fn remove(&self) {
         let removed = match fs::remove_file(self.0.join(META)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
@@ -295,11 +299,19 @@ fn put_json(
     settle: impl FnOnce(&File) -> io::Result<()>,
 ) -> io::Result<()> {
     let unfinished = folder.join(format!("{name}.new"));
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-    file.write_all(&serde_json::to_vec(value)?)?;
-    settle(&file)?;
+    write_new(&unfinished, value, settle)?;
     fs::rename(&unfinished, folder.join(name))
+}
+
+fn write_new(
+    path: &Path,
+    value: &impl Serialize,
+    settle: impl FnOnce(&File) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(&serde_json::to_vec(value)?)?;
+    settle(&file)
 }
 
 /// A value that [`write_json`] has written.
@@ -307,14 +319,43 @@ fn put_json(
 /// # Errors
 /// What the system says, or `InvalidData` or `UnexpectedEof` if it is something else.
 pub fn read_json<T: for<'a> Deserialize<'a>>(file: &File) -> io::Result<T> {
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(JSON_USUAL);
     file.take(JSON_LIMIT).read_to_end(&mut bytes)?;
     Ok(serde_json::from_slice(&bytes)?)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
+
+    /// What a supervisor does before it starts anything: whether it would.
+    fn would_start(folder: &Folder) -> io::Result<bool> {
+        let Claim::Ours(record) = folder.claim()? else { return Ok(false) };
+        Ok(record.file().metadata()?.len() == 0 && folder.meta()?.is_some())
+    }
+
+    #[test]
+    fn a_supervisor_that_comes_while_its_run_is_given_up_starts_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::found(dir.path().join("run"));
+        for _ in 0..300 {
+            Folder::prepare(dir.path()).unwrap().become_that_of(&folder, &meta()).unwrap();
+            fs::write(folder.path().join(RECORD), "given up").unwrap();
+            thread::scope(|scope| {
+                let late = scope.spawn(|| {
+                    // The folder is gone in the end, or has no more than what is made here.
+                    while folder.meta().unwrap().is_some() {
+                        assert!(!would_start(&folder).unwrap_or(false));
+                    }
+                    assert!(!would_start(&folder).unwrap_or(false));
+                });
+                folder.remove();
+                late.join().unwrap();
+            });
+        }
+    }
 
     #[test]
     fn a_run_has_its_folder_when_all_of_it_is_there() {

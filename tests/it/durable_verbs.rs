@@ -1,0 +1,81 @@
+//! What those who look after durable runs ask for beside their output.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, ChildStdout};
+
+use rustix::process::Signal;
+
+use super::durable::{gate, leave, verb};
+use super::support::{Client, Server, finish, kill, wait_until};
+
+/// `rexec VERB ARGS...`, with a word in front of its address.
+fn asks(server: &Server, words: &[&str], runs: &[&str]) -> Child {
+    Client::new(server.state()).args(words).arg(&server.addr).args(runs).spawn()
+}
+
+/// The next line that a client shows.
+fn line(shown: &mut BufReader<ChildStdout>) -> String {
+    let mut line = String::new();
+    shown.read_line(&mut line).unwrap();
+    line
+}
+
+fn shown_by(child: &mut Child) -> BufReader<ChildStdout> {
+    BufReader::new(child.stdout.take().unwrap())
+}
+
+#[test]
+fn of_several_the_first_that_ends_is_waited_for_or_all_in_the_order_asked_for() {
+    let server = Server::start(&[]);
+    let [(early, waits), (late, waits_longer)] = ["early", "late"].map(|name| gate(&server, name));
+    let good = leave(&server, &waits_longer);
+    let bad = leave(&server, &format!("{waits}; exit 3"));
+    let runs = [&*good, &*bad];
+    let (any, all) = (asks(&server, &["wait", "--any"], &runs), asks(&server, &["wait"], &runs));
+    std::fs::write(early, "").unwrap();
+    let any = finish(any).expect(3);
+    assert!(any.text().starts_with(&bad) && any.text().lines().count() == 1, "{}", any.text());
+    let one = verb(&server, "wait", &[&bad]).expect(3);
+    assert_eq!(one.text(), "", "nobody has to be told which");
+    std::fs::write(late, "").unwrap();
+    let all = finish(all).expect(3).text();
+    let order: Vec<_> = all.lines().map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(order, runs);
+    assert_eq!(finish(asks(&server, &["wait", "--all"], &runs)).expect(3).text(), all);
+}
+
+#[test]
+fn from_the_end_only_what_is_still_to_come_is_shown() {
+    let server = Server::start(&[]);
+    let (gate, _) = gate(&server, "gate");
+    let counts = format!(
+        "i=0; while ! test -e {}; do i=$((i+1)); echo $i; sleep 0.01; done; exit 7",
+        gate.display()
+    );
+    let id = leave(&server, &counts);
+    wait_until("some lines", || verb(&server, "logs", &[&id]).text().lines().count() > 5);
+    let mut viewer = asks(&server, &["attach", "--from", "end"], &[&id]);
+    let mut shown = shown_by(&mut viewer);
+    let mut lines = vec![line(&mut shown)];
+    std::fs::write(gate, "").unwrap();
+    lines.extend(std::iter::from_fn(|| Some(line(&mut shown)).filter(|line| !line.is_empty())));
+    assert_eq!(viewer.wait().unwrap().code(), Some(7));
+    let whole = verb(&server, "attach", &[&id]).expect(7).text();
+    let rest = lines.concat();
+    assert!(whole.ends_with(&rest) && whole.lines().count() > lines.len() + 4, "{rest}");
+}
+
+#[test]
+fn ctrl_c_in_a_view_leaves_the_run_alone_unless_signals_are_forwarded() {
+    let server = Server::start(&[]);
+    let id = leave(&server, "trap 'exit 9' INT; echo ready; while :; do sleep 0.01; done");
+    for (words, status) in [(&["attach"][..], 130), (&["attach", "--forward-signals"], 9)] {
+        let mut viewer = asks(&server, words, &[&id]);
+        let mut shown = shown_by(&mut viewer);
+        assert_eq!(line(&mut shown), "ready\n");
+        kill(viewer.id(), Signal::INT);
+        assert_eq!(viewer.wait().unwrap().code(), Some(status), "{words:?}");
+        let goes_on = verb(&server, "ps", &[]).expect(0).text().contains("  running  ");
+        assert_eq!(goes_on, status == 130, "{words:?}");
+    }
+}
