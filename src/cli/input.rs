@@ -4,13 +4,13 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use tokio::io::{AsyncRead, ReadBuf, Stdin};
 use tokio::net::unix::pipe;
 
 use crate::sys::pipe::{Growth, PIPE_SIZE};
 
-/// StandardInput input. A pipe whose writer keeps it full is made larger.
+/// Standard input. A pipe whose writer keeps it full is made larger.
 pub(super) struct StandardInput {
     source: Source,
     growth: Growth,
@@ -31,12 +31,16 @@ impl StandardInput {
     }
 }
 
+/// What every pipe without a name is on (statfs(2)).
+const PIPEFS_MAGIC: u32 = 0x5049_5045;
+
 /// # Errors
-/// It is no pipe, it belongs to somebody else, or there is no proc(5).
+/// It is no pipe without a name, it is the end to write to or belongs to somebody else, or there is no proc(5).
 fn reopened() -> io::Result<pipe::Receiver> {
     let stdin = rustix::stdio::stdin();
-    let mode = rustix::fs::fstat(stdin)?.st_mode;
-    if FileType::from_raw_mode(mode) != FileType::Fifo {
+    // A named one that is opened after its last writer has left tells poll(2) of no end.
+    let is_unnamed = u32::try_from(rustix::fs::fstatfs(stdin)?.f_type) == Ok(PIPEFS_MAGIC);
+    if !is_unnamed || rustix::fs::fcntl_getfl(stdin)?.contains(OFlags::WRONLY) {
         return Err(io::ErrorKind::Unsupported.into());
     }
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;

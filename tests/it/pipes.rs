@@ -101,3 +101,27 @@ fn who_shares_stdin_with_the_client_still_waits_in_a_read() {
     drop(writer);
     assert_eq!(finish(child).expect(0).text(), "second\n");
 }
+
+/// One that is opened after its last writer has left tells poll(2) of no end.
+#[test]
+fn a_named_pipe_whose_writer_has_left_has_an_end() {
+    let server = Server::start(&[]);
+    let path = server.dir().join("named");
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    for input in [&b"abc"[..], b""] {
+        let mut writer = File::options().read(true).write(true).open(&path).unwrap();
+        let reader = File::open(&path).unwrap();
+        writer.write_all(input).unwrap();
+        drop(writer);
+        let ran = server.client().arg("cat").stdin(reader).run().expect(0);
+        assert_eq!(ran.stdout, input);
+    }
+}
+
+/// As from a descriptor that can only be written to nothing is read from a pipe that is one.
+#[test]
+fn the_wrong_end_of_a_pipe_gives_nothing() {
+    let server = Server::start(&[]);
+    let (_reader, writer) = std::io::pipe().unwrap();
+    assert_eq!(server.client().arg("cat").stdin(writer).run().expect(0).stdout, b"");
+}
