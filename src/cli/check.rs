@@ -9,6 +9,7 @@ use super::output::write_all;
 use super::server_args::Args as ServeArgs;
 use super::settings::{Settings, origin};
 use super::{complain, unprinted};
+use crate::exec::Groups;
 use crate::identity::{CheckedFile, Role, check_files};
 use crate::server::policy::Rule;
 use crate::server::{StartError, foresee};
@@ -65,6 +66,10 @@ pub(super) fn main(settings: &Settings, json: bool) -> u8 {
 fn would_start(settings: &Settings) -> Result<(), String> {
     let args = &settings.args;
     args.access.system()?;
+    if let Some(dir) = &args.cgroup {
+        let checked = Groups::check(dir, settings.policy.limits());
+        checked.map_err(|e| StartError::from(e).to_string())?;
+    }
     foresee(&args.shell, &args.classic, &settings.policy).map(drop).map_err(|e| e.to_string())
 }
 
@@ -97,7 +102,8 @@ impl Findings {
                 notes.push("the users' own lists are not told: only root can read them".to_owned());
             }
         }
-        notes.extend(settings.policy.limits_told().map(str::to_owned));
+        notes
+            .extend(settings.policy.limits_told(settings.args.cgroup.is_some()).map(str::to_owned));
         Self { files, notes, refused }
     }
 

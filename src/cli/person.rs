@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use super::complain;
 use super::terminal::{Echo, Terminal};
 use crate::identity::{Ask, Asking, PublicKey};
+use crate::sys::signals::let_in;
 
 /// Names a program that prints a passphrase: its first argument is the question.
 const ASKPASS_VAR: &str = "REXEC_ASKPASS";
@@ -113,7 +114,7 @@ async fn ask_program(program: &OsString, question: &str) -> io::Result<Option<Ze
     let mut command = std::process::Command::new(program);
     command.arg(question).stdin(Stdio::null()).stdout(Stdio::piped());
     let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", program.display()));
-    let mut child = command.spawn().map_err(named)?;
+    let mut child = let_in(|| command.spawn()).map_err(named)?;
     let Some(stdout) = child.stdout.take() else { return Ok(None) };
     let talk = async {
         let mut typed = Zeroizing::new(Vec::with_capacity(PASSPHRASE_LIMIT + 2));

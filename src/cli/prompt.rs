@@ -24,14 +24,11 @@ enum Read {
 }
 
 /// Runs line after line until `exit` or Ctrl-D; the status that `exit` names, or the last command's.
-pub(super) async fn run(mut client: Client, command: impl Fn(&OsStr) -> Command) -> u8 {
-    let mut signals = match Signals::listen() {
-        Ok(signals) => signals,
-        Err(e) => {
-            complain("rexec", &format!("cannot listen to signals: {e}"));
-            return Status::Unreached.code();
-        }
-    };
+pub(super) async fn run(
+    mut client: Client,
+    mut signals: Signals,
+    command: impl Fn(&OsStr) -> Command,
+) -> u8 {
     complain("rexec", GREETING);
     let mut lines = lines();
     let mut status = 0;

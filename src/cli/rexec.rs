@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::pin::{Pin, pin};
 
 use tokio::sync::mpsc;
 
@@ -47,7 +48,8 @@ pub fn main(args: &[OsString]) -> u8 {
             return Status::Unreached.code();
         }
     };
-    let status = runtime.block_on(run(args));
+    // Moved into the runtime it would be copied, and touch as much of the stack twice.
+    let status = runtime.block_on(pin!(run(args)));
     // A read of stdin, or a look-up of a name, may still block a thread: nobody waits for it. The process ends,
     // and what the runtime holds with it.
     std::mem::forget(runtime);
@@ -78,12 +80,19 @@ async fn run(mut args: Args) -> u8 {
         Err(line) => return not_sent(args, Status::Usage, line),
     };
     if args.command.is_empty() && io::stdin().is_terminal() {
-        return prompt(args, client).await;
+        return boxed(|| prompt(args, client)).await;
     }
     if args.detach {
-        return start(args, client, command).await;
+        return boxed(|| start(args, client, command)).await;
     }
     one(args, client, command).await
+}
+
+/// A future in a box, made in a frame of its own: neither the future nor the frame of a short command has room for
+/// what others need.
+#[inline(never)]
+fn boxed<F: Future>(make: impl FnOnce() -> F) -> Pin<Box<F>> {
+    Box::pin(make())
 }
 
 /// Starts a run and leaves it.
@@ -122,11 +131,25 @@ async fn prompt(args: &Args, mut client: Client) -> u8 {
                     script on stdin";
         return not_sent(args, Status::Usage, line.into());
     }
-    if let Err(error) = client.connect().await {
+    let mut signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(e) => return not_sent(args, Status::Unreached, deaf(&e)),
+    };
+    let connected = tokio::select! {
+        connected = client.connect() => connected,
+        interrupted = signals.at_prompt() => {
+            return if interrupted { Status::Interrupted } else { Status::Terminated }.code();
+        }
+    };
+    if let Err(error) = connected {
         let answer = of_end(&Err(error), Asked::Nothing);
         return finish(args, &answer, None, None);
     }
-    prompt::run(client, |text| with_options(args, Command::shell(text))).await
+    prompt::run(client, signals, |text| with_options(args, Command::shell(text))).await
+}
+
+fn deaf(error: &io::Error) -> String {
+    format!("cannot listen to signals: {error}")
 }
 
 /// What went wrong here before a server was asked.
@@ -198,9 +221,7 @@ async fn one(args: &Args, mut client: Client, command: Command) -> u8 {
     let (order, control) = mpsc::unbounded_channel();
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
-        Err(e) => {
-            return not_sent(args, Status::Unreached, format!("cannot listen to signals: {e}"));
-        }
+        Err(e) => return not_sent(args, Status::Unreached, deaf(&e)),
     };
     let (output, unfinished) = match output(args, kept.as_ref()) {
         Ok(output) => output,
@@ -225,7 +246,10 @@ async fn one(args: &Args, mut client: Client, command: Command) -> u8 {
         Err(Error::Output { verdict, .. }) => verdict.as_deref(),
         Err(_) => None,
     };
-    finish(args, &answer, verdict, kept)
+    let status = finish(args, &answer, verdict, kept);
+    // The process ends, and the connection with it.
+    std::mem::forget(client);
+    status
 }
 
 /// Tells people and machines how it ended.

@@ -221,6 +221,7 @@ fn options(settings: Settings, inherited: Vec<Passed>) -> Result<Options, String
             idle_timeout: args.idle_timeout,
             drain_timeout: args.drain_timeout,
             no_penalty: args.no_penalty.into_iter().flatten().collect(),
+            cgroup: args.cgroup,
         },
         policy,
         settings: host::Settings {

@@ -128,6 +128,11 @@ pub(super) struct Args {
     #[arg(long, value_name = "NET", default_values = NO_PENALTY, value_parser = network)]
     pub(super) no_penalty: Vec<Exempt>,
 
+    /// Give each run a control group of its own in this folder of cgroup v2, which is left to this server: what it has
+    /// started is found whatever it does, and memory and processes of a rule hold for the whole run
+    #[arg(long, value_name = "DIR")]
+    pub(super) cgroup: Option<PathBuf>,
+
     #[command(flatten)]
     pub(super) journal: JournalArgs,
 

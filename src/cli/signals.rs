@@ -4,13 +4,13 @@ use std::cell::Cell;
 use std::io;
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use rustix::process::{Signal, getpid, kill_process};
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::time::timeout;
 
 use super::status::Asked;
 use crate::client::Control;
-use crate::sys::signals::is_ignored;
+use crate::sys::signals::{Signals as Held, hold, is_ignored};
 
 /// Ctrl-Z waits so long for the server to be told: a link that takes nothing is not to keep the terminal.
 const PAUSE_WAIT: Duration = Duration::from_secs(1);
@@ -29,27 +29,20 @@ impl AskedSoFar {
     }
 }
 
+/// What is heard.
+const HEARD: [Signal; 4] = [Signal::INT, Signal::TERM, Signal::HUP, Signal::TSTP];
+
 /// The signals of this process; one that whoever started it had ignored (`nohup`, a script's `&`)
 /// stays ignored.
-pub(super) struct Signals {
-    interrupt: Option<Signal>,
-    terminate: Option<Signal>,
-    hangup: Option<Signal>,
-    suspend: Option<Signal>,
-}
+pub(super) struct Signals(Held);
 
 impl Signals {
-    /// Listens from now on.
+    /// Listens from now on. To be called while there is one thread: one that is there already would take what is meant
+    /// for this.
     pub(super) fn listen() -> io::Result<Self> {
-        let listen = |kind: SignalKind| {
-            if is_ignored(kind.as_raw_value()) { Ok(None) } else { signal(kind).map(Some) }
-        };
-        Ok(Self {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-            hangup: listen(SignalKind::hangup())?,
-            suspend: listen(SignalKind::from_raw(rustix::process::Signal::TSTP.as_raw()))?,
-        })
+        let heard: Vec<_> = HEARD.into_iter().filter(|one| !is_ignored(one.as_raw())).collect();
+        hold(&heard)?;
+        Ok(Self(Held::new(&heard)?))
     }
 
     /// Passes on what comes: the first Ctrl-C as SIGINT to the command, the next as a cancel.
@@ -63,8 +56,8 @@ impl Signals {
     ) {
         let mut interrupts = 0;
         loop {
-            let order = tokio::select! {
-                () = next(&mut self.interrupt) => {
+            let order = match self.next().await {
+                Signal::INT => {
                     interrupts += 1;
                     asked.set(Asked::Interrupt);
                     match interrupts {
@@ -73,17 +66,17 @@ impl Signals {
                         _ => return,
                     }
                 }
-                () = next(&mut self.terminate) => {
-                    asked.set(Asked::Terminate);
-                    Control::Cancel
-                }
-                () = next(&mut self.hangup) => {
-                    asked.set(Asked::Terminate);
-                    if durable { Control::Detach } else { Control::Cancel }
-                }
-                () = next(&mut self.suspend) => {
+                Signal::TSTP => {
                     pause(control).await;
                     continue;
+                }
+                Signal::HUP if durable => {
+                    asked.set(Asked::Terminate);
+                    Control::Detach
+                }
+                _ => {
+                    asked.set(Asked::Terminate);
+                    Control::Cancel
                 }
             };
             // A run that is over asks for nothing.
@@ -95,21 +88,20 @@ impl Signals {
     /// suspends it.
     pub(super) async fn at_prompt(&mut self) -> bool {
         loop {
-            tokio::select! {
-                () = next(&mut self.interrupt) => return true,
-                () = next(&mut self.terminate) => return false,
-                () = next(&mut self.hangup) => return false,
-                () = next(&mut self.suspend) => suspend(),
+            match self.next().await {
+                Signal::INT => return true,
+                Signal::TSTP => suspend(),
+                _ => return false,
             }
         }
     }
-}
 
-async fn next(signal: &mut Option<Signal>) {
-    match signal {
-        // None would mean that the runtime is gone.
-        Some(signal) => drop(signal.recv().await),
-        None => std::future::pending().await,
+    /// One that cannot be read any more is none that came.
+    async fn next(&mut self) -> Signal {
+        match self.0.next().await {
+            Ok(signal) => signal,
+            Err(_) => std::future::pending().await,
+        }
     }
 }
 
@@ -125,5 +117,5 @@ async fn pause(control: &UnboundedSender<Control>) {
 /// Stops this process as the terminal asked; it goes on with SIGCONT.
 fn suspend() {
     // Whoever cannot stop itself goes on, which harms nobody.
-    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
+    let _ = kill_process(getpid(), Signal::STOP);
 }

@@ -71,8 +71,8 @@ pub(super) struct State {
     pub(super) doubted: Option<Error>,
     /// What was asked on this connection was `close`.
     pub(super) closing: bool,
-    /// All that there is, of a record that is not followed.
-    so_far: Option<(String, u64)>,
+    /// Place of the last frame that there is, of a record that is not followed.
+    so_far: Option<u64>,
     /// The caller wants to leave the run: when its input is sent, or at once.
     leave: Leave,
     /// Frames are missing, which nobody waits for: the run had been given up.

@@ -11,6 +11,7 @@
 //!    until then the zombie keeps the pid, and with it the process group's id, from being given to
 //!    anybody else.
 
+pub mod cgroup;
 pub mod limits;
 pub mod not_started;
 pub mod program;
@@ -24,6 +25,7 @@ pub mod stop;
 pub mod wait;
 
 pub use crate::sys::process::Usage;
+pub use cgroup::{Groups, GroupsError};
 pub use limits::Limits;
 pub use not_started::{NotStarted, SpawnError};
 pub use pump::{Event, Pump, Stream, StreamEnd, pipes_released};

@@ -85,6 +85,8 @@ struct Source {
     ended: Option<Receiver>,
     /// Bytes that were in the pipe when the main process ended, and are still to be read.
     due: usize,
+    /// The pipe was found empty, and nobody holds the other end.
+    is_over: bool,
     growth: Growth,
 }
 
@@ -92,13 +94,12 @@ impl Source {
     /// What the pipe has now; none if it is empty or has ended before.
     fn read(&mut self, max: usize, buf: &mut BytesMut) -> io::Result<Option<Event>> {
         let Some(pipe) = &self.pipe else { return Ok(None) };
+        if self.is_over {
+            return Ok(Some(self.end_of_file()));
+        }
         buf.reserve(max);
         match pipe.try_read_buf(&mut buf.limit(max)) {
-            Ok(0) => {
-                let (event, pipe) = self.end(StreamEnd::Eof);
-                self.ended = pipe;
-                Ok(Some(event))
-            }
+            Ok(0) => Ok(Some(self.end_of_file())),
             Ok(len) => {
                 self.due = self.due.saturating_sub(len);
                 // Only those get a larger pipe who fill it.
@@ -110,6 +111,12 @@ impl Source {
         }
     }
 
+    fn end_of_file(&mut self) -> Event {
+        let (event, pipe) = self.end(StreamEnd::Eof);
+        self.ended = pipe;
+        event
+    }
+
     fn end(&mut self, end: StreamEnd) -> (Event, Option<Receiver>) {
         self.due = 0;
         (Event::End { stream: self.stream, end }, self.pipe.take())
@@ -118,11 +125,27 @@ impl Source {
     /// Whether somebody still holds the other end.
     fn is_held(&self) -> io::Result<bool> {
         let Some(pipe) = &self.pipe else { return Ok(false) };
-        let mut fds = [PollFd::new(pipe, PollFlags::IN)];
-        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        rustix::io::retry_on_intr(|| poll(&mut fds, Some(&at_once)))?;
-        Ok(!fds[0].revents().contains(PollFlags::HUP))
+        Ok(!state(pipe)?.contains(PollFlags::HUP))
     }
+
+    /// The main process has ended: what is in the pipe now is still to be read. That nothing is and nothing can
+    /// follow, as of most short runs, one look tells, without waiting for the runtime's.
+    fn main_ended(&mut self) -> io::Result<()> {
+        let Some(pipe) = &self.pipe else { return Ok(()) };
+        self.is_over = state(pipe)? == PollFlags::HUP;
+        if !self.is_over {
+            self.due = usize::try_from(rustix::io::ioctl_fionread(pipe)?).unwrap_or(usize::MAX);
+        }
+        Ok(())
+    }
+}
+
+/// Whether a pipe has anything to read, and whether nobody holds its other end (`POLLHUP`, poll(2)).
+fn state(pipe: &Receiver) -> io::Result<PollFlags> {
+    let mut fds = [PollFd::new(pipe, PollFlags::IN)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::io::retry_on_intr(|| poll(&mut fds, Some(&at_once)))?;
+    Ok(fds[0].revents())
 }
 
 /// Where the run is.
@@ -182,7 +205,7 @@ impl Pump {
         let first = if stderr.is_some() { Stream::Out } else { Stream::Both };
         let source = |stream, pipe| {
             let growth = Growth::after(FULL_READS);
-            Source { stream, pipe: Some(pipe), ended: None, due: 0, growth }
+            Source { stream, pipe: Some(pipe), ended: None, due: 0, is_over: false, growth }
         };
         let sources = std::iter::once(source(first, stdout))
             .chain(stderr.map(|pipe| source(Stream::Err, pipe)))
@@ -201,17 +224,14 @@ impl Pump {
     /// is held.
     ///
     /// # Errors
-    /// The system cannot say how much is in a pipe (FIONREAD, ioctl_pipe(2)).
+    /// The system cannot say what is in a pipe (poll(2); FIONREAD, ioctl_pipe(2)).
     pub fn main_ended(&mut self) -> io::Result<()> {
         self.writers.clear();
         if self.wait_eof || !matches!(self.phase, Phase::Running) {
             return Ok(());
         }
         for source in &mut self.sources {
-            if let Some(pipe) = &source.pipe {
-                source.due =
-                    usize::try_from(rustix::io::ioctl_fionread(pipe)?).unwrap_or(usize::MAX);
-            }
+            source.main_ended()?;
         }
         self.phase = Phase::Due;
         Ok(())

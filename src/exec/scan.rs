@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use rustix::process::{PidfdFlags, geteuid, getpid, pidfd_open, pidfd_send_signal};
 use tokio::sync::oneshot;
 
+use super::cgroup;
 use super::signal::Signal;
 use super::spec::{MARK_VARIABLE, Mark};
 use crate::sys::process::{
@@ -46,6 +47,15 @@ pub enum Containment {
     Marks,
     /// The process group alone: the system does not let environments be read.
     Group,
+    /// These, and a control group, which only those leave who may write to another one.
+    Cgroup,
+}
+
+impl Containment {
+    /// Where nothing hides environments.
+    pub(super) fn of(grouped: bool) -> Self {
+        if grouped { Self::Cgroup } else { Self::Marks }
+    }
 }
 
 /// What to look for.
@@ -54,6 +64,8 @@ pub(super) struct Target {
     pub(super) mark: Mark,
     /// The process group; only while its leader is not reaped.
     pub(super) group: Option<Pid>,
+    /// It may have a control group of its own.
+    pub(super) grouped: bool,
     /// The run's user, if that is not this process's own: a mark counts only on processes that the user has
     /// started (real uid, credentials(7)), so that a server which may signal anybody's signals nobody else's.
     pub(super) uid: Option<u32>,
@@ -161,26 +173,34 @@ fn answer_nothing_left(requests: Vec<Request>, environ: &mut Environ) -> Vec<Req
     // Executing, not to be seen, or not to be listed: the pass decides.
     let Ok(left) = whose_orphans(environ) else { return requests };
     let has_left = |target: &Target| {
-        left.iter().any(|&(group, mark)| group == target.group || mark == Some(target.mark))
+        let cgroup = target.grouped.then(|| cgroup::name_of(target.mark));
+        left.iter().any(|(group, mark, name)| {
+            *group == target.group
+                || *mark == Some(target.mark)
+                || cgroup.is_some() && *name == cgroup
+        })
     };
     let (done, rest): (Vec<_>, Vec<_>) =
         requests.into_iter().partition(|request| asks(request) && !has_left(&request.target));
     for request in done {
-        let nothing =
-            Found { processes: Vec::new(), watch: Vec::new(), containment: Containment::Marks };
+        let containment = Containment::of(request.target.grouped);
+        let nothing = Found { processes: Vec::new(), watch: Vec::new(), containment };
         // Who has stopped waiting does not need it.
         let _ = request.answer.send(Ok(nothing));
     }
     rest
 }
 
-/// Process groups and marks of what this process has adopted.
-fn whose_orphans(environ: &mut Environ) -> io::Result<Vec<(Option<Pid>, Option<Mark>)>> {
+/// Process group, mark, and the name of a run's control group.
+type Signs = (Option<Pid>, Option<Mark>, Option<String>);
+
+/// Those of what this process has adopted.
+fn whose_orphans(environ: &mut Environ) -> io::Result<Vec<Signs>> {
     let mut found = Vec::new();
     for pid in orphans()? {
         let group = group_of(pid);
-        match environ.look(pid) {
-            Ok(mark) => found.push((group, mark)),
+        match environ.look(pid).and_then(|mark| Ok((mark, cgroup::name_by_pid(pid)?))) {
+            Ok((mark, name)) => found.push((group, mark, name)),
             Err(e) if gone(&e) => {}
             Err(e) => return Err(e),
         }
@@ -192,9 +212,12 @@ fn whose_orphans(environ: &mut Environ) -> io::Result<Vec<(Option<Pid>, Option<M
 fn answer_all(requests: Vec<Request>, environ: &mut Environ) {
     let mut pass = Pass::new(&requests, environ);
     let outcome = pass.run();
-    let containment = pass.containment();
+    let others = pass.containment();
     let found = pass.found;
     for (request, (processes, watch)) in requests.into_iter().zip(found) {
+        // Whether leftovers had a group is not known.
+        let in_group = request.target.grouped && request.target.group.is_some();
+        let containment = if in_group { Containment::Cgroup } else { others };
         let result = match &outcome {
             Ok(()) => Ok(Found { processes, watch, containment }),
             Err(e) => Err(io::Error::new(e.kind(), e.to_string())),
@@ -209,6 +232,8 @@ struct Pass<'a> {
     requests: &'a [Request],
     by_mark: HashMap<Mark, Vec<usize>>,
     by_group: HashMap<Pid, Vec<usize>>,
+    /// By the name of the control group; empty if no run has one.
+    by_name: HashMap<String, Vec<usize>>,
     environ: &'a mut Environ,
     found: Vec<(Vec<ProcessRef>, Vec<OwnedFd>)>,
     /// Some of the runs are of other users.
@@ -223,16 +248,20 @@ impl<'a> Pass<'a> {
     fn new(requests: &'a [Request], environ: &'a mut Environ) -> Self {
         let mut by_mark = HashMap::<_, Vec<_>>::new();
         let mut by_group = HashMap::<_, Vec<_>>::new();
+        let mut by_name = HashMap::<_, Vec<_>>::new();
         for (index, request) in requests.iter().enumerate() {
             by_mark.entry(request.target.mark).or_default().push(index);
             if let Some(group) = request.target.group {
                 by_group.entry(group).or_default().push(index);
             }
+            if request.target.grouped {
+                by_name.entry(cgroup::name_of(request.target.mark)).or_default().push(index);
+            }
         }
         let found = requests.iter().map(|_| Default::default()).collect();
         let knows_users = requests.iter().any(|request| request.target.uid.is_some());
         let (read, refused) = (false, false);
-        Self { requests, by_mark, by_group, environ, found, knows_users, read, refused }
+        Self { requests, by_mark, by_group, by_name, environ, found, knows_users, read, refused }
     }
 
     fn containment(&self) -> Containment {
@@ -268,6 +297,7 @@ impl<'a> Pass<'a> {
     /// The requests whose run this process seems to belong to.
     fn runs_of(&mut self, pid: Pid, group: Pid) -> Vec<usize> {
         let mut runs = self.by_group.get(&group).cloned().unwrap_or_default();
+        runs.extend(self.members_of(pid));
         match self.environ.look_patiently(pid) {
             Ok(mark) => {
                 self.read = true;
@@ -284,6 +314,15 @@ impl<'a> Pass<'a> {
         runs
     }
 
+    /// The requests in whose control group this process is.
+    fn members_of(&self, pid: Pid) -> Vec<usize> {
+        if self.by_name.is_empty() {
+            return Vec::new();
+        }
+        let name = cgroup::name_by_pid(pid).ok().flatten();
+        name.and_then(|name| self.by_name.get(&name)).cloned().unwrap_or_default()
+    }
+
     /// Looks again through a pidfd, and acts. A pid that still runs after everything was read was
     /// the same process all the time.
     fn take(&mut self, pid: Pid) -> io::Result<()> {
@@ -293,7 +332,7 @@ impl<'a> Pass<'a> {
             opened => opened?,
         };
         let Some(group) = group_of(pid) else { return Ok(()) };
-        let runs = self.runs_of(pid, group);
+        let (runs, members) = (self.runs_of(pid, group), self.members_of(pid));
         let process = match ProcessRef::of(pid) {
             Err(e) if gone(&e) => return Ok(()),
             read => read?,
@@ -307,7 +346,8 @@ impl<'a> Pass<'a> {
             let request = &self.requests[index];
             let target = &request.target;
             let is_old = process.start_time < target.not_before;
-            let is_anothers = target.uid.is_some() && target.uid != uid && !inside(target);
+            let is_in = inside(target) || members.contains(&index);
+            let is_anothers = target.uid.is_some() && target.uid != uid && !is_in;
             if is_old || is_anothers {
                 continue;
             }

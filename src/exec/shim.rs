@@ -23,6 +23,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, kill_process_group, nice, setrlimit};
 use serde::{Deserialize, Serialize};
 
+use super::cgroup;
 use super::limits::Limits;
 use super::not_started::{NotStarted, SpawnError};
 use super::program::{find, working_directory};
@@ -51,6 +52,8 @@ static IS_OFFERED: AtomicBool = AtomicBool::new(false);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
+    /// The run's control group.
+    Cgroup,
     /// `RLIMIT_AS`.
     Memory,
     /// `RLIMIT_CPU`.
@@ -65,6 +68,8 @@ pub enum Stage {
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Terms {
     limits: Limits,
+    /// Its control group.
+    group: Option<PathBuf>,
     user: Option<AsUser>,
 }
 
@@ -79,13 +84,18 @@ struct AsUser {
 
 impl Terms {
     pub(super) fn of_limits(limits: Limits) -> Self {
-        Self { limits, user: None }
+        Self { limits, ..Self::default() }
     }
 
     pub(super) fn of_user(spec: &Spec, user: &User, path: &OsStr) -> Self {
         let cwd = spec.cwd.clone().map(PathBuf::into_os_string);
         let user = AsUser { user: user.clone(), cwd, path: path.to_owned() };
-        Self { limits: spec.limits, user: Some(user) }
+        Self { user: Some(user), ..Self::of_limits(spec.limits) }
+    }
+
+    /// In this control group.
+    pub(super) fn within(self, group: Option<&Path>) -> Self {
+        Self { group: group.map(Path::to_owned), ..self }
     }
 }
 
@@ -162,11 +172,15 @@ fn become_command(
 ) -> Result<std::convert::Infallible, NotStarted> {
     let wrong = || NotStarted::Other(io::ErrorKind::InvalidInput.into());
     let terms = terms.to_str().and_then(|text| serde_json::from_str::<Terms>(text).ok());
-    let (Terms { limits, user }, Some((name, words))) =
+    let (Terms { limits, group, user }, Some((name, words))) =
         (terms.ok_or_else(wrong)?, words.split_first())
     else {
         return Err(wrong());
     };
+    // The user may not.
+    group
+        .map_or(Ok(()), |group| cgroup::enter(&group))
+        .map_err(|error| NotStarted::Limits { stage: Stage::Cgroup, error })?;
     let file = match &user {
         None => file.to_owned(),
         Some(user) => user.find(name)?,

@@ -5,7 +5,6 @@
 //! uid, gid, groups, chroot, or a bare program name with PATH set (std `sys/process/unix/unix.rs`,
 //! `Command::posix_spawn`). So none of these is used, and the program's path is absolute.
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -19,10 +18,11 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Uid;
 use tokio::net::unix::pipe::{Receiver, Sender};
 
+use super::cgroup::Group;
 use super::not_started::{NotStarted, SpawnError};
 use super::program::{find, working_directory};
-use super::shim::{self, Terms};
-use super::spec::{BaseEnv, Mark, Program, Spec, TEXT_LIMIT};
+use super::shim::{self, Stage, Terms};
+use super::spec::{BaseEnv, Env, Mark, Program, Spec, TEXT_LIMIT};
 use super::wait::Child;
 use crate::sys::clock::boottime;
 use crate::sys::pipe;
@@ -44,8 +44,9 @@ pub struct Spawned {
 }
 
 /// Starts `spec` as the leader of a process group of its own, with `mark`, which the caller has made
-/// and written down, in its environment. Takes about 100 microseconds, so async callers may call it as
-/// it is; a program or folder on a file system that does not answer holds the calling thread as long. Under
+/// and written down, in its environment. Returns when the child executes the program: after about 100
+/// microseconds, for which an async caller may call it as it is, or when busy processors get to it. A program or
+/// folder on a file system that does not answer holds the calling thread as long. Under
 /// [`Limits`](super::Limits) or as another user it takes a start of this program more; whoever serves several users
 /// gives it a thread that may wait, since each of them chooses what it waits for.
 ///
@@ -58,21 +59,23 @@ pub fn spawn(spec: &Spec, base: &BaseEnv, run: &str, mark: Mark) -> Result<Spawn
     let env = base.with(&spec.env, run, mark)?;
     let path = match spec.own_path {
         true => base.path(),
-        false => env.get(OsStr::new("PATH")).map_or(OsStr::new(""), OsString::as_os_str),
+        false => env.get(OsStr::new("PATH")).map_or(OsStr::new(""), AsRef::as_ref),
     };
     let wanted = Wanted { spec, base, path, words: &words(&spec.program)?, env: &env };
     let Pipes { ours, theirs } = Pipes::new(spec).map_err(NotStarted::from_system)?;
     let since = boottime();
     let (stdio, writers) = theirs.split().map_err(NotStarted::from_system)?;
-    let pid = if spec.user.is_none() && spec.limits.is_none() {
+    let group = spec.cgroup.as_deref().map(|dir| Group::make(dir, mark, spec.limits)).transpose();
+    let group = group.map_err(|error| NotStarted::Limits { stage: Stage::Cgroup, error })?;
+    let pid = if spec.user.is_none() && spec.limits.is_none() && group.is_none() {
         wanted.start(stdio)?
     } else {
-        wanted.start_by_step(stdio)?
+        wanted.start_by_step(stdio, group.as_ref())?
     };
     let uid = spec.user.as_ref().map(|user| user.uid);
     let child = Child::follow(pid, since, mark).map_err(SpawnError::Unfollowed)?;
     let Ours { stdin, stdout, stderr } = ours;
-    Ok(Spawned { child: child.of_user(uid), stdin, stdout, stderr, writers })
+    Ok(Spawned { child: child.of_user(uid).within(group), stdin, stdout, stderr, writers })
 }
 
 /// What to start, and in which environment.
@@ -82,7 +85,7 @@ struct Wanted<'a> {
     /// Where to look for the program.
     path: &'a OsStr,
     words: &'a [OsString],
-    env: &'a BTreeMap<OsString, OsString>,
+    env: &'a Env<'a>,
 }
 
 impl Wanted<'_> {
@@ -104,7 +107,7 @@ impl Wanted<'_> {
     }
 
     /// Starts it by a step. What only the user may see is looked for there, with the user's rights.
-    fn start_by_step(&self, stdio: [Stdio; 3]) -> Result<Pid, SpawnError> {
+    fn start_by_step(&self, stdio: [Stdio; 3], group: Option<&Group>) -> Result<Pid, SpawnError> {
         let (file, cwd, terms) = match &self.spec.user {
             Some(user) => (None, "/".into(), Terms::of_user(self.spec, user, self.path)),
             None => {
@@ -116,6 +119,7 @@ impl Wanted<'_> {
         command.env_clear().process_group(0).current_dir(&cwd);
         command.envs(self.env.iter().map(|(name, value)| (shim::signed(name), value)));
         give_to(&mut command, stdio);
+        let terms = terms.within(group.map(Group::path));
         shim::spawn(&mut command, (file.as_deref(), self.words), &terms)
     }
 }

@@ -1,5 +1,6 @@
 //! What to run, and the environment that it gets.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -68,6 +69,8 @@ pub struct Spec {
     pub own_path: bool,
     /// What the kernel is to hold it to.
     pub limits: Limits,
+    /// Where it has a control group of its own; none: it is in this process's.
+    pub cgroup: Option<Arc<Path>>,
     /// As whom; none: as this process. Only root can be another, and a login shell of the user's is the
     /// caller's to choose.
     pub user: Option<Arc<User>>,
@@ -141,7 +144,7 @@ impl Mark {
 
 impl fmt::Display for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
     }
 }
 
@@ -150,6 +153,9 @@ impl fmt::Debug for Mark {
         write!(f, "Mark({self})")
     }
 }
+
+/// The whole environment of a run.
+pub(super) type Env<'a> = BTreeMap<&'a OsStr, Cow<'a, OsStr>>;
 
 /// The environment that every run starts from.
 #[derive(Clone)]
@@ -227,21 +233,24 @@ impl BaseEnv {
     ///
     /// # Errors
     /// `BadEnvironment` names the variable that cannot be, or that clients may not set.
-    pub(super) fn with(
-        &self,
-        client: &[(OsString, OsString)],
-        run: &str,
+    pub(super) fn with<'a>(
+        &'a self,
+        client: &'a [(OsString, OsString)],
+        run: &'a str,
         mark: Mark,
-    ) -> Result<BTreeMap<OsString, OsString>, NotStarted> {
-        let mut env = self.0.clone();
+    ) -> Result<Env<'a>, NotStarted> {
+        let borrowed = |(name, value): (&'a OsString, &'a OsString)| {
+            (name.as_os_str(), Cow::Borrowed(value.as_os_str()))
+        };
+        let mut env: Env<'a> = self.0.iter().map(borrowed).collect();
         for (name, value) in client {
             if !may_be_set(name, value) {
                 return Err(NotStarted::BadEnvironment(name.clone()));
             }
-            env.insert(name.clone(), value.clone());
+            env.extend([borrowed((name, value))]);
         }
-        env.insert(RUN_VARIABLE.into(), run.into());
-        env.insert(MARK_VARIABLE.into(), mark.to_string().into());
+        env.insert(RUN_VARIABLE.as_ref(), Cow::Borrowed(run.as_ref()));
+        env.insert(MARK_VARIABLE.as_ref(), Cow::Owned(mark.to_string().into()));
         Ok(env)
     }
 }
@@ -289,10 +298,12 @@ mod tests {
         let base = BaseEnv::of_this_process();
         let mark = Mark::new().unwrap();
         for name in ["", "A=B", "=", "A\0", RUN_VARIABLE, MARK_VARIABLE] {
-            let refused = base.with(&[(name.into(), "x".into())], "id", mark);
+            let sent = [(name.into(), "x".into())];
+            let refused = base.with(&sent, "id", mark);
             assert!(matches!(refused, Err(NotStarted::BadEnvironment(n)) if n == name));
         }
-        let refused = base.with(&[("A".into(), "x\0".into())], "id", mark);
+        let sent = [("A".into(), "x\0".into())];
+        let refused = base.with(&sent, "id", mark);
         assert!(matches!(refused, Err(NotStarted::BadEnvironment(n)) if n == "A"));
     }
 
@@ -301,8 +312,8 @@ mod tests {
         let base = BaseEnv::of_this_process();
         let sent = [("PATH".into(), "/a".into()), ("PATH".into(), "/b".into())];
         let env = base.with(&sent, "id", Mark::new().unwrap()).unwrap();
-        assert_eq!(env[OsStr::new("PATH")], "/b");
-        assert_eq!(env[OsStr::new(RUN_VARIABLE)], "id");
+        assert_eq!(env[OsStr::new("PATH")], OsStr::new("/b"));
+        assert_eq!(env[OsStr::new(RUN_VARIABLE)], OsStr::new("id"));
     }
 
     #[test]
@@ -316,6 +327,7 @@ mod tests {
             wait_eof: false,
             own_path: false,
             limits: Limits::default(),
+            cgroup: None,
             user: None,
         };
         assert!(!format!("{spec:?}").contains("hunter2"));

@@ -71,7 +71,8 @@ pub async fn stop_leftovers(
     grace: Duration,
 ) -> io::Result<Stopped> {
     let Leftovers { mark, uid, not_before } = left;
-    let target = Target { mark, group: None, uid, not_before };
+    // Whether it had a control group is not written down.
+    let target = Target { mark, group: None, grouped: true, uid, not_before };
     Tree { scanner, target, child: None, kill_grace: KILL_GRACE }.stop(grace).await
 }
 
@@ -96,6 +97,7 @@ fn target_of(child: &Child) -> Target {
     Target {
         mark: child.mark(),
         group: Some(process.pid),
+        grouped: child.group().is_some(),
         uid: child.uid(),
         not_before: process.start_time,
     }
@@ -153,7 +155,7 @@ impl<'a> Tree<'a> {
 
     async fn count_left(&self, limit: Duration) -> io::Result<Stopped> {
         if orphans().is_ok_and(|orphans| orphans.is_empty()) {
-            return Ok(Stopped { left_running: 0, containment: Containment::Marks });
+            return Ok(counted(0, Containment::of(self.target.grouped)));
         }
         match timeout(limit, self.scanner.scan(self.target, Action::CountLeft)).await {
             Ok(found) => Ok(stopped(&found?)),
@@ -211,6 +213,10 @@ impl<'a> Tree<'a> {
 
     /// As [`Self::gone`], killing what is found on the way, of which the last is put into `seen`.
     async fn killed(&self, seen: &mut Option<Found>) -> io::Result<Stopped> {
+        if let Some(group) = self.child.and_then(Child::group) {
+            // Where the kernel cannot, what is found is killed one by one.
+            let _ = group.kill();
+        }
         loop {
             let main_ended = self.main_ended()?;
             let mut found = self.signal(Signal::KILL).await?;

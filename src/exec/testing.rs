@@ -26,6 +26,7 @@ pub(super) fn spec(program: Program) -> Spec {
         wait_eof: false,
         own_path: false,
         limits: super::Limits::default(),
+        cgroup: None,
         user: None,
     }
 }

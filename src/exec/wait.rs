@@ -14,6 +14,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
 use tokio::time::sleep;
 
+use super::cgroup::Group;
 use super::signal::Signal;
 use super::spec::Mark;
 use crate::sys::process::{self, Pid, ProcessRef, Usage};
@@ -43,6 +44,8 @@ pub struct Child {
     mark: Mark,
     /// The user that it was started as, if that is not this process's own.
     uid: Option<u32>,
+    /// Its control group, if it has one of its own.
+    group: Option<Group>,
     /// `None` only once reaped.
     pidfd: Option<AsyncFd<OwnedFd>>,
 }
@@ -61,13 +64,24 @@ impl Child {
         // Not reaped, so the pid cannot be another's.
         let pidfd = process::watch(pidfd_open(pid, PidfdFlags::empty())?)?;
         let process = ProcessRef::of_child(pid, since)?;
-        Ok(Self { process, mark, uid: None, pidfd: Some(pidfd) })
+        Ok(Self { process, mark, uid: None, group: None, pidfd: Some(pidfd) })
     }
 
     /// It was started as another user.
     pub(super) fn of_user(mut self, uid: Option<u32>) -> Self {
         self.uid = uid;
         self
+    }
+
+    /// It was started in a control group of its own.
+    pub(super) fn within(mut self, group: Option<Group>) -> Self {
+        self.group = group;
+        self
+    }
+
+    /// Its control group, if it has one of its own.
+    pub(super) fn group(&self) -> Option<&Group> {
+        self.group.as_ref()
     }
 
     /// The user that it was started as, if that is not this process's own.

@@ -237,9 +237,7 @@ impl Named {
             }
         })
     }
-}
 
-impl Named {
     /// The key as it can be proved, by the agent if that has it.
     fn candidate(
         &self,

@@ -3,6 +3,7 @@
 //! The order is the promise: claim the id, journal `accepted`, spawn, journal `running`, answer
 //! `started`; and at the end journal `ended`, then show the verdict.
 
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -71,6 +72,10 @@ pub struct Host {
     pub(super) shares: Arc<Shares>,
     /// Runs under way that end with this process.
     pub(super) here: AtomicUsize,
+    /// How many threads can run at a time.
+    pub(super) processors: usize,
+    /// One for each run of this account that is started in a thread of its own.
+    pub(super) starting: Arc<Semaphore>,
     pub(super) idle: Notify,
     counts: Counts,
     /// Read while a run is being started; written while nothing new may be.
@@ -97,7 +102,10 @@ impl Host {
         keeping: Option<Keeping>,
     ) -> Arc<Self> {
         settings.max_runs = settings.max_runs.min(Semaphore::MAX_PERMITS);
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
         Arc::new(Self {
+            processors,
+            starting: Arc::new(Semaphore::new(processors)),
             budget: Arc::new(Budget::new(settings.memory_budget)),
             places: Arc::new(Semaphore::new(settings.max_runs)),
             shares: Arc::default(),

@@ -24,6 +24,9 @@ pub struct Judged {
     /// As whom; none: as this process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<Arc<User>>,
+    /// In which folder it has a control group of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<Arc<Path>>,
 }
 
 /// What is run of a request.
@@ -111,6 +114,7 @@ impl Judged {
         }
         spec.cwd = spec.cwd.or_else(|| self.ceilings.folder.clone());
         spec.limits = self.ceilings.limits;
+        spec.cgroup.clone_from(&self.cgroup);
         spec
     }
 

@@ -198,6 +198,7 @@ impl Request {
             wait_eof: self.header.wait_eof,
             own_path: false,
             limits: Limits::default(),
+            cgroup: None,
             user: None,
         }
     }
@@ -236,6 +237,7 @@ impl Request {
             wait_eof: self.header.wait_eof,
             own_path: false,
             limits: Limits::default(),
+            cgroup: None,
             user: None,
         }
     }

@@ -20,6 +20,23 @@ use crate::exec::{self, BaseEnv, Mark, SpawnError};
 use crate::proto::code::Code;
 use crate::sys::pause;
 
+/// One of the runs that end with this process, from its claim to its end: a server that stops waits for it.
+struct Here(Arc<Host>);
+
+impl Here {
+    fn new(host: &Arc<Host>) -> Self {
+        host.here.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(host))
+    }
+}
+
+impl Drop for Here {
+    fn drop(&mut self) {
+        self.0.here.fetch_sub(1, Ordering::Relaxed);
+        self.0.idle.notify_waiters();
+    }
+}
+
 impl Host {
     /// Starts a run that was claimed.
     pub(super) async fn start(
@@ -29,16 +46,18 @@ impl Host {
         judged: Judged,
         (place, pass): (Place, Option<OwnedRwLockReadGuard<()>>),
     ) -> Result<(Owner, u32), Denied> {
+        let here = Here::new(self);
         let accepted = self.books.accept(&run.key, request, judged.uid());
         let is_awaited = self.books.ledger().is_some_and(Ledger::is_awaited);
-        if accepted.is_err() || !(is_awaited || judged.user.is_some()) {
-            return self.begin(run, request, &judged, (accepted, place));
+        let aside = is_awaited || judged.user.is_some() || self.is_crowded();
+        if accepted.is_err() || !aside {
+            return self.begin(run, request, &judged, (accepted, place, here));
         }
         let (host, run, request) = (Arc::clone(self), Arc::clone(run), request.clone());
         // It goes on if the caller goes away: a claim must come to an end.
         let task = tokio::spawn(async move {
             let accepted = if is_awaited { host.surely(&run, accepted).await } else { accepted };
-            let begun = host.begin_aside((run, request), judged, (accepted, place)).await;
+            let begun = host.begin_aside((run, request), judged, (accepted, place, here)).await;
             drop(pass);
             begun
         });
@@ -46,18 +65,29 @@ impl Host {
         task.await.unwrap_or(Err(Denied::Lost(Code::OutOfResources)))
     }
 
-    /// Begins in a thread that may wait if the run is another user's, who may have chosen a folder that does not
-    /// answer.
+    /// Whether there is other work than this start for as long as it takes: its thread waits until the child has
+    /// executed the program (vfork(2)), which on busy processors is as long as a short run.
+    fn is_crowded(&self) -> bool {
+        self.here.load(Ordering::Relaxed) > self.processors
+    }
+
+    /// Begins in a thread that may wait. For the account of the server there are as many as processors; another user
+    /// may have chosen a folder that does not answer, which is to hold up nobody else.
     async fn begin_aside(
         self: Arc<Self>,
         (run, request): (Arc<Run>, Request),
         judged: Judged,
-        (accepted, place): (Result<Mark, Denied>, Place),
+        (accepted, place, here): (Result<Mark, Denied>, Place, Here),
     ) -> Result<(Owner, u32), Denied> {
-        if judged.user.is_none() {
-            return self.begin(&run, &request, &judged, (accepted, place));
-        }
-        let begin = move || self.begin(&run, &request, &judged, (accepted, place));
+        let turn = match judged.user {
+            None => Arc::clone(&self.starting).acquire_owned().await.ok(),
+            Some(_) => None,
+        };
+        let begin = move || {
+            let begun = self.begin(&run, &request, &judged, (accepted, place, here));
+            drop(turn);
+            begun
+        };
         let begun = tokio::task::spawn_blocking(begin).await;
         begun.unwrap_or(Err(Denied::Lost(Code::OutOfResources)))
     }
@@ -79,9 +109,10 @@ impl Host {
         run: &Arc<Run>,
         request: &Request,
         judged: &Judged,
-        (accepted, place): (Result<Mark, Denied>, Place),
+        (accepted, place, here): (Result<Mark, Denied>, Place, Here),
     ) -> Result<(Owner, u32), Denied> {
-        let started = accepted.and_then(|mark| self.spawn(run, request, judged, (mark, place)));
+        let started =
+            accepted.and_then(|mark| self.spawn(run, request, judged, (mark, place, here)));
         match &started {
             Ok((_, pid)) => run.set_phase(Phase::Running { pid: *pid }),
             Err(Denied::Lost(code)) => {
@@ -99,13 +130,13 @@ impl Host {
         started
     }
 
-    /// `place` is given back when the run has ended, or was not started.
+    /// `place` and `here` are given back when the run has ended, or was not started.
     fn spawn(
         self: &Arc<Self>,
         run: &Arc<Run>,
         request: &Request,
         judged: &Judged,
-        (mark, place): (Mark, Place),
+        (mark, place, here): (Mark, Place, Here),
     ) -> Result<(Owner, u32), Denied> {
         pause::point("accepted");
         let spec = judged.spec(request, self.settings.shell.clone());
@@ -134,14 +165,11 @@ impl Host {
             merge: spec.merge,
         };
         let mut engine = Engine::new(Arc::clone(run), spawned, terms, self.scanner.clone());
-        self.here.fetch_add(1, Ordering::Relaxed);
         let (host, run) = (Arc::clone(self), Arc::clone(run));
         tokio::spawn(async move {
             let verdict = engine.drive().await;
             host.finish(&run, verdict, engine.excerpt());
-            drop(place);
-            host.here.fetch_sub(1, Ordering::Relaxed);
-            host.idle.notify_waiters();
+            drop((place, here));
             // The verdict is sent before the main process is reaped, which takes the kernel a while.
             tokio::task::yield_now().await;
             drop(engine);

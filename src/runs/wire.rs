@@ -65,6 +65,7 @@ impl From<exec::Containment> for Containment {
         match containment {
             exec::Containment::Group => Self::Group,
             exec::Containment::Marks => Self::Marks,
+            exec::Containment::Cgroup => Self::Cgroup,
         }
     }
 }

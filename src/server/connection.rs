@@ -23,6 +23,7 @@ use super::users::{Guest, shell};
 use super::waiting::Waiting;
 use super::{Shared, Whom};
 use crate::conn::{ConnError, FrameReader, FrameWriter, SILENCE};
+use crate::exec::Groups;
 use crate::handshake::{AGENT, Channel, Doors, Login, LoginError, Origin, judge};
 use crate::identity::{Authorized, Caller, Identity, News};
 use crate::proto::code::Code;
@@ -307,6 +308,9 @@ fn by_policy(shared: &Arc<Shared>, identity: &Arc<str>, guest: Option<Arc<Guest>
     Arc::new(move |asked, rights, usage| {
         let mut allowed =
             decide(&shared.policy, Subject { identity: &identity, rights }, asked, usage)?;
+        if matches!(asked, Asked::Run(_)) {
+            allowed.judged.cgroup = shared.groups.as_ref().map(Groups::enter);
+        }
         if let Some(guest) = &guest {
             let user = guest.account().map_err(|_| Forbidden::no_longer_in())?;
             if let (Asked::Run(command), How::AsAsked) = (asked, allowed.judged.how)

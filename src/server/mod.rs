@@ -26,6 +26,7 @@ mod waiting;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +48,7 @@ pub use users::System;
 pub use waiting::BEHIND_LIMIT;
 
 use crate::conn::Arrivals;
+use crate::exec::Groups;
 use crate::handshake::Doors;
 use crate::identity::{Authorized, News};
 use crate::proto::header::Refused;
@@ -73,6 +75,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// From where failed logins have no penalty.
     pub no_penalty: Vec<Network>,
+    /// A folder of cgroup v2 that is left to this server: each run has a group of its own in it.
+    pub cgroup: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -82,6 +86,7 @@ impl Default for Config {
             idle_timeout: Duration::from_secs(600),
             drain_timeout: Duration::from_secs(30),
             no_penalty: Network::LOOPBACK.to_vec(),
+            cgroup: None,
         }
     }
 }
@@ -117,6 +122,8 @@ impl Doors for Whom {
 pub(crate) struct Shared {
     config: Config,
     policy: Policy,
+    /// Where runs have control groups of their own.
+    groups: Option<Groups>,
     host: Arc<Host>,
     tls: TlsServer,
     doors: Whom,
@@ -160,7 +167,7 @@ fn out_of_descriptors(error: &io::Error) -> bool {
 
 impl Shared {
     fn new(
-        (config, policy): (Config, Policy),
+        (config, policy, groups): (Config, Policy, Option<Groups>),
         host: Arc<Host>,
         tls: TlsServer,
         doors: Whom,
@@ -170,6 +177,7 @@ impl Shared {
             places: Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS))),
             config,
             policy,
+            groups,
             host,
             tls,
             doors,

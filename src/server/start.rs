@@ -17,7 +17,7 @@ use super::policy::Policy;
 use super::running::{Call, Ended, Running};
 use super::users::{self, System, Users};
 use super::{Config, Shared, Whom, status};
-use crate::exec::{BaseEnv, NotStarted, Scanner};
+use crate::exec::{BaseEnv, Groups, GroupsError, NotStarted, Scanner};
 use crate::identity::{
     AccessFiles, Authorized, Fingerprint, KeyError, LineError, News, PublicKey, Role, Trouble,
     host_key, local_identity,
@@ -159,6 +159,9 @@ pub enum StartError {
         /// What was searched for keys.
         files: Vec<PathBuf>,
     },
+    /// The folder for control groups.
+    #[error("--cgroup: {0}")]
+    Cgroup(#[from] GroupsError),
     /// The shell cannot be run.
     #[error("--shell {}: {reason}; give the path of a shell, such as /bin/sh", shell.display())]
     Shell {
@@ -206,6 +209,7 @@ pub struct Server {
     classic: Vec<(classic::Kind, Bound)>,
     config: Config,
     policy: Policy,
+    groups: Option<Groups>,
     settings: Settings,
     doors: Whom,
     tls: TlsServer,
@@ -226,6 +230,9 @@ impl Server {
     /// [`StartError`].
     pub fn prepare(options: Options) -> Result<Self, StartError> {
         let shell = foresee(&options.settings.shell, &options.classic, &options.policy)?;
+        let limits = options.policy.limits();
+        let groups =
+            options.config.cgroup.clone().map(|dir| Groups::open(dir, limits)).transpose()?;
         let settings = Settings { shell, ..options.settings };
         let key = host_key(&options.state)?;
         let local = local_identity(&options.state)?;
@@ -254,12 +261,13 @@ impl Server {
             .ok();
         let host_key = key.public().fingerprint();
         let (config, policy) = (options.config, options.policy);
-        policy.limits_told().iter().for_each(|line| info!("{line}"));
+        policy.limits_told(groups.is_some()).iter().for_each(|line| info!("{line}"));
         Ok(Self {
             bound,
             classic,
             config,
             policy,
+            groups,
             settings,
             doors,
             tls,
@@ -320,7 +328,12 @@ impl Server {
             async move { recover::settle((unfinished, durable), &settling, &scanner).await },
         );
         Ok(Running {
-            shared: Arc::new(Shared::new((self.config, self.policy), host, self.tls, self.doors)),
+            shared: Arc::new(Shared::new(
+                (self.config, self.policy, self.groups),
+                host,
+                self.tls,
+                self.doors,
+            )),
             classic_settings,
             classic: self.classic,
             bound: self.bound,

@@ -9,9 +9,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tokio::io::{AsyncRead, AsyncWrite, split};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::warn;
@@ -39,6 +39,7 @@ use crate::runs::request::Imposed;
 use crate::runs::table::Table;
 use crate::runs::throttle::Throttle;
 use crate::sys::fs::{Lock, is_own_or_root};
+use crate::sys::signals::{Signals, hold};
 use crate::sys::{pause, process};
 
 /// After the verdict those who are connected have so long to take it; then they read the record.
@@ -58,17 +59,18 @@ struct Supervisor {
     refusals: Arc<Throttle>,
 }
 
-/// What reaches this process.
-struct Signals {
-    terminate: Signal,
-    /// Without a terminal nobody means this process by these.
-    _others: [Signal; 2],
-}
+/// What does not end this process by itself. Without a terminal nobody means it by the last two.
+const HELD: [Signal; 3] = [Signal::TERM, Signal::HUP, Signal::INT];
 
-impl Signals {
-    fn new() -> io::Result<Self> {
-        let others = [signal(SignalKind::hangup())?, signal(SignalKind::interrupt())?];
-        Ok(Self { terminate: signal(SignalKind::terminate())?, _others: others })
+/// Waits until this process is to end.
+async fn terminated(signals: &Signals) {
+    loop {
+        match signals.next().await {
+            Ok(Signal::TERM) => return,
+            Ok(_) => {}
+            // Nothing more can be heard.
+            Err(_) => std::future::pending().await,
+        }
     }
 }
 
@@ -80,6 +82,7 @@ impl Signals {
 pub fn main(runs: &Path, ready: &Path) -> Result<(), String> {
     pause::program("supervisor");
     process::prepare().map_err(|e| e.to_string())?;
+    hold(&HELD).map_err(|e| format!("cannot hold signals: {e}"))?;
     // Nothing that ends the server's session or its terminal ends this process.
     rustix::process::setsid().map_err(|e| format!("cannot leave the session: {e}"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -99,7 +102,7 @@ async fn supervise(runs: &Path, ready: Folder) -> io::Result<()> {
     rustix::stdio::dup2_stdin(&null)?;
     let (read, write) = split(UnixStream::from_std(link)?);
     let mut reader = FrameReader::new(read, Limits::FULL);
-    let (base_env, mut signals) = (BaseEnv::of_this_process(), Signals::new()?);
+    let (base_env, signals) = (BaseEnv::of_this_process(), Signals::new(&HELD)?);
     tokio::spawn(async {
         if let Err(e) = adopt().await {
             warn!("cannot reap what the run leaves behind: {e}");
@@ -109,7 +112,7 @@ async fn supervise(runs: &Path, ready: Folder) -> io::Result<()> {
     let (record, listener) = prepare()?;
     let first = tokio::select! {
         first = reader.next(None) => first.map_err(io::Error::other)?,
-        _ = signals.terminate.recv() => None,
+        () = terminated(&signals) => None,
     };
     let Some(first) = first else {
         ready.remove();
@@ -124,7 +127,7 @@ async fn supervise(runs: &Path, ready: Folder) -> io::Result<()> {
     let mut sessions = JoinSet::new();
     let owner = Arc::clone(&supervisor);
     sessions.spawn(async move { owner.serve(reader, FrameWriter::new(write)).await });
-    supervisor.serve_until_over(&listener, &mut sessions, signals).await;
+    supervisor.serve_until_over(&listener, &mut sessions, &signals).await;
     drop(listener);
     folder.remove_socket();
     pause::point("recorded");
@@ -167,14 +170,14 @@ impl Supervisor {
         self: &Arc<Self>,
         listener: &UnixListener,
         sessions: &mut JoinSet<()>,
-        mut signals: Signals,
+        signals: &Signals,
     ) {
         let over = self.host.one_is_over();
         tokio::pin!(over);
         loop {
             tokio::select! {
                 () = &mut over => return,
-                _ = signals.terminate.recv() => self.host.stop_all(StopBy::Shutdown, false),
+                () = terminated(signals) => self.host.stop_all(StopBy::Shutdown, false),
                 Some(_) = sessions.join_next() => {
                     if self.host.is_empty() {
                         return;

@@ -109,7 +109,7 @@ fn signals_of(bits: u64) -> impl Iterator<Item = Signal> {
 }
 
 /// Calls `start`, which starts a child, without a signal held in this thread: the child inherits that.
-pub(super) fn let_in<T>(start: impl FnOnce() -> T) -> T {
+pub fn let_in<T>(start: impl FnOnce() -> T) -> T {
     let held = HELD.load(Ordering::Relaxed);
     if held == 0 {
         return start();

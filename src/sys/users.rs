@@ -2,7 +2,7 @@
 
 #![expect(
     unsafe_code,
-    reason = "getpwnam_r, getgrnam_r, getgrouplist and getspnam_r have no safe form"
+    reason = "getpwnam_r, getpwent, getgrnam_r, getgrouplist and getspnam_r have no safe form"
 )]
 
 use std::ffi::{CStr, CString, OsStr};
@@ -11,6 +11,7 @@ use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::ptr;
+use std::sync::{Mutex, PoisonError};
 
 use rustix::process::{Gid, Uid};
 use serde::{Deserialize, Serialize};
@@ -103,6 +104,24 @@ pub fn user(name: &str) -> io::Result<Option<User>> {
     }
     let groups = groups(&c_name, gid)?;
     Ok(Some(User { name: name.to_owned(), uid, gid, groups, home, shell }))
+}
+
+/// The names of all accounts that are listed: a directory may know others, whom it tells only if it is asked for them.
+#[must_use]
+pub fn names() -> Vec<String> {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    // SAFETY: the place in the list is the process's, and nobody else is there meanwhile.
+    unsafe { libc::setpwent() };
+    let next = || {
+        // SAFETY: the same; an entry and its strings live until the next call.
+        let name = unsafe { bytes(libc::getpwent().as_ref()?.pw_name) };
+        Some(String::from_utf8_lossy(name).into_owned())
+    };
+    let names = std::iter::from_fn(next).collect();
+    // SAFETY: the same.
+    unsafe { libc::endpwent() };
+    names
 }
 
 /// The gid of the group of this name; none if there is none.

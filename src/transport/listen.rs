@@ -233,6 +233,8 @@ impl Bound {
     pub fn register(&self) -> io::Result<Listener> {
         let socket = match &self.socket {
             BoundSocket::Tcp(socket) => {
+                // What is accepted has what the listening socket has (tcp(7)): nothing is set for each connection.
+                tune(socket);
                 Socket::Tcp(tokio::net::TcpListener::from_std(socket.try_clone()?.into())?)
             }
             BoundSocket::Unix(socket) => {
@@ -275,7 +277,6 @@ impl Listener {
         match &self.socket {
             Socket::Tcp(socket) => {
                 let (stream, from) = socket.accept().await?;
-                tune(&stream);
                 Ok(Accepted::Tcp(stream, from))
             }
             Socket::Unix(socket) => Ok(Accepted::Unix(socket.accept().await?.0)),

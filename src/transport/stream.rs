@@ -127,8 +127,8 @@ impl Cork {
 
 /// Sends small frames at once, and has the kernel notice a machine that went away. A socket that
 /// refuses is one that was reset already: the next read says so.
-pub(super) fn tune(socket: &TcpStream) {
-    let _ = socket.set_nodelay(true);
+pub(super) fn tune(socket: &impl AsFd) {
+    let _ = rustix::net::sockopt::set_tcp_nodelay(socket, true);
     let _ = rustix::net::sockopt::set_socket_keepalive(socket, true);
     #[cfg(not(target_os = "openbsd"))]
     let _ = rustix::net::sockopt::set_tcp_keepidle(socket, KEEPALIVE);

@@ -50,6 +50,26 @@ fn a_foreground_run_costs_no_file_and_no_process_but_its_own() {
     assert_eq!(files(server.state()), before.0);
 }
 
+/// A thread that starts a run waits until it executes its program (vfork(2)).
+#[test]
+fn the_thread_that_serves_does_not_wait_for_the_start_of_a_run_beside_others() {
+    let server = Server::start(&[]);
+    let (gate, wait) = gate(&server, "gate");
+    let processors = std::thread::available_parallelism().unwrap().get();
+    let start = |run: usize| {
+        let pid = server.dir().join(format!("pid{run}"));
+        let command = format!("echo $$ > {}; {wait}", pid.display());
+        (server.client().arg(command).spawn(), pid_in(&pid))
+    };
+    let runs: Vec<_> = (0..=processors).map(start).collect();
+    let (_, last) = runs[processors];
+    let served = fs::read_to_string(format!("/proc/{0}/task/{0}/children", server.pid())).unwrap();
+    assert!(!served.split_whitespace().any(|pid| pid == last.to_string()), "{served}");
+    assert!(children(server.pid()).contains(&last));
+    fs::write(gate, "").unwrap();
+    runs.into_iter().for_each(|(client, _)| drop(finish(client).expect(0)));
+}
+
 /// How often each thread of a process has gone to sleep, which it does after each time it was woken.
 fn sleeps(pid: u32) -> BTreeMap<PathBuf, String> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|task| task.unwrap().path());

@@ -1,5 +1,7 @@
 //! The prompt on a terminal, which `script` (util-linux) makes.
 
+use std::io::Read as _;
+use std::net::TcpListener;
 use std::sync::Arc;
 
 use rustix::process::Signal;
@@ -62,6 +64,18 @@ fn there_is_no_prompt_without_a_server() {
     let screen = Arc::clone(&terminal.screen);
     assert_eq!(terminal.ends(), 255);
     assert!(!before.contains("rexec> ") && !screen.lock().unwrap().contains("rexec> "));
+}
+
+/// Signals are held from before the connection on: somebody has to hear them there too.
+#[test]
+fn ctrl_c_leaves_a_prompt_whose_server_does_not_answer() {
+    let server = Server::start(&[]);
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut terminal = Terminal::open_at(&server, &silent.local_addr().unwrap().to_string());
+    let (mut called, _) = silent.accept().unwrap();
+    called.read_exact(&mut [0]).unwrap();
+    terminal.types(CTRL_C);
+    assert_eq!(terminal.ends(), 130);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use rexec::client::Error;
 use rexec::proto::code::Code;
 
+use super::auth::key;
 use super::support::{Ran, user::User, wait_until};
 use super::system::{Machine, listed};
 
@@ -40,6 +41,29 @@ async fn members_of_a_group_are_served_as_long_as_they_are_members() {
     carol.change(&["-G", &alice.name]);
     wait_until("carol to be let in", || machine.run(&carol.name, &["true"]).status == 0);
     assert!(machine.server.log().contains("this user is not served"));
+}
+
+#[test]
+fn check_tells_of_the_lists_that_members_of_a_group_keep_themselves() {
+    let Some(alice) = User::new() else { return };
+    let bob = User::with(&["-G", &alice.name]).unwrap();
+    let (carol, locked) = (User::new().unwrap(), User::with(&["-G", &alice.name]).unwrap());
+    let here = tempfile::tempdir().unwrap();
+    let line = key(here.path(), "friend").1;
+    for user in [&bob, &carol, &locked] {
+        user.write(&user.own_list(), &format!("restrict {line}\nno key\n"));
+    }
+    locked.change(&["-L"]);
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_rexec-server"));
+    command.args(["check", "--listen", "127.0.0.1:0", "--users"]).arg(format!("@{}", alice.name));
+    let told = Ran::of(command.output().unwrap()).expect(1).text();
+    let list =
+        format!("# --authorized-keys ~{}/.config/rexec/authorized_keys\n#   line 1: ", bob.name);
+    let (_, own) = told.split_once(&list).unwrap_or_else(|| panic!("{told}"));
+    assert!(own.contains("line 3: REFUSED: \"no\" is not a type of key"), "{told}");
+    for user in [&alice, &carol, &locked] {
+        assert!(!told.contains(&format!("~{}/", user.name)), "{told}");
+    }
 }
 
 #[test]

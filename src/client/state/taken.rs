@@ -34,8 +34,8 @@ impl State {
             ServerHeader::Verdict(verdict) => self.take_verdict(verdict)?,
             ServerHeader::Detached { run } => Some(self.detached(run)),
             ServerHeader::SoFar { run, .. } if run != self.id => Some(another_run()),
-            ServerHeader::SoFar { run, seq } => {
-                self.so_far = Some((run, seq));
+            ServerHeader::SoFar { seq, .. } => {
+                self.so_far = Some(seq);
                 None
             }
             ServerHeader::Gap { from, to } => {
@@ -237,10 +237,8 @@ impl State {
             // There is no use in seeing more of it, and nobody knows how long it goes on.
             return Some(Leg::done(Err(Error::Output { error, verdict: None })));
         }
-        if let Some((run, seq)) = &self.so_far
-            && self.sink.written() >= *seq
-        {
-            return Some(Leg::done(Err(Error::Detached { run: run.clone() })));
+        if self.so_far.is_some_and(|seq| self.sink.written() >= seq) {
+            return Some(Leg::done(Err(Error::Detached { run: self.id.clone() })));
         }
         let seq = self.verdict.as_ref()?.seq;
         if self.failure.is_none() && self.sink.written() < seq {

@@ -4,7 +4,13 @@ use crate::exec::{Child, stop};
 
 fn target(child: &Child) -> Target {
     let process = child.process();
-    Target { mark: child.mark(), group: None, uid: None, not_before: process.start_time }
+    Target {
+        mark: child.mark(),
+        group: None,
+        grouped: false,
+        uid: None,
+        not_before: process.start_time,
+    }
 }
 
 /// Who serves several users and may signal all of them: a mark that one has got hold of is worth nothing.

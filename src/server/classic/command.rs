@@ -56,6 +56,7 @@ async fn collect(
         wait_eof: false,
         own_path: false,
         limits: exec::Limits::default(),
+        cgroup: None,
         user: None,
     };
     let spawned = exec::spawn(&spec, &shared.base_env, &shared.next_run(), mark)?;

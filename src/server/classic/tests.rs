@@ -6,6 +6,7 @@ mod strangers;
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -125,12 +126,11 @@ impl Peer {
 /// Runs the tutorial's client.
 async fn python(kind: Kind, server: &Server, args: &[&str]) -> std::process::Output {
     let port = server.socket_address().port().to_string();
-    let client = tokio::process::Command::new("python3")
-        .args(["-c", include_str!("tests/client.py"), &kind.to_string(), &port])
-        .args(args)
-        .current_dir("/")
-        .output();
-    within(client).await.expect("these tests need python3")
+    let mut client = Command::new("python3");
+    client.args(["-c", include_str!("tests/client.py"), &kind.to_string(), &port]);
+    client.args(args).current_dir("/");
+    let client = tokio::task::spawn_blocking(move || client.output());
+    within(client).await.unwrap().expect("these tests need python3")
 }
 
 /// The pid that a command has written into a file.

@@ -199,7 +199,7 @@ fn run(
     }
     let ceilings =
         rules.iter().fold(Ceilings::default(), |lowest, rule| lowest.lower(&rule.ceilings));
-    Ok(Allowed { judged: Judged { how, ceilings, user: None }, part })
+    Ok(Allowed { judged: Judged { how, ceilings, user: None, cgroup: None }, part })
 }
 
 fn how(rules: &[&Rule], rights: Rights, command: &Command<'_>) -> Result<How, Forbidden> {

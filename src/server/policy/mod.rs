@@ -58,7 +58,10 @@ impl Mistake {
 
 /// What is promised of the limits that the kernel holds.
 const LIMITS_TOLD: &str = "memory and cpu of rules are limits of each process, and processes one of the account \
-    (setrlimit(2)); cgroups are not used, so a run with all its processes has no limit of its own";
+    (setrlimit(2)); cgroups are not used, so a run with all its processes has no limit of its own: see --cgroup";
+/// The same, where each run has a control group.
+const GROUPS_TOLD: &str = "memory and processes of rules are limits of each run with all its processes (cgroup v2), \
+    and memory and cpu of each process, and processes of the account (setrlimit(2))";
 
 /// Who may do what. The default lets everybody do everything, who is let in.
 #[derive(Debug, Default)]
@@ -128,9 +131,16 @@ impl Policy {
 
     /// By what the limits of the rules are held, if there are any: an operator may expect more.
     #[must_use]
-    pub fn limits_told(&self) -> Option<&'static str> {
-        let is_limited = self.rules.iter().any(|rule| !rule.ceilings.limits.is_none());
-        is_limited.then_some(LIMITS_TOLD)
+    pub fn limits_told(&self, in_groups: bool) -> Option<&'static str> {
+        let told = if in_groups { GROUPS_TOLD } else { LIMITS_TOLD };
+        (!self.limits().is_none()).then_some(told)
+    }
+
+    /// Of each kind the lowest limit of any rule: which kinds there are.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        let lowest = |lowest: Ceilings, rule: &Rule| lowest.lower(&rule.ceilings);
+        self.rules.iter().fold(Ceilings::default(), lowest).limits
     }
 
     /// Every rule, in the order of their names.

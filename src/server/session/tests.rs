@@ -46,7 +46,7 @@ fn shared(folder: &TempDir) -> Arc<Shared> {
     let local = local_identity(&state).unwrap();
     let authorized = Arc::new(Authorized::new(AccessFiles::default(), local.public()));
     Arc::new(Shared::new(
-        (Config::default(), Policy::default()),
+        (Config::default(), Policy::default(), None),
         host,
         tls,
         Whom::Itself(authorized),

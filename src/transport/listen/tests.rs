@@ -104,6 +104,18 @@ async fn tls_carries_bytes_and_a_proof() {
     echo(s.stream, c.stream).await;
 }
 
+/// As what is accepted should have it, and nobody sets it there.
+#[tokio::test]
+async fn what_is_accepted_sends_small_frames_at_once_and_notices_a_machine_that_is_gone() {
+    use rustix::net::sockopt;
+    let server = server("127.0.0.1:0");
+    let (_ours, accepted) = tokio::join!(server.raw(), server.listener.accept());
+    let Accepted::Tcp(socket, _) = accepted.unwrap() else { panic!("no TCP") };
+    assert_eq!(sockopt::tcp_nodelay(&socket), Ok(true));
+    assert_eq!(sockopt::socket_keepalive(&socket), Ok(true));
+    assert_eq!(sockopt::tcp_keepidle(&socket), Ok(Duration::from_secs(60)));
+}
+
 #[tokio::test]
 async fn localhost_is_both_families_on_one_port() {
     let bound = bind(&"localhost:0".parse().unwrap()).unwrap();

@@ -97,13 +97,13 @@ async fn a_client_that_is_killed_has_its_command_stopped() {
     let server = Server::start(Kind::Length);
     let stubborn = Stubborn::new();
     let port = server.socket_address().port().to_string();
-    let mut client = tokio::process::Command::new("python3")
+    let mut client = Command::new("python3")
         .args(["-c", include_str!("client.py"), "length", &port, &stubborn.command()])
-        .kill_on_drop(true)
         .spawn()
         .unwrap();
     let pids = stubborn.pids().await;
-    within(client.kill()).await.unwrap();
+    client.kill().unwrap();
+    client.wait().unwrap();
     are_gone(&pids).await;
 }
 

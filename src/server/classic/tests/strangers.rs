@@ -150,16 +150,18 @@ async fn an_own_client_finds_a_place_whatever_strangers_do() {
                  held=[socket.socket() for _ in range(50)]\n\
                  for s in held: s.connect(('127.0.0.1', int(sys.argv[1])))\n\
                  print('there', flush=True)\nsys.stdin.read()";
-    let mut crowd = tokio::process::Command::new("python3")
+    let mut crowd = Command::new("python3")
         .args(["-c", crowd, &server.socket_address().port().to_string()])
         .current_dir("/")
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())
-        .kill_on_drop(true)
         .spawn()
         .unwrap();
-    within(crowd.stdout.take().unwrap().read_exact(&mut [0; 6])).await.unwrap();
+    std::io::Read::read_exact(crowd.stdout.as_mut().unwrap(), &mut [0; 6]).unwrap();
     still_serves(&server).await;
+    // It ends with its input.
+    drop(crowd.stdin.take());
+    crowd.wait().unwrap();
 }
 
 #[tokio::test]
