@@ -51,6 +51,7 @@ fn each_run_has_one_line_with_who_when_what_and_how_it_ended() {
         format!("echo $$ > {0}.pid; while [ ! -e {0} ]; do sleep 0.05; done", gate.display());
     let child = server.client().args(&["--reconnect-timeout", "0", &held]).spawn();
     let pid = pid_in(&gate.with_extension("pid"));
+    wait_until("its line", || server.journal().last().unwrap()["type"] == "running");
     let lines = rows(&show(&server, &[]).expect(0).text());
     let outcomes = [
         "exited 0",
