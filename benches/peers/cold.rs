@@ -12,6 +12,7 @@ use crate::contenders::{Contender, Peers, Ssh};
 use crate::report::{Limit, Line, Row};
 use crate::rounds::Rounds;
 use crate::spawn;
+use crate::stats::median;
 use crate::turns::{self, Run, TURNS};
 
 /// A whole client process for one short command.
@@ -45,6 +46,9 @@ pub(crate) async fn succeed(client: &mut Client) -> Fallible<()> {
     output.verdict.succeeded().then_some(()).ok_or_else(|| "true failed".into())
 }
 
+/// Commands of one line before the next line has its turn.
+const IN_A_ROW: usize = 10;
+
 /// Many commands, one after another, on one connection.
 pub(crate) fn next(peers: &Peers, rounds: Rounds, commands: usize) -> Fallible<Row> {
     let all = peers.contenders();
@@ -56,20 +60,21 @@ pub(crate) fn next(peers: &Peers, rounds: Rounds, commands: usize) -> Fallible<R
     let mut lines = vec![Line::new("local sh -c"), Line::new("rexec, Client of the library")];
     lines.extend(master.is_some().then(|| Line::new("ssh, ControlMaster")));
     let mut runs: Vec<Run> = vec![
-        Box::new(|| Ok(spawn::ms(all[0].run("true"))?)),
-        Box::new(|| timed(|| runtime.block_on(succeed(&mut client)))),
+        in_a_row(|| Ok(spawn::ms(all[0].run("true"))?)),
+        in_a_row(|| timed(|| runtime.block_on(succeed(&mut client)))),
     ];
     if let Some(ssh) = &peers.ssh {
-        runs.push(Box::new(|| timed(|| through(ssh, &socket))));
+        runs.push(in_a_row(|| timed(|| through(ssh, &socket))));
     }
-    turns::measure(rounds, commands, &mut runs, &mut lines)?;
+    turns::measure(rounds, commands.div_ceil(IN_A_ROW), &mut runs, &mut lines)?;
     drop(runs);
     let mut row = Row {
-        title: format!("next: `true` on one connection, {commands} of each in turn"),
+        title: format!("next: `true` on one connection, {commands} of each"),
         unit: "ms",
         notes: vec![
-            "one of each line after another; a sample is the middle one of a round's commands"
-                .into(),
+            format!(
+                "{IN_A_ROW} of each line after another; a sample is of the middle of a round's commands"
+            ),
             "ssh starts a client process for each, which speaks to the master".into(),
         ],
         lines,
@@ -86,6 +91,14 @@ pub(crate) fn through(ssh: &Ssh, socket: &Path) -> Fallible<()> {
     command.args(["bench", "true"]);
     spawn::run(command)?;
     Ok(())
+}
+
+/// The one in the middle of so many, one directly after the other.
+fn in_a_row<'a>(mut run: impl FnMut() -> Fallible<f64> + 'a) -> Run<'a> {
+    Box::new(move || {
+        let took: Fallible<Vec<_>> = (0..IN_A_ROW).map(|_| run()).collect();
+        Ok(median(&took?))
+    })
 }
 
 /// Milliseconds.

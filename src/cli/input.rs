@@ -18,15 +18,15 @@ pub(super) struct StandardInput {
 
 enum Source {
     /// A pipe, opened a second time: there it does not block, and whoever shares standard input with this
-    /// process sees nothing of that.
+    /// process sees nothing of that. What comes now and then comes without a change of threads.
     Pipe(pipe::Receiver),
-    /// What else it is, read by a thread that may block.
-    Other(Stdin),
+    /// What else it is, and a pipe that is kept full: a thread that may block reads while this one hashes and encrypts.
+    Thread(Stdin),
 }
 
 impl StandardInput {
     pub(super) fn new() -> Self {
-        let source = reopened().map_or_else(|_| Source::Other(tokio::io::stdin()), Source::Pipe);
+        let source = reopened().map_or_else(|_| Source::Thread(tokio::io::stdin()), Source::Pipe);
         Self { source, growth: Growth::after(1) }
     }
 }
@@ -57,11 +57,14 @@ impl AsyncRead for StandardInput {
         let before = buf.filled().len();
         let polled = match &mut this.source {
             Source::Pipe(pipe) => Pin::new(pipe).poll_read(cx, buf),
-            Source::Other(stdin) => Pin::new(stdin).poll_read(cx, buf),
+            Source::Thread(stdin) => Pin::new(stdin).poll_read(cx, buf),
         };
         if polled.is_ready() {
             let is_full = buf.filled().len() - before >= PIPE_SIZE;
             this.growth.found(is_full, rustix::stdio::stdin());
+            if is_full && matches!(this.source, Source::Pipe(_)) {
+                this.source = Source::Thread(tokio::io::stdin());
+            }
         }
         polled
     }
