@@ -172,8 +172,12 @@ fn figures(text: &str) -> impl Iterator<Item = &str> {
 
 /// The figures of a text that no mark of a page of benchmarks has, as exactly as the text tells them.
 fn unmeasured<'a>(text: &'a str, benchmarks: &str) -> Vec<&'a str> {
-    let marks = benchmarks.lines().filter_map(|line| line.split('|').nth(4)?.trim().parse().ok());
-    let marks: Vec<f64> = marks.collect();
+    let cells = benchmarks.lines().filter_map(|line| line.split('|').nth(4));
+    // Both ends of one that is told as from here to there.
+    let marks: Vec<f64> = cells
+        .flat_map(|cell| cell.split('–'))
+        .filter_map(|mark| mark.trim().parse().ok())
+        .collect();
     let is_measured = |told: &&str| {
         let digits = told.split_once('.').map_or(0, |(_, part)| part.len());
         marks.iter().any(|mark| format!("{mark:.digits$}") == **told)
@@ -188,6 +192,7 @@ fn each_figure_of_the_readmes_comparison_is_among_the_marks_of_the_benchmarks() 
     };
     assert_eq!(unmeasured("67 times, or 2.4", &page_of("67.3")), ["2.4"]);
     assert_eq!(unmeasured("67.3, 7", &page_of("–")), ["67.3", "7"]);
+    assert_eq!(unmeasured("67 to 72", &page_of("67.3–72.1")), Vec::<&str>::new());
     let readme = page("README.md");
     let comparison = readme.split("\n\n").find(|part| part.contains("scripts/bench")).unwrap();
     // Without figures the page need not be there.
