@@ -320,3 +320,28 @@ fn read_at(file: &File, offset: u64, wanted: usize) -> io::Result<Bytes> {
     chunk.truncate(got);
     Ok(chunk.freeze())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt as _;
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_longest_verdict_is_read_whole_and_a_cut_one_is_not() {
+        let file = tempfile::tempfile().unwrap();
+        let padding = HEADER_LIMIT - json!({"type": "verdict", "text": ""}).to_string().len();
+        let mut longest = Vec::new();
+        let header = json!({"type": "verdict", "text": "x".repeat(padding)});
+        frame::encode(&header, b"", &mut longest).unwrap();
+        assert!(longest.len() > HEADER_LIMIT);
+        file.write_all_at(&longest, 7).unwrap();
+        let file = Arc::new(file);
+        assert_eq!(verdict_at(&file, 7).await.unwrap(), longest);
+        file.set_len(7 + longest.len() as u64 - 1).unwrap();
+        let cut = verdict_at(&file, 7).await.unwrap_err();
+        assert_eq!(cut.kind(), io::ErrorKind::InvalidData);
+    }
+}
