@@ -135,7 +135,8 @@ impl Keys {
             STANDARD.decode(base64).ok().map(|blob| Fingerprint::of_blob(&blob).start())
         };
         let places = self.places.iter().enumerate();
-        let mut index: Vec<_> = places.filter_map(|(at, place)| Some((start(place)?, at))).collect();
+        let mut index: Vec<_> =
+            places.filter_map(|(at, place)| Some((start(place)?, at))).collect();
         index.sort_unstable();
         index
     }
