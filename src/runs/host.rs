@@ -74,7 +74,7 @@ pub struct Host {
     pub(super) here: AtomicUsize,
     /// How many threads can run at a time.
     pub(super) processors: usize,
-    /// One for each run of this account that is started in a thread of its own.
+    /// One for each run that is started in a thread of its own, and waits for processors alone.
     pub(super) starting: Arc<Semaphore>,
     pub(super) idle: Notify,
     counts: Counts,
