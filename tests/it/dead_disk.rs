@@ -42,10 +42,10 @@ impl Dead {
         Some(dead)
     }
 
-    fn server(&self) -> Server {
+    fn server(&self, args: &[&str]) -> Server {
         let holder = self.holder.id().to_string();
         let inside = ["nsenter", "-m", "-t", &holder];
-        Server::at(&self.dir.path().join("state"), &own_port(), &[], under(&inside))
+        Server::at(&self.dir.path().join("state"), &own_port(), args, under(&inside))
     }
 
     fn path(&self) -> PathBuf {
@@ -72,7 +72,7 @@ fn accepted(server: &Server) -> usize {
 #[test]
 fn a_folder_that_does_not_answer_holds_up_who_has_named_it_and_nobody_else() {
     let Some(mut dead) = Dead::new() else { return };
-    let server = dead.server();
+    let server = dead.server(&[]);
     let (folder, program) = (dead.path(), dead.path().join("program"));
     let (folder, program) = (folder.to_str().unwrap(), program.to_str().unwrap());
     let path = format!("PATH={folder}");
@@ -99,4 +99,23 @@ fn a_folder_that_does_not_answer_holds_up_who_has_named_it_and_nobody_else() {
         finish(client).expect(254);
     }
     server.run(&["true"]).expect(0);
+}
+
+#[test]
+fn a_server_that_is_to_stop_does_not_wait_for_a_folder_that_does_not_answer() {
+    let Some(dead) = Dead::new() else { return };
+    let mut server = dead.server(&["--drain-timeout", "1h"]);
+    let waiting = server.client().arg("--cwd").arg(dead.path()).arg("true").spawn();
+    wait_until("its request", || accepted(&server) == 1);
+    kill(waiting.id(), Signal::KILL);
+    finish(waiting);
+    // No upgrade would know what became of it, and nobody else waits longer than for that to be found out.
+    server.signal(Signal::HUP);
+    wait_until("the upgrade to be given up", || server.log().contains("no upgrade: a run whose"));
+    assert_eq!(server.run(&["echo well"]).expect(0).text(), "well\n");
+    server.signal(Signal::TERM);
+    wait_until("the first signal to be heard", || server.log().contains("shutting down"));
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait(), 0);
+    assert!(server.log().contains("nobody is waited for any more"), "{}", server.log());
 }

@@ -319,6 +319,22 @@ fn check_prints_every_line_of_every_file_and_what_it_means() {
     assert_eq!(told["settings"]["authorized-keys"][0], bad);
 }
 
+/// The last second of the last year, where it is later than in UTC.
+#[test]
+fn an_end_in_the_last_year_is_told_in_each_time_zone() {
+    let here = tempfile::tempdir().unwrap();
+    let path = here.path().canonicalize().unwrap();
+    let (_, line) = super::auth::key(&path, "friend");
+    let list = path.join("list");
+    std::fs::write(&list, format!("expiry-time=\"99991231235959\" {line}")).unwrap();
+    for (zone, end) in [("UTC0", "23:59:59"), ("XXX8", "23:59:59"), ("XXX-8", "15:59:59")] {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_rexec-server"));
+        command.args(["check", "--authorized-keys"]).arg(&list).env("TZ", zone);
+        let told = Ran::of(command.output().unwrap()).expect(0).text();
+        assert!(told.contains(&format!(": until 9999-12-31T{end}Z")), "{zone}: {told}");
+    }
+}
+
 #[test]
 fn a_server_does_not_start_with_a_revocation_list_that_it_does_not_understand() {
     let here = tempfile::tempdir().unwrap();
