@@ -256,6 +256,14 @@ fn files_that_others_could_change_let_nobody_in() {
     abroad.ask(&[], &["true"]).expect(254);
     std::os::unix::fs::symlink(&real, &abroad.list).unwrap();
     abroad.ask(&[], &["true"]).expect(0);
+    // One of another's is not, wherever it leads: who owns it may have it lead elsewhere.
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::lchown(&abroad.list, Some(65534), Some(65534)).unwrap();
+        abroad.ask(&[], &["true"]).expect(254);
+        assert!(abroad.server.log().contains("belongs to uid 65534"), "{}", abroad.server.log());
+        std::os::unix::fs::lchown(&abroad.list, Some(0), Some(0)).unwrap();
+        abroad.ask(&[], &["true"]).expect(0);
+    }
     std::fs::set_permissions(&real, std::fs::Permissions::from_mode(0o666)).unwrap();
     abroad.ask(&[], &["true"]).expect(254);
     std::fs::remove_file(&real).unwrap();
