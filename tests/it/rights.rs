@@ -151,6 +151,34 @@ fn a_key_is_let_in_from_where_and_until_when_its_line_says() {
     assert_eq!(abroad.ask(&[], &["echo hi"]).expect(0).text(), "hi\n");
 }
 
+/// On a socket for both families the address of an IPv4 peer begins with `::ffff:`.
+#[test]
+fn from_means_the_peers_own_address_on_a_socket_for_both_families() {
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        println!("left out: there is no IPv6 here");
+        return;
+    }
+    let mut abroad = Abroad::with("", &["--listen", "[::]:0"]);
+    let announced = abroad.server.announced();
+    let port = announced.rsplit(':').next().unwrap();
+    for (list, by_v4, by_v6) in [
+        ("127.0.0.0/8", 0, 254),
+        ("::1/128", 254, 0),
+        ("::/0", 254, 0),
+        ("0.0.0.0/0", 0, 254),
+        ("::ffff:127.0.0.0/104", 0, 254),
+        ("*,!::ffff:127.0.0.1", 254, 0),
+        ("*,!127.*", 254, 0),
+        ("*:*", 254, 0),
+    ] {
+        abroad.list_with(&format!("from=\"{list}\" "));
+        for (host, status) in [("127.1", by_v4), ("[::1]", by_v6)] {
+            let ran = abroad.trusted(None).args(&[&format!("{host}:{port}"), "true"]).run();
+            assert_eq!(ran.status, status, "{list} {host}: {}", ran.stderr);
+        }
+    }
+}
+
 #[test]
 fn environment_before_a_key_is_honoured_where_the_server_allows_it() {
     let line = "environment=\"WHO=a friend\",environment=\"WHO=nobody\" ";
