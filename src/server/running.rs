@@ -228,6 +228,7 @@ async fn ended(host: &Host, within: Duration) {
 
 async fn confirmed(host: &Host, calls: &mut Receiver<Call>) {
     let confirmed = tokio::select! {
+        biased;
         confirmed = timeout(FAREWELL, host.all_confirmed(FAREWELL)) => confirmed.is_ok(),
         () = stop_call(calls) => false,
     };
