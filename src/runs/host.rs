@@ -273,6 +273,13 @@ impl Host {
         self.table.all_live().iter().filter_map(here).collect()
     }
 
+    /// Whether whatever has not ended is still being started.
+    #[must_use]
+    pub fn is_only_starting(&self) -> bool {
+        let starting = self.runs_here().iter().filter(|run| run.is_starting()).count();
+        starting == self.here.load(Ordering::Relaxed)
+    }
+
     /// Where a server writes down what happens.
     #[must_use]
     pub fn ledger(&self) -> Option<&Ledger> {

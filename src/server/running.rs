@@ -21,9 +21,10 @@ use crate::transport::Bound;
 
 /// How long clients get to confirm their verdicts, and strangers to log in, before the server goes.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// So long what is being started gets to have begun before an upgrade: longer than a start that may end by itself.
-const HELD_WITHIN: Duration = Duration::from_secs(6);
-/// Runs that were stopped have ended after so long, twice what a stop takes; and those that were killed.
+/// So long what is being started gets to have begun before an upgrade: longer than the start of another user's run,
+/// which is given up after 10 s.
+const HELD_WITHIN: Duration = Duration::from_secs(11);
+/// After so long it is looked at what is left of runs that were stopped, and of those that were killed.
 const STOPPED_WITHIN: Duration = Duration::from_secs(15);
 const KILLED_WITHIN: Duration = Duration::from_secs(5);
 /// What ends by no signal.
@@ -221,8 +222,10 @@ async fn stop_call(calls: &mut Receiver<Call>) {
 
 /// Waits for the end of what was stopped.
 async fn ended(host: &Host, within: Duration) {
-    if timeout(within, host.all_ended()).await.is_err() {
-        warn!("nobody is waited for any more: {STUCK}");
+    while timeout(within, host.all_ended()).await.is_err() {
+        if host.is_only_starting() {
+            return warn!("nobody is waited for any more: {STUCK}");
+        }
     }
 }
 
