@@ -291,13 +291,14 @@ impl<'a> Pass<'a> {
     fn visit(&mut self, pid: Pid) -> io::Result<()> {
         // Without a group it is a kernel thread, or was not started from here.
         let Some(group) = group_of(pid) else { return Ok(()) };
-        if self.runs_of(pid, group).is_empty() { Ok(()) } else { self.take(pid) }
+        let members = self.members_of(pid);
+        if self.runs_of(pid, group, &members).is_empty() { Ok(()) } else { self.take(pid) }
     }
 
-    /// The requests whose run this process seems to belong to.
-    fn runs_of(&mut self, pid: Pid, group: Pid) -> Vec<usize> {
+    /// The requests whose run this process seems to belong to, which is in the control groups of `members`.
+    fn runs_of(&mut self, pid: Pid, group: Pid, members: &[usize]) -> Vec<usize> {
         let mut runs = self.by_group.get(&group).cloned().unwrap_or_default();
-        runs.extend(self.members_of(pid));
+        runs.extend(members);
         match self.environ.look_patiently(pid) {
             Ok(mark) => {
                 self.read = true;
@@ -332,7 +333,8 @@ impl<'a> Pass<'a> {
             opened => opened?,
         };
         let Some(group) = group_of(pid) else { return Ok(()) };
-        let (runs, members) = (self.runs_of(pid, group), self.members_of(pid));
+        let members = self.members_of(pid);
+        let runs = self.runs_of(pid, group, &members);
         let process = match ProcessRef::of(pid) {
             Err(e) if gone(&e) => return Ok(()),
             read => read?,

@@ -46,9 +46,8 @@ pub struct Spawned {
 /// Starts `spec` as the leader of a process group of its own, with `mark`, which the caller has made
 /// and written down, in its environment. Returns when the child executes the program: after about 100
 /// microseconds, for which an async caller may call it as it is, or when busy processors get to it. A program or
-/// folder on a file system that does not answer holds the calling thread as long. Under
-/// [`Limits`](super::Limits) or as another user it takes a start of this program more; whoever serves several users
-/// gives it a thread that may wait, since each of them chooses what it waits for.
+/// folder on a file system that does not answer holds the calling thread as long: what others have named is looked for
+/// in a thread that may wait. Under [`Limits`](super::Limits) or as another user it takes a start of this program more.
 ///
 /// # Errors
 /// [`SpawnError::NotStarted`] says that nothing was executed, and why.

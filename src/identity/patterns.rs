@@ -104,7 +104,10 @@ impl Pattern {
                 return Err(AddressesError::NegatedName(text.to_owned()));
             }
             None if !is_like_an_address(text) => Kind::Name(text.to_owned()),
-            None if text.contains(['*', '?']) => Kind::Text(text.to_ascii_lowercase()),
+            // No address is compared in its mapped form: it would keep nobody out.
+            None if text.contains(['*', '?']) && !is_mapped(text) => {
+                Kind::Text(text.to_ascii_lowercase())
+            }
             None => return Err(AddressesError::NotAnAddress(text.to_owned())),
         };
         Ok(Self { negated, kind })
@@ -115,6 +118,11 @@ impl Pattern {
 fn is_like_an_address(text: &str) -> bool {
     let is_in = |more: &str| text.chars().all(|c| c.is_ascii_digit() || more.contains(c));
     is_in("./*?") || (text.contains(':') && is_in("./*?:abcdefABCDEF"))
+}
+
+/// Whether it begins as an IPv4-mapped address does.
+fn is_mapped(text: &str) -> bool {
+    text.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("::ffff:"))
 }
 
 /// An address or a network; none if it is something else.
@@ -228,11 +236,24 @@ mod tests {
             ("10.0.0.1", "10.0.0.2", false),
             ("10.0.0.0/8", "10.255.1.2", true),
             ("10.0.0.0/8", "11.0.0.0", false),
+            ("10.0.0.7/32", "10.0.0.7", true),
+            ("10.0.0.7/32", "10.0.0.6", false),
+            ("10.0.0.6/31", "10.0.0.7", true),
+            ("128.0.0.0/1", "255.0.0.1", true),
+            ("128.0.0.0/1", "127.0.0.1", false),
             ("0.0.0.0/0", "1.2.3.4", true),
             ("0.0.0.0/0", "::1", false),
             ("::/0", "1.2.3.4", false),
             ("2001:db8::/32", "2001:db8:1::2", true),
             ("2001:db8::/32", "2001:db9::", false),
+            ("::/0", "2001:db8::1", true),
+            ("8000::/1", "7fff::1", false),
+            ("fe80::/10", "fe80::1", true),
+            ("2001:db8::7/128", "2001:db8::7", true),
+            ("2001:db8::7/128", "2001:db8::6", false),
+            ("::ffff:0:0/96", "1.2.3.4", true),
+            ("::ffff:0:0/96", "2001:db8::1", false),
+            ("fe80::1%eth0", "fe80::1", false),
             ("10.0.*", "10.0.7.7", true),
             ("10.0.*", "10.1.0.1", false),
             ("10.0.0.?", "10.0.0.12", false),
@@ -262,6 +283,7 @@ mod tests {
         assert!(!has("10.0.0.0/8,!10.1.0.0/16", "::ffff:10.1.2.3"));
         assert!(!has("10.0.0.0/8,!::ffff:10.1.0.0/112", "10.1.2.3"));
         assert!(has("::ffff:10.1.2.3", "10.1.2.3"));
+        assert!(has("::ffff:10.1.2.3/128", "10.1.2.3") && !has("::ffff:10.1.2.3/128", "10.1.2.2"));
     }
 
     #[test]
@@ -271,13 +293,21 @@ mod tests {
         for text in ["", ",", "10.0.0.1,", "!"] {
             assert_eq!(error(text), E::Empty, "{text}");
         }
-        for text in
-            ["10.1", "10.0.0.0/33", "10.0.0.0/+8", "10.0.0.0/", "::1/129", "1:2", "1.2.3.4.5"]
-        {
+        for text in [
+            "10.1",
+            "10.0.0.0/33",
+            "10.0.0.0/+8",
+            "10.0.0.0/",
+            "::1/129",
+            "1:2",
+            "1.2.3.4.5",
+            "::ffff:10.*",
+            "::FFFF:*",
+        ] {
             assert_eq!(error(text), E::NotAnAddress(text.into()), "{text}");
         }
         assert_eq!(error("10.1.0.0/8"), E::HostBits("10.1.0.0/8".into(), "10.0.0.0/8".into()));
-        for text in ["!bad.example.com", "!*.de"] {
+        for text in ["!bad.example.com", "!*.de", "!fe80::1%eth0"] {
             assert_eq!(error(text), E::NegatedName(text[1..].into()), "{text}");
         }
     }

@@ -4,6 +4,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::sys::clock::local_time;
 
+/// 9999-12-31T23:59:59Z: what is later cannot be written in four digits. Local time may be.
+const LAST: u64 = 253_402_300_799;
+
 /// The text is no time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -46,7 +49,7 @@ fn read(text: &str) -> Option<SystemTime> {
     }
     let fields = [part(0, 4)?, part(4, 2)?, part(6, 2)?, part(8, 2)?, part(10, 2)?, part(12, 2)?];
     let seconds = u64::try_from(local_time(fields)?).ok()?;
-    UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+    UNIX_EPOCH.checked_add(Duration::from_secs(seconds.min(LAST)))
 }
 
 #[cfg(test)]

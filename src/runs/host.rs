@@ -74,7 +74,7 @@ pub struct Host {
     pub(super) here: AtomicUsize,
     /// How many threads can run at a time.
     pub(super) processors: usize,
-    /// One for each run of this account that is started in a thread of its own.
+    /// One for each run that is started in a thread of its own, and waits for processors alone.
     pub(super) starting: Arc<Semaphore>,
     pub(super) idle: Notify,
     counts: Counts,
@@ -271,6 +271,13 @@ impl Host {
             Entry::There(_) | Entry::Gone(_) => None,
         };
         self.table.all_live().iter().filter_map(here).collect()
+    }
+
+    /// Whether whatever has not ended is still being started.
+    #[must_use]
+    pub fn is_only_starting(&self) -> bool {
+        let starting = self.runs_here().iter().filter(|run| run.is_starting()).count();
+        starting == self.here.load(Ordering::Relaxed)
     }
 
     /// Where a server writes down what happens.

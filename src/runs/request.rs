@@ -267,6 +267,16 @@ impl Request {
         byte_strings(&self.body[self.env_end..]).next().map(|s| Path::new(OsStr::from_bytes(s)))
     }
 
+    /// Whether the client has a say in where folder and program are looked for: what it names may be on a file
+    /// system that does not answer.
+    #[must_use]
+    pub fn names_a_place(&self) -> bool {
+        let is_path = |program: &&[u8]| program.contains(&b'/');
+        self.cwd().is_some()
+            || self.form() == Form::Argv && self.words().first().is_some_and(is_path)
+            || self.env_names().contains(&&b"PATH"[..])
+    }
+
     /// Whether standard input will come.
     #[must_use]
     pub fn has_stdin(&self) -> bool {

@@ -167,6 +167,11 @@ impl Run {
         self.phase.send_replace(phase);
     }
 
+    /// Whether it is not known yet whether it starts.
+    pub(super) fn is_starting(&self) -> bool {
+        *self.phase.borrow() == Phase::Starting
+    }
+
     /// Waits until it is known whether the run has started.
     pub async fn known(&self) -> Phase {
         let mut phase = self.phase.subscribe();

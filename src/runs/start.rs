@@ -20,6 +20,11 @@ use crate::exec::{self, BaseEnv, Mark, SpawnError};
 use crate::proto::code::Code;
 use crate::sys::pause;
 
+/// Whether folder and program are looked for elsewhere than where the server's own are: that file system may not answer.
+fn may_wait(request: &Request, judged: &Judged) -> bool {
+    judged.user.is_some() || judged.ceilings.folder.is_some() || request.names_a_place()
+}
+
 /// One of the runs that end with this process, from its claim to its end: a server that stops waits for it.
 struct Here(Arc<Host>);
 
@@ -49,7 +54,7 @@ impl Host {
         let here = Here::new(self);
         let accepted = self.books.accept(&run.key, request, judged.uid());
         let is_awaited = self.books.ledger().is_some_and(Ledger::is_awaited);
-        let aside = is_awaited || judged.user.is_some() || self.is_crowded();
+        let aside = is_awaited || may_wait(request, &judged) || self.is_crowded();
         if accepted.is_err() || !aside {
             return self.begin(run, request, &judged, (accepted, place, here));
         }
@@ -71,17 +76,17 @@ impl Host {
         self.here.load(Ordering::Relaxed) > self.processors
     }
 
-    /// Begins in a thread that may wait. For the account of the server there are as many as processors; another user
-    /// may have chosen a folder that does not answer, which is to hold up nobody else.
+    /// Begins in a thread that may wait. There are as many as processors, beside those that may wait for a folder that
+    /// does not answer, which is to hold up nobody else.
     async fn begin_aside(
         self: Arc<Self>,
         (run, request): (Arc<Run>, Request),
         judged: Judged,
         (accepted, place, here): (Result<Mark, Denied>, Place, Here),
     ) -> Result<(Owner, u32), Denied> {
-        let turn = match judged.user {
-            None => Arc::clone(&self.starting).acquire_owned().await.ok(),
-            Some(_) => None,
+        let turn = match may_wait(&request, &judged) {
+            false => Arc::clone(&self.starting).acquire_owned().await.ok(),
+            true => None,
         };
         let begin = move || {
             let begun = self.begin(&run, &request, &judged, (accepted, place, here));

@@ -21,6 +21,15 @@ use crate::transport::Bound;
 
 /// How long clients get to confirm their verdicts, and strangers to log in, before the server goes.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// So long what is being started gets to have begun before an upgrade: longer than the start of another user's run,
+/// which is given up after 10 s.
+const HELD_WITHIN: Duration = Duration::from_secs(11);
+/// After so long it is looked at what is left of runs that were stopped, and of those that were killed.
+const STOPPED_WITHIN: Duration = Duration::from_secs(15);
+const KILLED_WITHIN: Duration = Duration::from_secs(5);
+/// What ends by no signal.
+const STUCK: &str =
+    "a run whose folder or program is on a file system that does not answer is still being started";
 /// The name under which the lock of the instance is handed over.
 pub(super) const LOCK_NAME: &str = "rexec-lock";
 
@@ -68,10 +77,7 @@ impl Running {
     /// The system refuses to watch a socket.
     pub async fn serve(&self, calls: &mut Receiver<Call>) -> io::Result<Ended> {
         let taking = self.take()?;
-        let call = tokio::select! {
-            call = calls.recv() => call,
-            () = self.shared.host.sweep() => None,
-        };
+        let call = self.called(calls).await;
         // Clients whose link breaks while the server drains still find their runs.
         let held = match call {
             Some(Call::Upgrade) => self.drain_to_upgrade(calls).await,
@@ -90,6 +96,27 @@ impl Running {
             () = stop_call(calls), if held.is_none() => {}
         }
         Ok(if held.is_none() { Ended::Stopped } else { Ended::Drained })
+    }
+
+    /// Waits until it is called to something that it can do. For an upgrade nothing new is started from then on.
+    async fn called(&self, calls: &mut Receiver<Call>) -> Option<Call> {
+        let host = &self.shared.host;
+        loop {
+            let call = tokio::select! {
+                call = calls.recv() => call,
+                () = host.sweep() => None,
+            };
+            if call != Some(Call::Upgrade) {
+                return call;
+            }
+            tokio::select! {
+                held = timeout(HELD_WITHIN, host.hold()) => match held {
+                    Ok(()) => return call,
+                    Err(_) => warn!("no upgrade: {STUCK}"),
+                },
+                () = stop_call(calls) => return Some(Call::Stop),
+            }
+        }
     }
 
     fn take(&self) -> io::Result<Taking> {
@@ -130,11 +157,12 @@ impl Running {
             () = stop_call(calls) => true,
         };
         host.stop_all(StopBy::Shutdown, at_once);
+        let within = if at_once { KILLED_WITHIN } else { STOPPED_WITHIN };
         tokio::select! {
-            () = host.all_ended() => {}
+            () = ended(host, within) => {}
             () = stop_call(calls) => {
                 host.stop_all(StopBy::Shutdown, true);
-                host.all_ended().await;
+                ended(host, KILLED_WITHIN).await;
             }
         }
         confirmed(host, calls).await;
@@ -144,9 +172,8 @@ impl Running {
     async fn drain_to_upgrade(&self, calls: &mut Receiver<Call>) -> Option<()> {
         let host = &self.shared.host;
         let drain_timeout = self.shared.config.drain_timeout;
+        info!("upgrading: new runs wait, {} s for those under way", drain_timeout.as_secs());
         let drained = async {
-            host.hold().await;
-            info!("upgrading: new runs wait, {} s for those under way", drain_timeout.as_secs());
             if timeout(drain_timeout, host.all_ended()).await.is_err() {
                 host.stop_all(StopBy::Shutdown, false);
                 host.all_ended().await;
@@ -191,6 +218,15 @@ impl Taking {
 /// Waits for the next call to stop. An upgrade is under way, or comes too late.
 async fn stop_call(calls: &mut Receiver<Call>) {
     while calls.recv().await == Some(Call::Upgrade) {}
+}
+
+/// Waits for the end of what was stopped.
+async fn ended(host: &Host, within: Duration) {
+    while timeout(within, host.all_ended()).await.is_err() {
+        if host.is_only_starting() {
+            return warn!("nobody is waited for any more: {STUCK}");
+        }
+    }
 }
 
 async fn confirmed(host: &Host, calls: &mut Receiver<Call>) {

@@ -1,46 +1,109 @@
-//! A control group for each run. The machine has to have cgroup v2, and let this account make groups in it, as it lets
+//! A control group for each run. The machine has to know cgroup v2, and let this account make groups in it, as it lets
 //! root; which controllers it has there is another matter.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
 use rustix::process::Signal;
 use serde_json::json;
 
 use super::durable::{leave, verb};
-use super::support::server::{finish, line_of};
+use super::support::server::{finish, line_of, under};
 use super::support::user::User;
 use super::support::{Ran, Server, is_alive, json_in, kill, pid_in, supervisors, wait_until};
 use super::system::{Machine, listed};
 
 /// A folder of cgroup v2 that is left to a server.
-struct Delegated(PathBuf);
+struct Delegated {
+    /// As this process sees it.
+    dir: PathBuf,
+    /// As the programs do that are started by it.
+    inside: PathBuf,
+    /// Has mounted it where nobody else sees it, and ends with its stdin.
+    holder: Option<Child>,
+}
 
 impl Delegated {
-    /// None: there is no cgroup v2 here, or none for this account.
+    /// None, and a line that says so: there is no cgroup v2 here, or none for this account.
     fn new() -> Option<Self> {
+        let made = Self::mounted().or_else(Self::mounting);
+        if made.is_none() {
+            println!("left out: there is no cgroup v2 here, or none for this account");
+        }
+        made
+    }
+
+    fn mounted() -> Option<Self> {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let line = mounts.lines().find(|line| line.contains(" - cgroup2 "))?;
-        let mounted = Path::new(line.split(' ').nth(4)?).to_owned();
+        Self::below(Path::new(line.split(' ').nth(4)?).to_owned(), None)
+    }
+
+    fn mounting() -> Option<Self> {
+        let script = "mount -t cgroup2 none /mnt && echo ready && exec cat";
+        let mut holder = Command::new("unshare")
+            .args(["-m", "sh", "-c", script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .ok()?;
+        let mut line = String::new();
+        BufReader::new(holder.stdout.take()?).read_line(&mut line).ok()?;
+        if line.is_empty() {
+            holder.wait().ok()?;
+            return None;
+        }
+        Self::below("/mnt".into(), Some(holder))
+    }
+
+    fn below(mounted: PathBuf, holder: Option<Child>) -> Option<Self> {
         let name = format!("rexec-test-{}-{:?}", std::process::id(), std::thread::current().id());
-        let dir = mounted.join(name.replace(['(', ')'], ""));
-        fs::create_dir(&dir).ok()?;
-        Some(Self(dir))
+        let inside = mounted.join(name.replace(['(', ')'], ""));
+        let dir = match &holder {
+            Some(holder) => {
+                PathBuf::from(format!("/proc/{}/root{}", holder.id(), inside.display()))
+            }
+            None => inside.clone(),
+        };
+        let delegated = Self { dir, inside, holder };
+        fs::create_dir(&delegated.dir).ok().map(|()| delegated)
     }
 
     fn arg(&self) -> &str {
-        self.0.to_str().unwrap()
+        self.inside.to_str().unwrap()
+    }
+
+    /// Has a program started where the folder can be seen.
+    fn show(&self, command: &mut Command) {
+        if let Some(holder) = &self.holder {
+            under(&["nsenter", "-m", "-t", &holder.id().to_string()])(command);
+        }
+    }
+
+    fn server(&self, args: &[&str]) -> Server {
+        Server::with(&[&["--cgroup", self.arg()], args].concat(), |command| self.show(command))
     }
 
     /// The groups of runs in it.
     fn groups(&self) -> Vec<PathBuf> {
-        let entries = fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().path());
+        let entries = fs::read_dir(&self.dir).unwrap().map(|entry| entry.unwrap().path());
         entries.filter(|path| path.is_dir()).collect()
     }
 
     fn has(&self, controller: &str) -> bool {
-        let there = fs::read_to_string(self.0.join("cgroup.controllers")).unwrap();
+        let there = fs::read_to_string(self.dir.join("cgroup.controllers")).unwrap();
         there.split_whitespace().any(|one| one == controller)
+    }
+
+    /// What `rexec-server check` says of a folder.
+    fn check(&self, config: &Path, dir: &str) -> Ran {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rexec-server"));
+        command.args(["check", "--cgroup", dir, "--config"]).arg(config);
+        self.show(&mut command);
+        Ran::of(command.output().unwrap())
     }
 }
 
@@ -50,7 +113,11 @@ impl Drop for Delegated {
             let _ = fs::write(group.join("cgroup.kill"), "1");
             wait_until("the end of what is in a group", || fs::remove_dir(&group).is_ok());
         }
-        let _ = fs::remove_dir(&self.0);
+        let _ = fs::remove_dir(&self.dir);
+        if let Some(holder) = &mut self.holder {
+            drop(holder.stdin.take());
+            let _ = holder.wait();
+        }
     }
 }
 
@@ -62,7 +129,7 @@ fn strays(file: &Path) -> String {
 #[test]
 fn what_has_left_its_process_group_and_its_mark_is_found_in_the_runs_control_group() {
     let Some(delegated) = Delegated::new() else { return };
-    let server = Server::start(&["--cgroup", delegated.arg()]);
+    let server = delegated.server(&[]);
     let (file, pid) = (server.dir().join("verdict"), server.dir().join("pid"));
     for durable in [&[][..], &["--durable"]] {
         let client = server.client().args(durable).args(&["--timeout", "1h", "--verdict"]);
@@ -85,7 +152,7 @@ fn what_has_left_its_process_group_and_its_mark_is_found_in_the_runs_control_gro
 #[test]
 fn what_is_left_running_in_a_control_group_is_counted_and_goes_on() {
     let Some(delegated) = Delegated::new() else { return };
-    let server = Server::start(&["--cgroup", delegated.arg()]);
+    let server = delegated.server(&[]);
     let (file, pid) = (server.dir().join("verdict"), server.dir().join("pid"));
     let text = format!("{} while ! test -s {}; do :; done", strays(&pid), pid.display());
     server.client().arg("--verdict").arg(&file).arg(text).run().expect(0);
@@ -102,7 +169,7 @@ fn what_is_left_running_in_a_control_group_is_counted_and_goes_on() {
 #[test]
 fn what_a_killed_supervisor_leaves_in_a_control_group_is_stopped() {
     let Some(delegated) = Delegated::new() else { return };
-    let server = Server::start(&["--cgroup", delegated.arg()]);
+    let server = delegated.server(&[]);
     let pid = server.dir().join("pid");
     let id = leave(&server, &format!("{} echo ready; sleep 600", strays(&pid)));
     wait_until("its output", || verb(&server, "logs", &[&id]).stdout == b"ready\n");
@@ -116,7 +183,9 @@ fn what_a_killed_supervisor_leaves_in_a_control_group_is_stopped() {
 fn a_user_of_the_machine_is_kept_in_the_runs_control_group() {
     let Some(delegated) = Delegated::new() else { return };
     let Some(alice) = User::new() else { return };
-    let machine = Machine::with(&[&alice.name], &["--cgroup", delegated.arg()]);
+    let machine = Machine::adapted(&[&alice.name], &["--cgroup", delegated.arg()], |command| {
+        delegated.show(command);
+    });
     listed(&machine, &alice);
     let text = format!(
         "sed -n 's/^0:://p' /proc/self/cgroup; cd {}; echo $$ > cgroup.procs; for own in rexec-*; do mkdir $own/mine; done; id -u",
@@ -130,12 +199,6 @@ fn a_user_of_the_machine_is_kept_in_the_runs_control_group() {
     assert_eq!(ran.stderr.matches("Permission denied").count(), 2, "{}", ran.stderr);
 }
 
-fn check(config: &Path, dir: &str) -> Ran {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_rexec-server"));
-    let command = command.args(["check", "--cgroup", dir, "--config"]).arg(config);
-    Ran::of(command.output().unwrap())
-}
-
 /// The kernel has the last word on what it limits: where it cannot, nothing starts that would promise it.
 #[test]
 fn a_run_is_held_to_its_limits_as_a_whole_where_there_are_controllers_and_else_nothing_starts() {
@@ -145,15 +208,14 @@ fn a_run_is_held_to_its_limits_as_a_whole_where_there_are_controllers_and_else_n
     let limits = [("memory = \"64M\"", "memory"), ("processes = 20", "pids")];
     for (limit, controller) in limits {
         fs::write(&config, format!("[rule.a]\nfor = [\"local\"]\n{limit}\n")).unwrap();
-        let checked = check(&config, delegated.arg());
+        let checked = delegated.check(&config, delegated.arg());
         if !delegated.has(controller) {
             let says = format!("has no controller {controller:?}");
             assert!(checked.expect(1).stderr.contains(&says));
             continue;
         }
         assert!(checked.expect(0).text().contains("limits of each run with all its processes"));
-        let args = ["--cgroup", delegated.arg(), "--config", config.to_str().unwrap()];
-        let server = Server::start(&args);
+        let server = delegated.server(&["--config", config.to_str().unwrap()]);
         // Three processes, none of which has too much.
         let hogs = "for i in 1 2 3; do head -c 30M /dev/zero | tail -c 30M | sleep 1 & done; wait";
         let bomb = "i=0; while [ $i -lt 30 ]; do sleep 5 & i=$((i+1)); done; wait";
@@ -164,6 +226,6 @@ fn a_run_is_held_to_its_limits_as_a_whole_where_there_are_controllers_and_else_n
         }
     }
     fs::write(&config, "").unwrap();
-    let refused = check(&config, "/tmp").expect(1);
+    let refused = delegated.check(&config, "/tmp").expect(1);
     assert!(refused.stderr.contains("/tmp is not a folder of cgroup v2"), "{}", refused.stderr);
 }

@@ -310,3 +310,25 @@ fn the_next_key_is_asked_for_when_one_cannot_be_proved() {
     assert_eq!(away.asked().len(), 3);
     assert_eq!(ran.stderr.matches("its passphrase was not given").count(), 2, "{}", ran.stderr);
 }
+
+/// The host key and the local identity, which rexec makes itself.
+#[test]
+fn the_keys_that_rexec_makes_are_used_by_openssh() {
+    let away = Away::new();
+    let identity = Server::start(&[]);
+    identity.run(&["true"]).expect(0);
+    for name in ["host_key", "identity"] {
+        let path = identity.state().join(name);
+        let mut keygen = Command::new("ssh-keygen");
+        let said = keygen.arg("-yf").arg(&path).output().unwrap();
+        let (said, line) = (String::from_utf8(said.stdout).unwrap(), public(&path));
+        let words = |line: &str| line.split(' ').take(2).map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(words(said.trim()), words(&line), "{name}");
+    }
+    let agent = RealAgent::start();
+    let key = identity.state().join("identity");
+    agent.add(&key);
+    away.authorize(&[&public(&key)]);
+    let ran = away.run(away.client().env("SSH_AUTH_SOCK", agent.socket())).expect(0);
+    assert!(ran.stderr.contains("in ssh-agent"), "{}", ran.stderr);
+}

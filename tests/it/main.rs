@@ -19,6 +19,7 @@ mod classic;
 mod cli;
 mod costs;
 mod cuts;
+mod dead_disk;
 #[cfg(feature = "blake3")]
 mod digests;
 mod docs;

@@ -72,6 +72,7 @@ fn ten_thousand_bad_logins_from_one_address_do_not_disturb_a_user() {
     let mut failed = 0;
     // Each of them proves a key that is not let in, until nobody there is spoken to any more.
     while status(server)["penalties"] == 0 {
+        assert!(failed <= rexec::server::FREE, "nobody is punished");
         let ran = stranger(server, strangers.path(), &address);
         assert_ne!(ran.status, 0, "{}", ran.stderr);
         failed += 1;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use super::support::terminal::Terminal;
 use super::support::{Client, Ran, Server, json_in, raw::Raw};
 
 /// A configuration in a folder of its own, which nobody else can write.
@@ -60,6 +61,12 @@ fn under_an_allow_list_words_are_run_as_they_are_and_text_is_split_by_no_shell()
     assert_eq!(configured.run(&["echo pull"]).expect(0).text(), "pull\n");
     assert_eq!(configured.run(&["'echo'  \"pull\""]).expect(0).text(), "pull\n");
     assert_eq!(configured.run(&["--", "echo", "pull"]).expect(0).text(), "pull\n");
+    // What a shell would leave out or join is split the same way when it is judged and when it is run.
+    for text in
+        ["echo pull # ; id", "echo pull #\n", "ec\\\nho pull", "echo pu\\ll", "\techo\n pull\n"]
+    {
+        assert_eq!(configured.run(&[text]).expect(0).text(), "pull\n", "{text:?}");
+    }
     let touched = configured.path("made");
     configured.run(&[&format!("touch {touched}")]).expect(0);
     assert!(Path::new(&touched).exists());
@@ -80,6 +87,14 @@ fn no_way_around_an_allow_list_starts_anything() {
         &format!("{touch} &"),
         &format!("X=$({touch}) echo pull"),
         &touch,
+        &format!("echo pull #\n{touch}"),
+        &format!("echo pull\r\n{touch}"),
+        &format!("echo pull \\\n{touch}"),
+        &"echo pull\\".to_owned(),
+        &"echo pull ''".to_owned(),
+        &"# echo pull".to_owned(),
+        &"echo\u{a0}pull".to_owned(),
+        &"".to_owned(),
         &"echo 'pull".to_owned(),
         &"/bin/echo pull".to_owned(),
         &"sh -c 'echo pull'".to_owned(),
@@ -105,7 +120,21 @@ fn no_way_around_an_allow_list_starts_anything() {
 fn the_environment_and_the_folder_are_the_servers_unless_the_rule_lists_them() {
     let configured = Configured::start(LIST);
     let folder = configured.folder.to_str().unwrap();
-    for name in ["LD_PRELOAD", "BASH_ENV", "PATH", "GIT_SSH_COMMAND", "IFS", "HOME"] {
+    for name in [
+        "LD_PRELOAD",
+        "LD_LIBRARY_PATH",
+        "GLIBC_TUNABLES",
+        "BASH_ENV",
+        "SHELLOPTS",
+        "PATH",
+        "GIT_SSH_COMMAND",
+        "IFS",
+        "HOME",
+        "PYTHONPATH",
+        "PYTHONSTARTUP",
+        "LEVEL2",
+        "level",
+    ] {
         let ran = configured.run(&["-e", &format!("{name}=/tmp/x"), "echo pull"]).expect(254);
         assert!(
             ran.stderr.contains(&format!("does not let the client set \"{name}\"")),
@@ -158,6 +187,60 @@ fn each_step_of_a_batch_and_each_line_of_a_prompt_is_judged_alone() {
         let seq = raw.until("verdict").pop().unwrap().0["seq"].clone();
         raw.send(&json!({"type": "ack", "seq": seq}), b"");
     }
+    let mut terminal = Terminal::with(configured.server.state(), &configured.server.addr);
+    for (line, shows) in [
+        ("echo pull\n", "\npull\r\n"),
+        ("echo pull; touch effect\n", "rule \"deploy\" does not allow this command"),
+        ("id\n", "rule \"deploy\" does not allow this command"),
+        ("echo pull\n", "\npull\r\n"),
+    ] {
+        terminal.shows("rexec> ");
+        terminal.types(line);
+        terminal.shows(shows);
+    }
+    terminal.types("exit 0\n");
+    assert_eq!(terminal.ends(), 0);
+    assert!(!configured.server.state().join("effect").exists());
+}
+
+/// What another may see and do of a run is nothing to who is held to running, as to anybody.
+#[test]
+fn who_is_held_to_a_list_does_not_reach_the_runs_of_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let (key, line) = super::auth::key(dir.path(), "bot");
+    let list = dir.path().canonicalize().unwrap().join("keys");
+    std::fs::write(&list, &line).unwrap();
+    let bot = rexec::identity::PublicKey::from_base64(line.split(' ').nth(1).unwrap()).unwrap();
+    let configured = Configured::start(&format!(
+        "authorized-keys = [{list:?}]\n[rule.bot]\nfor = [\"{}\"]\nallow = [[\"true\"]]\n",
+        bot.fingerprint()
+    ));
+    let server = &configured.server;
+    let own = Client::new(server.state()).args(&["-d", &server.addr, "sleep 1000"]);
+    let others = own.run().expect(0).text().trim().to_owned();
+    let print = super::auth::host_key(server).1.to_string();
+    let address = server.addr.replace("127.0.0.1", "127.1");
+    let ask = |verb: &[&str], words: &[&str]| {
+        let client = Client::new(&dir.path().join("state")).args(verb).arg("-i").arg(&key);
+        client.args(&["--host-key", &print, &address]).args(words).run()
+    };
+    ask(&[], &["true"]).expect(0);
+    for (verb, more) in
+        [("attach", &[][..]), ("logs", &[]), ("wait", &[]), ("signal", &["KILL"]), ("stop", &[])]
+    {
+        let told = |id: &str| {
+            let ran = ask(&[verb], &[&[id], more].concat());
+            (ran.status, ran.stderr.replace(id, "ID"))
+        };
+        let (status, text) = told(&others);
+        assert_ne!(status, 0, "{verb}: {text}");
+        assert_eq!((status, text), told("no-such-run"), "{verb}");
+    }
+    // Its id is free to everybody else, and stands for another run then.
+    ask(&["--id", &others], &["true"]).expect(0);
+    let listed = super::durable::verb(server, "ps", &["--json"]).expect(0).text();
+    assert!(listed.contains(&others) && listed.contains("running"), "{listed}");
+    super::durable::verb(server, "stop", &[&others]).expect(0);
 }
 
 /// The id stands for what was asked, so the same request finds its run also after the policy has changed.

@@ -151,6 +151,34 @@ fn a_key_is_let_in_from_where_and_until_when_its_line_says() {
     assert_eq!(abroad.ask(&[], &["echo hi"]).expect(0).text(), "hi\n");
 }
 
+/// On a socket for both families the address of an IPv4 peer begins with `::ffff:`.
+#[test]
+fn from_means_the_peers_own_address_on_a_socket_for_both_families() {
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        println!("left out: there is no IPv6 here");
+        return;
+    }
+    let mut abroad = Abroad::with("", &["--listen", "[::]:0"]);
+    let announced = abroad.server.announced();
+    let port = announced.rsplit(':').next().unwrap();
+    for (list, by_v4, by_v6) in [
+        ("127.0.0.0/8", 0, 254),
+        ("::1/128", 254, 0),
+        ("::/0", 254, 0),
+        ("0.0.0.0/0", 0, 254),
+        ("::ffff:127.0.0.0/104", 0, 254),
+        ("*,!::ffff:127.0.0.1", 254, 0),
+        ("*,!127.*", 254, 0),
+        ("*:*", 254, 0),
+    ] {
+        abroad.list_with(&format!("from=\"{list}\" "));
+        for (host, status) in [("127.1", by_v4), ("[::1]", by_v6)] {
+            let ran = abroad.trusted(None).args(&[&format!("{host}:{port}"), "true"]).run();
+            assert_eq!(ran.status, status, "{list} {host}: {}", ran.stderr);
+        }
+    }
+}
+
 #[test]
 fn environment_before_a_key_is_honoured_where_the_server_allows_it() {
     let line = "environment=\"WHO=a friend\",environment=\"WHO=nobody\" ";
@@ -256,6 +284,14 @@ fn files_that_others_could_change_let_nobody_in() {
     abroad.ask(&[], &["true"]).expect(254);
     std::os::unix::fs::symlink(&real, &abroad.list).unwrap();
     abroad.ask(&[], &["true"]).expect(0);
+    // One of another's is not, wherever it leads: who owns it may have it lead elsewhere.
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::lchown(&abroad.list, Some(65534), Some(65534)).unwrap();
+        abroad.ask(&[], &["true"]).expect(254);
+        assert!(abroad.server.log().contains("belongs to uid 65534"), "{}", abroad.server.log());
+        std::os::unix::fs::lchown(&abroad.list, Some(0), Some(0)).unwrap();
+        abroad.ask(&[], &["true"]).expect(0);
+    }
     std::fs::set_permissions(&real, std::fs::Permissions::from_mode(0o666)).unwrap();
     abroad.ask(&[], &["true"]).expect(254);
     std::fs::remove_file(&real).unwrap();
@@ -317,6 +353,22 @@ fn check_prints_every_line_of_every_file_and_what_it_means() {
     );
     assert!(lines[1]["refused"].as_str().unwrap().contains("bad-option"), "{told}");
     assert_eq!(told["settings"]["authorized-keys"][0], bad);
+}
+
+/// The last second of the last year, where it is later than in UTC.
+#[test]
+fn an_end_in_the_last_year_is_told_in_each_time_zone() {
+    let here = tempfile::tempdir().unwrap();
+    let path = here.path().canonicalize().unwrap();
+    let (_, line) = super::auth::key(&path, "friend");
+    let list = path.join("list");
+    std::fs::write(&list, format!("expiry-time=\"99991231235959\" {line}")).unwrap();
+    for (zone, end) in [("UTC0", "23:59:59"), ("XXX8", "23:59:59"), ("XXX-8", "15:59:59")] {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_rexec-server"));
+        command.args(["check", "--authorized-keys"]).arg(&list).env("TZ", zone);
+        let told = Ran::of(command.output().unwrap()).expect(0).text();
+        assert!(told.contains(&format!(": until 9999-12-31T{end}Z")), "{zone}: {told}");
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use rexec::proto::code::Code;
 use super::auth::key;
 use super::support::server::finish;
 use super::support::user::User;
-use super::support::{Ran, wait_until};
+use super::support::{PATIENCE, Ran, wait_until};
 use super::system::Machine;
 
 #[test]
@@ -73,7 +73,9 @@ async fn a_key_that_is_taken_out_of_the_users_list_ends_what_an_open_connection_
     assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), alice.name);
     std::fs::remove_file(alice.own_list()).unwrap();
     // A list is good for a tenth of a second: what comes within it may still be let in.
+    let began = std::time::Instant::now();
     let refused = loop {
+        assert!(began.elapsed() < PATIENCE, "it is still let in");
         match client.output(&command).await {
             Ok(_) => {}
             Err(e) => break e,

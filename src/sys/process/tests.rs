@@ -47,7 +47,7 @@ fn runs_inherit_nothing_bad() {
         libc::signal(libc::SIGCHLD, libc::SIG_IGN);
         let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
         libc::sigfillset(set.as_mut_ptr());
-        // A server that was upgraded holds them; what it starts is another test's matter.
+        // A server that was upgraded holds these; what it starts is another test's matter.
         for held in [libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2] {
             libc::sigdelset(set.as_mut_ptr(), held);
         }
