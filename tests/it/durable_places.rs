@@ -7,9 +7,10 @@ use std::process::{Command, Stdio};
 use rexec::proto::digest::Digest;
 use rustix::process::{Signal, geteuid};
 
-use super::durable::{gate, leave, verb};
+use super::durable::{folders_in, gate, leave, verb};
 use super::durable_kill::Held;
-use super::support::server::under;
+use super::full_disk::Disk;
+use super::support::server::{spare_supervisors, under};
 use super::support::{Client, Server, finish, is_alive, kill, pid_in, supervisors, wait_until};
 
 fn copy(from: &Path, to: &Path) {
@@ -18,11 +19,9 @@ fn copy(from: &Path, to: &Path) {
 
 /// The folder of the server's only run.
 pub(super) fn run_folder(server: &Server) -> PathBuf {
-    let runs = std::fs::read_dir(server.state().join("instances/test/runs")).unwrap();
-    let [run] = &runs.map(|run| run.unwrap().path()).collect::<Vec<_>>()[..] else {
-        panic!("not one run")
-    };
-    run.clone()
+    let mut runs = folders_in(&server.state().join("instances/test/runs"));
+    assert_eq!(runs.len(), 1);
+    runs.remove(0)
 }
 
 fn attach(state: &Path, server: &Server, run: &str) -> super::support::Ran {
@@ -142,6 +141,18 @@ fn a_state_folder_whose_path_is_longer_than_a_socket_address_keeps_durable_runs(
     std::fs::write(gate, "").unwrap();
     assert_eq!(finish(viewer).expect(7).text(), "one\ntwo\n");
     wait_until("the end of its supervisor", || supervisors(&state).is_empty());
+}
+
+/// Folders cannot be renamed from one to the other.
+#[test]
+fn runs_may_have_another_disk_than_their_journal() {
+    let Some(disk) = Disk::of("runs") else { return };
+    let server = disk.server("127.0.0.1:0", &[]);
+    for _ in 0..2 {
+        let client = Client::new(server.state()).args(&["--durable", &server.addr, "echo out"]);
+        assert_eq!(client.run().expect(0).text(), "out\n");
+        wait_until("the next supervisor", || spare_supervisors(server.state()).len() == 1);
+    }
 }
 
 /// A supervisor that comes to its run when that was given up, and the id is another request's.

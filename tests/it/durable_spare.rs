@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use rustix::process::Signal;
 
 use super::durable::{gate, leave, verb};
+use super::durable_bad::stop;
+use super::resume::executions;
 use super::support::server::spare_supervisors;
-use super::support::{Client, Server, is_alive, kill, supervisors, wait_until};
+use super::support::{Client, Server, finish, is_alive, kill, supervisors, wait_until};
 
 /// The one that waits, once it does.
 fn spare(server: &Server) -> u32 {
@@ -49,6 +51,24 @@ fn a_supervisor_that_was_killed_while_it_waited_is_not_waited_for() {
     }
 }
 
+/// Nothing has said so when it was given its run.
+#[test]
+fn a_supervisor_that_was_stopped_while_it_waited_holds_up_its_own_run_and_no_other() {
+    let server = Server::start(&[]);
+    let run = |text: &str| Client::new(server.state()).args(&["--durable", &server.addr, text]);
+    run("true").run().expect(0);
+    let waits = spare(&server);
+    stop(waits);
+    let effect = server.dir().join("effect");
+    let held = run(&format!("echo x >> {}; echo out; exit 7", effect.display())).spawn();
+    wait_until("its run", || supervisors(server.state()).contains(&waits));
+    assert_eq!(run("echo other").run().expect(0).text(), "other\n");
+    assert!(verb(&server, "ps", &[]).expect(0).text().contains("  running  "));
+    kill(waits, Signal::CONT);
+    assert_eq!(finish(held).expect(7).text(), "out\n");
+    assert_eq!(executions(&effect), 1);
+}
+
 /// What it says about its run stands where the run is, and none of its files is another run's.
 #[test]
 fn a_supervisor_that_waits_holds_nothing_of_any_run() {
@@ -63,7 +83,7 @@ fn a_supervisor_that_waits_holds_nothing_of_any_run() {
 
 /// The folders of those that wait.
 fn prepared(server: &Server) -> Vec<PathBuf> {
-    let ready = std::fs::read_dir(server.state().join("instances/test/ready")).unwrap();
+    let ready = std::fs::read_dir(server.state().join("instances/test/runs/ready")).unwrap();
     ready.map(|entry| entry.unwrap().path()).collect()
 }
 
@@ -86,6 +106,8 @@ fn a_folder_that_becomes_no_runs_is_not_left() {
     kill(spare(&server), Signal::KILL);
     server.crash();
     assert_eq!(prepared(&server), next);
+    // As one leaves it that is killed just before it gives the folder to a run.
+    std::fs::write(next[0].join("meta.json"), "{}").unwrap();
     server.restart();
     assert_eq!(prepared(&server), Vec::<PathBuf>::new());
     let run =
