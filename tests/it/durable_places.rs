@@ -8,7 +8,7 @@ use rexec::proto::digest::Digest;
 use rustix::process::{Signal, geteuid};
 
 use super::durable::{folders_in, gate, leave, verb};
-use super::durable_kill::Held;
+use super::durable_kill::{Held, pause_file};
 use super::full_disk::Disk;
 use super::support::server::{spare_supervisors, under};
 use super::support::{Client, Server, finish, is_alive, kill, pid_in, supervisors, wait_until};
@@ -168,7 +168,7 @@ fn a_late_supervisor_does_not_start_what_was_given_up_in_the_place_of_another() 
     });
     late.server.crash();
     // The next one's supervisor waits at the same point, until the late one has had its chance.
-    let reached = super::durable_kill::pause_file();
+    let reached = pause_file();
     let next = Server::at(&state, "127.0.0.1:0", &[], |command| {
         command.env("REXEC_PAUSE_AT", "supervisor:born").env("REXEC_PAUSE_FILE", &reached);
     });
@@ -181,6 +181,29 @@ fn a_late_supervisor_does_not_start_what_was_given_up_in_the_place_of_another() 
     kill(new, Signal::CONT);
     assert_eq!(finish(client).expect(9).text(), "new\n");
     assert_eq!(late.effects(), 0);
+}
+
+/// Its folder went when that was known, and is another request's since.
+#[test]
+fn a_supervisor_that_started_nothing_and_ends_late_takes_nothing_from_the_next_run_of_its_id() {
+    let reached = pause_file();
+    let mut server = Server::with(&[], |command| {
+        command.env("REXEC_PAUSE_AT", "supervisor:leaving").env("REXEC_PAUSE_FILE", &reached);
+    });
+    let ask = ["-d", "--id", "job", &server.addr];
+    let ask = |words: &[&str]| Client::new(server.state()).args(&ask).args(words).run();
+    ask(&["--", "/no/such/program"]).expect(254);
+    wait_until("its supervisor's end", || reached.exists());
+    let [late] = supervisors(server.state())[..] else { panic!("no supervisor") };
+    let (gate, wait) = gate(&server, "gate");
+    ask(&[&format!("echo one; {wait}; exit 7")]).expect(0);
+    kill(late, Signal::CONT);
+    wait_until("the end of the late one", || !is_alive(late));
+    assert!(run_folder(&server).join("socket").exists());
+    server.restart();
+    wait_until("its output", || verb(&server, "logs", &["job"]).text() == "one\n");
+    std::fs::write(gate, "").unwrap();
+    assert_eq!(verb(&server, "attach", &["job"]).expect(7).text(), "one\n");
 }
 
 /// It holds its record: nobody else says what became of the run.

@@ -1,14 +1,24 @@
 //! The supervisor that is kept ready for the next durable run.
 
 use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
 
+use rexec::proto::header::ClientHeader;
+use rexec::runs::disk::Folder;
+use rexec::runs::judged::Judged;
+use rexec::runs::launch::{SUPERVISE, Setup};
+use rexec::runs::link::Link;
+use rexec::runs::record::encode;
+use rexec::runs::request::Imposed;
 use rustix::process::Signal;
 
-use super::durable::{gate, leave, verb};
+use super::durable::{gate, leave, verb, wait_until_noted};
 use super::durable_bad::stop;
+use super::durable_places::run_folder;
 use super::resume::executions;
 use super::support::server::spare_supervisors;
-use super::support::{Client, Server, finish, is_alive, kill, supervisors, wait_until};
+use super::support::{Client, Server, finish, is_alive, json_in, kill, supervisors, wait_until};
 
 /// The one that waits, once it does.
 fn spare(server: &Server) -> u32 {
@@ -116,4 +126,41 @@ fn a_folder_that_becomes_no_runs_is_not_left() {
     spare(&server);
     server.crash();
     wait_until("the end of its folder", || prepared(&server).is_empty());
+}
+
+/// The next server wants to know of the run, and the one that gave it was killed before it had asked for the start.
+#[tokio::test]
+async fn a_supervisor_that_was_asked_for_nothing_ends_with_its_server_whoever_else_has_come() {
+    let mut server = Server::start(&[]);
+    Client::new(server.state()).args(&["--id", "job", &server.addr, "true"]).run().expect(0);
+    let run = run_folder(&server);
+    wait_until_noted(&run);
+    server.crash();
+    let meta = json_in(&run.join("meta.json"));
+    std::fs::remove_dir_all(&run).unwrap();
+    std::fs::create_dir(&run).unwrap();
+    std::fs::write(run.join("meta.json"), meta.to_string()).unwrap();
+    let (link, theirs) = Link::pair().unwrap();
+    let mut supervisor = Command::new(env!("CARGO_BIN_EXE_rexec-server"));
+    supervisor.arg(SUPERVISE).arg(run.parent().unwrap()).arg(&run).current_dir(&run).stdin(theirs);
+    let mut supervisor = supervisor.spawn().unwrap();
+    let run = Folder::found(run);
+    let setup = Setup {
+        folder: run.name(),
+        identity: meta["identity"].as_str().unwrap().into(),
+        mark: meta["mark"].as_str().unwrap().into(),
+        record_limit: 1 << 20,
+        judged: Judged::default(),
+        imposed: Imposed::default(),
+    };
+    link.send(&setup, b"/bin/sh").await.unwrap();
+    wait_until("its socket", || run.path().join("socket").exists());
+    let next = Link::connect(&run).unwrap();
+    let list = ClientHeader::List { limit: Some(1), all: false };
+    next.ask(encode(&list, b"").unwrap()).await.unwrap();
+    drop(link);
+    let alone = Instant::now();
+    wait_until("its end", || supervisor.try_wait().unwrap().is_some());
+    // Who has a verdict to give waits for a minute.
+    assert!(alone.elapsed().as_secs() < 30, "{:?}", alone.elapsed());
 }
