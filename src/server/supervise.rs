@@ -127,8 +127,7 @@ async fn supervise(runs: &Path, ready: Folder) -> io::Result<()> {
     let supervisor = Arc::new(supervisor);
     pause::point("locked");
     let mut sessions = JoinSet::new();
-    let owner = Arc::clone(&supervisor);
-    sessions.spawn(async move { owner.serve(reader, FrameWriter::new(write)).await });
+    supervisor.attend(reader, FrameWriter::new(write), &mut sessions);
     supervisor.serve_until_over(&listener, &mut sessions, &signals).await;
     drop(listener);
     pause::point("leaving");
@@ -210,8 +209,21 @@ impl Supervisor {
         }
         widen(&stream);
         let (read, write) = split(stream);
-        let (this, reader) = (Arc::clone(self), FrameReader::new(read, Limits::FULL));
-        sessions.spawn(async move { this.serve(reader, FrameWriter::new(write)).await });
+        self.attend(FrameReader::new(read, Limits::FULL), FrameWriter::new(write), sessions);
+    }
+
+    fn attend<R, W>(
+        self: &Arc<Self>,
+        reader: FrameReader<R>,
+        writer: FrameWriter<W>,
+        sessions: &mut JoinSet<()>,
+    ) where
+        R: AsyncRead + Unpin + Send + 'static,
+        W: AsyncWrite + Unpin + Send + 'static,
+    {
+        let this = Arc::clone(self);
+        // It is large, and would be copied five times: to a stack that no process of one run has touched before.
+        sessions.spawn(Box::pin(async move { this.serve(reader, writer).await }));
     }
 
     async fn serve<R, W>(&self, mut reader: FrameReader<R>, mut writer: FrameWriter<W>)
