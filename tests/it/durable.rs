@@ -1,18 +1,19 @@
 //! Durable runs: left, found again, and kept whatever becomes of the server.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 
 use rexec::proto::id::RunId;
 use rexec::runs::disk::Folder;
 use rexec::runs::table::Key;
 use rustix::fs::{FlockOperation, inotify};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::json;
 
 use super::durable_kill::Held;
 use super::support::raw::Raw;
 use super::support::{
-    Client, Ran, Server, finish, kill, pid_in, supervisors, try_kill, wait_until,
+    Client, Ran, Server, finish, is_alive, kill, pid_in, supervisors, try_kill, wait_until,
 };
 
 /// `rexec VERB ADDR ARGS...`.
@@ -172,6 +173,39 @@ fn a_run_whose_supervisor_was_killed_is_lost_and_its_tree_stopped() {
     });
     assert!(String::from_utf8_lossy(&verb(&server, "ps", &[]).stdout).contains("  lost  "));
     assert!(!files_of(&server, &id).contains(&"socket".into()), "its socket is gone");
+}
+
+/// As a terminal that is closed, or a shell's `kill %1`, ends all that a server was started with.
+#[test]
+fn what_ends_the_process_group_of_a_server_does_not_end_its_supervisors() {
+    let mut server = Server::with(&[], |command| {
+        command.process_group(0);
+    });
+    let (gate, wait) = gate(&server, "gate");
+    let id = leave(&server, &format!("echo one; {wait}; exit 7"));
+    let group = Pid::from_raw(server.pid().cast_signed()).unwrap();
+    kill_process_group(group, Signal::KILL).unwrap();
+    server.wait();
+    server.restart();
+    std::fs::write(gate, "").unwrap();
+    assert_eq!(verb(&server, "attach", &[&id]).expect(7).text(), "one\n");
+}
+
+#[test]
+fn a_supervisor_that_is_told_to_end_stops_its_run_and_says_so() {
+    let server = Server::start(&[]);
+    let pid = server.dir().join("pid");
+    let text = format!("echo shown; setsid sleep 600 & echo $! > {}; wait", pid.display());
+    let id = leave(&server, &text);
+    let child = pid_in(&pid);
+    wait_until("its output", || verb(&server, "logs", &[&id]).text() == "shown\n");
+    let [supervisor] = supervisors(server.state())[..] else { panic!("no supervisor") };
+    kill(supervisor, Signal::TERM);
+    assert_eq!(verb(&server, "attach", &[&id]).expect(251).text(), "shown\n");
+    let lines = server.journal();
+    let ended = lines.iter().find(|line| line["type"] == "ended").unwrap();
+    assert_eq!(ended["verdict"]["stopped"]["by"], "shutdown", "{ended}");
+    wait_until("the end of its tree", || !is_alive(child));
 }
 
 #[test]

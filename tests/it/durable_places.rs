@@ -11,7 +11,9 @@ use super::durable::{folders_in, gate, leave, verb};
 use super::durable_kill::{Held, pause_file};
 use super::full_disk::Disk;
 use super::support::server::{spare_supervisors, under};
-use super::support::{Client, Server, finish, is_alive, kill, pid_in, supervisors, wait_until};
+use super::support::{
+    Client, Server, finish, is_alive, json_in, kill, pid_in, supervisors, wait_until,
+};
 
 fn copy(from: &Path, to: &Path) {
     assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
@@ -22,6 +24,11 @@ pub(super) fn run_folder(server: &Server) -> PathBuf {
     let mut runs = folders_in(&server.state().join("instances/test/runs"));
     assert_eq!(runs.len(), 1);
     runs.remove(0)
+}
+
+/// Its line is in its record.
+fn wait_until_shown(server: &Server, run: &str) {
+    wait_until("its output", || verb(server, "logs", &[run]).stdout == b"out\n");
 }
 
 fn attach(state: &Path, server: &Server, run: &str) -> super::support::Ran {
@@ -37,6 +44,7 @@ fn a_server_on_a_copied_state_folder_leaves_the_runs_of_the_original_alone() {
     let id = leave(&server, &text(&pids[0]));
     let foreground = server.client().arg(text(&pids[1])).spawn();
     let alive = pids.each_ref().map(|pid| pid_in(pid));
+    wait_until_shown(&server, &id);
     let elsewhere = server.dir().join("copy");
     copy(server.state(), &elsewhere);
     let other = Server::at(&elsewhere, "127.0.0.1:0", &[], |_| ());
@@ -66,6 +74,7 @@ fn nothing_is_signalled_from_another_pid_namespace() {
         let text = format!("echo $$ > {}; exec sleep 600", foreground.display());
         let client = server.client().arg(text).spawn();
         let alive = [pid_in(&pid), pid_in(&foreground)];
+        wait_until_shown(&server, &id);
         server.crash();
         let [supervisor] = supervisors(server.state())[..] else { panic!("no supervisor") };
         kill(supervisor, Signal::KILL);
@@ -91,7 +100,7 @@ fn lost(server: &Server) -> usize {
 fn a_recycled_pid_is_not_signalled() {
     let mut server = Server::start(&[]);
     let id = leave(&server, "echo out; exec sleep 600");
-    wait_until("its output", || verb(&server, "logs", &[&id]).stdout == b"out\n");
+    wait_until_shown(&server, &id);
     let mut stranger = Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().unwrap();
     server.crash();
     let [supervisor] = supervisors(server.state())[..] else { panic!("no supervisor") };
@@ -250,6 +259,33 @@ fn a_run_whose_folder_a_crash_of_the_machine_took_is_lost_and_never_started_agai
         wait_until("the lost line", || lost(&server) == 1);
         assert!(!server.journal().iter().any(|l| l["type"] == "not_started"), "{damage:?}");
     }
+}
+
+/// No process is that of its record after a reboot, whatever its number and its environment are.
+#[test]
+fn after_a_reboot_a_run_is_lost_its_record_is_shown_and_nothing_is_signalled() {
+    let mut server = Server::start(&[]);
+    let pid = server.dir().join("pid");
+    let id = leave(&server, &format!("echo out; echo $$ > {}; exec sleep 600", pid.display()));
+    let pid = pid_in(&pid);
+    wait_until_shown(&server, &id);
+    server.crash();
+    let [supervisor] = supervisors(server.state())[..] else { panic!("no supervisor") };
+    kill(supervisor, Signal::KILL);
+    wait_until("the supervisor's end", || !is_alive(supervisor));
+    let folder = run_folder(&server);
+    let mut record = std::fs::read(folder.join("record")).unwrap();
+    record.extend([0; 4096]);
+    std::fs::write(folder.join("record"), record).unwrap();
+    let mut meta = json_in(&folder.join("meta.json"));
+    meta["origin"]["boot"] = "00000000-0000-0000-0000-000000000000".into();
+    std::fs::write(folder.join("meta.json"), meta.to_string()).unwrap();
+    another_boot(server.state());
+    server.restart();
+    assert_eq!(attach(server.state(), &server, &id).expect(253).text(), "out\n");
+    assert_eq!(lost(&server), 1);
+    assert!(is_alive(pid));
+    kill(pid, Signal::KILL);
 }
 
 #[derive(Debug, Clone, Copy)]

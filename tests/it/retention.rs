@@ -227,6 +227,7 @@ fn an_outcome_that_is_not_on_the_disk_is_put_there_before_its_record_goes() {
         server.restart();
         verb(&server, "attach", &["job"]).expect(3);
     }
+    wait_until("its outcome", || std::fs::read(&outcome).unwrap().ends_with(b"}"));
     std::fs::remove_file(&outcome).unwrap();
     verb(&server, "rm", &["job"]).expect(0);
     server.restart();
