@@ -162,6 +162,7 @@ fn a_run_whose_supervisor_was_killed_is_lost_and_its_tree_stopped() {
     wait_until("its child", || {
         std::fs::read_to_string(&pid).is_ok_and(|text| text.ends_with('\n'))
     });
+    wait_until("its output", || verb(&server, "logs", &[&id]).text() == "shown\n");
     let [supervisor] = supervisors(server.state())[..] else { panic!("no supervisor") };
     kill(supervisor, Signal::KILL);
     let ran = verb(&server, "attach", &[&id]).expect(253);
