@@ -102,7 +102,11 @@ impl Host {
         keeping: Option<Keeping>,
     ) -> Arc<Self> {
         settings.max_runs = settings.max_runs.min(Semaphore::MAX_PERMITS);
-        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        // One run does not need to know, and its supervisor is waited for.
+        let processors = match settings.max_runs {
+            1 => 1,
+            _ => std::thread::available_parallelism().map_or(1, NonZero::get),
+        };
         Arc::new(Self {
             processors,
             starting: Arc::new(Semaphore::new(processors)),

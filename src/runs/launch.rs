@@ -7,14 +7,13 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use rustix::process::{PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 use tracing::{error, warn};
 
 use super::answer::Denied;
-use super::clock;
+use super::disk::scan::running;
 use super::disk::{Folder, Meta};
 use super::durable::{Durable, Keeping, State, There, Wanted};
 use super::host::Host;
@@ -26,7 +25,7 @@ use crate::conn::Frame;
 use crate::proto::code::Code;
 use crate::proto::header::ServerHeader;
 use crate::sys::pause;
-use crate::sys::process::{self, Pid, ProcessRef};
+use crate::sys::process;
 
 /// The argument by which this program is a supervisor.
 pub const SUPERVISE: &str = "supervise";
@@ -119,13 +118,12 @@ impl Host {
             let text = "the server cannot write its journal".into();
             return Err(Denied::Refused(Code::JournalFailed, text));
         }
-        let since = clock::boottime();
         let answer = match launched {
             Ok(link) => ask_new(link, request).await,
             Err(e) => Err(NoAnswer::Launch(e)),
         };
         match answer {
-            Ok((link, answer)) => self.first_answer(run, link, answer, since),
+            Ok((link, answer)) => self.first_answer(run, link, answer),
             Err(NoAnswer::Launch(e)) => {
                 error!(run = %run.key.id, "cannot start its supervisor: {e}");
                 self.not_started_there(run, Code::StartFailed);
@@ -163,12 +161,12 @@ impl Host {
         run: &Durable,
         link: Link,
         answer: Frame,
-        since: Duration,
     ) -> Result<(Link, Frame), Denied> {
         match answer.header() {
             Ok(ServerHeader::Started(started)) => {
-                let pid = i32::try_from(started.pid).ok().and_then(Pid::from_raw);
-                let process = pid.and_then(|pid| ProcessRef::of_child(pid, since).ok());
+                // Of a short one the process may be gone by now.
+                let record = run.folder.record().ok().flatten();
+                let process = record.and_then(|record| running(&record).ok().flatten());
                 if let (Some(ledger), Some(process)) = (self.books.ledger(), process) {
                     ledger.running(&run.key, process);
                 }

@@ -1,5 +1,6 @@
 //! The server's connection to the supervisor of a durable run: the same protocol as a client's.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
@@ -68,7 +69,8 @@ impl Link {
     pub fn connect(folder: &Folder) -> io::Result<Self> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-        folder.with_socket(|path| Ok(net::connect(&socket, &SocketAddrUnix::new(path)?)?))?;
+        let open = File::open(folder.path())?.into();
+        net::connect(&socket, &SocketAddrUnix::new(Folder::at(&open).socket())?)?;
         Ok(Self::new(UnixStream::from_std(StdStream::from(socket))?))
     }
 
@@ -163,7 +165,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = Folder::found(dir.path().to_owned());
         let socket = net::socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
-        folder.with_socket(|path| Ok(net::bind(&socket, &SocketAddrUnix::new(path)?)?)).unwrap();
+        net::bind(&socket, &SocketAddrUnix::new(folder.socket()).unwrap()).unwrap();
         net::listen(&socket, 1).unwrap();
         let links: Vec<_> = (0..8).map(|_| Link::connect(&folder)).collect();
         assert!(links[0].is_ok());

@@ -48,8 +48,10 @@ pub struct Unfinished {
     here: bool,
 }
 
-/// A run whose last line is there.
+/// An id whose last line is there.
 struct Over {
+    /// What is said of it.
+    code: Code,
     /// When it was accepted, milliseconds since boot; none if an earlier segment says that.
     accepted_ms: Option<u64>,
     /// That line.
@@ -120,9 +122,9 @@ pub fn open(
     }
     if same_boot {
         let recent = millis(clock::boottime().saturating_sub(KEEP));
-        let over = past.over.iter().filter(|(_, over)| over.is_since(recent));
-        for key in over.filter_map(|((identity, run), _)| key_of(identity, run)) {
-            table.inherit(key, Code::Forgotten);
+        for ((identity, run), over) in past.over.iter().filter(|(_, over)| over.is_since(recent)) {
+            let Some(key) = key_of(identity, run) else { continue };
+            table.inherit(key, over.code);
         }
     }
     let unfinished =
@@ -257,11 +259,15 @@ impl Past {
             Event::NotStarted { run, identity, .. } => {
                 self.open.remove(&(identity, run));
             }
-            Event::Ended { identity, verdict, .. } => self.end((identity, verdict.run), place),
-            Event::Login { .. } | Event::Refused(_) => {}
-            Event::Lost { run, identity, .. } | Event::Buried { run, identity } => {
-                self.end((identity, run), place);
+            Event::Ended { identity, verdict, .. } => {
+                self.end((identity, verdict.run), place, Code::Forgotten);
             }
+            Event::Login { .. } | Event::Refused(_) => {}
+            Event::Lost { run, identity, .. } => {
+                self.end((identity, run), place, Code::Forgotten);
+            }
+            // It was never used: who asks again is not to be in doubt.
+            Event::Buried { run, identity } => self.end((identity, run), place, Code::Buried),
         }
     }
 
@@ -275,7 +281,7 @@ impl Past {
         };
         let sought = found.iter().filter(unknown);
         let sought = sought.map(|run| (run.name(), run.meta.mark.clone())).collect();
-        let over = |(name, line)| (name, Over { accepted_ms: None, line });
+        let over = |(name, line)| (name, Over { code: Code::Forgotten, accepted_ms: None, line });
         self.over.extend(journal.ends_before(sought).into_iter().map(over));
     }
 
@@ -296,9 +302,9 @@ impl Past {
         });
     }
 
-    fn end(&mut self, key: (String, String), line: Anchor) {
+    fn end(&mut self, key: (String, String), line: Anchor, code: Code) {
         let accepted_ms = self.open.remove(&key).map(|open| open.accepted.boottime_ms);
-        self.over.insert(key, Over { accepted_ms, line });
+        self.over.insert(key, Over { code, accepted_ms, line });
     }
 
     /// Ids first sent before this may have been used without leaving a trace here.

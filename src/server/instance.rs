@@ -21,7 +21,8 @@ pub(super) const INSTANCES: &str = "instances";
 pub(super) const JOURNAL: &str = "journal";
 /// The folder of the durable runs in an instance's.
 pub const RUNS: &str = "runs";
-/// The folder in an instance's where the next durable run's is prepared.
+/// The folder among those of the runs where the next one's is prepared. A start removes it, with what a supervisor
+/// that was killed while it waited has left.
 pub(super) const READY: &str = "ready";
 /// Most names that an error lists.
 const LISTED: usize = 16;

@@ -146,7 +146,8 @@ async fn accept(listener: Listener, shared: Arc<Shared>) {
                     continue;
                 }
                 let place = shared.lobby.enter();
-                tokio::spawn(connection::serve(accepted, place, Arc::clone(&shared)));
+                // It is large, and would be copied five times.
+                tokio::spawn(Box::pin(connection::serve(accepted, place, Arc::clone(&shared))));
             }
             Err(e) => {
                 shared.about_strangers(|| format!("cannot accept a connection: {e}"));

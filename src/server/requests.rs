@@ -235,8 +235,8 @@ impl Requests {
                     return Err(no_such_frame());
                 }
                 let started = ServerHeader::Started(owner.started(pid, attached)?);
-                // It is waited for by those who have input to send, or may leave the run.
-                if attached || request.has_stdin() || request.is_durable() {
+                // It is waited for by those who have input to send, or leave the run.
+                if attached || request.has_stdin() || request.is_kept() {
                     self.outbox.answer(&started)?;
                 } else {
                     self.outbox.answer_soon(&started)?;

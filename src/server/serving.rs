@@ -35,6 +35,8 @@ pub(super) enum Serving {
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) outgoing: Outgoing,
+    /// It may wait for what else there is to say, as `started` does.
+    pub(super) may_wait: bool,
     /// The last word was among it: no confirmation will come.
     pub(super) over: bool,
     /// The supervisor is gone: the rest comes from here.

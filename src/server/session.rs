@@ -122,7 +122,8 @@ async fn write_loop<W: AsyncWrite + Unpin>(
             Some(run) => run.serving.batch(run.sent).await?,
             None => Batch::default(),
         };
-        is_urgent |= queue(writer, &batch.outgoing).await? || batch.instead.is_some();
+        let said = queue(writer, &batch.outgoing).await?;
+        is_urgent |= (said && !batch.may_wait) || batch.instead.is_some();
         if let Some(run) = &run {
             outbox.sent(run, &mut batch);
         }

@@ -23,7 +23,6 @@ use crate::identity::{
     host_key, local_identity,
 };
 use crate::runs::books::Books;
-use crate::runs::disk::Folder;
 use crate::runs::durable::Keeping;
 use crate::runs::host::{Host, Settings};
 use crate::runs::journal::JournalError;
@@ -353,22 +352,14 @@ impl Server {
 
 fn keeping(instance: &StateDir, runs: &StateDir, kept: Kept) -> Result<Keeping, StartError> {
     let program = File::open("/proc/self/exe").map_err(StartError::System)?;
-    let ready = instance.subdir(READY)?;
-    clear(ready.path()).map_err(StartError::System)?;
+    // On the disk of those that it is for, which may not be this instance's.
+    let ready = runs.subdir(READY)?;
     let Kept { record_limit, retention } = kept;
     if let Err(e) = retention.save(instance.path()) {
         warn!("what is kept cannot be written down for `rexec-server gc`: {e}");
     }
     let (runs, ready) = (runs.path().to_owned(), ready.path().to_owned());
     Ok(Keeping { runs, ready, program, record_limit, retention })
-}
-
-/// What a supervisor that was killed while it waited has left.
-fn clear(ready: &Path) -> io::Result<()> {
-    for left in ready.read_dir()? {
-        Folder::found(left?.path()).remove();
-    }
-    Ok(())
 }
 
 /// What is there to be said of the users at start is said.

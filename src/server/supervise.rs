@@ -4,7 +4,9 @@
 //! find it by the socket in the run's folder. It goes when the verdict is written and nobody needs it.
 
 use std::ffi::CStr;
+use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::Path;
 use std::sync::Arc;
@@ -105,7 +107,7 @@ async fn supervise(runs: &Path, ready: Folder) -> io::Result<()> {
     let link = StdStream::from(rustix::stdio::stdin().try_clone_to_owned()?);
     link.set_nonblocking(true)?;
     // The copy is enough: nothing that is started here is to hold the link.
-    let null = std::fs::File::open("/dev/null")?;
+    let null = File::open("/dev/null")?;
     rustix::stdio::dup2_stdin(&null)?;
     let (read, write) = split(UnixStream::from_std(link)?);
     let mut reader = FrameReader::new(read, Limits::FULL);
@@ -116,7 +118,7 @@ async fn supervise(runs: &Path, ready: Folder) -> io::Result<()> {
         }
     });
     pause::point("born");
-    let (record, listener) = prepare()?;
+    let (record, listener, here) = prepare()?;
     let first = tokio::select! {
         first = reader.next(None) => first.map_err(io::Error::other)?,
         () = terminated(&signals) => None,
@@ -128,15 +130,20 @@ async fn supervise(runs: &Path, ready: Folder) -> io::Result<()> {
     pause::point("asked");
     let setup: Setup = first.header().map_err(io::Error::other)?;
     let folder = Folder::found(runs.join(&setup.folder));
-    let supervisor = Supervisor::of((folder.clone(), record), setup, &first.body, base_env)?;
+    let supervisor = Supervisor::of((folder, record), setup, &first.body, base_env)?;
     let supervisor = Arc::new(supervisor);
     pause::point("locked");
     let mut sessions = JoinSet::new();
-    let owner = Arc::clone(&supervisor);
-    sessions.spawn(async move { owner.serve(reader, FrameWriter::new(write)).await });
+    supervisor.attend(reader, FrameWriter::new(write), &mut sessions);
     supervisor.serve_until_over(&listener, &mut sessions, &signals).await;
     drop(listener);
-    folder.remove_socket();
+    pause::point("leaving");
+    // Where that is: what was not started has lost its folder, and there may be another's in its place.
+    Folder::at(&here).remove_socket();
+    if supervisor.host.is_empty() {
+        // Whoever has come for the run learns from this end that it has none.
+        return Ok(());
+    }
     pause::point("recorded");
     // Who does not take the verdict in time finds it in the record.
     let all = async { while sessions.join_next().await.is_some() {} };
@@ -209,8 +216,21 @@ impl Supervisor {
         }
         widen(&stream);
         let (read, write) = split(stream);
-        let (this, reader) = (Arc::clone(self), FrameReader::new(read, Limits::FULL));
-        sessions.spawn(async move { this.serve(reader, FrameWriter::new(write)).await });
+        self.attend(FrameReader::new(read, Limits::FULL), FrameWriter::new(write), sessions);
+    }
+
+    fn attend<R, W>(
+        self: &Arc<Self>,
+        reader: FrameReader<R>,
+        writer: FrameWriter<W>,
+        sessions: &mut JoinSet<()>,
+    ) where
+        R: AsyncRead + Unpin + Send + 'static,
+        W: AsyncWrite + Unpin + Send + 'static,
+    {
+        let this = Arc::clone(self);
+        // It is large, and would be copied five times: to a stack that no process of one run has touched before.
+        sessions.spawn(Box::pin(async move { this.serve(reader, writer).await }));
     }
 
     async fn serve<R, W>(&self, mut reader: FrameReader<R>, mut writer: FrameWriter<W>)
@@ -249,16 +269,16 @@ impl Supervisor {
 
 /// Locks the record and listens, in the folder in which the server has started this: whatever that is called by
 /// now. Nothing that is started here is to be found in it.
-fn prepare() -> io::Result<(Lock, UnixListener)> {
-    let here = Folder::found(".".into());
-    let record = match here.claim()? {
+fn prepare() -> io::Result<(Lock, UnixListener, OwnedFd)> {
+    let here = OwnedFd::from(File::open(".")?);
+    let record = match Folder::at(&here).claim()? {
         Claim::Ours(record) if record.file().metadata()?.len() == 0 => record,
         // It comes late: what was to be its run was given up.
         Claim::Ours(_) | Claim::Taken => return Err(io::Error::other("the folder is another's")),
     };
     let listener = listen(&here)?;
     rustix::process::chdir("/")?;
-    Ok((record, listener))
+    Ok((record, listener, here))
 }
 
 /// The server has judged: nothing that a supervisor is asked for comes from anybody else.
@@ -266,8 +286,8 @@ fn judged_before(judged: Judged) -> Judge {
     Arc::new(move |_, _, _| Ok(Allowed { judged: judged.clone(), ..Allowed::default() }))
 }
 
-fn listen(folder: &Folder) -> io::Result<UnixListener> {
-    let listener = folder.with_socket(|path| StdListener::bind(path))?;
+fn listen(here: &OwnedFd) -> io::Result<UnixListener> {
+    let listener = StdListener::bind(Folder::at(here).socket())?;
     listener.set_nonblocking(true)?;
     UnixListener::from_std(listener)
 }

@@ -101,9 +101,11 @@ impl Told {
         };
         outgoing.last = after;
         let now = *self.progress.borrow();
-        let (is_due, grown) = {
+        let (is_due, may_wait, grown) = {
             let mut said = self.said();
-            (said.is_due(now), said.say(now))
+            // There is nothing to be read yet.
+            let may_wait = said.grown.is_none() && now.last == 0;
+            (said.is_due(now), may_wait, said.say(now))
         };
         if let Some(grown) = grown {
             outgoing.frames.push(encode(&grown, b"")?);
@@ -113,7 +115,7 @@ impl Told {
             outgoing.frames.push(verdict);
             (outgoing.last, outgoing.ended) = (now.last, true);
         }
-        Ok(Batch { outgoing, ..Batch::default() })
+        Ok(Batch { outgoing, may_wait, ..Batch::default() })
     }
 
     /// True if the verdict is confirmed.
@@ -157,7 +159,8 @@ impl Said {
         let grown = Grown { length, last: last - u64::from(ended) };
         self.over = ended.then_some(last);
         let is_new = self.grown != Some(grown);
-        self.unconfirmed |= is_new;
+        // Of a record without a frame there is nothing to be read first.
+        self.unconfirmed |= is_new && grown.last > 0;
         self.grown = Some(grown);
         is_new.then_some(grown)
     }
@@ -175,7 +178,8 @@ mod tests {
     fn a_record_that_grows_fast_is_told_of_when_the_server_has_read_what_it_was_told_before() {
         let mut said = Said::default();
         assert_eq!(said.say(progress(9, 0, false)), Some(Grown { length: 9, last: 0 }));
-        for last in 1..=1000 {
+        assert_eq!(said.say(progress(10, 1, false)), Some(Grown { length: 10, last: 1 }));
+        for last in 2..=1000 {
             assert_eq!(said.say(progress(9 + last, last, false)), None);
         }
         said.unconfirmed = false;

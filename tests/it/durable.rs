@@ -1,18 +1,19 @@
 //! Durable runs: left, found again, and kept whatever becomes of the server.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 
 use rexec::proto::id::RunId;
 use rexec::runs::disk::Folder;
 use rexec::runs::table::Key;
 use rustix::fs::{FlockOperation, inotify};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::json;
 
 use super::durable_kill::Held;
 use super::support::raw::Raw;
 use super::support::{
-    Client, Ran, Server, finish, kill, pid_in, supervisors, try_kill, wait_until,
+    Client, Ran, Server, finish, is_alive, kill, pid_in, supervisors, try_kill, wait_until,
 };
 
 /// `rexec VERB ADDR ARGS...`.
@@ -38,6 +39,12 @@ pub(crate) fn gate(server: &Server, name: &str) -> (PathBuf, String) {
 pub(crate) fn folder_of(server: &Server, id: &str) -> PathBuf {
     let key = Key { identity: identity(server).into(), id: RunId::new(id).unwrap() };
     Folder::of(&server.state().join("instances/test/runs"), &key).path().to_owned()
+}
+
+/// The folders of the runs that something is kept of.
+pub(crate) fn folders_in(runs: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(runs).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| !path.ends_with("ready")).collect()
 }
 
 /// Waits until the end of a run is on the disk, or nothing is left of it.
@@ -155,6 +162,7 @@ fn a_run_whose_supervisor_was_killed_is_lost_and_its_tree_stopped() {
     wait_until("its child", || {
         std::fs::read_to_string(&pid).is_ok_and(|text| text.ends_with('\n'))
     });
+    wait_until("its output", || verb(&server, "logs", &[&id]).text() == "shown\n");
     let [supervisor] = supervisors(server.state())[..] else { panic!("no supervisor") };
     kill(supervisor, Signal::KILL);
     let ran = verb(&server, "attach", &[&id]).expect(253);
@@ -166,6 +174,39 @@ fn a_run_whose_supervisor_was_killed_is_lost_and_its_tree_stopped() {
     });
     assert!(String::from_utf8_lossy(&verb(&server, "ps", &[]).stdout).contains("  lost  "));
     assert!(!files_of(&server, &id).contains(&"socket".into()), "its socket is gone");
+}
+
+/// As a terminal that is closed, or a shell's `kill %1`, ends all that a server was started with.
+#[test]
+fn what_ends_the_process_group_of_a_server_does_not_end_its_supervisors() {
+    let mut server = Server::with(&[], |command| {
+        command.process_group(0);
+    });
+    let (gate, wait) = gate(&server, "gate");
+    let id = leave(&server, &format!("echo one; {wait}; exit 7"));
+    let group = Pid::from_raw(server.pid().cast_signed()).unwrap();
+    kill_process_group(group, Signal::KILL).unwrap();
+    server.wait();
+    server.restart();
+    std::fs::write(gate, "").unwrap();
+    assert_eq!(verb(&server, "attach", &[&id]).expect(7).text(), "one\n");
+}
+
+#[test]
+fn a_supervisor_that_is_told_to_end_stops_its_run_and_says_so() {
+    let server = Server::start(&[]);
+    let pid = server.dir().join("pid");
+    let text = format!("echo shown; setsid sleep 600 & echo $! > {}; wait", pid.display());
+    let id = leave(&server, &text);
+    let child = pid_in(&pid);
+    wait_until("its output", || verb(&server, "logs", &[&id]).text() == "shown\n");
+    let [supervisor] = supervisors(server.state())[..] else { panic!("no supervisor") };
+    kill(supervisor, Signal::TERM);
+    assert_eq!(verb(&server, "attach", &[&id]).expect(251).text(), "shown\n");
+    let lines = server.journal();
+    let ended = lines.iter().find(|line| line["type"] == "ended").unwrap();
+    assert_eq!(ended["verdict"]["stopped"]["by"], "shutdown", "{ended}");
+    wait_until("the end of its tree", || !is_alive(child));
 }
 
 #[test]
@@ -203,7 +244,7 @@ fn a_run_that_cannot_be_started_leaves_nothing_and_its_id_is_free() {
         .run();
     assert!(ran.expect(254).stderr.contains("program_not_found"));
     let runs = server.state().join("instances/test/runs");
-    assert_eq!(std::fs::read_dir(runs).unwrap().count(), 0);
+    assert_eq!(folders_in(&runs), Vec::<PathBuf>::new());
     let again = Client::new(server.state()).args(&["--id", "x", &server.addr, "echo", "now"]).run();
     assert_eq!(again.expect(0).stdout, b"now\n");
 }
@@ -246,7 +287,7 @@ fn a_foreground_run_that_ended_without_its_client_is_listed_as_ended() {
 fn a_supervisor_that_is_going_is_not_taken_for_one_that_has_started_something() {
     let mut held = Held::at("launched");
     let runs = held.server.state().join("instances/test/runs");
-    let folder = std::fs::read_dir(runs).unwrap().next().unwrap().unwrap().path();
+    let folder = folders_in(&runs).remove(0);
     let [supervisor] = supervisors(held.server.state())[..] else { panic!("no supervisor") };
     wait_until("its record", || folder.join("socket").exists());
     kill(supervisor, Signal::KILL);

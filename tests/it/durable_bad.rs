@@ -98,17 +98,18 @@ fn a_durable_run_whose_client_is_gone_for_good_is_stopped_after_its_grace() {
 fn a_run_that_was_left_needs_no_client() {
     let server = Server::start(&[]);
     let (gate, wait) = gate(&server, "gate");
-    let id = leave(&server, &format!("{wait}; echo out"));
-    // The time that a run without a client would have had is over when another one's is.
-    let pid = server.dir().join("pid");
-    let text = format!("echo $$ > {}; exec sleep 600", pid.display());
-    let mut gone = client(&server, &["--grace", "0s", &server.addr, &text]).spawn();
-    let other = pid_in(&pid);
-    gone.kill().unwrap();
-    gone.wait().unwrap();
-    wait_until("the end of the other run", || !is_alive(other));
+    let mut raw = Raw::login(&server);
+    // One that is not kept is stopped at once then.
+    raw.run("kept", &wait, json!({"durable": true, "keep": true, "grace_ms": 0}));
+    raw.expect("started");
+    drop(raw);
+    let mut raw = Raw::login(&server);
+    raw.run("not", "exec sleep 600", json!({"durable": true, "grace_ms": 0}));
+    raw.expect("started");
+    drop(raw);
+    assert_eq!(verdict(&server)["run"], "not");
     std::fs::write(gate, "").unwrap();
-    assert_eq!(verb(&server, "attach", &[&id]).expect(0).text(), "out\n");
+    verb(&server, "attach", &["kept"]).expect(0);
 }
 
 /// Stopped for as long as it takes the command to end and its output to be in the record: nothing counts

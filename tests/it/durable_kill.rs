@@ -6,8 +6,9 @@ use std::process::Child;
 use rustix::process::Signal;
 use tempfile::TempPath;
 
-use super::durable::verb;
+use super::durable::{folders_in, verb};
 use super::resume::executions;
+use super::support::server::spare_supervisors;
 use super::support::{
     Client, Ran, Server, finish, in_parallel, is_alive, json_in, kill, pid_in, supervisors,
     try_kill, wait_until,
@@ -34,6 +35,15 @@ enum End {
     Lost,
 }
 
+/// When the run's supervisor was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Supervisor {
+    /// For this run.
+    New,
+    /// Before it, to wait for one.
+    Ready,
+}
+
 /// A durable run with an id, and the point at which a program stops.
 pub(super) struct Held {
     pub(super) server: Server,
@@ -47,10 +57,21 @@ pub(super) struct Held {
 
 impl Held {
     pub(super) fn at(point: &str) -> Self {
+        Self::with(Supervisor::New, point)
+    }
+
+    fn with(supervisor: Supervisor, point: &str) -> Self {
         let file = pause_file();
         let server = Server::with(&[], |command| {
             command.env("REXEC_PAUSE_AT", point).env("REXEC_PAUSE_FILE", &file);
         });
+        if supervisor == Supervisor::Ready {
+            std::fs::write(&file, "").unwrap();
+            Client::new(server.state()).args(&["--durable", &server.addr, "true"]).run().expect(0);
+            wait_until("a supervisor that waits", || spare_supervisors(server.state()).len() == 1);
+            wait_until("the end of the first", || supervisors(server.state()).is_empty());
+            std::fs::remove_file(&file).unwrap();
+        }
         let (gate, dir) = (server.dir().join("gate"), server.dir().display().to_string());
         let command = format!(
             "echo x >> {dir}/effect; echo out; echo $$ > {dir}/pid; \
@@ -94,6 +115,10 @@ fn named(server: &Server, command: &str) -> Client {
 /// Points that are reached when the command has ended.
 const AT_THE_END: &[&str] = &["ended", "journaled", "noted", "finished", "recorded", "confirmed"];
 
+/// Points that are reached from the claim on until the command runs.
+const AT_THE_START: &[&str] =
+    &["accepted", "launched", "running", "asked", "locked", "claimed", "spawned"];
+
 const CASES: &[(&str, Killed, End)] = &[
     ("accepted", Killed::Server, End::Verdict),
     ("launched", Killed::Server, End::VerdictOrNeverStarted),
@@ -103,6 +128,9 @@ const CASES: &[(&str, Killed, End)] = &[
     ("journaled", Killed::Server, End::Verdict),
     ("journaled", Killed::Both, End::Verdict),
     ("noted", Killed::Server, End::Verdict),
+    ("supervisor:born", Killed::Server, End::VerdictOrNeverStarted),
+    ("supervisor:born", Killed::Supervisor, End::NeverStarted),
+    ("supervisor:born", Killed::Both, End::VerdictOrNeverStarted),
     ("supervisor:asked", Killed::Server, End::VerdictOrNeverStarted),
     ("supervisor:asked", Killed::Supervisor, End::NeverStarted),
     ("supervisor:asked", Killed::Both, End::VerdictOrNeverStarted),
@@ -113,6 +141,9 @@ const CASES: &[(&str, Killed, End)] = &[
     ("supervisor:claimed", Killed::Server, End::Verdict),
     ("supervisor:claimed", Killed::Supervisor, End::Lost),
     ("supervisor:claimed", Killed::Both, End::Lost),
+    ("supervisor:accepted", Killed::Server, End::Verdict),
+    ("supervisor:accepted", Killed::Supervisor, End::Lost),
+    ("supervisor:accepted", Killed::Both, End::Lost),
     ("supervisor:spawned", Killed::Server, End::Verdict),
     ("supervisor:spawned", Killed::Supervisor, End::Lost),
     ("supervisor:spawned", Killed::Both, End::Lost),
@@ -125,7 +156,9 @@ const CASES: &[(&str, Killed, End)] = &[
     ("supervisor:ended", Killed::Server, End::Verdict),
     ("supervisor:ended", Killed::Supervisor, End::Lost),
     ("supervisor:ended", Killed::Both, End::Lost),
+    ("supervisor:journaled", Killed::Server, End::Verdict),
     ("supervisor:journaled", Killed::Supervisor, End::Lost),
+    ("supervisor:journaled", Killed::Both, End::Lost),
     ("supervisor:finished", Killed::Server, End::Verdict),
     ("supervisor:finished", Killed::Supervisor, End::Verdict),
     ("supervisor:finished", Killed::Both, End::Verdict),
@@ -140,7 +173,14 @@ const CASES: &[(&str, Killed, End)] = &[
 /// brevdev/brev-cli#457: what was cut ran twice.
 #[test]
 fn whoever_is_killed_at_whatever_commit_of_state_the_run_has_one_effect_at_most_and_one_answer() {
-    in_parallel(6, CASES.len(), |n| check(CASES[n]));
+    in_parallel(6, CASES.len(), |n| check(CASES[n], Supervisor::New));
+}
+
+#[test]
+fn a_run_whose_supervisor_was_ready_before_it_is_started_once_at_most_too() {
+    let is_of_the_start = |point: &str| AT_THE_START.iter().any(|start| point.ends_with(start));
+    let cases: Vec<_> = CASES.iter().filter(|(point, ..)| is_of_the_start(point)).collect();
+    in_parallel(6, cases.len(), |n| check(*cases[n], Supervisor::Ready));
 }
 
 /// Its line is written, what sums it up is not: the next server finds both in the journal and the record.
@@ -190,12 +230,12 @@ fn what_could_not_be_started_is_written_down_once_although_its_server_was_killed
     let count = |kind| lines.iter().filter(|line| line["type"] == kind).count();
     // The client comes back to the second server and asks once more.
     assert!(count("not_started") <= count("accepted"), "{lines:?}");
-    assert_eq!(std::fs::read_dir(server.state().join("instances/test/runs")).unwrap().count(), 0);
+    assert_eq!(folders_in(&server.state().join("instances/test/runs")), Vec::<PathBuf>::new());
 }
 
-fn check((point, killed, end): (&str, Killed, End)) {
-    let what = format!("{point}, {killed:?} killed");
-    let mut held = Held::at(point);
+fn check((point, killed, end): (&str, Killed, End), supervisor: Supervisor) {
+    let what = format!("{point}, {killed:?} killed, supervisor {supervisor:?}");
+    let mut held = Held::with(supervisor, point);
     let supervisor = supervisors(held.server.state()).first().copied();
     if killed != Killed::Supervisor {
         // First, or it would still say what became of its supervisor.
@@ -248,8 +288,11 @@ fn judge(held: &Held, end: End, [ran, again]: [&Ran; 2], what: &str) {
         }
     }
     let lines = held.server.journal();
-    let last = lines.iter().filter(|l| matches!(l["type"].as_str(), Some("ended" | "lost")));
-    assert!(last.count() <= 1, "{all}");
+    let is_last = |l: &&serde_json::Value| {
+        (l["type"] == "ended" && l["verdict"]["run"] == "job")
+            || (l["type"] == "lost" && l["run"] == "job")
+    };
+    assert!(lines.iter().filter(is_last).count() <= 1, "{all}");
 }
 
 fn nothing_is_left(held: &Held, what: &str) {
@@ -259,9 +302,8 @@ fn nothing_is_left(held: &Held, what: &str) {
         let pid = pid_in(&pid);
         wait_until(&format!("no process, {what}"), || !is_alive(pid));
     }
-    let runs = std::fs::read_dir(held.server.state().join("instances/test/runs")).unwrap();
-    for run in runs {
-        let left = run.unwrap().path().join("socket");
+    for run in folders_in(&held.server.state().join("instances/test/runs")) {
+        let left = run.join("socket");
         assert!(!left.exists(), "a socket is left, {what}");
     }
 }

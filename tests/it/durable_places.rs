@@ -7,10 +7,13 @@ use std::process::{Command, Stdio};
 use rexec::proto::digest::Digest;
 use rustix::process::{Signal, geteuid};
 
-use super::durable::{gate, leave, verb};
-use super::durable_kill::Held;
-use super::support::server::under;
-use super::support::{Client, Server, finish, is_alive, kill, pid_in, supervisors, wait_until};
+use super::durable::{folders_in, gate, leave, verb};
+use super::durable_kill::{Held, pause_file};
+use super::full_disk::Disk;
+use super::support::server::{spare_supervisors, under};
+use super::support::{
+    Client, Server, finish, is_alive, json_in, kill, pid_in, supervisors, wait_until,
+};
 
 fn copy(from: &Path, to: &Path) {
     assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
@@ -18,11 +21,14 @@ fn copy(from: &Path, to: &Path) {
 
 /// The folder of the server's only run.
 pub(super) fn run_folder(server: &Server) -> PathBuf {
-    let runs = std::fs::read_dir(server.state().join("instances/test/runs")).unwrap();
-    let [run] = &runs.map(|run| run.unwrap().path()).collect::<Vec<_>>()[..] else {
-        panic!("not one run")
-    };
-    run.clone()
+    let mut runs = folders_in(&server.state().join("instances/test/runs"));
+    assert_eq!(runs.len(), 1);
+    runs.remove(0)
+}
+
+/// Its line is in its record.
+fn wait_until_shown(server: &Server, run: &str) {
+    wait_until("its output", || verb(server, "logs", &[run]).stdout == b"out\n");
 }
 
 fn attach(state: &Path, server: &Server, run: &str) -> super::support::Ran {
@@ -38,6 +44,7 @@ fn a_server_on_a_copied_state_folder_leaves_the_runs_of_the_original_alone() {
     let id = leave(&server, &text(&pids[0]));
     let foreground = server.client().arg(text(&pids[1])).spawn();
     let alive = pids.each_ref().map(|pid| pid_in(pid));
+    wait_until_shown(&server, &id);
     let elsewhere = server.dir().join("copy");
     copy(server.state(), &elsewhere);
     let other = Server::at(&elsewhere, "127.0.0.1:0", &[], |_| ());
@@ -67,6 +74,7 @@ fn nothing_is_signalled_from_another_pid_namespace() {
         let text = format!("echo $$ > {}; exec sleep 600", foreground.display());
         let client = server.client().arg(text).spawn();
         let alive = [pid_in(&pid), pid_in(&foreground)];
+        wait_until_shown(&server, &id);
         server.crash();
         let [supervisor] = supervisors(server.state())[..] else { panic!("no supervisor") };
         kill(supervisor, Signal::KILL);
@@ -92,7 +100,7 @@ fn lost(server: &Server) -> usize {
 fn a_recycled_pid_is_not_signalled() {
     let mut server = Server::start(&[]);
     let id = leave(&server, "echo out; exec sleep 600");
-    wait_until("its output", || verb(&server, "logs", &[&id]).stdout == b"out\n");
+    wait_until_shown(&server, &id);
     let mut stranger = Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().unwrap();
     server.crash();
     let [supervisor] = supervisors(server.state())[..] else { panic!("no supervisor") };
@@ -144,6 +152,18 @@ fn a_state_folder_whose_path_is_longer_than_a_socket_address_keeps_durable_runs(
     wait_until("the end of its supervisor", || supervisors(&state).is_empty());
 }
 
+/// Folders cannot be renamed from one to the other.
+#[test]
+fn runs_may_have_another_disk_than_their_journal() {
+    let Some(disk) = Disk::of("runs") else { return };
+    let server = disk.server("127.0.0.1:0", &[]);
+    for _ in 0..2 {
+        let client = Client::new(server.state()).args(&["--durable", &server.addr, "echo out"]);
+        assert_eq!(client.run().expect(0).text(), "out\n");
+        wait_until("the next supervisor", || spare_supervisors(server.state()).len() == 1);
+    }
+}
+
 /// A supervisor that comes to its run when that was given up, and the id is another request's.
 #[test]
 fn a_late_supervisor_does_not_start_what_was_given_up_in_the_place_of_another() {
@@ -157,7 +177,7 @@ fn a_late_supervisor_does_not_start_what_was_given_up_in_the_place_of_another() 
     });
     late.server.crash();
     // The next one's supervisor waits at the same point, until the late one has had its chance.
-    let reached = super::durable_kill::pause_file();
+    let reached = pause_file();
     let next = Server::at(&state, "127.0.0.1:0", &[], |command| {
         command.env("REXEC_PAUSE_AT", "supervisor:born").env("REXEC_PAUSE_FILE", &reached);
     });
@@ -170,6 +190,29 @@ fn a_late_supervisor_does_not_start_what_was_given_up_in_the_place_of_another() 
     kill(new, Signal::CONT);
     assert_eq!(finish(client).expect(9).text(), "new\n");
     assert_eq!(late.effects(), 0);
+}
+
+/// Its folder went when that was known, and is another request's since.
+#[test]
+fn a_supervisor_that_started_nothing_and_ends_late_takes_nothing_from_the_next_run_of_its_id() {
+    let reached = pause_file();
+    let mut server = Server::with(&[], |command| {
+        command.env("REXEC_PAUSE_AT", "supervisor:leaving").env("REXEC_PAUSE_FILE", &reached);
+    });
+    let ask = ["-d", "--id", "job", &server.addr];
+    let ask = |words: &[&str]| Client::new(server.state()).args(&ask).args(words).run();
+    ask(&["--", "/no/such/program"]).expect(254);
+    wait_until("its supervisor's end", || reached.exists());
+    let [late] = supervisors(server.state())[..] else { panic!("no supervisor") };
+    let (gate, wait) = gate(&server, "gate");
+    ask(&[&format!("echo one; {wait}; exit 7")]).expect(0);
+    kill(late, Signal::CONT);
+    wait_until("the end of the late one", || !is_alive(late));
+    assert!(run_folder(&server).join("socket").exists());
+    server.restart();
+    wait_until("its output", || verb(&server, "logs", &["job"]).text() == "one\n");
+    std::fs::write(gate, "").unwrap();
+    assert_eq!(verb(&server, "attach", &["job"]).expect(7).text(), "one\n");
 }
 
 /// It holds its record: nobody else says what became of the run.
@@ -216,6 +259,33 @@ fn a_run_whose_folder_a_crash_of_the_machine_took_is_lost_and_never_started_agai
         wait_until("the lost line", || lost(&server) == 1);
         assert!(!server.journal().iter().any(|l| l["type"] == "not_started"), "{damage:?}");
     }
+}
+
+/// No process is that of its record after a reboot, whatever its number and its environment are.
+#[test]
+fn after_a_reboot_a_run_is_lost_its_record_is_shown_and_nothing_is_signalled() {
+    let mut server = Server::start(&[]);
+    let pid = server.dir().join("pid");
+    let id = leave(&server, &format!("echo out; echo $$ > {}; exec sleep 600", pid.display()));
+    let pid = pid_in(&pid);
+    wait_until_shown(&server, &id);
+    server.crash();
+    let [supervisor] = supervisors(server.state())[..] else { panic!("no supervisor") };
+    kill(supervisor, Signal::KILL);
+    wait_until("the supervisor's end", || !is_alive(supervisor));
+    let folder = run_folder(&server);
+    let mut record = std::fs::read(folder.join("record")).unwrap();
+    record.extend([0; 4096]);
+    std::fs::write(folder.join("record"), record).unwrap();
+    let mut meta = json_in(&folder.join("meta.json"));
+    meta["origin"]["boot"] = "00000000-0000-0000-0000-000000000000".into();
+    std::fs::write(folder.join("meta.json"), meta.to_string()).unwrap();
+    another_boot(server.state());
+    server.restart();
+    assert_eq!(attach(server.state(), &server, &id).expect(253).text(), "out\n");
+    assert_eq!(lost(&server), 1);
+    assert!(is_alive(pid));
+    kill(pid, Signal::KILL);
 }
 
 #[derive(Debug, Clone, Copy)]

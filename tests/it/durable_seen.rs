@@ -2,7 +2,10 @@
 
 use std::io::Read as _;
 
+use serde_json::json;
+
 use super::durable::{gate, leave, verb};
+use super::support::raw::Raw;
 use super::support::{Client, Ran, Server, finish, supervisors, try_kill, wait_until};
 
 /// Bytes that a process has written so far (proc(5), `io`).
@@ -72,4 +75,34 @@ fn who_cannot_write_what_it_sees_leaves_at_once_and_the_run_goes_on() {
     }
     std::fs::write(open, "").unwrap();
     verb(&server, "wait", &[&id]).expect(0);
+}
+
+/// Two pipes have no order of their own: what was read of them has one, for everybody.
+#[test]
+fn whoever_sees_a_run_sees_its_frames_in_the_same_order() {
+    let server = Server::start(&[]);
+    let (open, wait) = gate(&server, "gate");
+    let line = "echo $i; echo $i >&2; sleep 0.001";
+    let text =
+        format!("for i in $(seq 50); do {line}; done; {wait}; for i in $(seq 50); do {line}; done");
+    let id = leave(&server, &text);
+    let attach = || {
+        let mut raw = Raw::login(&server);
+        raw.send(&json!({"type": "attach", "run": id}), b"");
+        raw.expect("started");
+        raw
+    };
+    let early = [attach(), attach()];
+    wait_until("half of it", || verb(&server, "logs", &[&id]).text().lines().count() == 50);
+    let middle = attach();
+    std::fs::write(open, "").unwrap();
+    verb(&server, "wait", &[&id]).expect(0);
+    let [one, two] = early;
+    let seen = [one, two, middle, attach()].map(|mut raw| {
+        let mut frames = raw.until("verdict");
+        frames.retain(|(header, _)| header["type"] == "output");
+        frames
+    });
+    assert!(seen[0].len() > 100, "{} frames", seen[0].len());
+    assert!(seen.iter().all(|frames| *frames == seen[0]));
 }

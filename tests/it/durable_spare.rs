@@ -1,12 +1,25 @@
 //! The supervisor that is kept ready for the next durable run.
 
 use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::time::Instant;
 
+use rexec::proto::header::{ClientHeader, ServerHeader};
+use rexec::runs::disk::Folder;
+use rexec::runs::judged::Judged;
+use rexec::runs::launch::{SUPERVISE, Setup};
+use rexec::runs::link::Link;
+use rexec::runs::record::encode;
+use rexec::runs::request::Imposed;
 use rustix::process::Signal;
+use serde_json::{Value, json};
 
-use super::durable::{gate, leave, verb};
+use super::durable::{gate, leave, verb, wait_until_noted};
+use super::durable_bad::stop;
+use super::durable_places::run_folder;
+use super::resume::executions;
 use super::support::server::spare_supervisors;
-use super::support::{Client, Server, is_alive, kill, supervisors, wait_until};
+use super::support::{Client, Server, finish, is_alive, json_in, kill, supervisors, wait_until};
 
 /// The one that waits, once it does.
 fn spare(server: &Server) -> u32 {
@@ -49,6 +62,24 @@ fn a_supervisor_that_was_killed_while_it_waited_is_not_waited_for() {
     }
 }
 
+/// Nothing has said so when it was given its run.
+#[test]
+fn a_supervisor_that_was_stopped_while_it_waited_holds_up_its_own_run_and_no_other() {
+    let server = Server::start(&[]);
+    let run = |text: &str| Client::new(server.state()).args(&["--durable", &server.addr, text]);
+    run("true").run().expect(0);
+    let waits = spare(&server);
+    stop(waits);
+    let effect = server.dir().join("effect");
+    let held = run(&format!("echo x >> {}; echo out; exit 7", effect.display())).spawn();
+    wait_until("its run", || supervisors(server.state()).contains(&waits));
+    assert_eq!(run("echo other").run().expect(0).text(), "other\n");
+    assert!(verb(&server, "ps", &[]).expect(0).text().contains("  running  "));
+    kill(waits, Signal::CONT);
+    assert_eq!(finish(held).expect(7).text(), "out\n");
+    assert_eq!(executions(&effect), 1);
+}
+
 /// What it says about its run stands where the run is, and none of its files is another run's.
 #[test]
 fn a_supervisor_that_waits_holds_nothing_of_any_run() {
@@ -63,7 +94,7 @@ fn a_supervisor_that_waits_holds_nothing_of_any_run() {
 
 /// The folders of those that wait.
 fn prepared(server: &Server) -> Vec<PathBuf> {
-    let ready = std::fs::read_dir(server.state().join("instances/test/ready")).unwrap();
+    let ready = std::fs::read_dir(server.state().join("instances/test/runs/ready")).unwrap();
     ready.map(|entry| entry.unwrap().path()).collect()
 }
 
@@ -86,6 +117,8 @@ fn a_folder_that_becomes_no_runs_is_not_left() {
     kill(spare(&server), Signal::KILL);
     server.crash();
     assert_eq!(prepared(&server), next);
+    // As one leaves it that is killed just before it gives the folder to a run.
+    std::fs::write(next[0].join("meta.json"), "{}").unwrap();
     server.restart();
     assert_eq!(prepared(&server), Vec::<PathBuf>::new());
     let run =
@@ -94,4 +127,99 @@ fn a_folder_that_becomes_no_runs_is_not_left() {
     spare(&server);
     server.crash();
     wait_until("the end of its folder", || prepared(&server).is_empty());
+}
+
+/// A supervisor of a run of the test's own, which speaks to it as its server.
+struct Given {
+    link: Link,
+    supervisor: Child,
+    run: Folder,
+}
+
+impl Given {
+    /// One that was told of its run, and not asked to start it.
+    async fn to(server: &mut Server) -> Self {
+        Client::new(server.state()).args(&["--id", "job", &server.addr, "true"]).run().expect(0);
+        let run = run_folder(server);
+        wait_until_noted(&run);
+        server.crash();
+        let meta = json_in(&run.join("meta.json"));
+        std::fs::remove_dir_all(&run).unwrap();
+        std::fs::create_dir(&run).unwrap();
+        std::fs::write(run.join("meta.json"), meta.to_string()).unwrap();
+        let (link, theirs) = Link::pair().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rexec-server"));
+        command.arg(SUPERVISE).arg(run.parent().unwrap()).arg(&run).current_dir(&run);
+        let supervisor = command.stdin(theirs).spawn().unwrap();
+        let run = Folder::found(run);
+        let setup = Setup {
+            folder: run.name(),
+            identity: meta["identity"].as_str().unwrap().into(),
+            mark: meta["mark"].as_str().unwrap().into(),
+            record_limit: 1 << 20,
+            judged: Judged::default(),
+            imposed: Imposed::default(),
+        };
+        link.send(&setup, b"/bin/sh").await.unwrap();
+        wait_until("its socket", || run.path().join("socket").exists());
+        Self { link, supervisor, run }
+    }
+}
+
+/// The next server wants to know of the run, and the one that gave it was killed before it had asked for the start.
+#[tokio::test]
+async fn a_supervisor_that_was_asked_for_nothing_ends_with_its_server_whoever_else_has_come() {
+    let mut server = Server::start(&[]);
+    let Given { link, mut supervisor, run } = Given::to(&mut server).await;
+    let next = Link::connect(&run).unwrap();
+    let list = ClientHeader::List { limit: Some(1), all: false };
+    next.ask(encode(&list, b"").unwrap()).await.unwrap();
+    drop(link);
+    let alone = Instant::now();
+    wait_until("its end", || supervisor.try_wait().unwrap().is_some());
+    // Who has a verdict to give waits for a minute.
+    assert!(alone.elapsed().as_secs() < 30, "{:?}", alone.elapsed());
+}
+
+/// Each word of its own would wake the server and the client once more.
+#[tokio::test]
+async fn a_short_run_is_told_in_one_word_unless_somebody_waits_for_its_start() {
+    for (keep, in_one) in [(false, true), (true, false)] {
+        let told_in_one = async || {
+            let mut server = Server::start(&[]);
+            let Given { link, mut supervisor, .. } = Given::to(&mut server).await;
+            let run = json!({"type": "run", "id": "job", "form": "shell", "words": 1,
+                             "durable": true, "keep": keep});
+            let started = link.ask(encode(&run, b"true\0").unwrap()).await.unwrap();
+            let started = started.header().unwrap();
+            assert!(matches!(started, ServerHeader::Started(_)), "{started:?}");
+            link.next_now().await.expect("how far the record is");
+            let verdict = link.next_now().await;
+            drop(link);
+            wait_until("its end", || supervisor.try_wait().unwrap().is_some());
+            verdict.is_some()
+        };
+        // On a busy machine the start of a program may take longer than a start waits to be told.
+        let mut seen = told_in_one().await;
+        for _ in 0..20 {
+            if seen != in_one {
+                seen = told_in_one().await;
+            }
+        }
+        assert_eq!(seen, in_one, "keep: {keep}");
+    }
+}
+
+/// Its process may be gone when the server hears of it.
+#[test]
+fn of_the_shortest_run_the_journal_has_its_process_too() {
+    let server = Server::start(&[]);
+    for _ in 0..5 {
+        Client::new(server.state()).args(&["--durable", &server.addr, "true"]).run().expect(0);
+    }
+    let lines = server.journal();
+    let running: Vec<_> = lines.iter().filter(|line| line["type"] == "running").collect();
+    let is_whole =
+        |line: &&Value| line["pid"].as_u64() > Some(1) && line["start_time"].as_u64() > Some(0);
+    assert_eq!(running.into_iter().filter(is_whole).count(), 5);
 }

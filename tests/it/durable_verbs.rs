@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Child, ChildStdout};
 
 use rustix::process::Signal;
+use serde_json::{Value, json};
 
 use super::durable::{gate, leave, verb};
 use super::support::{Client, Server, finish, kill, wait_until};
@@ -78,4 +79,33 @@ fn ctrl_c_in_a_view_leaves_the_run_alone_unless_signals_are_forwarded() {
         let goes_on = verb(&server, "ps", &[]).expect(0).text().contains("  running  ");
         assert_eq!(goes_on, status == 130, "{words:?}");
     }
+}
+
+#[test]
+fn a_run_is_listed_with_its_state_age_command_bytes_and_disk() {
+    let server = Server::start(&[]);
+    let ended = leave(&server, "echo hello; echo oops >&2; exit 3");
+    verb(&server, "wait", &[&ended]).expect(3);
+    let goes_on = leave(&server, "exec sleep 600");
+    let text = verb(&server, "ps", &[]).expect(0).text();
+    let rows: Vec<Vec<_>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[0], ["RUN", "STATE", "AGE", "OUTPUT", "DISK", "COMMAND"]);
+    assert_eq!(rows[1][..3], [&ended[24..], "exited", "3"]);
+    assert_eq!(
+        (rows[1][4], rows[1][6..].join(" ")),
+        ("11", "echo hello; echo oops >&2; exit 3".into())
+    );
+    assert_eq!(rows[2][..2], [&goes_on[24..], "running"]);
+    assert!(rows[1][3].ends_with('s') && rows[2][2].ends_with('s'), "{text}");
+    let list = verb(&server, "ps", &["--json"]).expect(0).text();
+    let runs: Vec<Value> = list.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let [first, second] = &runs[..] else { panic!("{list}") };
+    assert_eq!((&first["run"], &first["state"]), (&json!(ended), &json!("ended")));
+    assert_eq!(
+        (&first["bytes"], &first["verdict"]["end"]["exited"]["code"]),
+        (&json!(11), &json!(3))
+    );
+    assert!(first["disk"].as_u64() >= Some(512) && first["age_s"].as_u64() < Some(600), "{first}");
+    assert_eq!((&second["run"], &second["state"]), (&json!(goes_on), &json!("running")));
+    assert!(second["verdict"].is_null() && second["command"] == "exec sleep 600", "{second}");
 }

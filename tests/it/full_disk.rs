@@ -11,15 +11,15 @@ use tempfile::TempDir;
 
 use super::durable::{leave, verb};
 use super::support::server::own_port;
-use super::support::server::{finish, line_of, stop_supervisors, under};
+use super::support::server::{finish, line_of, spare_supervisors, stop_supervisors, under};
 use super::support::{Client, Server, kill, wait_until};
 
 const MIB: u64 = 1 << 20;
 /// What stays free for the journal.
 const RESERVE: u64 = 64 * MIB;
 
-/// A disk of 96 MiB for an instance, which only its servers see.
-struct Disk {
+/// A disk of 96 MiB for an instance, or a folder in it, which only its servers see.
+pub(super) struct Disk {
     dir: TempDir,
     /// Holds the mount as long as its stdin is open.
     holder: Child,
@@ -28,12 +28,17 @@ struct Disk {
 impl Disk {
     /// None where mounting is not permitted.
     fn new() -> Option<Self> {
+        Self::of("")
+    }
+
+    /// One for this folder in the instance's.
+    pub(super) fn of(folder: &str) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
-        let instance = dir.path().join("state/instances/test");
+        let folder = dir.path().join("state/instances/test").join(folder);
         let script = "umask 077 && mkdir -p $1 && mount -t tmpfs -o size=96m,mode=700 none $1 && echo ready && exec cat";
         let mut holder = Command::new("unshare")
             .args(["-m", "sh", "-c", script, "sh"])
-            .arg(instance)
+            .arg(folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -49,7 +54,7 @@ impl Disk {
         Some(Self { dir, holder })
     }
 
-    fn server(&self, listen: &str, args: &[&str]) -> Server {
+    pub(super) fn server(&self, listen: &str, args: &[&str]) -> Server {
         let inside = ["nsenter", "-m", "-t", &self.holder.id().to_string()].map(str::to_owned);
         let inside: Vec<_> = inside.iter().map(String::as_str).collect();
         Server::at(&self.dir.path().join("state"), listen, args, under(&inside))
@@ -85,8 +90,7 @@ impl Disk {
     }
 
     fn runs(&self) -> Vec<PathBuf> {
-        let runs = std::fs::read_dir(self.folder().join("runs")).unwrap();
-        runs.map(|entry| entry.unwrap().path()).collect()
+        super::durable::folders_in(&self.folder().join("runs"))
     }
 }
 
@@ -193,4 +197,17 @@ fn nothing_durable_is_started_on_a_full_disk_and_nothing_is_left_of_it() {
     disk.empty();
     start().expect(0);
     assert_eq!(std::fs::read_to_string(&effect).unwrap(), "x\n");
+    // What waits for the next run has a place on the disk, and none for a record.
+    wait_until("a supervisor that waits", || spare_supervisors(server.state()).len() == 1);
+    verb(&server, "rm", &["job"]).expect(0);
+    let before = disk.runs();
+    for left in [0, RESERVE - MIB] {
+        disk.fill(left);
+        let other = Client::new(server.state()).args(&["--id", "other", &server.addr, "echo out"]);
+        other.run().expect(254);
+        assert_eq!(disk.runs(), before, "{left} bytes left");
+        disk.empty();
+    }
+    let other = Client::new(server.state()).args(&["--id", "other", &server.addr, "echo out"]);
+    assert_eq!(other.run().expect(0).text(), "out\n");
 }

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use super::durable::{folder_of, gate, leave, verb, wait_until_noted};
+use super::durable::{folder_of, folders_in, gate, leave, verb, wait_until_noted};
 use super::support::server::{finish, line_of, under};
 use super::support::{Client, Ran, Server, json_in, wait_until};
 
@@ -35,8 +35,7 @@ fn wait_until_listed(server: &Server, ids: &[&str]) {
 
 /// The folders of the runs that something is kept of.
 fn folders(server: &Server) -> Vec<PathBuf> {
-    let runs = std::fs::read_dir(server.state().join("instances/test/runs")).unwrap();
-    runs.map(|entry| entry.unwrap().path()).collect()
+    folders_in(&server.state().join("instances/test/runs"))
 }
 
 /// The run is over and nothing is kept of it but its id.
@@ -228,6 +227,7 @@ fn an_outcome_that_is_not_on_the_disk_is_put_there_before_its_record_goes() {
         server.restart();
         verb(&server, "attach", &["job"]).expect(3);
     }
+    wait_until("its outcome", || std::fs::read(&outcome).unwrap().ends_with(b"}"));
     std::fs::remove_file(&outcome).unwrap();
     verb(&server, "rm", &["job"]).expect(0);
     server.restart();

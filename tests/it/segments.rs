@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::durable_kill::pause_file;
+use super::durable_places::run_folder;
 use super::support::{
     Client, Server, is_alive, json_in, kill, pid_in, supervisors, try_kill, wait_until,
 };
@@ -101,8 +102,7 @@ fn ended_and_not_noted(server: &Server, is_lost: bool) -> PathBuf {
     let (gate, text) = (server.dir().join("gate"), gated(server));
     let args = ["-d", "--id", "job", &server.addr, &text];
     Client::new(server.state()).args(&args).run().expect(0);
-    let run = fs::read_dir(server.state().join("instances/test/runs")).unwrap().next().unwrap();
-    let in_the_way = run.unwrap().path().join("outcome.json.new");
+    let in_the_way = run_folder(server).join("outcome.json.new");
     fs::create_dir(&in_the_way).unwrap();
     if is_lost {
         supervisors(server.state()).iter().for_each(|pid| kill(*pid, Signal::KILL));

@@ -131,6 +131,13 @@ impl Folder {
         Self(path)
     }
 
+    /// The folder that is open there, whatever it is called by now: in a path that is short enough for a socket's
+    /// address (108 bytes, unix(7)), and good for as long as the descriptor is open.
+    #[must_use]
+    pub fn at(open: &OwnedFd) -> Self {
+        Self(format!("/proc/self/fd/{}", open.as_raw_fd()).into())
+    }
+
     /// Its name below the folder of all runs.
     #[must_use]
     pub fn name(&self) -> String {
@@ -260,20 +267,16 @@ impl Folder {
         OpenOptions::new().append(true).create(true).mode(0o600).open(self.0.join(LOG))
     }
 
-    /// Calls `with` with a path of the socket that is short enough for an address (108 bytes, unix(7)):
-    /// through a descriptor of this folder.
-    ///
-    /// # Errors
-    /// What the system, or `with`, says.
-    pub fn with_socket<T>(&self, with: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
-        let folder: OwnedFd = File::open(&self.0)?.into();
-        with(Path::new(&format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd())))
+    /// The socket's path: short enough for an address only by [`Self::at`].
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.0.join(SOCKET)
     }
 
     /// Removes the socket.
     pub fn remove_socket(&self) {
         // A socket that nobody listens on says the same.
-        let _ = fs::remove_file(self.0.join(SOCKET));
+        let _ = fs::remove_file(self.socket());
     }
 
     fn read<T: for<'a> Deserialize<'a>>(&self, name: &str) -> io::Result<Option<T>> {

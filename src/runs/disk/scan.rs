@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Read as _};
+use std::os::unix::fs::FileExt as _;
 
 use crate::proto::digest::Running;
 use crate::proto::frame::{self, Decoded, Limits};
@@ -12,6 +13,7 @@ use crate::proto::header::{MarkedStream, Output, ServerHeader, Stream};
 use crate::proto::stored::StoredHeader;
 use crate::proto::verdict::Verdict;
 use crate::runs::excerpt::{Excerpt, FRAMES_LIMIT, Taker};
+use crate::sys::process::{Pid, ProcessRef};
 
 /// What a record says.
 #[derive(Debug, Default)]
@@ -28,6 +30,30 @@ pub struct Scan {
     pub last: u64,
     /// Bytes behind them that are no whole frame.
     pub torn: u64,
+}
+
+/// What a record has before the frames that clients see is not longer.
+const HEAD: usize = 512;
+
+/// The main process of a run that was started, as its supervisor has written it down.
+///
+/// # Errors
+/// What the system says.
+pub(in crate::runs) fn running(file: &File) -> io::Result<Option<ProcessRef>> {
+    let mut head = [0; HEAD];
+    let length = file.read_at(&mut head, 0)?;
+    let mut rest = &head[..length];
+    while let Ok(Decoded::Frame(frame)) = frame::decode(rest, Limits::FULL) {
+        match serde_json::from_slice(frame.header) {
+            Ok(StoredHeader::Claimed { .. }) => rest = &rest[frame.len()..],
+            Ok(StoredHeader::Running { pid, start_time }) => {
+                let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+                return Ok(pid.map(|pid| ProcessRef { pid, start_time }));
+            }
+            _ => break,
+        }
+    }
+    Ok(None)
 }
 
 /// A place from which the digests can be checked.

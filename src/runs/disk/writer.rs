@@ -27,8 +27,10 @@ const END_RESERVE: u64 = 64 * 1024;
 const FRAMES: u64 = 4096;
 /// On a full disk less than this is not worth a frame.
 const SMALLEST: usize = 4096;
-/// The disk is asked for so much at a time, and for an eighth of the record if that is more.
-const STEP: u64 = 256 * 1024;
+/// The disk is asked for so much at a time, and for an eighth of the record if that is more: once, of one that has
+/// little.
+const STEP: u64 = 384 * 1024;
+const _: () = assert!(STEP > PIECE as u64 + 2 * FRAMES + END_RESERVE);
 const LONGEST_STEP: u64 = 16 * 1024 * 1024;
 
 /// How far a record is.
