@@ -122,7 +122,9 @@ fn print_definition(
     let text = if let Some(shell) = shell {
         let mut text = Vec::new();
         clap_complete::generate(shell, &mut definition, &name, &mut text);
-        String::from_utf8_lossy(&text).into_owned()
+        // It sets a variable to the one and compares it with the other, of a name that has a hyphen.
+        let (set, compared) = (name.replace('-', "__"), name.replace('-', "__subcmd__"));
+        String::from_utf8_lossy(&text).replace(&compared, &set)
     } else {
         man::page(definition, &sections())
     };

@@ -56,6 +56,29 @@ fn completions_and_manual_pages_know_every_flag() {
 }
 
 #[test]
+fn bash_completes_subcommands_and_their_options() {
+    let complete = "eval \"$1\"; shift; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); \
+        _${1//-/__} \"$1\" \"${!#}\" \"${COMP_WORDS[COMP_CWORD-1]}\"; echo \"${COMPREPLY[*]}\"";
+    let cases: [(usize, &[&str], &str); 8] = [
+        (0, &["h"], "host-key"),
+        (0, &["ps", "--li"], "--limit"),
+        (0, &["host-key", "--host"], "--host-key"),
+        (0, &["batch", "--output", "f"], "fold"),
+        (1, &["jo"], "journal"),
+        (1, &["journal", "s"], "show"),
+        (1, &["journal", "show", "--si"], "--since"),
+        (1, &["check", "--lis"], "--listen"),
+    ];
+    for (at, words, expected) in cases {
+        let script = ran(PROGRAMS[at], &["--completions", "bash"]).expect(0).text();
+        let mut bash = Command::new("bash");
+        bash.args(["-c", complete, "bash", &script, ["rexec", "rexec-server"][at]]).args(words);
+        let completed = Ran::of(bash.output().unwrap()).expect(0).text();
+        assert_eq!(completed.trim_end(), expected, "{words:?}");
+    }
+}
+
+#[test]
 fn completions_and_the_manual_page_know_the_subcommands() {
     let man = ran(PROGRAMS[1], &["--man"]).expect(0).text().replace("\\-", "-");
     let synopsis = man.split(".SH SYNOPSIS\n").nth(1).unwrap().split(".SH").next().unwrap();
@@ -114,7 +137,7 @@ fn the_verb_of_supervisors_has_no_options() {
 
 #[test]
 fn wrong_usage_is_2_and_says_what_was_wrong() {
-    let cases: [(&[&str], &str); 15] = [
+    let cases: [(&[&str], &str); 16] = [
         (&[], "ADDR"),
         (&["atach", "127.0.0.1:1", "5f1c"], "'attach'"),
         (&["bach", "-H", "127.0.0.1:1", "true"], "'batch'"),
@@ -130,9 +153,12 @@ fn wrong_usage_is_2_and_says_what_was_wrong() {
         (&["127.0.0.1:1", "--json", "-o", "x", "true"], "--json"),
         (&["127.0.0.1:1", "-q", "-v", "true"], "--verbose"),
         (&["127.0.0.1:1", "--shell"], "COMMAND"),
+        (&["--host-key", "SHA256:x", "127.0.0.1:1", "true"], "43 characters"),
     ];
     for (args, culprit) in cases {
         let ran = ran(PROGRAMS[0], args).expect(2);
+        let is_mistyped = args.first().is_some_and(|word| word.ends_with("ach"));
+        assert_eq!(ran.stderr.contains("similar subcommand"), is_mistyped, "{}", ran.stderr);
         assert!(ran.stderr.contains(culprit) && ran.stdout.is_empty(), "{args:?}: {}", ran.stderr);
     }
     let cases: [(&[&str], &str); 7] = [
