@@ -57,9 +57,14 @@ pub(crate) fn complain(program: &str, line: &str) {
     let _ = output::write_all(rustix::stdio::stderr(), text.as_bytes());
 }
 
-/// Whether no colours are wanted (no-color.org).
+/// Whether no colours are wanted (no-color.org), or the terminal may know none.
 pub(crate) fn is_plain() -> bool {
-    std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty())
+    std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty()) || is_dumb()
+}
+
+/// Whether the terminal shows what it gets and obeys nothing, as far as `TERM` tells.
+fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_none_or(|term| term == "dumb")
 }
 
 /// Fewest descriptors that a client has use for.

@@ -4,6 +4,7 @@ use std::process::Command;
 
 use super::durable::verb;
 use super::support::server::under;
+use super::support::terminal::Terminal;
 use super::support::{Ran, Server};
 
 const PROGRAMS: [&str; 2] = [env!("CARGO_BIN_EXE_rexec"), env!("CARGO_BIN_EXE_rexec-server")];
@@ -52,6 +53,22 @@ fn completions_and_manual_pages_know_every_flag() {
                 assert!(script.contains(name), "{flag} is not in the completions for {shell}");
             }
         }
+    }
+}
+
+#[test]
+fn only_a_terminal_that_knows_them_gets_colours() {
+    let state = tempfile::tempdir().unwrap();
+    for (environment, before) in [
+        ("-u NO_COLOR TERM=xterm", "\x1b[1mrexec:\x1b[0m "),
+        ("-u NO_COLOR TERM=dumb", "rexec: "),
+        ("-u NO_COLOR -u TERM", "rexec: "),
+        ("NO_COLOR=1 TERM=xterm", "rexec: "),
+    ] {
+        let line = format!("env {environment} {} 127.0.0.1:1 true", PROGRAMS[0]);
+        let mut terminal = Terminal::shell(state.path(), &line);
+        assert_eq!(terminal.shows("cannot reach"), before, "{environment}");
+        assert_eq!(terminal.ends(), 255);
     }
 }
 
@@ -161,8 +178,10 @@ fn wrong_usage_is_2_and_says_what_was_wrong() {
         assert_eq!(ran.stderr.contains("similar subcommand"), is_mistyped, "{}", ran.stderr);
         assert!(ran.stderr.contains(culprit) && ran.stdout.is_empty(), "{args:?}: {}", ran.stderr);
     }
-    let cases: [(&[&str], &str); 7] = [
+    let cases: [(&[&str], &str); 9] = [
         (&[], "--listen"),
+        (&["--listen", "127.0.0.1:1", "--listen", "127.0.0.1:1"], "127.0.0.1:1 is named twice"),
+        (&["--listen", "[::1]:1", "--classic", "raw=[::1]:1"], "[::1]:1 is named twice"),
         (&["--listen", "no-port"], "no-port"),
         (&["--listen", "127.0.0.1:0", "--max-runs", "0"], "--max-runs"),
         (&["--listen", "127.0.0.1:0", "--memory-budget", "much"], "64M"),
@@ -174,6 +193,8 @@ fn wrong_usage_is_2_and_says_what_was_wrong() {
         let ran = ran(PROGRAMS[1], args).expect(2);
         assert!(ran.stderr.contains(culprit) && ran.stdout.is_empty(), "{args:?}: {}", ran.stderr);
     }
+    let twice = ["check", "--listen", "127.0.0.1:1", "--listen", "127.0.0.1:1"];
+    assert!(ran(PROGRAMS[1], &twice).expect(1).stderr.contains("127.0.0.1:1 is named twice"));
 }
 
 #[test]
