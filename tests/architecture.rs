@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what is missing here fails the test, as it should")]
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -204,4 +205,37 @@ fn every_test_that_the_page_on_security_names_is_there() {
     for name in named {
         assert!(code.contains(&format!("fn {name}(")), "{name} is missing");
     }
+}
+
+/// Nothing else tells when `scripts/order` has to be run again: the linker passes over names that it does not find.
+#[test]
+fn most_functions_that_are_to_lie_side_by_side_are_there() {
+    let script =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bin/rexec.ld")).unwrap();
+    let names = script.lines().filter_map(|line| line.trim_start().strip_prefix("*(.text._"));
+    let wanted: Vec<_> =
+        names.map(|rest| without_hashes(rest.split(' ').next().unwrap())).collect();
+    let mut nm = std::process::Command::new("nm");
+    let symbols = nm.arg("-P").arg(env!("CARGO_BIN_EXE_rexec")).output().unwrap();
+    assert!(symbols.status.success());
+    let symbols = String::from_utf8(symbols.stdout).unwrap();
+    let names = symbols.lines().filter_map(|line| line.strip_prefix('_')?.split(' ').next());
+    let there: HashSet<_> = names.map(without_hashes).collect();
+    let found = wanted.iter().filter(|name| there.contains(*name)).count();
+    assert!(wanted.len() > 300 && there.len() > 1000, "{} of {}", wanted.len(), there.len());
+    assert!(found * 5 >= wanted.len() * 4, "{found} of {}: run scripts/order", wanted.len());
+}
+
+/// A mangled name without what a compiler chooses anew, and with what a linker script has of the rest.
+fn without_hashes(name: &str) -> String {
+    let name = name.rfind("17h").map_or(name, |hash| &name[..hash]);
+    let name = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.' || c == '*');
+    let mut parts = name.split("Cs");
+    let first = parts.next().unwrap_or_default().to_owned();
+    let whole = parts.fold(first, |whole, part| {
+        let is_hash = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || c == '*');
+        let rest = part.split_once('_').filter(|(hash, _)| is_hash(hash));
+        whole + "Cs" + rest.map_or(part, |(_, rest)| rest)
+    });
+    whole.replace(['$', '@'], "?")
 }

@@ -66,6 +66,7 @@ pub(super) fn main(settings: &Settings, json: bool) -> u8 {
 fn would_start(settings: &Settings) -> Result<(), String> {
     let args = &settings.args;
     args.access.system()?;
+    args.named_twice().map_or(Ok(()), Err)?;
     if let Some(dir) = &args.cgroup {
         let checked = Groups::check(dir, settings.policy.limits());
         checked.map_err(|e| StartError::from(e).to_string())?;

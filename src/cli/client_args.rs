@@ -148,7 +148,7 @@ fn digests() -> impl TypedValueParser<Value = Algorithm> {
 
 /// A first word that is no server may be a verb that was mistyped.
 fn with_verb(mut error: clap::Error, args: &[OsString]) -> clap::Error {
-    let word = args.get(1).and_then(|word| word.to_str());
+    let word = args.get(1).and_then(|word| word.to_str()).filter(|word| !word.starts_with('-'));
     if matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::UnknownArgument)
         && let Some(verb) = word.and_then(super::verbs::like)
     {
@@ -164,7 +164,8 @@ pub(super) fn definition() -> clap::Command {
 
 /// The definition with the verbs, for completions.
 pub(super) fn with_verbs() -> clap::Command {
-    Args::command().subcommands(super::verbs::definitions()).subcommand(super::batch::definition())
+    let verbs = super::verbs::definitions().into_iter().chain([super::batch::definition()]);
+    Args::command().disable_help_subcommand(true).subcommands(verbs)
 }
 
 const SEE_ALSO: &str = "rexec-server(1), ssh(1)";

@@ -57,9 +57,14 @@ pub(crate) fn complain(program: &str, line: &str) {
     let _ = output::write_all(rustix::stdio::stderr(), text.as_bytes());
 }
 
-/// Whether no colours are wanted (no-color.org).
+/// Whether no colours are wanted (no-color.org), or the terminal may know none.
 pub(crate) fn is_plain() -> bool {
-    std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty())
+    std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty()) || is_dumb()
+}
+
+/// Whether the terminal shows what it gets and obeys nothing, as far as `TERM` tells.
+fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_none_or(|term| term == "dumb")
 }
 
 /// Fewest descriptors that a client has use for.
@@ -122,7 +127,9 @@ fn print_definition(
     let text = if let Some(shell) = shell {
         let mut text = Vec::new();
         clap_complete::generate(shell, &mut definition, &name, &mut text);
-        String::from_utf8_lossy(&text).into_owned()
+        // It sets a variable to the one and compares it with the other, of a name that has a hyphen.
+        let (set, compared) = (name.replace('-', "__"), name.replace('-', "__subcmd__"));
+        String::from_utf8_lossy(&text).replace(&compared, &set)
     } else {
         man::page(definition, &sections())
     };

@@ -130,17 +130,24 @@ pub(super) fn is_stdout(path: &Path) -> bool {
 
 /// A file beside `path`, so that renaming it replaces `path` in one step, with the mode that a file
 /// made by a redirection would have.
-fn temporary(path: &Path) -> io::Result<NamedTempFile> {
+pub(super) fn temporary(path: &Path) -> io::Result<NamedTempFile> {
     use std::os::unix::fs::PermissionsExt as _;
-    let mode = fs::metadata(path).map_or(0o666, |found| found.permissions().mode() & 0o777);
+    let mode = |mode| fs::Permissions::from_mode(mode);
+    let before = fs::metadata(path).ok().map(|found| found.permissions().mode() & 0o777);
     let folder = folder_of(path);
     fs::metadata(folder)?;
     let made = tempfile::Builder::new()
         .prefix(".rexec-")
-        .permissions(fs::Permissions::from_mode(mode))
+        // The umask is taken from what a new file has.
+        .permissions(mode(before.map_or(0o666, |_| 0o600)))
         .tempfile_in(folder);
     // Without the temporary name, which nobody knows.
-    made.map_err(|e| e.kind().into())
+    let made = made.map_err(|e| io::Error::from(e.kind()))?;
+    if let Some(before) = before {
+        // A file system that knows no modes may refuse.
+        let _ = made.as_file().set_permissions(mode(before));
+    }
+    Ok(made)
 }
 
 impl Output for ToFile {

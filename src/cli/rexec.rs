@@ -263,7 +263,7 @@ fn finish(args: &Args, answer: &Answer, verdict: Option<&Verdict>, kept: Option<
         say(args, &summary(verdict));
     }
     let saved = args.verdict.as_ref().map_or(Ok(()), |path| {
-        let line = Report::new(answer, verdict, None).line().map_err(|e| e.to_string());
+        let line = Report::new(answer, verdict, None).line().map_err(io::Error::from);
         line.and_then(|line| verdict_file::write(path, line.as_bytes()))
             .map_err(|e| format!("cannot write --verdict {}: {e}", path.display()))
     });

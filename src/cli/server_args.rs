@@ -1,9 +1,11 @@
 //! The server's command line.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
@@ -221,24 +223,37 @@ impl Program {
 }
 
 impl Args {
-    /// Fails where there is nothing to listen on.
+    /// Fails where there is nothing to listen on, or something twice.
     pub(super) fn check_addresses(&self, handed_over: usize) -> Result<(), clap::Error> {
-        if handed_over > 0 || !self.listen.is_empty() || !self.classic.is_empty() {
-            return Ok(());
+        if handed_over == 0 && self.addresses().next().is_none() {
+            let text = "nothing to listen on: give --listen ADDR, such as --listen 127.0.0.1:8080";
+            return Err(definition().error(ErrorKind::MissingRequiredArgument, text));
         }
-        let text = "nothing to listen on: give --listen ADDR, such as --listen 127.0.0.1:8080";
-        Err(definition().error(clap::error::ErrorKind::MissingRequiredArgument, text))
+        let conflict = |text| definition().error(ErrorKind::ArgumentConflict, text);
+        self.named_twice().map_or(Ok(()), |text| Err(conflict(text)))
+    }
+
+    fn addresses(&self) -> impl Iterator<Item = &ListenAddr> {
+        self.listen.iter().chain(self.classic.iter().map(|classic| &classic.address))
+    }
+
+    /// Of which address the server itself would be in its own way. Port 0 is another one each time.
+    pub(super) fn named_twice(&self) -> Option<String> {
+        let mut named = HashSet::new();
+        let mut fixed =
+            self.addresses().filter(|one| !matches!(one.0, Endpoint::Tcp { port: 0, .. }));
+        let twice = fixed.find(|one| !named.insert(&one.0))?;
+        Some(format!("{} is named twice, and can be listened on once", twice.0))
     }
 
     /// How many sockets the addresses need, as far as that is known without asking a resolver.
     pub(super) fn sockets(&self) -> usize {
-        let addresses = self.listen.iter().chain(self.classic.iter().map(|c| &c.address));
         let needed = |address: &ListenAddr| match &address.0 {
             Endpoint::Tcp { host: Host::Localhost, .. } => 2,
             Endpoint::Tcp { host: Host::Name(_), .. } => NAME_SOCKETS,
             Endpoint::Tcp { .. } | Endpoint::Unix(_) => 1,
         };
-        addresses.map(needed).sum()
+        self.addresses().map(needed).sum()
     }
 }
 

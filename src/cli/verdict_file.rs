@@ -1,14 +1,14 @@
-//! The file of `--verdict`.
+//! The file of `--verdict`, and those of a batch's reports.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::io::Errno;
 
-use super::output::{folder_of, is_given, is_stdout, write_all};
-use crate::sys::fs::atomic_write;
+use super::output::{folder_of, is_given, is_stdout, temporary, write_all};
 
 /// What a path stands for.
 enum Place {
@@ -51,16 +51,39 @@ pub(super) fn check(path: &Path) -> io::Result<()> {
 }
 
 /// Writes the report.
-pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
-    let text = |e: io::Error| e.to_string();
-    match Place::of(path).map_err(text)? {
-        Place::Stdout => write_all(rustix::stdio::stdout(), bytes).map_err(text),
-        Place::Stderr => write_all(rustix::stdio::stderr(), bytes).map_err(text),
-        Place::Special(path) => File::options()
-            .write(true)
-            .open(path)
-            .and_then(|file| write_all(&file, bytes))
-            .map_err(text),
-        Place::File(path) => atomic_write(&path, 0o644, bytes).map_err(|e| e.to_string()),
+pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_by(path, |to| to.write_all(bytes))
+}
+
+/// Writes what `fill` writes. A file has its name when it is whole and on the disk, and until then the old one
+/// stands.
+pub(super) fn write_by(
+    path: &Path,
+    fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
+    match Place::of(path)? {
+        Place::Stdout => fill(&mut Given(rustix::stdio::stdout())),
+        Place::Stderr => fill(&mut Given(rustix::stdio::stderr())),
+        Place::Special(path) => fill(&mut Given(File::options().write(true).open(path)?)),
+        Place::File(path) => {
+            let mut file = temporary(&path)?;
+            fill(file.as_file_mut())?;
+            file.as_file().sync_all()?;
+            file.persist(&path).map_err(|e| e.error)?;
+            File::open(folder_of(&path))?.sync_all()
+        }
+    }
+}
+
+/// A descriptor that may be shared: see [`write_all`].
+struct Given<F>(F);
+
+impl<F: AsFd> Write for Given<F> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        write_all(&self.0, bytes).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

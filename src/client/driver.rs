@@ -175,6 +175,8 @@ impl<'a> Driver<'a> {
 
     /// One connection's time: the request, and all that follows.
     async fn leg(&mut self, connection: &mut Connection) -> Leg {
+        // Before the request: what is asked for while that is answered is sent behind it.
+        self.state.start_leg();
         let request = match self.request() {
             Ok(request) => request,
             Err(e) => return Leg::Broken(e.to_string()),

@@ -35,7 +35,6 @@ pub(super) struct Shared<'a> {
 
 impl<'a> Shared<'a> {
     pub(super) fn new(state: &'a mut State) -> Self {
-        state.start_leg();
         Self {
             state: Mutex::new(state),
             writer: Notify::new(),

@@ -27,7 +27,7 @@ impl Place {
     fn listing(dir: tempfile::TempDir, keys: &[&Arc<Candidate>]) -> Self {
         let list = path(&dir, "list");
         let lines: Vec<_> = keys.iter().map(|key| key.public().to_string()).collect();
-        crate::sys::fs::atomic_write(&list, 0o600, lines.join("\n").as_bytes()).unwrap();
+        crate::sys::fs::testing::put(&list, 0o600, lines.join("\n").as_bytes());
         Self { authorized: Self::reading(&dir, list), dir }
     }
 

@@ -76,6 +76,9 @@ impl Requests {
             let _ = timeout(ORDER_PATIENCE, look).await;
             return self.obey(heard).await;
         }
+        if self.waiting.is_waiting() {
+            return self.waiting.keep(heard);
+        }
         self.waiting.look(async move {
             guest.refresh_for_request(heard.at).await;
             Looked::Heard(Box::new(heard))

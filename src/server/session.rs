@@ -75,7 +75,9 @@ async fn read_loop<R: AsyncRead + Unpin>(
         let next = timeout_at(busy_until + patience.idle, reader.next(silence));
         let next = tokio::select! {
             next = next => next,
-            () = Held::wait(requests.held.as_ref(), &requests.host) => {
+            () = Held::wait(requests.held.as_ref(), &requests.host),
+                if !requests.waiting.is_waiting() =>
+            {
                 requests.go_on().await?;
                 continue;
             }

@@ -19,6 +19,8 @@ use super::listen_fds::Slots;
 mod append;
 mod state;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 mod walk;
 
@@ -311,11 +313,11 @@ impl TrustedFile {
     }
 }
 
-/// A whole, synced file under a name of chance; removed again unless it was given its own name.
+/// A whole, synced file under a name of chance, which is removed again: it may have got its own name by then.
 /// A name of chance means that what a crash leaves behind never stands in anybody's way.
 struct Temp<'a> {
     dir: BorrowedFd<'a>,
-    name: Option<String>,
+    name: String,
 }
 
 impl<'a> Temp<'a> {
@@ -323,7 +325,7 @@ impl<'a> Temp<'a> {
         let name = random_name()?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(dir, &name, flags, Mode::RUSR | Mode::WUSR)?;
-        let temp = Self { dir, name: Some(name) };
+        let temp = Self { dir, name };
         let mut file = File::from(fd);
         file.write_all(bytes)?;
         rustix::fs::fchmod(&file, Mode::from_bits_truncate(mode as _))?;
@@ -333,7 +335,7 @@ impl<'a> Temp<'a> {
 
     /// Gives it its name if that is free. `false`: it is not.
     fn link(&self, name: &Path) -> io::Result<bool> {
-        let Some(temp) = &self.name else { return Ok(false) };
+        let temp = &self.name;
         match rustix::fs::linkat(self.dir, temp, self.dir, name, AtFlags::empty()) {
             Ok(()) => Ok(true),
             Err(Errno::EXIST) => Ok(false),
@@ -341,22 +343,12 @@ impl<'a> Temp<'a> {
             Err(e) => Err(e.into()),
         }
     }
-
-    fn rename(mut self, name: &Path) -> io::Result<()> {
-        if let Some(temp) = &self.name {
-            rustix::fs::renameat(self.dir, temp, self.dir, name)?;
-        }
-        self.name = None;
-        Ok(())
-    }
 }
 
 impl Drop for Temp<'_> {
     fn drop(&mut self) {
-        if let Some(name) = &self.name {
-            // A leftover harms nobody, and the caller has an error of its own to tell.
-            let _ = rustix::fs::unlinkat(self.dir, name, AtFlags::empty());
-        }
+        // A leftover harms nobody, and the caller has an error of its own to tell.
+        let _ = rustix::fs::unlinkat(self.dir, &self.name, AtFlags::empty());
     }
 }
 
@@ -395,26 +387,6 @@ pub fn create_once(dir: &StateDir, name: &str, mode: u32, bytes: &[u8]) -> Resul
         io::Result::Ok(made)
     };
     make().map_err(|e| FsError::io("write", &path, e))
-}
-
-/// Puts all of `bytes` in the place of what `path` holds: a reader sees the old or the new content, whole.
-/// When this returns, it is on the disk.
-///
-/// # Errors
-/// It could not be written; the old content stands.
-pub fn atomic_write(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), FsError> {
-    let name = path.file_name().ok_or_else(|| FsError::Name(path.into()))?;
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let replace = || {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let dir: OwnedFd = rustix::fs::open(folder, flags, Mode::empty())?;
-        Temp::write(dir.as_fd(), mode, bytes)?.rename(Path::new(name))?;
-        rustix::fs::fsync(&dir).map_err(io::Error::from)
-    };
-    replace().map_err(|e| FsError::io("write", path, e))
 }
 
 /// An exclusive `flock(2)`; given back when dropped and when the process ends, however it ends.

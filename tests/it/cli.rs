@@ -4,6 +4,7 @@ use std::process::Command;
 
 use super::durable::verb;
 use super::support::server::under;
+use super::support::terminal::Terminal;
 use super::support::{Ran, Server};
 
 const PROGRAMS: [&str; 2] = [env!("CARGO_BIN_EXE_rexec"), env!("CARGO_BIN_EXE_rexec-server")];
@@ -52,6 +53,45 @@ fn completions_and_manual_pages_know_every_flag() {
                 assert!(script.contains(name), "{flag} is not in the completions for {shell}");
             }
         }
+    }
+}
+
+#[test]
+fn only_a_terminal_that_knows_them_gets_colours() {
+    let state = tempfile::tempdir().unwrap();
+    for (environment, before) in [
+        ("-u NO_COLOR TERM=xterm", "\x1b[1mrexec:\x1b[0m "),
+        ("-u NO_COLOR TERM=dumb", "rexec: "),
+        ("-u NO_COLOR -u TERM", "rexec: "),
+        ("NO_COLOR=1 TERM=xterm", "rexec: "),
+    ] {
+        let line = format!("env {environment} {} 127.0.0.1:1 true", PROGRAMS[0]);
+        let mut terminal = Terminal::shell(state.path(), &line);
+        assert_eq!(terminal.shows("cannot reach"), before, "{environment}");
+        assert_eq!(terminal.ends(), 255);
+    }
+}
+
+#[test]
+fn bash_completes_subcommands_and_their_options() {
+    let complete = "eval \"$1\"; shift; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); \
+        _${1//-/__} \"$1\" \"${!#}\" \"${COMP_WORDS[COMP_CWORD-1]}\"; echo \"${COMPREPLY[*]}\"";
+    let cases: [(usize, &[&str], &str); 8] = [
+        (0, &["h"], "host-key"),
+        (0, &["ps", "--li"], "--limit"),
+        (0, &["host-key", "--host"], "--host-key"),
+        (0, &["batch", "--output", "f"], "fold"),
+        (1, &["jo"], "journal"),
+        (1, &["journal", "s"], "show"),
+        (1, &["journal", "show", "--si"], "--since"),
+        (1, &["check", "--lis"], "--listen"),
+    ];
+    for (at, words, expected) in cases {
+        let script = ran(PROGRAMS[at], &["--completions", "bash"]).expect(0).text();
+        let mut bash = Command::new("bash");
+        bash.args(["-c", complete, "bash", &script, ["rexec", "rexec-server"][at]]).args(words);
+        let completed = Ran::of(bash.output().unwrap()).expect(0).text();
+        assert_eq!(completed.trim_end(), expected, "{words:?}");
     }
 }
 
@@ -114,7 +154,7 @@ fn the_verb_of_supervisors_has_no_options() {
 
 #[test]
 fn wrong_usage_is_2_and_says_what_was_wrong() {
-    let cases: [(&[&str], &str); 15] = [
+    let cases: [(&[&str], &str); 16] = [
         (&[], "ADDR"),
         (&["atach", "127.0.0.1:1", "5f1c"], "'attach'"),
         (&["bach", "-H", "127.0.0.1:1", "true"], "'batch'"),
@@ -130,13 +170,18 @@ fn wrong_usage_is_2_and_says_what_was_wrong() {
         (&["127.0.0.1:1", "--json", "-o", "x", "true"], "--json"),
         (&["127.0.0.1:1", "-q", "-v", "true"], "--verbose"),
         (&["127.0.0.1:1", "--shell"], "COMMAND"),
+        (&["--host-key", "SHA256:x", "127.0.0.1:1", "true"], "43 characters"),
     ];
     for (args, culprit) in cases {
         let ran = ran(PROGRAMS[0], args).expect(2);
+        let is_mistyped = args.first().is_some_and(|word| word.ends_with("ach"));
+        assert_eq!(ran.stderr.contains("similar subcommand"), is_mistyped, "{}", ran.stderr);
         assert!(ran.stderr.contains(culprit) && ran.stdout.is_empty(), "{args:?}: {}", ran.stderr);
     }
-    let cases: [(&[&str], &str); 7] = [
+    let cases: [(&[&str], &str); 9] = [
         (&[], "--listen"),
+        (&["--listen", "127.0.0.1:1", "--listen", "127.0.0.1:1"], "127.0.0.1:1 is named twice"),
+        (&["--listen", "[::1]:1", "--classic", "raw=[::1]:1"], "[::1]:1 is named twice"),
         (&["--listen", "no-port"], "no-port"),
         (&["--listen", "127.0.0.1:0", "--max-runs", "0"], "--max-runs"),
         (&["--listen", "127.0.0.1:0", "--memory-budget", "much"], "64M"),
@@ -148,6 +193,8 @@ fn wrong_usage_is_2_and_says_what_was_wrong() {
         let ran = ran(PROGRAMS[1], args).expect(2);
         assert!(ran.stderr.contains(culprit) && ran.stdout.is_empty(), "{args:?}: {}", ran.stderr);
     }
+    let twice = ["check", "--listen", "127.0.0.1:1", "--listen", "127.0.0.1:1"];
+    assert!(ran(PROGRAMS[1], &twice).expect(1).stderr.contains("127.0.0.1:1 is named twice"));
 }
 
 #[test]

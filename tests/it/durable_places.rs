@@ -164,11 +164,21 @@ fn runs_may_have_another_disk_than_their_journal() {
     }
 }
 
+/// The supervisor of the only run below this folder, once it has been given that run.
+fn supervisor(state: &Path) -> u32 {
+    let mut found = Vec::new();
+    wait_until("the supervisor of a run", || {
+        found = supervisors(state);
+        found.len() == 1
+    });
+    found[0]
+}
+
 /// A supervisor that comes to its run when that was given up, and the id is another request's.
 #[test]
 fn a_late_supervisor_does_not_start_what_was_given_up_in_the_place_of_another() {
     let mut late = Held::at("supervisor:born");
-    let [old] = supervisors(late.server.state())[..] else { panic!("no supervisor") };
+    let old = supervisor(late.server.state());
     late.abandon();
     let state = late.server.state().to_owned();
     late.server.restart();
@@ -186,8 +196,7 @@ fn a_late_supervisor_does_not_start_what_was_given_up_in_the_place_of_another() 
     std::fs::write(&late.gate, "").unwrap();
     kill(old, Signal::CONT);
     wait_until("the end of the late supervisor", || !is_alive(old));
-    let [new] = supervisors(&state)[..] else { panic!("no supervisor") };
-    kill(new, Signal::CONT);
+    kill(supervisor(&state), Signal::CONT);
     assert_eq!(finish(client).expect(9).text(), "new\n");
     assert_eq!(late.effects(), 0);
 }

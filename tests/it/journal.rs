@@ -183,12 +183,9 @@ fn a_full_disk_refuses_new_runs_starts_nothing_and_leaves_no_half_line() {
         }
         started += 1;
         assert!(started < 100, "the disk does not get full");
-    };
-    assert!(
-        refused.status == 254 && refused.stderr.contains("journal_failed"),
-        "{}",
-        refused.stderr
-    );
+    }
+    .expect(254);
+    assert!(refused.stderr.contains("journal_failed"), "{}", refused.stderr);
     assert_eq!(refused.stderr.lines().count(), 1, "{}", refused.stderr);
     let effects = std::fs::read_to_string(&effect).unwrap_or_default().lines().count();
     assert_eq!(effects, started);

@@ -227,6 +227,23 @@ fn what_cannot_be_written_is_called_by_its_name() {
     assert!(ran.stderr.contains("standard output: /dev/full: No space left"), "{}", ran.stderr);
 }
 
+/// It says what was run, and may say why a server refused it.
+#[test]
+fn a_report_is_as_private_as_the_umask_has_it_or_as_the_one_before() {
+    let server = Server::start(&[]);
+    let path = server.dir().join("report");
+    let write = || {
+        let mut client = server.client().arg("--verdict").arg(&path).arg("true");
+        under(&["sh", "-c", "umask 077; exec \"$@\"", "sh"])(&mut client.command);
+        client.run().expect(0);
+        json_in(&path);
+        path.metadata().unwrap().permissions().mode() & 0o777
+    };
+    assert_eq!(write(), 0o600);
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(write(), 0o644);
+}
+
 #[test]
 fn json_is_one_object_with_text_where_it_is_text() {
     let server = Server::start(&[]);

@@ -179,7 +179,7 @@ fn halt(args: &Args, halter: &Halter, interrupted: bool) {
 
 /// Tells people and machines how it ended; the exit status.
 fn finish(args: &Args, watched: &mut Watched, subject: Subject, elapsed: Duration) -> u8 {
-    let page = write_page(args, watched, elapsed);
+    let mut failed = Vec::from_iter(write_page(args, watched, elapsed).err());
     let (watched, ledger) = (&*watched, &watched.ledger);
     let status = ledger.status();
     if !args.reach.quiet {
@@ -187,38 +187,35 @@ fn finish(args: &Args, watched: &mut Watched, subject: Subject, elapsed: Duratio
         let table = summary::table(ledger, elapsed);
         let _ = write_all(rustix::stdio::stderr(), table.as_bytes());
     }
-    let written = write_reports(args, watched, subject, elapsed).and(page);
-    match (&watched.broken, written) {
-        (None, Ok(())) => status,
-        (Some(e), Ok(())) if e.kind() == std::io::ErrorKind::BrokenPipe => Status::Closed.code(),
-        (broken, written) => {
-            let line = broken.as_ref().map(|e| format!("cannot write the output: {e}"));
-            for line in line.into_iter().chain(written.err()) {
-                args.reach.say(&line);
-            }
-            ledger.status_with(Outcome::Lost(Loss::Output))
+    failed.extend(write_reports(args, watched, subject, elapsed));
+    match &watched.broken {
+        None if failed.is_empty() => return status,
+        Some(e) if failed.is_empty() && e.kind() == std::io::ErrorKind::BrokenPipe => {
+            return Status::Closed.code();
         }
+        broken => failed.extend(broken.as_ref().map(|e| format!("cannot write the output: {e}"))),
     }
+    failed.iter().for_each(|line| args.reach.say(line));
+    ledger.status_with(Outcome::Lost(Loss::Output))
 }
 
 fn write_page(args: &Args, watched: &mut Watched, elapsed: Duration) -> Result<(), String> {
     let (Some(path), Some(kept)) = (&args.html, &mut watched.show.page) else { return Ok(()) };
-    std::fs::File::create(path)
-        .and_then(|file| {
-            let mut to = std::io::BufWriter::new(file);
-            html::write(&mut to, &watched.ledger, kept, elapsed)?;
-            std::io::Write::flush(&mut to)
-        })
-        .map_err(|e| format!("cannot write --html {}: {e}", path.display()))
+    let written = verdict_file::write_by(path, |to| {
+        let mut to = std::io::BufWriter::new(to);
+        html::write(&mut to, &watched.ledger, kept, elapsed)?;
+        std::io::Write::flush(&mut to)
+    });
+    written.map_err(|e| format!("cannot write --html {}: {e}", path.display()))
 }
 
-/// Writes every report that was asked for, also when one of them cannot be written; why that is so.
+/// Writes every report that was asked for; why one or the other cannot be written.
 fn write_reports(
     args: &Args,
     watched: &Watched,
     subject: Subject,
     elapsed: Duration,
-) -> Result<(), String> {
+) -> Vec<String> {
     let ledger = &watched.ledger;
     let junit = args.junit.as_ref().map_or(Ok(()), |path| {
         verdict_file::write(path, junit::document(ledger).as_bytes())
@@ -239,7 +236,7 @@ fn write_reports(
         Some(_) => Ok(()),
         None => watched.show.line(&line).map_err(|e| format!("cannot write the summary: {e}")),
     };
-    junit.and(page).and(report).and(printed)
+    [junit, page, report, printed].into_iter().filter_map(Result::err).collect()
 }
 
 /// Whether the reports that were asked for can be written, as far as that is known now.

@@ -12,6 +12,7 @@ use super::live::Live;
 use super::logs::{Log, Logs};
 use super::mask::{Masker, Secrets};
 use super::report::Line;
+use crate::cli::is_dumb;
 use crate::cli::output::write_all;
 use crate::proto::header::Stream;
 
@@ -52,8 +53,7 @@ impl Reader {
     pub(super) fn detect() -> Self {
         let (stdout, stderr) = (io::stdout().is_terminal(), io::stderr().is_terminal());
         let tame = in_ci() || stdout || stderr;
-        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-        Self { tame, terminal: stdout && stderr && !in_ci() && !dumb }
+        Self { tame, terminal: stdout && stderr && !in_ci() && !is_dumb() }
     }
 }
 

@@ -159,6 +159,16 @@ async fn why_a_run_was_cancelled_is_told_when_no_answer_came() {
     );
 }
 
+/// The server may keep the request waiting, and never say that the run has started.
+#[tokio::test]
+async fn a_cancel_that_is_asked_for_while_the_request_is_sent_is_sent_behind_it() {
+    let (mut state, _gate) = state();
+    state.start_leg();
+    state.control(Control::Cancel).unwrap();
+    drop(Shared::new(&mut state));
+    assert_eq!(said(&mut state), [ClientHeader::Cancel { run: None, as_operator: false }]);
+}
+
 /// The link took nothing more when they were asked for.
 #[tokio::test]
 async fn signals_that_were_not_sent_on_a_lost_link_are_sent_on_the_next_one() {

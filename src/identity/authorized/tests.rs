@@ -2,7 +2,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::*;
 use crate::identity::Key;
-use crate::sys::fs::atomic_write;
+use crate::sys::fs::testing::put;
 
 fn key() -> PublicKey {
     Key::generate("").unwrap().0.public().clone()
@@ -31,7 +31,7 @@ fn fixture(required: bool) -> Fixture {
 
 impl Fixture {
     fn write(&self, text: &str) {
-        atomic_write(&self.path, 0o600, text.as_bytes()).unwrap();
+        put(&self.path, 0o600, text.as_bytes());
     }
 
     fn who(&self, key: &PublicKey) -> Option<String> {

@@ -116,7 +116,7 @@ fn halves_of_two_keys_are_no_key() {
 fn a_file_over_the_limit_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("key");
-    fs::atomic_write(&path, 0o600, &vec![b'x'; KEY_FILE_LIMIT + 1]).unwrap();
+    fs::testing::put(&path, 0o600, &vec![b'x'; KEY_FILE_LIMIT + 1]);
     assert!(matches!(Key::load(&path), Err(KeyError::File(FsError::TooLong { .. }))));
 }
 

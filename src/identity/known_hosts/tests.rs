@@ -129,7 +129,7 @@ fn hashed_names() {
     run(Command::new("ssh-keygen").args(["-q", "-t", "rsa", "-N", "", "-f"]).arg(&rsa));
     let rsa = std::fs::read_to_string(rsa.with_extension("pub")).unwrap();
     let text = format!("plain {A}\n[port]:8080 {A}\nother {rsa}");
-    crate::sys::fs::atomic_write(&path, 0o600, text.as_bytes()).unwrap();
+    crate::sys::fs::testing::put(&path, 0o600, text.as_bytes());
     run(Command::new("ssh-keygen")
         .args(["-q", "-H", "-f"])
         .arg(&path)
@@ -154,6 +154,6 @@ fn cannot_read_is_not_empty() {
     std::fs::create_dir(&path).unwrap();
     assert!(matches!(KnownHosts::load(&path), Err(FsError::NotAFile(_))));
     std::fs::remove_dir(&path).unwrap();
-    crate::sys::fs::atomic_write(&path, 0o666, b"").unwrap();
+    crate::sys::fs::testing::put(&path, 0o666, b"");
     assert!(matches!(KnownHosts::load(&path), Err(FsError::Writable { .. })));
 }

@@ -12,6 +12,7 @@ use crate::runs::host::{Host, Settings};
 use crate::runs::journal::rules::{Digester, Rules};
 use crate::runs::recover;
 use crate::server::policy::{Allowed, Policy};
+use crate::server::users::{Guest, System, Users};
 use crate::server::waiting::Waiting;
 use crate::server::{Config, Shared, Whom};
 use crate::sys::fs::StateDir;
@@ -54,6 +55,10 @@ fn shared(folder: &TempDir) -> Arc<Shared> {
 }
 
 fn connect() -> Peer {
+    connect_as(None)
+}
+
+fn connect_as(guest: Option<Arc<Guest>>) -> Peer {
     let folder = tempfile::tempdir().unwrap();
     let shared = shared(&folder);
     let (ours, theirs) = duplex(1 << 16);
@@ -66,7 +71,7 @@ fn connect() -> Peer {
         rights: crate::server::rights::of_a_server(Default::default()),
         judge: Arc::new(|_, _, _| Ok(Allowed::default())),
         refusals: Arc::clone(&shared.peers),
-        guest: None,
+        guest,
         is_stale: false,
         held: None,
         waiting: Waiting::default(),
@@ -155,5 +160,20 @@ async fn started_waits_a_moment_for_what_else_there_is_to_say() {
     tokio::select! {
         end = write_loop(&mut writer, &outbox) => panic!("{:?}", end.err()),
         () = client => {}
+    }
+}
+
+/// A list may be asked for whatever else is under way; the account is looked at before both.
+#[tokio::test]
+async fn a_list_does_not_take_the_place_of_what_waits_for_a_look_at_the_account() {
+    let system = System { users: vec!["root".into()], groups: Vec::new(), ssh_keys: false };
+    for _ in 0..20 {
+        let users = Users::new(&system, &AccessFiles::default());
+        let mut peer = connect_as(users.guest("root"));
+        peer.writer.queue(&bad_run(), b"x\0").unwrap();
+        peer.writer.queue(&json!({"type": "list"}), b"").unwrap();
+        peer.writer.flush().await.unwrap();
+        assert_eq!(peer.hear().await["code"], "bad_request");
+        assert_eq!(peer.hear().await["type"], "runs");
     }
 }

@@ -121,7 +121,7 @@ mod tests {
     fn a_file_that_others_can_change_gets_no_line() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().canonicalize().unwrap().join("list");
-        crate::sys::fs::atomic_write(&path, 0o666, b"").unwrap();
+        crate::sys::fs::testing::put(&path, 0o666, b"");
         assert!(matches!(add(&path, "one"), Err(FsError::Writable { .. })));
         assert_eq!(std::fs::read(&path).unwrap(), b"");
     }

@@ -2,6 +2,7 @@ use std::ffi::OsString;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
 use super::state::state_path;
+use super::testing::put;
 use super::*;
 
 fn temp() -> (tempfile::TempDir, PathBuf) {
@@ -196,21 +197,11 @@ fn without_hard_links_only_the_first_creates_too() {
     let dir = StateDir::open(&root.join("state")).unwrap();
     for (content, first) in [("one", true), ("two", false)] {
         let temp = Temp::write(dir.as_fd(), 0o600, content.as_bytes()).unwrap();
-        let name = temp.name.clone().unwrap();
+        let name = temp.name.clone();
         assert_eq!(rename_if_free(dir.as_fd(), &name, Path::new("name")).unwrap(), first);
     }
     assert_eq!(*dir.read_private("name", 3).unwrap(), b"one");
     assert_eq!(names(dir.path()), ["name"]);
-}
-
-#[test]
-fn a_failed_write_leaves_nothing() {
-    let (_guard, root) = temp();
-    let dir = StateDir::open(&root.join("state")).unwrap();
-    dir.subdir("taken").unwrap();
-    let error = atomic_write(&dir.path().join("taken"), 0o600, b"x").unwrap_err();
-    assert!(matches!(error, FsError::Io { action: "write", .. }));
-    assert_eq!(names(dir.path()), ["taken"]);
 }
 
 /// `/dev/full` cannot hold a folder, so the disk is full here by the process' own file size limit.
@@ -241,21 +232,10 @@ fn fills_the_disk() {
 }
 
 #[test]
-fn atomic_write_replaces() {
-    let (_guard, root) = temp();
-    let path = root.join("file");
-    atomic_write(&path, 0o600, b"one").unwrap();
-    atomic_write(&path, 0o644, b"two").unwrap();
-    assert_eq!(std::fs::read(&path).unwrap(), b"two");
-    assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o644);
-    assert_eq!(names(&root), ["file"]);
-}
-
-#[test]
 fn a_secret_must_be_secret() {
     let (_guard, root) = temp();
     let path = root.join("key");
-    atomic_write(&path, 0o600, b"secret").unwrap();
+    put(&path, 0o600, b"secret");
     assert_eq!(*read_private(&path, 6).unwrap(), b"secret");
     assert!(matches!(read_private(&path, 5).unwrap_err(), FsError::TooLong { limit: 5, .. }));
     for mode in [0o640, 0o604, 0o620] {
@@ -281,7 +261,7 @@ fn public_text_is_bounded_and_is_text() {
     let (_guard, root) = temp();
     let path = root.join("key.pub");
     for (bytes, text) in [(&b"public"[..], Some("public")), (b"public!", None), (b"\xff", None)] {
-        atomic_write(&path, 0o666, bytes).unwrap();
+        put(&path, 0o666, bytes);
         assert_eq!(read_public(&path, 6).ok().as_deref(), text);
     }
     assert!(read_public(&root.join("none"), 6).unwrap_err().is_missing());
@@ -293,7 +273,7 @@ fn a_trusted_file_stands_in_trusted_folders() {
     std::fs::create_dir(root.join("ssh")).unwrap();
     chmod(&root.join("ssh"), 0o700);
     let path = root.join("ssh/authorized_keys");
-    atomic_write(&path, 0o644, b"caf\xe9").unwrap();
+    put(&path, 0o644, b"caf\xe9");
     symlink("ssh/authorized_keys", root.join("link")).unwrap();
     assert_eq!(TrustedFile::open(&root.join("link")).unwrap().read(10).unwrap(), "caf\u{fffd}");
     assert!(matches!(

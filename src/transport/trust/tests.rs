@@ -1,6 +1,7 @@
 use super::*;
 use crate::identity::host_key;
-use crate::sys::fs::{StateDir, atomic_write};
+use crate::sys::fs::StateDir;
+use crate::sys::fs::testing::put;
 
 struct Fixture {
     dir: tempfile::TempDir,
@@ -20,7 +21,7 @@ fn fixture() -> Fixture {
 impl Fixture {
     fn file(&self, name: &str, text: &str) -> PathBuf {
         let path = self.dir.path().canonicalize().unwrap().join(name);
-        atomic_write(&path, 0o600, text.as_bytes()).unwrap();
+        put(&path, 0o600, text.as_bytes());
         path
     }
 
@@ -111,7 +112,7 @@ fn the_line_to_add_makes_it_known() {
     let HostKeyError::Unknown(unknown) = error else { panic!("{error}") };
     let line = unknown.line;
     assert!(text.contains(&line));
-    atomic_write(&file, 0o600, line.as_bytes()).unwrap();
+    put(&file, 0o600, line.as_bytes());
     f.check(&trust, "[2001:db8::1]:8080").unwrap();
 }
 

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::super::support::Ran;
 use super::super::support::fleet::Fleet;
+use super::super::support::server::under;
 use super::nobody;
 
 pub(super) fn lines(text: &str) -> Vec<Value> {
@@ -159,4 +160,37 @@ fn a_report_that_cannot_be_written_is_said_before_anything_runs() {
             ran.stderr
         );
     }
+}
+
+/// `ulimit -f 0` is as a disk that is full.
+#[test]
+fn each_report_that_cannot_be_written_is_named_and_the_old_ones_stand() {
+    let fleet = Fleet::start(1);
+    let dir = fleet.first().dir().join("reports");
+    fs::create_dir(&dir).unwrap();
+    let mut client = fleet.batch(&[]);
+    for option in ["--report", "--junit", "--html"] {
+        let path = dir.join(&option[2..]);
+        fs::write(&path, "the old one").unwrap();
+        client = client.arg(option).arg(path);
+    }
+    client = client.arg("echo hi");
+    under(&["sh", "-c", "ulimit -f 0; exec \"$@\"", "sh"])(&mut client.command);
+    let ran = client.run().expect(252);
+    for option in ["--report", "--junit", "--html"] {
+        let told =
+            format!("cannot write {option} {}/{}: File too large", dir.display(), &option[2..]);
+        assert!(ran.stderr.contains(&told), "{told}\n{}", ran.stderr);
+    }
+    for entry in fs::read_dir(&dir).unwrap() {
+        let path = entry.unwrap().path();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "the old one", "{}", path.display());
+    }
+}
+
+#[test]
+fn the_page_may_go_to_stdout_as_other_reports() {
+    let fleet = Fleet::start(1);
+    let ran = fleet.batch(&[]).args(&["--html", "-", "true"]).run().expect(0).text();
+    assert!(ran.contains("<h1>rexec batch</h1>"), "{ran}");
 }
