@@ -24,7 +24,7 @@ pub mod spec;
 pub mod stop;
 pub mod wait;
 
-pub use crate::sys::process::Usage;
+pub use crate::sys::process::{End, Ended, Usage};
 pub use cgroup::{Groups, GroupsError};
 pub use limits::Limits;
 pub use not_started::{NotStarted, SpawnError};
@@ -34,7 +34,7 @@ pub use signal::Signal;
 pub use spawn::{Spawned, spawn};
 pub use spec::{BaseEnv, Mark, Program, Spec};
 pub use stop::{Leftovers, Stopped, TERM_GRACE, count_left, stop, stop_leftovers};
-pub use wait::{Child, End, adopt};
+pub use wait::{Child, adopt};
 
 #[cfg(test)]
 mod testing;
