@@ -10,8 +10,10 @@ use super::upgrade::{Upgrade, tell_reloaded, tell_reloading};
 use crate::server::Call;
 use crate::sys::signals::{Signals, Terminals};
 
-/// The signals that the server hears.
-pub(super) const HEARD: [Signal; 3] = [Signal::TERM, Signal::INT, Signal::HUP];
+/// The signals that the server hears. The last two have a meaning to other servers, a new file for the log: whoever
+/// sends them does not want the end of what runs.
+pub(super) const HEARD: [Signal; 6] =
+    [Signal::TERM, Signal::INT, Signal::QUIT, Signal::HUP, Signal::USR1, Signal::USR2];
 
 /// What SIGHUP means to this server.
 #[derive(Debug, Clone, Copy)]
@@ -42,24 +44,15 @@ async fn hear(
     calls: &mpsc::Sender<Call>,
 ) -> io::Result<()> {
     loop {
-        let call = match (signals.next().await?, hangup) {
-            (Signal::HUP, Hangup::Ignored) => {
-                info!("SIGHUP is ignored, as whoever started this server wanted it");
+        let signal = signals.next().await?;
+        match asked_by(signal, hangup) {
+            None => continue,
+            Some(Call::Stop) => {
+                stop(calls, signal);
                 continue;
             }
-            (Signal::HUP, Hangup::Heard(terminals)) if terminals.were_closed() => {
-                info!("the terminal of this server was closed");
-                Call::Stop
-            }
-            (Signal::HUP, Hangup::Heard(_)) => Call::Upgrade,
-            _ => Call::Stop,
-        };
-        // More than two say nothing new.
-        if call == Call::Stop {
-            let _ = calls.try_send(call);
-            continue;
+            Some(Call::Upgrade) => tell_reloading(),
         }
-        tell_reloading();
         tokio::select! {
             checked = upgrade.check() => match checked {
                 Ok(()) => drop(calls.try_send(Call::Upgrade)),
@@ -68,16 +61,46 @@ async fn hear(
                     tell_reloaded();
                 }
             },
-            stopped = next_stop(signals) => {
-                stopped?;
-                let _ = calls.try_send(Call::Stop);
-            }
+            signal = next_stop(signals, hangup) => stop(calls, signal?),
         }
     }
 }
 
+/// What a signal asks for, if anything.
+fn asked_by(signal: Signal, hangup: Hangup) -> Option<Call> {
+    match (signal, hangup) {
+        (Signal::HUP, Hangup::Ignored) => {
+            info!("SIGHUP is ignored, as whoever started this server wanted it");
+            None
+        }
+        (Signal::HUP, Hangup::Heard(terminals)) if terminals.were_closed() => {
+            info!("the terminal of this server was closed");
+            Some(Call::Stop)
+        }
+        (Signal::HUP, Hangup::Heard(_)) => Some(Call::Upgrade),
+        (Signal::USR1 | Signal::USR2, _) => {
+            info!("SIGUSR1 and SIGUSR2 mean nothing to this server");
+            None
+        }
+        _ => Some(Call::Stop),
+    }
+}
+
+/// SIGQUIT leaves no time: it is as one SIGTERM after another.
+fn stop(calls: &mpsc::Sender<Call>, signal: Signal) {
+    let times = if signal == Signal::QUIT { 2 } else { 1 };
+    for _ in 0..times {
+        // More than two say nothing new.
+        let _ = calls.try_send(Call::Stop);
+    }
+}
+
 /// The next signal that ends the server, while it is being upgraded already.
-async fn next_stop(signals: &Signals) -> io::Result<()> {
-    while signals.next().await? == Signal::HUP {}
-    Ok(())
+async fn next_stop(signals: &Signals, hangup: Hangup) -> io::Result<Signal> {
+    loop {
+        let signal = signals.next().await?;
+        if asked_by(signal, hangup) == Some(Call::Stop) {
+            return Ok(signal);
+        }
+    }
 }

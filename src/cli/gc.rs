@@ -20,9 +20,9 @@ const FAILED: u8 = 1;
 /// Exit status: wrong usage, or the runs cannot be read.
 const TROUBLE: u8 = 2;
 
-/// Remove records of durable runs that are over: those that are too old, or too many or too large
-/// together, the one that ended first before the others
+/// Remove records of durable runs that are over and too old, or too many or too large together
 ///
+/// Of too many, or too large ones, whoever has most of them loses those that ended first.
 /// A server does the same by itself. What goes on is never touched; who reads a record that is removed reads
 /// on. The id of a run stays taken until --keep-for and 10 minutes are over. Exit status: 0 done, 1
 /// something could not be removed, 2 wrong usage or unreadable.

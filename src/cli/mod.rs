@@ -86,14 +86,21 @@ pub(crate) fn usage(program: &str, error: &clap::Error) -> u8 {
     print(program, &if plain { text.to_string() } else { text.ansi().to_string() })
 }
 
+/// Whether this process may have so many descriptors.
+fn enough_descriptors(least: u64) -> Result<(), String> {
+    match getrlimit(Resource::Nofile).current {
+        Some(most) if most < least => {
+            Err(format!("`ulimit -n` is {most}, and {least} descriptors are needed"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// What a client runs in. Not `build`, which has the scheduler of many threads linked too, and loads what
 /// that needs at each start: the library of floating-point functions.
 fn runtime() -> std::io::Result<LocalRuntime> {
-    if let Some(most) = getrlimit(Resource::Nofile).current.filter(|most| *most < DESCRIPTORS) {
-        // Tokio panics without the few that it needs itself.
-        let text = format!("`ulimit -n` is {most}, and {DESCRIPTORS} descriptors are needed");
-        return Err(std::io::Error::other(text));
-    }
+    // Tokio panics without the few that it needs itself.
+    enough_descriptors(DESCRIPTORS).map_err(std::io::Error::other)?;
     // What cannot be written is told, and a file that is not whole is not left behind.
     outlive_file_limit()?;
     Builder::new_current_thread().enable_all().build_local(LocalOptions::default())

@@ -34,6 +34,8 @@ use crate::sys::surroundings::EndsWith;
 const FAILED: u8 = 1;
 /// Descriptors of a run: both ends of its output, its input, and its main process.
 const RUN_DESCRIPTORS: u64 = 6;
+/// Fewest descriptors with which a server can run anything.
+const DESCRIPTORS: u64 = 32;
 /// Descriptors that the server's own files and listeners need.
 const OWN_DESCRIPTORS: u64 = 64;
 
@@ -134,6 +136,7 @@ fn prepare_and_serve(
         false => Hangup::Heard(Terminals::now()),
     };
     heap::keep(super::HEAP_KEPT);
+    super::enough_descriptors(DESCRIPTORS)?;
     let inherited = process::prepare().map_err(|e| e.to_string())?;
     let args = &settings.args;
     start_log(args);

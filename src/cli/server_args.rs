@@ -145,11 +145,12 @@ pub(super) struct Args {
     #[arg(long, value_name = "TIME", default_value = KEEP_FOR, value_parser = duration)]
     pub(super) keep_for: Duration,
 
-    /// Keep at most so many records of durable runs that have ended; those that ended first go first
+    /// Keep at most so many records of durable runs that have ended. When there are more, whoever has most loses those
+    /// that ended first
     #[arg(long, value_name = "N", default_value = KEEP_COUNT)]
     pub(super) keep_count: usize,
 
-    /// Keep records of at most so many bytes of disk; those that ended first go first
+    /// Keep records of at most so many bytes of disk. When they take more, whoever has most loses those that ended first
     #[arg(long, value_name = "BYTES", default_value = KEEP_BYTES, value_parser = bytes)]
     pub(super) keep_bytes: u64,
 
@@ -178,7 +179,8 @@ The server prints `listening on ADDR` on stdout for each address when it is read
 Sockets that a service manager hands over (LISTEN_FDS, see sd_listen_fds(3)) are used in the place of new ones for \
 the same --listen addresses; without --listen they are what is listened on.
 
-SIGTERM: no new runs, --drain-timeout for those under way, then the end. SIGHUP: an upgrade in place. New runs wait, \
+SIGTERM: no new runs, --drain-timeout for those under way, then the end; a second one, and SIGQUIT, stop them at once. \
+SIGUSR1 and SIGUSR2 do nothing. SIGHUP: an upgrade in place. New runs wait, \
 those under way have --drain-timeout, then the server becomes the program that its path names now, with the same \
 arguments, process id and sockets; no connection is refused meanwhile. If that program does not start, the server goes \
 on. After nohup, SIGHUP is ignored; if the server's terminal was closed, it is as SIGTERM.

@@ -37,8 +37,7 @@ const HEARD: [Signal; 4] = [Signal::INT, Signal::TERM, Signal::HUP, Signal::TSTP
 pub(super) struct Signals(Held);
 
 impl Signals {
-    /// Listens from now on. To be called while there is one thread: one that is there already would take what is meant
-    /// for this.
+    /// Listens from now on. To be called while there is one thread ([`hold`]).
     pub(super) fn listen() -> io::Result<Self> {
         let heard: Vec<_> = HEARD.into_iter().filter(|one| !is_ignored(one.as_raw())).collect();
         hold(&heard)?;

@@ -1,8 +1,8 @@
 //! What is kept of durable runs that are over, and for how long.
 //!
 //! A record goes when it is too old, or when there are too many or they are too large together: then one of whoever has
-//! most of them, the one whose run ended first before the others, so that nobody pushes out what another keeps. What says that the run was there stays until
-//! [`Retention::memory`] is over, so that its id is not used again.
+//! most of them, the one whose run ended first before the others, so that nobody pushes out what another keeps. What
+//! says that the run was there stays until [`Retention::memory`] is over, so that its id is not used again.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, VecDeque};

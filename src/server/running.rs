@@ -195,6 +195,7 @@ async fn stop_call(calls: &mut Receiver<Call>) {
 
 async fn confirmed(host: &Host, calls: &mut Receiver<Call>) {
     let confirmed = tokio::select! {
+        biased;
         confirmed = timeout(FAREWELL, host.all_confirmed(FAREWELL)) => confirmed.is_ok(),
         () = stop_call(calls) => false,
     };

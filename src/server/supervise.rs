@@ -3,6 +3,7 @@
 //! Its standard input is the link to the server that started it, on which the setup comes first. Others
 //! find it by the socket in the run's folder. It goes when the verdict is written and nobody needs it.
 
+use std::ffi::CStr;
 use std::io;
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::Path;
@@ -59,8 +60,12 @@ struct Supervisor {
     refusals: Arc<Throttle>,
 }
 
-/// What does not end this process by itself. Without a terminal nobody means it by the last two.
-const HELD: [Signal; 3] = [Signal::TERM, Signal::HUP, Signal::INT];
+/// What ps(1) calls this process; the kernel takes no more than 15 bytes.
+const NAME: &CStr = c"rexec-supervise";
+/// What does not end this process by itself. By all but the first its server may be meant: whoever looks for that by the
+/// command line finds this too.
+const HELD: [Signal; 6] =
+    [Signal::TERM, Signal::HUP, Signal::INT, Signal::QUIT, Signal::USR1, Signal::USR2];
 
 /// Waits until this process is to end.
 async fn terminated(signals: &Signals) {
@@ -81,6 +86,8 @@ async fn terminated(signals: &Signals) {
 /// One line: nothing was started, or the record cannot be written.
 pub fn main(runs: &Path, ready: &Path) -> Result<(), String> {
     pause::program("supervisor");
+    // As it was executed by a descriptor, it would be called by that one's number.
+    let _ = rustix::thread::set_name(NAME);
     process::prepare().map_err(|e| e.to_string())?;
     hold(&HELD).map_err(|e| format!("cannot hold signals: {e}"))?;
     // Nothing that ends the server's session or its terminal ends this process.

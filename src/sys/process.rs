@@ -73,8 +73,8 @@ pub struct Inherited {
 }
 
 /// Puts right, once, what every run inherits: no signal ignored or blocked (a script's `server &`
-/// leaves SIGINT and SIGQUIT ignored; SIGHUP stays blocked, see [`signals`]), no descriptor from 3 up, no controlling terminal. Passed
-/// sockets (`LISTEN_FDS`) stay open here. This process becomes the parent of what runs leave behind
+/// leaves SIGINT and SIGQUIT ignored; SIGHUP, SIGUSR1 and SIGUSR2 stay blocked, see [`signals`]), no descriptor
+/// from 3 up, no controlling terminal. Passed sockets (`LISTEN_FDS`) stay open here. This process becomes the parent of what runs leave behind
 /// (`PR_SET_CHILD_SUBREAPER`), so that [`orphans`] sees it; call [`reap_strangers`] upon SIGCHLD.
 ///
 /// Call it first, while there is one thread: a signal mask belongs to a thread and is inherited by

@@ -43,15 +43,17 @@ pub fn is_ignored(signal: i32) -> bool {
     unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN
 }
 
-/// Unblocks every signal but SIGHUP, which stays blocked if it is: the server that became this one holds
-/// it, and it would kill a server that does not listen to it yet.
+/// Those that do not end a server that listens to them, and would kill one that does not yet.
+const HARMLESS: [Signal; 3] = [Signal::HUP, Signal::USR1, Signal::USR2];
+
+/// Unblocks every signal but those of [`HARMLESS`] that are blocked: the server that became this one holds them.
 pub(super) fn unblock_all_but_held() -> io::Result<()> {
     let mut now = set_of([]);
     // SAFETY: a null new mask only asks; `now` is writable.
     checked(unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, ptr::null(), &raw mut now) })?;
     // SAFETY: `now` is a mask that the call has filled.
-    let held = unsafe { libc::sigismember(&raw const now, libc::SIGHUP) } == 1;
-    let mask = set_of(held.then_some(Signal::HUP));
+    let is_held = |one: &Signal| unsafe { libc::sigismember(&raw const now, one.as_raw()) } == 1;
+    let mask = set_of(HARMLESS.into_iter().filter(is_held));
     // SAFETY: `mask` is filled, and the old one is not asked for.
     checked(unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const mask, ptr::null_mut()) })
 }
@@ -61,7 +63,11 @@ pub(super) fn unblock_all_but_held() -> io::Result<()> {
 ///
 /// # Errors
 /// None that can happen (`pthread_sigmask(3)`, `sigaction(2)`).
+///
+/// # Panics
+/// In a debug build, if there is another thread.
 pub fn hold(signals: &[Signal]) -> io::Result<()> {
+    debug_assert!(is_only_thread(), "another thread would take what is to be held");
     let mask = set_of(signals.iter().copied());
     // SAFETY: `mask` is filled, and the old one is not asked for.
     checked(unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const mask, ptr::null_mut()) })?;
@@ -70,6 +76,11 @@ pub fn hold(signals: &[Signal]) -> io::Result<()> {
         HELD.fetch_or(bit(signal.as_raw()), Ordering::Relaxed);
     }
     Ok(())
+}
+
+/// Whether this process has one thread, as far as proc(5) tells.
+fn is_only_thread() -> bool {
+    std::fs::read_dir("/proc/self/task").map_or(true, |threads| threads.count() == 1)
 }
 
 /// From now on a write beyond this process's limit for files (`RLIMIT_FSIZE`) is an error, EFBIG, as one on a full

@@ -142,7 +142,10 @@ impl Endpoint {
         } else {
             let (host, port) = text.split_once(':').ok_or_else(no_port)?;
             match host {
-                _ if port.contains(':') => return Err(EndpointError::Brackets),
+                // With a blank in it, it is several addresses.
+                _ if port.contains(':') && !port.contains(char::is_whitespace) => {
+                    return Err(EndpointError::Brackets);
+                }
                 "" => return Err(EndpointError::NoHost(port.to_owned())),
                 _ => (Host::parse(host)?, port),
             }
@@ -257,6 +260,7 @@ mod tests {
             ("host:65536", "\"65536\" is not a port"),
             ("host:+80", "\"+80\" is not a port"),
             ("host:http", "\"http\" is not a port"),
+            ("one:80 two:80", "\"80 two:80\" is not a port"),
             ("me@host:80", "HOST:PORT or unix:PATH alone"),
             ("http://host:80", "HOST:PORT or unix:PATH alone"),
             ("host:80?host-key=SHA256:x", "HOST:PORT or unix:PATH alone"),

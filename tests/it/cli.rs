@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use super::durable::verb;
+use super::support::server::under;
 use super::support::{Ran, Server};
 
 const PROGRAMS: [&str; 2] = [env!("CARGO_BIN_EXE_rexec"), env!("CARGO_BIN_EXE_rexec-server")];
@@ -221,6 +222,16 @@ fn too_few_descriptors_are_said_and_no_status_of_the_commands() {
             format!("rexec: cannot start: `ulimit -n` is {most}, and 16 descriptors are needed\n");
         assert_eq!(ran.stderr, line);
     }
+    for most in [4, 5, 8, 31] {
+        let script = format!("ulimit -n {most}; exec \"$0\" --listen 127.0.0.1:0");
+        let ran = Command::new("sh").args(["-c", &script, PROGRAMS[1]]).output().unwrap();
+        let line = format!("rexec-server: `ulimit -n` is {most}, and 32 descriptors are needed\n");
+        assert_eq!(Ran::of(ran).expect(1).stderr, line);
+    }
+    let few = under(&["sh", "-c", "ulimit -n 32; exec \"$@\"", "sh"]);
+    let server = Server::with(&[], few);
+    server.run(&["true"]).expect(0);
+    server.run(&["--durable", "true"]).expect(0);
 }
 
 #[test]

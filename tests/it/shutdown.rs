@@ -5,8 +5,9 @@ use std::process::Child;
 use rustix::process::Signal;
 use serde_json::json;
 
+use super::durable::{gate, leave, verb};
 use super::support::raw::Raw;
-use super::support::server::{Server, finish, line_of, under};
+use super::support::server::{Server, finish, line_of, supervisors, under};
 use super::support::{is_alive, json_in, kill, pid_in, wait_until};
 
 /// A client whose command is under way.
@@ -71,20 +72,60 @@ fn after_the_drain_timeout_runs_are_stopped_by_the_shutdown() {
 
 /// At once means without the 5 s in which processes may clean up after themselves.
 #[test]
-fn a_second_sigterm_stops_at_once_even_what_ignores_sigterm() {
-    let mut server = Server::start(&["--drain-timeout", "1h"]);
-    let file = server.dir().join("pid");
-    let text = format!("trap '' TERM; echo $$ > {}; while :; do sleep 600; done", file.display());
-    let child = running(&server, &text);
-    let pid = pid_in(&file);
-    terminate(&server);
-    let second = std::time::Instant::now();
-    server.signal(Signal::TERM);
-    finish(child).expect(251);
-    assert!(!is_alive(pid));
-    assert_eq!(server.wait(), 0);
-    // With the time to clean up it would take 5 s.
-    assert!(second.elapsed() < std::time::Duration::from_secs(5));
+fn a_second_sigterm_and_sigquit_stop_at_once_even_what_ignores_sigterm() {
+    for first in [Some(Signal::TERM), None] {
+        let mut server = Server::start(&["--drain-timeout", "1h"]);
+        let file = server.dir().join("pid");
+        let text =
+            format!("trap '' TERM; echo $$ > {}; while :; do sleep 600; done", file.display());
+        let child = running(&server, &text);
+        let pid = pid_in(&file);
+        if first.is_some() {
+            terminate(&server);
+        }
+        let last = std::time::Instant::now();
+        server.signal(first.unwrap_or(Signal::QUIT));
+        finish(child).expect(251);
+        assert!(!is_alive(pid));
+        assert_eq!(server.wait(), 0);
+        // With the time to clean up it would take 5 s.
+        assert!(last.elapsed() < std::time::Duration::from_secs(5));
+    }
+}
+
+/// Other servers take them for "write to a new file" and the like. All processes of a server have one name, so
+/// whoever goes by that reaches supervisors too.
+#[test]
+fn signals_that_have_a_meaning_elsewhere_end_nothing() {
+    let server = Server::start(&[]);
+    let (go, wait) = gate(&server, "go");
+    let child = running(&server, &format!("{wait}; exit 6"));
+    let id = leave(&server, &format!("{wait}; exit 7"));
+    for signal in [Signal::USR1, Signal::USR2] {
+        server.signal(signal);
+    }
+    for pid in supervisors(server.state()) {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
+        assert_eq!(name, "rexec-supervise\n");
+        for signal in [Signal::USR1, Signal::USR2, Signal::QUIT, Signal::INT, Signal::HUP] {
+            kill(pid, signal);
+        }
+    }
+    let told = || server.log().matches("SIGUSR1 and SIGUSR2 mean nothing").count();
+    wait_until("a line for each", || told() == 2);
+    std::fs::write(go, "").unwrap();
+    finish(child).expect(6);
+    verb(&server, "wait", &[&id]).expect(7);
+}
+
+/// As it may come while one server becomes the next.
+#[test]
+fn a_signal_that_ends_nothing_may_come_before_it_is_heard() {
+    let script = "kill -USR1 $$; exec \"$@\"";
+    let server =
+        Server::with(&[], under(&["env", "--block-signal=USR1", "sh", "-c", script, "sh"]));
+    server.run(&["true"]).expect(0);
+    wait_until("its line", || server.log().contains("SIGUSR1 and SIGUSR2 mean nothing"));
 }
 
 #[test]
@@ -102,12 +143,13 @@ fn a_second_sigterm_hurries_a_stop_that_is_under_way() {
 }
 
 #[test]
-fn an_idle_server_ends_at_sigterm_and_at_ctrl_c() {
-    for signal in [Signal::TERM, Signal::INT] {
+fn an_idle_server_ends_at_sigterm_and_at_what_a_terminal_sends() {
+    for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
         let mut server = Server::start(&[]);
         server.run(&["true"]).expect(0);
         server.signal(signal);
         assert_eq!(server.wait(), 0);
+        assert!(!server.log().contains("not confirmed"), "{}", server.log());
         assert!(!std::path::Path::new(server.unix.strip_prefix("unix:").unwrap()).exists());
     }
 }

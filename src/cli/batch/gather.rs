@@ -19,6 +19,7 @@ use crate::client::batch::{Batch, Host, Options, Step, hosts};
 
 /// Longest file of hosts or steps, bytes.
 const FILE_LIMIT: u64 = 16 << 20;
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// A batch, what a report says of it, and what is not to be seen of it.
 pub(super) struct Gathered {
@@ -82,6 +83,10 @@ pub(super) fn read(path: &Path) -> Result<String, String> {
     file.take(FILE_LIMIT + 1).read_to_end(&mut text).map_err(fault)?;
     if text.len() as u64 > FILE_LIMIT {
         return Err(format!("{} is longer than {FILE_LIMIT} bytes", path.display()));
+    }
+    // Editors of other systems put a byte order mark first.
+    if text.starts_with(BYTE_ORDER_MARK) {
+        text.drain(..BYTE_ORDER_MARK.len());
     }
     String::from_utf8(text).map_err(|e| {
         let at = e.utf8_error().valid_up_to();

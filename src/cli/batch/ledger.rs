@@ -202,5 +202,6 @@ pub(super) fn of_why(why: Why) -> &'static str {
         Why::Interrupted => "interrupted",
         Why::Terminated => "terminated",
         Why::OutputClosed => "the output was closed",
+        Why::OutputFailed => "the output cannot be written",
     }
 }

@@ -67,7 +67,9 @@ impl Watcher {
     /// Commands whose output nobody sees are stopped, as a closed pipe stops a local one.
     fn unless_shown(&mut self, shown: io::Result<()>, halter: &Halter) {
         if let Err(e) = shown {
-            halter.halt(Why::OutputClosed, How::Stop);
+            let is_closed = e.kind() == io::ErrorKind::BrokenPipe;
+            let why = if is_closed { Why::OutputClosed } else { Why::OutputFailed };
+            halter.halt(why, How::Stop);
             self.broken.get_or_insert(e);
         }
     }

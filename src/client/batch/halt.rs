@@ -19,6 +19,8 @@ pub enum Why {
     Terminated,
     /// The caller's output was closed: nobody reads on.
     OutputClosed,
+    /// The caller's output cannot be written.
+    OutputFailed,
 }
 
 impl Why {
@@ -32,6 +34,7 @@ impl Why {
             Self::Interrupted => "interrupted",
             Self::Terminated => "terminated",
             Self::OutputClosed => "output_closed",
+            Self::OutputFailed => "output_failed",
         }
     }
 }

@@ -163,6 +163,7 @@ fn of_halt(why: Why) -> (u8, u8) {
         Why::Interrupted => (2, 130),
         Why::Terminated => (2, 143),
         Why::OutputClosed => (2, 141),
+        Why::OutputFailed => Outcome::Lost(Loss::Output).weight(),
     }
 }
 

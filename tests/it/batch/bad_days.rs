@@ -153,6 +153,16 @@ fn a_closed_output_stops_everything() {
     assert!(stderr.contains("2 stopped"), "{stderr}");
 }
 
+#[test]
+fn an_output_that_cannot_be_written_stops_everything_and_is_no_closed_one() {
+    let fleet = Fleet::start(1);
+    let mut client = fleet.batch(&[]).args(&["-s", "echo more; exec sleep 600"]);
+    client.command.stdout(fs::File::options().write(true).open("/dev/full").unwrap());
+    let ran = client.run().expect(252);
+    assert!(ran.stderr.contains("the output cannot be written\n"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("closed"), "{}", ran.stderr);
+}
+
 /// Thread: saltstack/salt#55652: of many hosts none is lost in silence.
 #[test]
 fn of_hundreds_of_hosts_each_has_its_verdict() {

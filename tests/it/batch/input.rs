@@ -37,6 +37,26 @@ fn what_is_wrong_is_refused_before_anything_runs() {
     }
 }
 
+/// As editors of other systems write files.
+#[test]
+fn files_may_begin_with_a_byte_order_mark_and_have_carriage_returns() {
+    let fleet = Fleet::start(1);
+    let (addr, dir) = (&fleet.addrs()[0], fleet.first().dir());
+    let file = |name: &str, text: &str| {
+        let path = dir.join(name);
+        fs::write(&path, format!("\u{feff}{text}").replace('\n', "\r\n")).unwrap();
+        path.display().to_string()
+    };
+    let hosts = file("hosts", &format!("{addr}\n# that is all\n\n"));
+    let steps = file("steps", "echo one\necho two \\\n  three\n");
+    let plan =
+        file("plan.toml", &format!("hosts = [\"{addr}\"]\n[[steps]]\ncommand = \"echo four\"\n"));
+    let ran = fleet.plain().args(&["--hosts", &hosts, "--file", &steps]).run().expect(0).text();
+    assert!(ran.contains("one\n") && ran.contains("two three\n"), "{ran}");
+    let ran = fleet.plain().args(&["--file", &plan]).run().expect(0).text();
+    assert!(ran.contains("four\n"), "{ran}");
+}
+
 #[test]
 fn a_round_has_at_least_one_host() {
     let state = tempfile::tempdir().unwrap();
