@@ -109,9 +109,13 @@ fn is_null(fd: BorrowedFd<'_>) -> bool {
     let is_read = fcntl_getfl(fd).is_ok_and(|flags| {
         flags & OFlags::ACCMODE != OFlags::WRONLY && !flags.contains(OFlags::PATH)
     });
-    let device = |found: Stat| (FileType::from_raw_mode(found.st_mode), found.st_rdev);
-    let null = stat_path("/dev/null").map(device);
-    is_read && null.is_ok() && fstat(fd).map(device) == null
+    // Where a file stands in the place of the device, nothing is.
+    let is_device =
+        |found: &Stat| FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice;
+    let device =
+        |found: rustix::io::Result<Stat>| found.ok().filter(is_device).map(|found| found.st_rdev);
+    let null = device(stat_path("/dev/null"));
+    is_read && null.is_some() && device(fstat(fd)) == null
 }
 
 /// Handlers are left alone (std has one for stack overflow): exec resets them, but keeps "ignored".

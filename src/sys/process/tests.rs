@@ -47,8 +47,10 @@ fn runs_inherit_nothing_bad() {
         libc::signal(libc::SIGCHLD, libc::SIG_IGN);
         let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
         libc::sigfillset(set.as_mut_ptr());
-        // A server that was upgraded holds it; what it starts is another test's matter.
-        libc::sigdelset(set.as_mut_ptr(), libc::SIGHUP);
+        // A server that was upgraded holds them; what it starts is another test's matter.
+        for held in [libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2] {
+            libc::sigdelset(set.as_mut_ptr(), held);
+        }
         libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), ptr::null_mut());
         libc::fcntl(fd, libc::F_SETFD, 0);
     }
@@ -91,6 +93,7 @@ fn a_stdin_that_is_null_and_can_be_read_is_known_as_such() {
         (open("/dev/null", false), true),
         (open("/dev/zero", false), false),
         (open("/dev/null", true), false),
+        (open("/proc/self/exe", false), false),
     ] {
         rustix::stdio::dup2_stdin(&file).unwrap();
         prepare().unwrap();
