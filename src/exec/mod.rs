@@ -7,7 +7,7 @@
 //! 2. [`Pump::next`] yields output; [`Child::exited`] the end, upon which [`Pump::main_ended`] is
 //!    called and the pump goes on until it yields [`Event::Done`].
 //! 3. [`stop()`] may run at any time before [`Child::reap`].
-//! 4. [`count_left`] and [`Child::usage`], then [`Child::reap`] or a drop of the [`Child`], are the last:
+//! 4. [`count_left`], then [`Child::reap`] or a drop of the [`Child`], are the last:
 //!    until then the zombie keeps the pid, and with it the process group's id, from being given to
 //!    anybody else.
 
