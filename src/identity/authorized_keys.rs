@@ -1,13 +1,18 @@
 //! The lines of `authorized_keys` (sshd(8), AUTHORIZED_KEYS FILE FORMAT).
 
 use std::cell::OnceCell;
-use std::hash::{BuildHasher as _, RandomState};
 use std::ops::Range;
 use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 
 use super::line::{LINE_LIMIT, LineReason, is_key_type, lines, quote, word};
 use super::options::split;
 use super::{Fingerprint, KeyOptions, LineError, Permits, PublicKey, Sought};
+
+/// Bytes of a line of the usual kind of key with a short comment.
+const USUAL_LINE: usize = 90;
 
 /// A key that is let in, or that signs certificates of those who are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,32 +33,31 @@ pub struct Entry {
 /// and what it says is made out when it is asked for. Most ask for the key that they prove; the fingerprints of all are
 /// made when one is asked for by its name.
 pub(super) struct Keys {
-    text: Arc<str>,
+    text: Arc<String>,
     permits: Permits,
     /// In the order of the lines.
     places: Vec<Place>,
-    by_key: Index,
-    by_name: OnceCell<Index>,
-    /// Whose numbers nobody can foresee, who writes a list.
-    numbers: RandomState,
+    /// The [`tail`] of each.
+    tails: Vec<u64>,
+    /// The start of each fingerprint and whose it is, in this order.
+    by_name: OnceCell<Vec<(u64, usize)>>,
 }
 
-/// Where a key stands.
+/// Where a key stands, in bytes of the text.
 struct Place {
     line: usize,
-    /// The line's content, in bytes of the text.
+    /// The line's content.
     content: Range<usize>,
+    /// Where its base64 starts.
+    base64: usize,
 }
 
-/// A number of each key, and its place, in this order.
-type Index = Vec<(u64, usize)>;
-
 impl Keys {
-    pub(super) fn parse(text: &Arc<str>, permits: Permits) -> (Self, Vec<LineError>) {
+    pub(super) fn parse(text: &Arc<String>, permits: Permits) -> (Self, Vec<LineError>) {
         Self::judge(text, permits, |_| Ok(()))
     }
 
-    pub(super) fn authorities(text: &Arc<str>) -> (Self, Vec<LineError>) {
+    pub(super) fn authorities(text: &Arc<String>) -> (Self, Vec<LineError>) {
         let permits = Permits::default();
         Self::judge(text, permits, |content| {
             parse_authority(0, content)?;
@@ -62,27 +66,27 @@ impl Keys {
     }
 
     fn judge(
-        text: &Arc<str>,
+        text: &Arc<String>,
         permits: Permits,
         is_good: impl Fn(&str) -> Result<(), LineReason>,
     ) -> (Self, Vec<LineError>) {
-        let (mut places, mut by_key, mut errors) = (Vec::new(), Vec::new(), Vec::new());
-        let numbers = RandomState::new();
+        let room = text.len() / USUAL_LINE;
+        let (mut places, mut tails) = (Vec::with_capacity(room), Vec::with_capacity(room));
+        let mut errors = Vec::new();
+        // What is looked at is a part of the text.
+        let at = |part: &str| part.as_ptr().addr() - text.as_ptr().addr();
         for (line, content) in lines(text) {
-            // A line is a part of the text.
-            let start = content.as_ptr().addr() - text.as_ptr().addr();
-            let number = || of_blob(content, permits, |blob| numbers.hash_one(blob));
-            match is_good(content).and_then(|()| number()) {
-                Ok(number) => {
-                    by_key.push((number, places.len()));
-                    places.push(Place { line, content: start..start + content.len() });
+            match is_good(content).and_then(|()| base64_of(content, permits)) {
+                Ok(base64) => {
+                    let content = at(content)..at(content) + content.len();
+                    places.push(Place { line, content, base64: at(base64) });
+                    tails.push(tail(base64));
                 }
                 Err(reason) => errors.push(LineError { line, reason }),
             }
         }
-        by_key.sort_unstable();
         let (text, by_name) = (Arc::clone(text), OnceCell::new());
-        (Self { text, permits, places, by_key, by_name, numbers }, errors)
+        (Self { text, permits, places, tails, by_name }, errors)
     }
 
     /// How many lines there are.
@@ -93,40 +97,61 @@ impl Keys {
     /// The lines with this key, the first one first.
     pub(super) fn of(&self, key: &Sought) -> impl Iterator<Item = Entry> {
         let fingerprint = key.fingerprint();
-        let (index, number) = match key {
-            Sought::Key(key) => (&self.by_key, self.numbers.hash_one(key.blob())),
-            Sought::Named(_) => (self.by_name.get_or_init(|| self.named()), fingerprint.start()),
+        let near = match key {
+            Sought::Key(key) => self.written_as(&key.to_base64()),
+            Sought::Named(_) => self.named(fingerprint),
         };
-        let from = index.partition_point(|(other, _)| *other < number);
-        let near = index[from..].iter().take_while(move |(other, _)| *other == number);
-        let entries = near.filter_map(|(_, at)| self.entry(self.places.get(*at)?));
+        let entries = near.into_iter().filter_map(|at| self.entry(self.places.get(at)?));
         entries.filter(move |entry| entry.fingerprint == fingerprint)
+    }
+
+    /// The places of the keys that begin like this one, which only longer ones do besides it: a key is written in one
+    /// way only. To go through the tails of a long list takes less time than to put them in an order.
+    fn written_as(&self, base64: &str) -> Vec<usize> {
+        let tail = tail(base64);
+        let begins = |at: &usize| {
+            let place = self.places.get(*at).and_then(|place| self.text.get(place.base64..));
+            place.is_some_and(|text| text.starts_with(base64))
+        };
+        let tails = self.tails.iter().enumerate();
+        tails.filter(|(_, other)| **other == tail).map(|(at, _)| at).filter(begins).collect()
+    }
+
+    /// The places of the keys whose fingerprint begins like this one.
+    fn named(&self, fingerprint: Fingerprint) -> Vec<usize> {
+        let index = self.by_name.get_or_init(|| self.name());
+        let from = index.partition_point(|(other, _)| *other < fingerprint.start());
+        let near = index[from..].iter().take_while(|(other, _)| *other == fingerprint.start());
+        near.map(|(_, at)| *at).collect()
     }
 
     fn entry(&self, place: &Place) -> Option<Entry> {
         parse_line(place.line, self.text.get(place.content.clone())?, self.permits).ok()
     }
 
-    fn named(&self) -> Index {
+    fn name(&self) -> Vec<(u64, usize)> {
         let start = |place: &Place| {
-            let content = self.text.get(place.content.clone())?;
-            of_blob(content, self.permits, Fingerprint::of_blob).ok().map(|name| name.start())
+            let base64 = word(self.text.get(place.base64..place.content.end)?).0;
+            STANDARD.decode(base64).ok().map(|blob| Fingerprint::of_blob(&blob).start())
         };
         let places = self.places.iter().enumerate();
-        let mut index: Index = places.filter_map(|(at, place)| Some((start(place)?, at))).collect();
+        let mut index: Vec<_> =
+            places.filter_map(|(at, place)| Some((start(place)?, at))).collect();
         index.sort_unstable();
         index
     }
 }
 
-/// What `make` makes of the blob of a line's key.
-fn of_blob<T>(
-    content: &str,
-    permits: Permits,
-    make: impl FnOnce(&[u8]) -> T,
-) -> Result<T, LineReason> {
+/// Its last characters, by which a key is found among many sooner than by all of it.
+fn tail(base64: &str) -> u64 {
+    base64.as_bytes().last_chunk().map_or(0, |tail| u64::from_ne_bytes(*tail))
+}
+
+/// The base64 of a line's key.
+fn base64_of(content: &str, permits: Permits) -> Result<&str, LineReason> {
     let (_, kind, base64, _) = words(content, permits)?;
-    Ok(PublicKey::blob_of_words(kind, base64, make)?)
+    PublicKey::check_words(kind, base64)?;
+    Ok(base64)
 }
 
 /// Reads a file of keys that sign certificates for the account (`TrustedUserCAKeys` of sshd_config(5)), of
@@ -327,7 +352,7 @@ mod tests {
         let padded = p256.split(' ').nth(1).unwrap().trim_end_matches('=').to_owned();
         let (last, rest) = (padded.as_bytes()[padded.len() - 1], &padded[..padded.len() - 1]);
         let other_bits = char::from(last + 1);
-        let text: Arc<str> = [
+        let text: Arc<String> = [
             format!("\u{feff}{KEY} first"),
             format!("restrict {KEY} \u{e4}gain\r"),
             format!("command=\"a\",unheard-of {KEY}"),

@@ -12,7 +12,7 @@ use ssh_key::{LineEnding, PrivateKey, Signature};
 use zeroize::Zeroizing;
 
 use super::private::Private;
-use super::{PublicKey, PublicKeyError, short_scalar};
+use super::{PublicKey, PublicKeyError, ed25519, short_scalar};
 use crate::sys::fs::{self, FsError};
 
 #[cfg(test)]
@@ -288,7 +288,8 @@ impl Key {
         let der = PrivatePkcs8KeyDer::from(der.as_slice());
         let signer = rustls::crypto::ring::sign::any_eddsa_type(&der).ok()?;
         let public = PublicKey::from_spki(&signer.public_key()?).ok()?;
-        Some(Self { public, private: Arc::new(Private::Ed25519(signer)) })
+        let private = Private::Ed25519(signer, Zeroizing::new(*seed));
+        Some(Self { public, private: Arc::new(private) })
     }
 
     /// Makes a new key; gives its OpenSSH file too.
@@ -313,11 +314,13 @@ impl Key {
         &self.public
     }
 
-    /// The key in the form that TLS signs with; none if it is not an Ed25519 key.
+    /// The key in the form that TLS signs with, made for a server that does so often; none if it is not an Ed25519 key.
     #[must_use]
     pub fn tls_signer(&self) -> Option<Arc<dyn SigningKey>> {
         match &*self.private {
-            Private::Ed25519(signer) => Some(Arc::clone(signer)),
+            Private::Ed25519(signer, seed) => {
+                ed25519::signing_key(seed).or_else(|| Some(Arc::clone(signer)))
+            }
             Private::Ecdsa(_) | Private::Rsa(_) => None,
         }
     }

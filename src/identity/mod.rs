@@ -2,7 +2,7 @@
 //!
 //! The formats are OpenSSH's, so that existing keys and files just work. Key files and key blobs are
 //! parsed by the `ssh-key` crate; the lines of `authorized_keys` and `known_hosts` here, since real
-//! files hold lines that it rejects; the signature maths is the TLS provider's.
+//! files hold lines that it rejects; the signature maths is the TLS provider's, or faster where the processor allows.
 
 mod agent;
 mod ask;
@@ -11,6 +11,7 @@ pub mod authorized_keys;
 mod candidate;
 mod certificate;
 mod check;
+mod ed25519;
 mod fingerprint;
 mod key;
 mod keyring;

@@ -25,8 +25,8 @@ const RSA_STEP: u32 = 1024;
 
 /// A private half that can sign.
 pub(super) enum Private {
-    /// In the form that TLS takes too.
-    Ed25519(Arc<dyn SigningKey>),
+    /// In the form that TLS takes too, and what it was made of.
+    Ed25519(Arc<dyn SigningKey>, Zeroizing<[u8; 32]>),
     /// P-256 or P-384.
     Ecdsa(Box<EcdsaKeyPair>),
     /// 2048, 3072 or 4096 bits.
@@ -54,7 +54,7 @@ impl Private {
     /// Signs `message` as an SSH signature of the key's own algorithm; none if that fails.
     pub(super) fn sign(&self, message: &[u8]) -> Option<Signature> {
         match self {
-            Self::Ed25519(signer) => {
+            Self::Ed25519(signer, _) => {
                 let signer = signer.choose_scheme(&[SignatureScheme::ED25519])?;
                 Signature::new(Algorithm::Ed25519, signer.sign(message).ok()?).ok()
             }

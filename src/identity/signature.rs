@@ -1,4 +1,4 @@
-//! The maths of signatures: *ring*'s, the TLS provider's. Each type of key has its own algorithms; one
+//! The maths of signatures: *ring*'s, the TLS provider's, but for Ed25519's. Each type of key has its own algorithms; one
 //! that belongs to another type is no signature at all.
 
 use ring::rand::SystemRandom;
@@ -8,7 +8,7 @@ use ssh_key::public::{EcdsaPublicKey, KeyData, RsaPublicKey};
 use ssh_key::{Algorithm, EcdsaCurve, HashAlg, Mpint, Signature};
 
 use super::sk::{self, Presence};
-use super::{ProofError, PublicKey};
+use super::{ProofError, PublicKey, ed25519};
 
 /// Checks that `signature` is `key`'s over `message`.
 pub(super) fn verify(
@@ -19,7 +19,7 @@ pub(super) fn verify(
 ) -> Result<(), ProofError> {
     let bytes = signature.as_bytes();
     let is_right = match (key.data(), signature.algorithm()) {
-        (KeyData::Ed25519(key), Algorithm::Ed25519) => ed25519(&key.0, message, bytes),
+        (KeyData::Ed25519(key), Algorithm::Ed25519) => ed25519::verify(&key.0, message, bytes),
         (KeyData::Ecdsa(key), Algorithm::Ecdsa { curve }) if key.curve() == curve => {
             ecdsa(key, message, bytes)
         }
@@ -27,7 +27,7 @@ pub(super) fn verify(
         (KeyData::SkEd25519(key), Algorithm::SkEd25519) => {
             let signed = sk::Signed::read(bytes, key.application(), message)?;
             presence.check(signed.flags)?;
-            ed25519(&key.public_key().0, &signed.message, signed.signature)
+            ed25519::verify(&key.public_key().0, &signed.message, signed.signature)
         }
         (KeyData::SkEcdsaSha2NistP256(key), Algorithm::SkEcdsaSha2NistP256) => {
             let signed = sk::Signed::read(bytes, key.application(), message)?;
@@ -37,10 +37,6 @@ pub(super) fn verify(
         _ => false,
     };
     if is_right { Ok(()) } else { Err(ProofError::Wrong) }
-}
-
-fn ed25519(key: &[u8], message: &[u8], signature: &[u8]) -> bool {
-    UnparsedPublicKey::new(&maths::ED25519, key).verify(message, signature).is_ok()
 }
 
 fn ecdsa(key: &EcdsaPublicKey, message: &[u8], signature: &[u8]) -> bool {

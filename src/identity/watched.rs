@@ -34,8 +34,11 @@ pub fn read_list(path: &Path) -> Result<String, FsError> {
 #[derive(Debug, Clone)]
 pub struct Handed {
     path: PathBuf,
-    found: Arc<Mutex<(u64, Found)>>,
+    found: Arc<Mutex<(u64, Shared)>>,
 }
+
+/// The same, without a copy for each who reads it.
+type Shared = Result<Option<Arc<String>>, String>;
 
 /// The text of a file; none: it is not there; or why it cannot be used, in one line.
 pub type Found = Result<Option<String>, String>;
@@ -49,6 +52,7 @@ impl Handed {
 
     /// What was found when it was read last.
     pub fn put(&self, found: Found) {
+        let found = found.map(|text| text.map(Arc::new));
         let mut last = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         if last.1 != found {
             *last = (last.0 + 1, found);
@@ -57,13 +61,12 @@ impl Handed {
 
     /// What was found last.
     #[cfg(test)]
-    pub(crate) fn found(&self) -> Found {
+    pub(crate) fn found(&self) -> Shared {
         self.found.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
     }
 
-    /// What was found last, if that is another thing than when it had this number, and its number. A request is to
-    /// take no copy of a long file.
-    fn found_since(&self, number: Option<u64>) -> Option<(u64, Found)> {
+    /// What was found last, if that is another thing than when it had this number, and its number.
+    fn found_since(&self, number: Option<u64>) -> Option<(u64, Shared)> {
         let last = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         (number != Some(last.0)).then(|| last.clone())
     }
@@ -137,7 +140,7 @@ impl fmt::Display for News {
 pub(super) type Parsed<T> = (T, Vec<LineError>);
 
 /// Reads a file's text.
-type Parse<T> = Box<dyn Fn(&Arc<str>) -> Parsed<T> + Send>;
+type Parse<T> = Box<dyn Fn(&Arc<String>) -> Parsed<T> + Send>;
 
 /// A file and what was last found in it.
 pub(super) struct Watched<T> {
@@ -159,7 +162,7 @@ enum State<T> {
         version: Option<Version>,
         settled: bool,
         /// Kept, and not a digest: to compare a long file with it costs a tenth.
-        text: Arc<str>,
+        text: Arc<String>,
         content: T,
         errors: Vec<LineError>,
     },
@@ -171,7 +174,7 @@ impl<T> Watched<T> {
     pub(super) fn new(
         source: Source,
         role: Role,
-        parse: impl Fn(&Arc<str>) -> Parsed<T> + Send + 'static,
+        parse: impl Fn(&Arc<String>) -> Parsed<T> + Send + 'static,
     ) -> Self {
         Self { source, role, parse: Box::new(parse), handed: None, state: State::New }
     }
@@ -180,7 +183,7 @@ impl<T> Watched<T> {
     pub(super) fn handed(
         handed: Handed,
         role: Role,
-        parse: impl Fn(&Arc<str>) -> Parsed<T> + Send + 'static,
+        parse: impl Fn(&Arc<String>) -> Parsed<T> + Send + 'static,
     ) -> Self {
         let source = Source { path: handed.path.clone(), required: false };
         Self { handed: Some((handed, None)), ..Self::new(source, role, parse) }
@@ -209,7 +212,7 @@ impl<T> Watched<T> {
             let Some((now, found)) = handed.found_since(*number) else { return Vec::new() };
             *number = Some(now);
             return match found {
-                Ok(Some(text)) => self.understand(&text, None, false),
+                Ok(Some(text)) => self.understand(text, None, false),
                 Ok(None) => {
                     self.state = State::Absent;
                     Vec::new()
@@ -236,19 +239,23 @@ impl<T> Watched<T> {
             return Ok(Vec::new());
         }
         let is_settled = now_s().saturating_sub(now.changed_at()) > UNSETTLED_S;
-        let text = file.read(FILE_LIMIT)?;
-        Ok(self.understand(&text, Some(now), is_settled))
+        let text = Arc::new(file.read(FILE_LIMIT)?);
+        Ok(self.understand(text, Some(now), is_settled))
     }
 
-    fn understand(&mut self, text: &str, now: Option<Version>, is_settled: bool) -> Vec<News> {
+    fn understand(
+        &mut self,
+        text: Arc<String>,
+        now: Option<Version>,
+        is_settled: bool,
+    ) -> Vec<News> {
         // To read a file of many keys costs little, to understand it more.
         if let State::Read { version, settled, text: known, .. } = &mut self.state
-            && **known == *text
+            && *known == text
         {
             (*version, *settled) = (now, is_settled);
             return Vec::new();
         }
-        let text = Arc::from(text);
         let (content, errors) = (self.parse)(&text);
         let news = errors.iter().map(|e| self.news(Trouble::Line(e.clone()))).collect();
         self.state = State::Read { version: now, settled: is_settled, text, content, errors };
@@ -285,7 +292,7 @@ mod tests {
         let path = dir.path().canonicalize().unwrap().join("file");
         let parsed = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&parsed);
-        let parse = move |text: &Arc<str>| {
+        let parse = move |text: &Arc<String>| {
             count.fetch_add(1, Ordering::Relaxed);
             (text.to_string(), Vec::new())
         };
@@ -309,7 +316,7 @@ mod tests {
         let handed = Handed::new("~alice/list".into());
         let (parsed, text) = (Arc::new(AtomicUsize::new(0)), |text: &str| Ok(Some(text.into())));
         let count = Arc::clone(&parsed);
-        let parse = move |text: &Arc<str>| {
+        let parse = move |text: &Arc<String>| {
             count.fetch_add(1, Ordering::Relaxed);
             (text.to_string(), Vec::new())
         };
@@ -337,7 +344,7 @@ mod tests {
         file.refresh();
         let State::Read { settled, content, text, .. } = &mut file.state else { panic!("read") };
         assert!(!*settled, "just written");
-        (*settled, *text) = (true, "another".into());
+        (*settled, *text) = (true, Arc::new("another".to_owned()));
         content.push_str("planted");
         file.refresh();
         assert_eq!(file.content().unwrap(), "aplanted", "kept as it was");

@@ -193,17 +193,27 @@ fn open_to_read(dir: BorrowedFd<'_>, name: &Path, more: OFlags) -> rustix::io::R
 
 /// The whole file in one allocation, so that no copy of a secret is left behind by a growing buffer.
 fn read_whole(file: &mut File, path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, FsError> {
+    let mut bytes = Zeroizing::default();
+    read_into(&mut bytes, file, path, limit)?;
+    Ok(bytes)
+}
+
+/// The whole file, in the one allocation that an empty buffer is given here.
+fn read_into(
+    bytes: &mut Vec<u8>,
+    file: &mut File,
+    path: &Path,
+    limit: usize,
+) -> Result<(), FsError> {
     let size = file.metadata().map_err(|e| FsError::io("examine", path, e))?.len();
     let size = usize::try_from(size).unwrap_or(usize::MAX);
     let too_long = || FsError::TooLong { path: path.to_owned(), limit };
     if size > limit {
         return Err(too_long());
     }
-    let mut bytes = Zeroizing::new(Vec::with_capacity(size + 1));
-    file.take(limit as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|e| FsError::io("read", path, e))?;
-    if bytes.len() > limit { Err(too_long()) } else { Ok(bytes) }
+    bytes.reserve_exact(size + 1);
+    file.take(limit as u64 + 1).read_to_end(bytes).map_err(|e| FsError::io("read", path, e))?;
+    if bytes.len() > limit { Err(too_long()) } else { Ok(()) }
 }
 
 /// Reads a secret, such as a private key, of at most `limit` bytes.
@@ -293,10 +303,11 @@ impl TrustedFile {
     /// # Errors
     /// [`FsError::TooLong`] or a failed read.
     pub fn read(mut self, limit: usize) -> Result<String, FsError> {
-        let bytes = read_whole(&mut self.file, &self.path, limit)?;
-        // Most often it is, and that is seen sooner than pieces of it are put together.
-        let text = str::from_utf8(&bytes).map(str::to_owned);
-        Ok(text.unwrap_or_else(|_| String::from_utf8_lossy(&bytes).into_owned()))
+        // Such a list may be long, and is no secret to be wiped.
+        let mut bytes = Vec::new();
+        read_into(&mut bytes, &mut self.file, &self.path, limit)?;
+        let text = String::from_utf8(bytes);
+        Ok(text.unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
     }
 }
 

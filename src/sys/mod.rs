@@ -9,6 +9,8 @@ pub mod pause;
 pub mod pipe;
 pub mod pow;
 pub mod process;
+#[cfg(target_arch = "x86_64")]
+pub mod processor;
 pub mod replace;
 pub mod signals;
 pub mod surroundings;

@@ -13,6 +13,8 @@ mod stream;
 mod tls;
 mod trust;
 mod verifier;
+#[cfg(target_arch = "x86_64")]
+mod x25519;
 
 pub use dial::{ClientStream, DialError, Tried, connect, host_key};
 pub use endpoint::{Endpoint, EndpointError, Host, ListenAddr};

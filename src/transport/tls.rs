@@ -96,7 +96,7 @@ impl From<rustls::Error> for TlsFault {
     }
 }
 
-/// The one place that chooses whose cryptography is used.
+/// The one place that chooses whose cryptography is used, but for that of [`server_provider`].
 ///
 /// AES-128 goes first: 128 bits are what X25519 and Ed25519 give the rest of the connection, and its
 /// SHA-256 has instructions of its own where the SHA-384 of AES-256 takes a tenth of a short client's
@@ -113,6 +113,19 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
         Arc::new(CryptoProvider { cipher_suites, ..provider })
     });
     Arc::clone(&PROVIDER)
+}
+
+/// The same for a server, which has many handshakes: a short-lived client would lose by the question what the processor
+/// can do what it gains by the answer.
+fn server_provider() -> Arc<CryptoProvider> {
+    #[cfg(target_arch = "x86_64")]
+    if crate::sys::processor::suits_graviola() {
+        let mut provider = CryptoProvider::clone(&provider());
+        provider.kx_groups.retain(|group| group.name() != rustls::NamedGroup::X25519);
+        provider.kx_groups.insert(0, &super::x25519::X25519);
+        return Arc::new(provider);
+    }
+    provider()
 }
 
 /// The server's half: its host key, ready for any number of handshakes.
@@ -133,7 +146,7 @@ impl TlsServer {
         let spki = host_key.to_spki().ok_or_else(no_key)?;
         let shown = CertificateDer::from(spki.as_ref().to_vec());
         let certified = CertifiedKey::new(vec![shown], key.tls_signer().ok_or_else(no_key)?);
-        let mut config = ServerConfig::builder_with_provider(provider())
+        let mut config = ServerConfig::builder_with_provider(server_provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(Arc::new(
