@@ -50,7 +50,7 @@ pub const LONGEST_CONNECT: Duration = Duration::from_secs(365 * 24 * 3600);
 pub(super) struct Connection {
     pub(super) reader: FrameReader<ReadHalf<Stream>>,
     pub(super) writer: FrameWriter<WriteHalf<Stream>>,
-    /// Out once a request was sent.
+    /// Out when a request is sent.
     pub(super) cork: Cork,
     channel: Option<Channel>,
     user: Option<String>,
@@ -176,10 +176,9 @@ impl Connection {
     }
 
     async fn send(&mut self, frames: Bytes) -> Result<(), ConnError> {
-        self.writer.queue_encoded(frames).await?;
-        self.writer.flush().await?;
         self.cork.pull_out();
-        Ok(())
+        self.writer.queue_encoded(frames).await?;
+        self.writer.flush().await
     }
 
     /// The key that was proved; none on a unix socket, or if there was none to prove.

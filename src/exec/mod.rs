@@ -7,7 +7,7 @@
 //! 2. [`Pump::next`] yields output; [`Child::exited`] the end, upon which [`Pump::main_ended`] is
 //!    called and the pump goes on until it yields [`Event::Done`].
 //! 3. [`stop()`] may run at any time before [`Child::reap`].
-//! 4. [`count_left`] and [`Child::usage`], then [`Child::reap`] or a drop of the [`Child`], are the last:
+//! 4. [`count_left`], then [`Child::reap`] or a drop of the [`Child`], are the last:
 //!    until then the zombie keeps the pid, and with it the process group's id, from being given to
 //!    anybody else.
 
@@ -24,7 +24,7 @@ pub mod spec;
 pub mod stop;
 pub mod wait;
 
-pub use crate::sys::process::Usage;
+pub use crate::sys::process::{End, Ended, Usage};
 pub use cgroup::{Groups, GroupsError};
 pub use limits::Limits;
 pub use not_started::{NotStarted, SpawnError};
@@ -34,7 +34,7 @@ pub use signal::Signal;
 pub use spawn::{Spawned, spawn};
 pub use spec::{BaseEnv, Mark, Program, Spec};
 pub use stop::{Leftovers, Stopped, TERM_GRACE, count_left, stop, stop_leftovers};
-pub use wait::{Child, End, adopt};
+pub use wait::{Child, adopt};
 
 #[cfg(test)]
 mod testing;

@@ -12,6 +12,11 @@ use super::not_started::NotStarted;
 /// Whether the directory can be entered, told apart from a missing program: posix_spawn(3) answers
 /// both with the same error.
 fn check_cwd(cwd: &Path) -> Result<(), NotStarted> {
+    let may_enter = |dir: &Path| accessat(CWD, dir, Access::EXEC_OK, AtFlags::EACCESS);
+    // Only what is a directory has one of this name.
+    if may_enter(&cwd.join(".")).is_ok() {
+        return Ok(());
+    }
     let is_dir = match stat(cwd) {
         Ok(found) => FileType::from_raw_mode(found.st_mode) == FileType::Directory,
         Err(Errno::NOENT) => return Err(NotStarted::CwdMissing(cwd.into())),
@@ -22,8 +27,7 @@ fn check_cwd(cwd: &Path) -> Result<(), NotStarted> {
     if !is_dir {
         return Err(NotStarted::CwdNotADirectory(cwd.into()));
     }
-    accessat(CWD, cwd, Access::EXEC_OK, AtFlags::EACCESS)
-        .map_err(|_| NotStarted::CwdPermission(cwd.into()))
+    may_enter(cwd).map_err(|_| NotStarted::CwdPermission(cwd.into()))
 }
 
 /// As with sshd(8): the home, and `/` where there is none that can be entered.

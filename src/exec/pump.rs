@@ -11,7 +11,6 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -23,6 +22,7 @@ use tokio::sync::Notify;
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep_until};
 
+use super::spawn::Writers;
 use crate::sys::pipe::{Growth, PIPE_SIZE};
 
 /// How long held pipes may be empty before a run's output counts as ended.
@@ -195,7 +195,7 @@ pub struct Pump {
     phase: Phase,
     wait_eof: bool,
     /// What the main process writes to, until its end.
-    writers: Vec<OwnedFd>,
+    writers: Option<Writers>,
 }
 
 impl Pump {
@@ -210,14 +210,14 @@ impl Pump {
         let sources = std::iter::once(source(first, stdout))
             .chain(stderr.map(|pipe| source(Stream::Err, pipe)))
             .collect();
-        Self { sources, turn: 0, phase: Phase::Running, wait_eof, writers: Vec::new() }
+        Self { sources, turn: 0, phase: Phase::Running, wait_eof, writers: None }
     }
 
     /// Holds the other ends of the pipes until the main process has ended. That closes its own a moment before it
     /// has: nobody is woken for that, only to wait on.
     #[must_use]
-    pub fn holding(self, writers: Vec<OwnedFd>) -> Self {
-        Self { writers, ..self }
+    pub fn holding(self, writers: Writers) -> Self {
+        Self { writers: Some(writers), ..self }
     }
 
     /// The main process has ended: call it once, as soon as it is known. With `wait_eof` it only lets go of what
@@ -226,7 +226,7 @@ impl Pump {
     /// # Errors
     /// The system cannot say what is in a pipe (poll(2); FIONREAD, ioctl_pipe(2)).
     pub fn main_ended(&mut self) -> io::Result<()> {
-        self.writers.clear();
+        self.writers = None;
         if self.wait_eof || !matches!(self.phase, Phase::Running) {
             return Ok(());
         }

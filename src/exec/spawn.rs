@@ -6,12 +6,12 @@
 //! `Command::posix_spawn`). So none of these is used, and the program's path is absolute.
 
 use std::ffi::{OsStr, OsString};
-use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::{fmt, io};
 
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -40,7 +40,26 @@ pub struct Spawned {
     /// The run's stderr; none if merged.
     pub stderr: Option<Receiver>,
     /// What the run writes to, as it has it: for [`Pump::holding`](super::Pump::holding), or to be dropped.
-    pub writers: Vec<OwnedFd>,
+    pub writers: Writers,
+}
+
+/// The ends of a run's pipes that it writes to, which std's `Command` holds for as long as it is there. Debug does not
+/// show it: its words may hold secrets.
+pub struct Writers(#[expect(dead_code, reason = "it is there to be dropped")] Command);
+
+impl fmt::Debug for Writers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Writers")
+    }
+}
+
+impl Writers {
+    /// Those of a command that was started, and nothing else of it: whoever writes to the run is to learn that it has
+    /// closed its input, and its environment is of no more use.
+    pub(super) fn of(mut command: Command) -> Self {
+        command.stdin(Stdio::null()).env_clear();
+        Self(command)
+    }
 }
 
 /// Starts `spec` as the leader of a process group of its own, with `mark`, which the caller has made
@@ -63,14 +82,14 @@ pub fn spawn(spec: &Spec, base: &BaseEnv, run: &str, mark: Mark) -> Result<Spawn
     let wanted = Wanted { spec, base, path, words: &words(&spec.program)?, env: &env };
     let Pipes { ours, theirs } = Pipes::new(spec).map_err(NotStarted::from_system)?;
     let since = boottime();
-    let (stdio, writers) = theirs.split().map_err(NotStarted::from_system)?;
     let group = spec.cgroup.as_deref().map(|dir| Group::make(dir, mark, spec.limits)).transpose();
     let group = group.map_err(|error| NotStarted::Limits { stage: Stage::Cgroup, error })?;
-    let pid = if spec.user.is_none() && spec.limits.is_none() && group.is_none() {
-        wanted.start(stdio)?
+    let (pid, command) = if spec.user.is_none() && spec.limits.is_none() && group.is_none() {
+        wanted.start(theirs)?
     } else {
-        wanted.start_by_step(stdio, group.as_ref())?
+        wanted.start_by_step(theirs, group.as_ref())?
     };
+    let writers = Writers::of(command);
     let uid = spec.user.as_ref().map(|user| user.uid);
     let child = Child::follow(pid, since, mark).map_err(SpawnError::Unfollowed)?;
     let Ours { stdin, stdout, stderr } = ours;
@@ -90,13 +109,14 @@ struct Wanted<'a> {
 impl Wanted<'_> {
     /// Starts it from here. Folder and program are looked at before there is a child: one that is held up by a file
     /// system that does not answer would hold the pipes of other runs meanwhile.
-    fn start(&self, stdio: [Stdio; 3]) -> Result<Pid, NotStarted> {
+    fn start(&self, stdio: Theirs) -> Result<(Pid, Command), NotStarted> {
         let (file, cwd) = self.find()?;
         let mut command = Command::new(&file);
         command.env_clear().process_group(0).current_dir(&cwd);
         command.arg0(&self.words[0]).args(&self.words[1..]).envs(self.env);
-        give_to(&mut command, stdio);
-        process::spawn(&mut command).map_err(|e| NotStarted::from_exec(e, &file))
+        stdio.give_to(&mut command);
+        let pid = process::spawn(&mut command).map_err(|e| NotStarted::from_exec(e, &file))?;
+        Ok((pid, command))
     }
 
     /// Program and folder, looked for.
@@ -106,7 +126,11 @@ impl Wanted<'_> {
     }
 
     /// Starts it by a step. What only the user may see is looked for there, with the user's rights.
-    fn start_by_step(&self, stdio: [Stdio; 3], group: Option<&Group>) -> Result<Pid, SpawnError> {
+    fn start_by_step(
+        &self,
+        stdio: Theirs,
+        group: Option<&Group>,
+    ) -> Result<(Pid, Command), SpawnError> {
         let (file, cwd, terms) = match &self.spec.user {
             Some(user) => (None, "/".into(), Terms::of_user(self.spec, user, self.path)),
             None => {
@@ -117,9 +141,10 @@ impl Wanted<'_> {
         let mut command = Command::new(shim::PROGRAM);
         command.env_clear().process_group(0).current_dir(&cwd);
         command.envs(self.env.iter().map(|(name, value)| (shim::signed(name), value)));
-        give_to(&mut command, stdio);
+        stdio.give_to(&mut command);
         let terms = terms.within(group.map(Group::path));
-        shim::spawn(&mut command, (file.as_deref(), self.words), &terms)
+        let pid = shim::spawn(&mut command, (file.as_deref(), self.words), &terms)?;
+        Ok((pid, command))
     }
 }
 
@@ -156,11 +181,11 @@ struct Ours {
     stderr: Option<Receiver>,
 }
 
+/// What the child gets.
 struct Theirs {
-    stdin: OwnedFd,
+    stdin: Stdio,
     stdout: OwnedFd,
-    /// None: as `stdout`.
-    stderr: Option<OwnedFd>,
+    stderr: OwnedFd,
 }
 
 impl Pipes {
@@ -168,30 +193,34 @@ impl Pipes {
         let (stdin, their_stdin) = if spec.stdin || matches!(spec.program, Program::Script { .. }) {
             let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
             give(&read, spec)?;
-            (Some(Sender::from_owned_fd(write)?), read)
+            (Some(Sender::from_owned_fd(write)?), read.into())
         } else {
-            (None, pipe::null()?.try_clone_to_owned()?)
+            (None, nothing()?)
         };
         let (stdout, their_stdout) = output(spec)?;
-        let errors = if spec.merge { None } else { Some(output(spec)?) };
-        let (stderr, their_stderr) = errors.unzip();
+        let (stderr, their_stderr) = if spec.merge {
+            (None, their_stdout.try_clone()?)
+        } else {
+            let (stderr, theirs) = output(spec)?;
+            (Some(stderr), theirs)
+        };
         let theirs = Theirs { stdin: their_stdin, stdout: their_stdout, stderr: their_stderr };
         Ok(Self { ours: Ours { stdin, stdout, stderr }, theirs })
     }
 }
 
 impl Theirs {
-    /// What the child gets, and what it writes to.
-    fn split(self) -> io::Result<([Stdio; 3], Vec<OwnedFd>)> {
-        let Self { stdin, stdout, stderr } = self;
-        let errors = stderr.as_ref().unwrap_or(&stdout).try_clone()?;
-        let stdio = [stdin.into(), stdout.try_clone()?.into(), errors.into()];
-        Ok((stdio, std::iter::once(stdout).chain(stderr).collect()))
+    fn give_to(self, command: &mut Command) {
+        command.stdin(self.stdin).stdout(self.stdout).stderr(self.stderr);
     }
 }
 
-fn give_to(command: &mut Command, [stdin, stdout, stderr]: [Stdio; 3]) {
-    command.stdin(stdin).stdout(stdout).stderr(stderr);
+/// `/dev/null`: this program's own stdin if it is that, for to hand on another descriptor takes five calls more.
+fn nothing() -> io::Result<Stdio> {
+    if process::stdin_is_null() {
+        return Ok(Stdio::inherit());
+    }
+    Ok(pipe::null()?.try_clone_to_owned()?.into())
 }
 
 /// A pipe is its maker's: another user could use it, but not open it by a name such as `/dev/stderr`.

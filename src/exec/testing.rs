@@ -79,7 +79,7 @@ pub(super) async fn follow(spawned: Spawned, wait_eof: bool) -> Outcome {
             },
         }
     }
-    let end = child.exited().await.unwrap();
+    let end = child.exited().await.unwrap().end;
     Outcome { end, out, err, ends, child }
 }
 

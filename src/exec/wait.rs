@@ -7,9 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::process::{
-    PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, pidfd_open, waitid,
-};
+use rustix::process::{PidfdFlags, kill_process_group, pidfd_open};
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
 use tokio::time::sleep;
@@ -17,24 +15,7 @@ use tokio::time::sleep;
 use super::cgroup::Group;
 use super::signal::Signal;
 use super::spec::Mark;
-use crate::sys::process::{self, Pid, ProcessRef, Usage};
-
-/// How a main process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// By exit(3).
-    Exited {
-        /// 0 to 255.
-        code: u8,
-    },
-    /// By a signal.
-    Signaled {
-        /// Its number, real-time ones included.
-        signal: i32,
-        /// A core file was written.
-        core_dumped: bool,
-    },
-}
+use crate::sys::process::{self, Ended, Pid, ProcessRef, Usage};
 
 /// A main process that was started and not yet reaped. Dropped unreaped, it goes on running and is
 /// reaped when it ends.
@@ -105,36 +86,25 @@ impl Child {
     ///
     /// # Errors
     /// Somebody else has reaped it: how it ended cannot be known.
-    pub async fn exited(&self) -> io::Result<End> {
+    pub async fn exited(&self) -> io::Result<Ended> {
         let pidfd = self.pidfd.as_ref().ok_or(Errno::CHILD)?;
         loop {
             // Costs no system call before the end, however often it is asked.
             let mut ready = pidfd.readable().await?;
-            if let Some(end) = self.ended()? {
-                return Ok(end);
+            if let Some(ended) = self.ended()? {
+                return Ok(ended);
             }
             ready.clear_ready();
         }
     }
 
-    /// The end, if there was one by now.
+    /// The end, if there was one by now, and what the main process took.
     ///
     /// # Errors
     /// As [`Self::exited`].
-    pub fn ended(&self) -> io::Result<Option<End>> {
+    pub fn ended(&self) -> io::Result<Option<Ended>> {
         let pidfd = self.pidfd.as_ref().ok_or(Errno::CHILD)?;
-        let peek = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
-        let status = rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(pidfd.as_fd()), peek))?;
-        status.as_ref().map(end_of).transpose()
-    }
-
-    /// What the main process took, once it has ended.
-    ///
-    /// # Errors
-    /// `WouldBlock` if it has not ended; otherwise as [`Self::exited`].
-    pub fn usage(&self) -> io::Result<Usage> {
-        let pidfd = self.pidfd.as_ref().ok_or(Errno::CHILD)?;
-        process::usage(pidfd.as_fd())
+        process::ended(pidfd.as_fd())
     }
 
     /// Sends a signal to the process group. A group of which only the main process's zombie is left
@@ -176,15 +146,6 @@ async fn reap_when_ended(pid: Pid, pidfd: AsyncFd<OwnedFd>) {
     // Whatever goes wrong leaves a stranger, which `adopt` reaps.
     if pidfd.readable().await.is_err() || process::reap(pid).is_err() {
         process::disown(pid);
-    }
-}
-
-fn end_of(status: &WaitIdStatus) -> io::Result<End> {
-    match (status.exit_status(), status.terminating_signal()) {
-        // waitid gives the eight bits that exit(3) keeps.
-        (Some(code), _) => Ok(End::Exited { code: u8::try_from(code & 0xff).unwrap_or(u8::MAX) }),
-        (None, Some(signal)) => Ok(End::Signaled { signal, core_dumped: status.dumped() }),
-        (None, None) => Err(io::Error::other("waitid says neither code nor signal")),
     }
 }
 

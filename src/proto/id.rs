@@ -1,13 +1,14 @@
 //! The name of a run.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// Most bytes of an id.
 pub const ID_LIMIT: usize = 64;
 
 /// A run's id: 1 to 64 of `A-Z a-z 0-9 . _ -`, chosen by the client.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RunId(Box<str>);
+pub struct RunId(Arc<str>);
 
 /// Why a text is no id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

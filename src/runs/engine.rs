@@ -94,7 +94,7 @@ struct Course {
 enum Main {
     Runs,
     /// None: somebody else reaped it.
-    Ended(Option<exec::End>, Instant),
+    Ended(Option<exec::Ended>, Instant),
 }
 
 /// A stop of the whole tree.
@@ -143,10 +143,8 @@ impl Engine {
             Stop::Done(_, stopped) => stopped,
             _ => known(exec::count_left(&self.child, &self.scanner).await),
         };
-        // Of a process that nothing could end it is not known.
-        let usage = self.child.usage().unwrap_or_default();
         let seq = self.course.recorder.seq();
-        self.course.verdict(&self.run, seq, left, usage)
+        self.course.verdict(&self.run, seq, left)
     }
 
     /// What the journal is to have of the output, once it was driven to the end.
@@ -180,8 +178,8 @@ impl Engine {
             let retry = orders.needs.waits.then(|| Instant::now() + DISK_PAUSE);
             let timer = earliest(course.timer(&orders), retry);
             tokio::select! {
-                end = child.exited(), if course.main == Main::Runs => {
-                    course.main_ended(end.ok());
+                ended = child.exited(), if course.main == Main::Runs => {
+                    course.main_ended(ended.ok());
                     course.output_failed(&pump.main_ended());
                 }
                 event = pump.next(course.room(orders.needs.room), &mut course.buffer), if reading => {
@@ -297,8 +295,8 @@ impl Course {
         }
     }
 
-    fn main_ended(&mut self, end: Option<exec::End>) {
-        self.main = Main::Ended(end, Instant::now());
+    fn main_ended(&mut self, ended: Option<exec::Ended>) {
+        self.main = Main::Ended(ended, Instant::now());
     }
 
     fn output(&mut self, event: io::Result<Event>, run: &Run) {
@@ -370,20 +368,22 @@ impl Course {
         Some(Stopped { by: StopBy::Policy, after_ms, limit })
     }
 
-    fn verdict(&self, run: &Run, seq: u64, left: exec::Stopped, usage: exec::Usage) -> Verdict {
+    fn verdict(&self, run: &Run, seq: u64, left: exec::Stopped) -> Verdict {
         let short = if self.at_limit { StreamEndKind::Limit } else { StreamEndKind::Cut };
         let end_of = |stream| {
             let end = self.ends.iter().find(|(s, _)| *s == stream).map_or(short, |e| e.1);
             self.recorder.stream_end(stream, end)
         };
-        let (end, ended) = match self.main {
+        let (main, ended) = match self.main {
             Main::Runs => (None, Instant::now()),
-            Main::Ended(end, at) => (end.map(End::from), at),
+            Main::Ended(main, at) => (main, at),
         };
+        // What took a process that nothing could end is not known.
+        let usage = main.map_or_else(exec::Usage::default, |main| main.usage);
         Verdict {
             seq,
             run: run.key.id.to_string(),
-            end,
+            end: main.map(|main| End::from(main.end)),
             stopped: match self.stop {
                 Stop::NotAsked => self.cut_short(ended),
                 Stop::Running(stopped) | Stop::Done(stopped, _) => Some(stopped),

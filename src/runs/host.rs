@@ -174,8 +174,8 @@ impl Host {
                     Ok(Served::Here { owner, pid, attached: false })
                 }
                 (Entry::There(durable), Some((place, judged))) => {
-                    let launched = self.launch(durable, request, judged, place);
-                    let mut launched = std::pin::pin!(launched);
+                    // In a box, as all that durable runs alone need: the rest of this future is for every run.
+                    let mut launched = Box::pin(self.launch(durable, request, judged, place));
                     let in_time = tokio::time::timeout(START_PATIENCE, &mut launched).await;
                     drop(pass);
                     match in_time {
@@ -190,7 +190,9 @@ impl Host {
                 drop(pass);
                 match &*kept {
                     Entry::Here(run) => attach(run, request).await,
-                    Entry::There(durable) => self.go_on(durable, request).await.map(Served::There),
+                    Entry::There(durable) => {
+                        Box::pin(self.go_on(durable, request)).await.map(Served::There)
+                    }
                     Entry::Gone(_) => Err(Denied::Lost(Code::Forgotten)),
                 }
             }

@@ -105,8 +105,11 @@ impl Ledger {
         let mut open = self.open();
         self.told(self.settle(&mut open.owed))?;
         self.rotate_if_full(&open.under_way);
-        self.told(self.add(&Event::Accepted(accepted.clone())))?;
-        open.under_way.insert(key.clone(), accepted);
+        let event = Event::Accepted(accepted);
+        self.told(self.add(&event))?;
+        if let Event::Accepted(accepted) = event {
+            open.under_way.insert(key.clone(), accepted);
+        }
         Ok(())
     }
 

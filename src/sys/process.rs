@@ -13,11 +13,13 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 use std::{fs, ptr};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{FileType, OFlags, Stat, fcntl_getfl, fstat, stat as stat_path};
 pub use rustix::process::Pid;
 use rustix::process::PidfdFlags;
 use tokio::io::Interest;
@@ -86,10 +88,34 @@ pub fn prepare() -> Result<Inherited, PrepareError> {
         .and_then(|()| signals::outlive_file_limit())
         .map_err(PrepareError::Signals)?;
     close_on_exec().map_err(PrepareError::Descriptors)?;
+    STDIN_IS_NULL.store(is_null(rustix::stdio::stdin()), Ordering::Relaxed);
     // An old kernel without it only makes counting what a run left behind slower.
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
     let open_files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     Ok(Inherited { open_files, terminal: give_up_terminal() })
+}
+
+/// What [`stdin_is_null`] answers.
+static STDIN_IS_NULL: AtomicBool = AtomicBool::new(false);
+
+/// Whether standard input was `/dev/null` when [`prepare`] was called, and can be read: nohup(1) opens it for writing.
+/// False in a program that did not call it, which may put something else there.
+#[must_use]
+pub fn stdin_is_null() -> bool {
+    STDIN_IS_NULL.load(Ordering::Relaxed)
+}
+
+fn is_null(fd: BorrowedFd<'_>) -> bool {
+    let is_read = fcntl_getfl(fd).is_ok_and(|flags| {
+        flags & OFlags::ACCMODE != OFlags::WRONLY && !flags.contains(OFlags::PATH)
+    });
+    // Where a file stands in the place of the device, nothing is.
+    let is_device =
+        |found: &Stat| FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice;
+    let device =
+        |found: rustix::io::Result<Stat>| found.ok().filter(is_device).map(|found| found.st_rdev);
+    let null = device(stat_path("/dev/null"));
+    is_read && null.is_some() && device(fstat(fd)) == null
 }
 
 /// Handlers are left alone (std has one for stack overflow): exec resets them, but keeps "ignored".
@@ -459,12 +485,38 @@ pub fn reap(pid: Pid) -> io::Result<Usage> {
     Ok(Usage::from(unsafe { usage.assume_init() }))
 }
 
-/// What [`reap`] will say of a child that has ended, without collecting it: that takes the kernel ten
-/// times as long. Never blocks.
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// By exit(3).
+    Exited {
+        /// 0 to 255.
+        code: u8,
+    },
+    /// By a signal.
+    Signaled {
+        /// Its number, real-time ones included.
+        signal: i32,
+        /// A core file was written.
+        core_dumped: bool,
+    },
+}
+
+/// A child that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// How.
+    pub end: End,
+    /// What it took: what [`reap`] will say.
+    pub usage: Usage,
+}
+
+/// The end of a child, if there was one by now, without collecting it: that takes the kernel ten times as long. Never
+/// blocks.
 ///
 /// # Errors
-/// `WouldBlock` if it still runs; `ECHILD` if it is not a child of this process, or is reaped.
-pub fn usage(pidfd: BorrowedFd<'_>) -> io::Result<Usage> {
+/// `ECHILD` if it is not a child of this process, or is reaped.
+pub fn ended(pidfd: BorrowedFd<'_>) -> io::Result<Option<Ended>> {
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: both are writable, and of the types that the kernel fills; the C library's waitid leaves
@@ -484,9 +536,16 @@ pub fn usage(pidfd: BorrowedFd<'_>) -> io::Result<Usage> {
     let (info, usage) = unsafe { (info.assume_init(), usage.assume_init()) };
     // None has ended: waitid(2) leaves it 0.
     if info.si_signo == 0 {
-        return Err(io::ErrorKind::WouldBlock.into());
+        return Ok(None);
     }
-    Ok(Usage::from(usage))
+    // SAFETY: of a child's end the kernel says the status.
+    let status = unsafe { info.si_status() };
+    let end = match info.si_code {
+        // The eight bits that exit(3) keeps.
+        libc::CLD_EXITED => End::Exited { code: u8::try_from(status & 0xff).unwrap_or(u8::MAX) },
+        code => End::Signaled { signal: status, core_dumped: code == libc::CLD_DUMPED },
+    };
+    Ok(Some(Ended { end, usage: Usage::from(usage) }))
 }
 
 impl From<libc::rusage> for Usage {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
 
-use super::stream::{Cork, tune};
+use super::stream::{Cork, Socket, tune};
 use super::tls::{self, ClientFault};
 use super::{Channel, Endpoint, Host, HostKeyCheck, HostKeyError, Stream, TlsFault};
 use crate::identity::PublicKey;
@@ -160,7 +160,8 @@ pub async fn connect(
         }
     };
     tune(&socket);
-    let mut cork = Cork::of(&socket);
+    let socket = Socket::from(socket);
+    let cork = socket.cork();
     let mut handshake = std::pin::pin!(tls::client(socket, endpoint, Arc::clone(&check)));
     let handshake = async {
         // What is sent before the first wait is to be answered. The rest may leave with the request.

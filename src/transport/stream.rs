@@ -1,11 +1,15 @@
 //! One stream type for both kinds of socket.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+#[cfg(target_os = "linux")]
+use tokio::io::Interest;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
@@ -20,12 +24,12 @@ pub struct Stream(Inner);
 #[derive(Debug)]
 enum Inner {
     /// Boxed: the state of TLS is a thousand bytes and a stream is moved about.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Socket>>),
     Unix(UnixStream),
 }
 
-impl From<TlsStream<TcpStream>> for Stream {
-    fn from(stream: TlsStream<TcpStream>) -> Self {
+impl From<TlsStream<Socket>> for Stream {
+    fn from(stream: TlsStream<Socket>) -> Self {
         Self(Inner::Tls(Box::new(stream)))
     }
 }
@@ -89,39 +93,114 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// Keeps the last bytes of a TCP connection back, so that they leave in one packet with what comes next,
-/// and the other side wakes up once for both. The kernel keeps them for 200 ms at most, and sends them
-/// when the connection is closed (`TCP_CORK`, tcp(7)).
-#[derive(Debug, Default)]
-pub struct Cork {
-    /// The connection's socket. None on a unix socket, where nothing is kept back, or without a
-    /// descriptor for it: then there are more packets, and nothing else is different.
-    socket: Option<OwnedFd>,
-    is_in: bool,
+/// A TCP connection, and what says whether more will follow what is written to it.
+#[derive(Debug)]
+pub(super) struct Socket {
+    tcp: TcpStream,
+    cork: Cork,
 }
 
-impl Cork {
-    pub(super) fn of(socket: &TcpStream) -> Self {
-        Self { socket: socket.as_fd().try_clone_to_owned().ok(), is_in: false }
+impl Socket {
+    pub(super) fn tcp(&self) -> &TcpStream {
+        &self.tcp
     }
 
-    /// Keeps back what is written from now on.
-    pub fn put_in(&mut self) {
-        self.set(true);
+    /// What keeps its last bytes back.
+    pub(super) fn cork(&self) -> Cork {
+        self.cork.clone()
     }
 
-    /// Sends what was kept back.
-    pub fn pull_out(&mut self) {
-        self.set(false);
-    }
-
-    fn set(&mut self, is_in: bool) {
-        #[cfg(target_os = "linux")]
-        if let Some(socket) = self.socket.as_ref().filter(|_| self.is_in != is_in) {
-            // A socket that refuses was reset: the next read says so.
-            let _ = rustix::net::sockopt::set_tcp_cork(socket, is_in);
+    /// Writes what is to leave with what is written next.
+    #[cfg(target_os = "linux")]
+    fn poll_write_more(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+        let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
+        let send = || Ok(sendmsg(&self.tcp, bufs, &mut SendAncillaryBuffer::default(), flags)?);
+        loop {
+            std::task::ready!(self.tcp.poll_write_ready(cx))?;
+            match self.tcp.try_io(Interest::WRITABLE, send) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return Poll::Ready(sent),
+            }
         }
-        self.is_in = is_in;
+    }
+}
+
+impl From<TcpStream> for Socket {
+    fn from(tcp: TcpStream) -> Self {
+        Self { tcp, cork: Cork::default() }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().tcp).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        #[cfg(target_os = "linux")]
+        if self.cork.is_in() {
+            return self.poll_write_more(cx, bufs);
+        }
+        Pin::new(&mut self.get_mut().tcp).poll_write_vectored(cx, bufs)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().tcp).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tcp.is_write_vectored()
+    }
+}
+
+/// Keeps the last bytes of a TCP connection back, so that they leave in one packet with what is written next, and the
+/// other side wakes up once for both (`MSG_MORE`, send(2)). The kernel keeps them for 200 ms at most, and sends them when
+/// the connection is closed. On a unix socket, and on other systems than Linux, nothing is kept back: then there are
+/// more packets, and nothing else is different.
+#[derive(Debug, Clone, Default)]
+pub struct Cork(Arc<AtomicBool>);
+
+impl Cork {
+    /// Keeps back what is written from now on.
+    pub fn put_in(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Keeps back no more of what is written from now on, with the first of which goes what was kept back.
+    pub fn pull_out(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+
+    #[cfg(target_os = "linux")]
+    fn is_in(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -142,44 +221,58 @@ mod tests {
 
     use super::*;
 
-    /// A connection, and its other end, which never waits.
-    async fn pair() -> (TcpStream, Cork, std::net::TcpStream) {
+    /// A connection, and its other end.
+    async fn pair() -> (Socket, std::net::TcpStream) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         tune(&ours);
-        let theirs = listener.accept().unwrap().0;
-        let cork = Cork::of(&ours);
-        (ours, cork, theirs)
+        (ours.into(), listener.accept().unwrap().0)
     }
 
     #[tokio::test]
-    async fn a_cork_keeps_back_what_is_written_until_it_is_out() {
-        let (mut ours, mut cork, mut theirs) = pair().await;
-        theirs.set_nonblocking(true).unwrap();
-        let mut kept = 0;
+    async fn a_cork_keeps_back_what_is_written_until_more_is_written_without_it() {
+        let (mut ours, mut theirs) = pair().await;
+        let cork = ours.cork();
+        let (mut kept, mut read) = (0, [0; 3]);
         for _ in 0..20 {
             cork.put_in();
             ours.write_all(b"a").await.unwrap();
+            theirs.set_nonblocking(true).unwrap();
             // Not if this thread stood still for 200 ms.
-            kept += u32::from(theirs.read(&mut [0; 2]).is_err());
+            kept += u32::from(theirs.peek(&mut read).is_err());
+            theirs.set_nonblocking(false).unwrap();
             cork.pull_out();
-            while theirs.peek(&mut [0]).is_ok() {
-                let _ = theirs.read(&mut [0; 2]);
-            }
+            ours.write_all(b"bc").await.unwrap();
+            theirs.read_exact(&mut read).unwrap();
+            assert_eq!(&read, b"abc");
         }
         assert!(kept >= 10, "{kept} of 20");
     }
 
     #[tokio::test]
     async fn what_a_cork_keeps_back_comes_by_itself_or_with_the_end() {
-        let (mut ours, mut cork, mut theirs) = pair().await;
-        cork.put_in();
+        let (mut ours, mut theirs) = pair().await;
+        ours.cork().put_in();
         ours.write_all(b"by itself").await.unwrap();
         theirs.read_exact(&mut [0; 9]).unwrap();
         ours.write_all(b"with the end").await.unwrap();
-        drop((ours, cork));
+        drop(ours);
         let mut rest = String::new();
         theirs.read_to_string(&mut rest).unwrap();
         assert_eq!(rest, "with the end");
+    }
+
+    #[tokio::test]
+    async fn more_than_a_socket_takes_gets_through_a_cork_that_is_in() {
+        let (mut ours, mut theirs) = pair().await;
+        ours.cork().put_in();
+        let much: Vec<u8> = (0..8 << 20).map(|n: u32| n.to_le_bytes()[1]).collect();
+        let reading = std::thread::spawn(move || {
+            let mut read = Vec::new();
+            theirs.read_to_end(&mut read).map(|_| read)
+        });
+        ours.write_all(&much).await.unwrap();
+        drop(ours);
+        assert!(reading.join().unwrap().unwrap() == much);
     }
 }

@@ -12,6 +12,7 @@ use rustls::{AlertDescription, ClientConfig, ServerConfig};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
+use super::stream::Socket;
 use super::{HostKeyCheck, HostKeyError, Stream, verifier::Verifier};
 use crate::identity::{Fingerprint, Key, PublicKey};
 use crate::transport::Endpoint;
@@ -165,7 +166,7 @@ impl TlsServer {
     }
 
     pub(super) async fn accept(&self, socket: TcpStream) -> Result<(Stream, Channel), TlsFault> {
-        let stream = self.acceptor.accept(socket).await?;
+        let stream = self.acceptor.accept(Socket::from(socket)).await?;
         finish(stream.into(), self.host_key.clone())
     }
 }
@@ -194,11 +195,11 @@ impl<E: Into<TlsFault>> From<E> for ClientFault {
 /// The client's half. The host key is judged before the handshake ends: no byte of a request can go
 /// to a server that is not the right one.
 pub(super) async fn client(
-    socket: TcpStream,
+    socket: Socket,
     endpoint: &Endpoint,
     check: Arc<dyn HostKeyCheck>,
 ) -> Result<(Stream, Channel), ClientFault> {
-    let name = server_name(endpoint, &socket)?;
+    let name = server_name(endpoint, socket.tcp())?;
     let provider = provider();
     let verifier = Arc::new(Verifier::new(endpoint.clone(), check, &provider));
     let mut config = ClientConfig::builder_with_provider(provider)
@@ -229,7 +230,7 @@ fn server_name(endpoint: &Endpoint, socket: &TcpStream) -> io::Result<ServerName
 }
 
 fn finish(
-    mut stream: TlsStream<TcpStream>,
+    mut stream: TlsStream<Socket>,
     host_key: PublicKey,
 ) -> Result<(Stream, Channel), TlsFault> {
     // A peer that offers no protocol at all gets through the handshake itself.

@@ -26,8 +26,7 @@ impl Secured {
         let trust = HostTrust { pins: vec![abroad.host_key().1], ..HostTrust::default() };
         let endpoint = abroad.server.addr.parse().unwrap();
         let made = connect(&endpoint, Instant::now() + PATIENCE, Arc::new(trust)).await.unwrap();
-        let mut cork = made.cork;
-        cork.pull_out();
+        made.cork.pull_out();
         Self { stream: made.stream, channel: made.channel.unwrap() }
     }
 

@@ -15,6 +15,12 @@ fn pipe() -> (Receiver, OwnedFd) {
     (Receiver::from_owned_fd(read).unwrap(), write)
 }
 
+fn held(pipe: OwnedFd) -> Writers {
+    let mut command = std::process::Command::new("true");
+    command.stdout(pipe);
+    Writers::of(command)
+}
+
 fn put(pipe: &OwnedFd, bytes: &[u8]) {
     assert_eq!(rustix::io::write(pipe, bytes).unwrap(), bytes.len());
 }
@@ -202,7 +208,7 @@ async fn a_flood_into_a_held_pipe_ends_too() {
 #[tokio::test(start_paused = true)]
 async fn what_the_main_process_closes_before_its_end_wakes_nobody() {
     let (read, write) = pipe();
-    let mut pump = Pump::new(read, None, false).holding(vec![write.try_clone().unwrap()]);
+    let mut pump = Pump::new(read, None, false).holding(held(write.try_clone().unwrap()));
     put(&write, b"abc");
     drop(write);
     assert_eq!(next(&mut pump).await, piece(Stream::Both, 3));
@@ -212,7 +218,7 @@ async fn what_the_main_process_closes_before_its_end_wakes_nobody() {
     assert_eq!(next(&mut pump).await, Event::Done);
 
     let (read, write) = pipe();
-    let mut pump = Pump::new(read, None, true).holding(vec![write]);
+    let mut pump = Pump::new(read, None, true).holding(held(write));
     pump.main_ended().unwrap();
     assert_eq!(next(&mut pump).await, end(Stream::Both, StreamEnd::Eof), "with `wait_eof` too");
 }

@@ -36,7 +36,7 @@ async fn stops(text: &str, pids: usize, grace: Duration) -> Spawned {
 }
 
 async fn end(spawned: &Spawned) -> End {
-    within(spawned.child.exited()).await.unwrap()
+    within(spawned.child.exited()).await.unwrap().end
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 use tempfile::TempDir;
 
 use super::*;
+use crate::exec::End;
 use crate::exec::testing::{is_gone, pid_line, run, shell, spawn, until, within};
 
 #[tokio::test]
@@ -45,7 +46,7 @@ async fn the_zombie_keeps_the_pid_until_reaped() {
     let process = outcome.child.process();
     assert_eq!(ProcessRef::of(process.pid).unwrap(), process);
     outcome.child.signal_group(Signal::TERM).unwrap();
-    assert_eq!(outcome.child.ended().unwrap(), Some(End::Exited { code: 3 }));
+    assert_eq!(outcome.child.ended().unwrap().unwrap().end, End::Exited { code: 3 });
     outcome.child.reap().unwrap();
     assert!(process.open().unwrap().is_none());
 }
@@ -54,7 +55,7 @@ async fn the_zombie_keeps_the_pid_until_reaped() {
 async fn usage_is_of_the_whole_waited_for_tree() {
     let burn = "sh -c 'i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done'; :";
     let child = run(&shell(burn)).await.child;
-    let usage = child.usage().unwrap();
+    let usage = child.ended().unwrap().unwrap().usage;
     assert_eq!(usage, child.reap().unwrap(), "it is known before");
     assert!(usage.user + usage.system >= std::time::Duration::from_millis(5), "{usage:?}");
 }
@@ -63,13 +64,12 @@ async fn usage_is_of_the_whole_waited_for_tree() {
 async fn a_running_child_is_not_reaped_and_signals_reach_its_group() {
     let spawned = spawn(&shell("sleep 1000 & wait"));
     assert_eq!(spawned.child.ended().unwrap(), None);
-    assert_eq!(spawned.child.usage().unwrap_err().kind(), io::ErrorKind::WouldBlock);
     assert_eq!(
         process::reap(spawned.child.process().pid).unwrap_err().kind(),
         io::ErrorKind::WouldBlock
     );
     spawned.child.signal_group(Signal::KILL).unwrap();
-    let exit = within(spawned.child.exited()).await.unwrap();
+    let exit = within(spawned.child.exited()).await.unwrap().end;
     assert_eq!(exit, End::Signaled { signal: libc::SIGKILL, core_dumped: false });
 }
 

@@ -103,15 +103,19 @@ fn strangers_in(list: &fs::File) -> io::Result<Vec<Pid>> {
     Ok(pids.filter(|pid| !known.contains_key(pid)).filter_map(Pid::from_raw).collect())
 }
 
-/// Reads a list of children from its start. One that is empty, as that of a server most often is, costs
-/// one call.
+/// Reads a list of children from its start. A piece that is not filled is the last one (seq_file in the kernel), so
+/// that of most servers costs one call.
 fn read_children(list: &fs::File) -> io::Result<String> {
     let mut read = Vec::new();
     let mut piece = [0; CHILDREN_PIECE];
     loop {
         match list.read_at(&mut piece, read.len() as u64) {
-            Ok(0) => break,
-            Ok(len) => read.extend_from_slice(&piece[..len]),
+            Ok(len) => {
+                read.extend_from_slice(&piece[..len]);
+                if len < piece.len() {
+                    break;
+                }
+            }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
         }

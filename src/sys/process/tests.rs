@@ -82,6 +82,26 @@ fn runs_inherit_nothing_bad() {
 }
 
 #[test]
+fn a_stdin_that_is_null_and_can_be_read_is_known_as_such() {
+    if !alone("sys::process::tests::a_stdin_that_is_null_and_can_be_read_is_known_as_such") {
+        return;
+    }
+    let open =
+        |path, write: bool| fs::File::options().read(!write).write(write).open(path).unwrap();
+    assert!(!stdin_is_null(), "nobody has looked");
+    for (file, is_null) in [
+        (open("/dev/null", false), true),
+        (open("/dev/zero", false), false),
+        (open("/dev/null", true), false),
+        (open("/proc/self/exe", false), false),
+    ] {
+        rustix::stdio::dup2_stdin(&file).unwrap();
+        prepare().unwrap();
+        assert_eq!(stdin_is_null(), is_null, "{file:?}");
+    }
+}
+
+#[test]
 fn strangers_are_reaped_and_known_children_are_not() {
     if !alone("sys::process::tests::strangers_are_reaped_and_known_children_are_not") {
         return;
