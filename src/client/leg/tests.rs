@@ -165,7 +165,7 @@ async fn a_cancel_that_is_asked_for_while_the_request_is_sent_is_sent_behind_it(
     let (mut state, _gate) = state();
     state.start_leg();
     state.control(Control::Cancel).unwrap();
-    drop(Shared::new(&mut state));
+    Shared::new(&mut state).wake();
     assert_eq!(said(&mut state), [ClientHeader::Cancel { run: None, as_operator: false }]);
 }
 
