@@ -43,9 +43,12 @@ pub struct Spawned {
     pub writers: Writers,
 }
 
-/// The ends of a run's pipes that it writes to, which std's `Command` holds for as long as it is there. Debug does not
-/// show it: its words may hold secrets.
-pub struct Writers(#[expect(dead_code, reason = "it is there to be dropped")] Command);
+/// Longest words that are kept with the ends of a run's pipes, bytes: there may be many runs, and a megabyte for each.
+const KEPT_WORDS: usize = 4096;
+
+/// The ends of a run's pipes that it writes to, which std's `Command` holds for as long as it is there; none if it would
+/// hold too much else. Debug does not show it: its words may hold secrets.
+pub struct Writers(#[expect(dead_code, reason = "it is there to be dropped")] Option<Command>);
 
 impl fmt::Debug for Writers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -58,7 +61,8 @@ impl Writers {
     /// closed its input, and its environment is of no more use.
     pub(super) fn of(mut command: Command) -> Self {
         command.stdin(Stdio::null()).env_clear();
-        Self(command)
+        let words = command.get_args().map(OsStr::len).sum::<usize>();
+        Self((words <= KEPT_WORDS).then_some(command))
     }
 }
 

@@ -1,5 +1,6 @@
 use std::os::fd::OwnedFd;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, pipe_with};
 use tempfile::TempDir;
 use tokio::time::{advance, timeout};
@@ -203,6 +204,20 @@ async fn a_flood_into_a_held_pipe_ends_too() {
     assert_eq!(outcome.ends, [StreamEnd::Held, StreamEnd::Held]);
     let stopped = within(stop(&outcome.child, &Scanner::new().unwrap(), Duration::ZERO)).await;
     assert_eq!(stopped.unwrap().left_running, 0);
+}
+
+#[test]
+fn the_ends_of_pipes_are_not_held_with_long_words() {
+    for (words, is_held) in [(4096, true), (4097, false)] {
+        let (read, write) = std::io::pipe().unwrap();
+        let mut command = std::process::Command::new("true");
+        command.stdout(write).arg("x".repeat(words));
+        let writers = Writers::of(command);
+        let mut polled = [PollFd::new(&read, PollFlags::IN)];
+        poll(&mut polled, Some(&Timespec::default())).unwrap();
+        assert_eq!(polled[0].revents().contains(PollFlags::HUP), !is_held);
+        drop(writers);
+    }
 }
 
 #[tokio::test(start_paused = true)]
