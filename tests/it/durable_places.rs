@@ -10,7 +10,7 @@ use rustix::process::{Signal, geteuid};
 use super::durable::{folders_in, gate, leave, verb};
 use super::durable_kill::{Held, pause_file};
 use super::full_disk::Disk;
-use super::support::server::{spare_supervisors, under};
+use super::support::server::{spare_supervisors, supervisor_of, under};
 use super::support::{
     Client, Server, finish, is_alive, json_in, kill, pid_in, supervisors, wait_until,
 };
@@ -164,21 +164,11 @@ fn runs_may_have_another_disk_than_their_journal() {
     }
 }
 
-/// The supervisor of the only run below this folder, once it has been given that run.
-fn supervisor(state: &Path) -> u32 {
-    let mut found = Vec::new();
-    wait_until("the supervisor of a run", || {
-        found = supervisors(state);
-        found.len() == 1
-    });
-    found[0]
-}
-
 /// A supervisor that comes to its run when that was given up, and the id is another request's.
 #[test]
 fn a_late_supervisor_does_not_start_what_was_given_up_in_the_place_of_another() {
     let mut late = Held::at("supervisor:born");
-    let old = supervisor(late.server.state());
+    let old = supervisor_of(late.server.state());
     late.abandon();
     let state = late.server.state().to_owned();
     late.server.restart();
@@ -196,7 +186,7 @@ fn a_late_supervisor_does_not_start_what_was_given_up_in_the_place_of_another() 
     std::fs::write(&late.gate, "").unwrap();
     kill(old, Signal::CONT);
     wait_until("the end of the late supervisor", || !is_alive(old));
-    kill(supervisor(&state), Signal::CONT);
+    kill(supervisor_of(&state), Signal::CONT);
     assert_eq!(finish(client).expect(9).text(), "new\n");
     assert_eq!(late.effects(), 0);
 }

@@ -214,6 +214,16 @@ pub(crate) fn supervisors(state: &Path) -> Vec<u32> {
     all
 }
 
+/// The supervisor of the only run below this folder, once it has been given that run.
+pub(crate) fn supervisor_of(state: &Path) -> u32 {
+    let mut found = Vec::new();
+    wait_until("the supervisor of a run", || {
+        found = supervisors(state);
+        found.len() == 1
+    });
+    found[0]
+}
+
 /// Those that wait for a run.
 pub(crate) fn spare_supervisors(state: &Path) -> Vec<u32> {
     let mut all = all_supervisors(state);
