@@ -2,15 +2,15 @@
 //! root; which controllers it has there is another matter.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use rustix::process::Signal;
 use serde_json::json;
 
 use super::durable::{leave, verb};
-use super::support::server::{finish, line_of, under};
+use super::support::mounts::Mounts;
+use super::support::server::{finish, line_of};
 use super::support::user::User;
 use super::support::{Ran, Server, is_alive, json_in, kill, pid_in, supervisors, wait_until};
 use super::system::{Machine, listed};
@@ -21,8 +21,8 @@ struct Delegated {
     dir: PathBuf,
     /// As the programs do that are started by it.
     inside: PathBuf,
-    /// Has mounted it where nobody else sees it, and ends with its stdin.
-    holder: Option<Child>,
+    /// If it is mounted where nobody else sees it.
+    mounts: Option<Mounts>,
 }
 
 impl Delegated {
@@ -42,33 +42,16 @@ impl Delegated {
     }
 
     fn mounting() -> Option<Self> {
-        let script = "mount -t cgroup2 none /mnt && echo ready && exec cat";
-        let mut holder = Command::new("unshare")
-            .args(["-m", "sh", "-c", script])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .ok()?;
-        let mut line = String::new();
-        BufReader::new(holder.stdout.take()?).read_line(&mut line).ok()?;
-        if line.is_empty() {
-            holder.wait().ok()?;
-            return None;
-        }
-        Self::below("/mnt".into(), Some(holder))
+        let place = Path::new("/mnt");
+        let mounts = Mounts::by("mount -t cgroup2 none $1", place)?;
+        Self::below(place.to_owned(), Some(mounts))
     }
 
-    fn below(mounted: PathBuf, holder: Option<Child>) -> Option<Self> {
+    fn below(mounted: PathBuf, mounts: Option<Mounts>) -> Option<Self> {
         let name = format!("rexec-test-{}-{:?}", std::process::id(), std::thread::current().id());
         let inside = mounted.join(name.replace(['(', ')'], ""));
-        let dir = match &holder {
-            Some(holder) => {
-                PathBuf::from(format!("/proc/{}/root{}", holder.id(), inside.display()))
-            }
-            None => inside.clone(),
-        };
-        let delegated = Self { dir, inside, holder };
+        let dir = mounts.as_ref().map_or_else(|| inside.clone(), |mounts| mounts.seen(&inside));
+        let delegated = Self { dir, inside, mounts };
         fs::create_dir(&delegated.dir).ok().map(|()| delegated)
     }
 
@@ -78,8 +61,8 @@ impl Delegated {
 
     /// Has a program started where the folder can be seen.
     fn show(&self, command: &mut Command) {
-        if let Some(holder) = &self.holder {
-            under(&["nsenter", "-m", "-t", &holder.id().to_string()])(command);
+        if let Some(mounts) = &self.mounts {
+            mounts.show(command);
         }
     }
 
@@ -114,10 +97,6 @@ impl Drop for Delegated {
             wait_until("the end of what is in a group", || fs::remove_dir(&group).is_ok());
         }
         let _ = fs::remove_dir(&self.dir);
-        if let Some(holder) = &mut self.holder {
-            drop(holder.stdin.take());
-            let _ = holder.wait();
-        }
     }
 }
 

@@ -1,20 +1,19 @@
 //! A folder on a file system that does not answer, as that of a file server that is gone: whoever names it waits, and
 //! nobody else.
 
-use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 
 use rustix::process::Signal;
 
-use super::support::server::{finish, own_port, under};
+use super::support::mounts::Mounts;
+use super::support::server::{finish, own_port};
 use super::support::{Server, kill, wait_until};
 
 /// A file system in user space that nobody serves (fuse(4)), which its servers see and nobody else.
 struct Dead {
-    dir: tempfile::TempDir,
     /// With its end every question is answered: by an error.
-    holder: Child,
+    mounts: Mounts,
+    dir: tempfile::TempDir,
 }
 
 impl Dead {
@@ -22,46 +21,21 @@ impl Dead {
     fn new() -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let script = "mkdir $1 && exec 3<>/dev/fuse && \
-                      mount -i -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 none $1 && \
-                      echo ready && exec sleep infinity";
-        let mut holder = Command::new("unshare")
-            .args(["-m", "sh", "-c", script, "sh"])
-            .arg(dir.path().join("dead"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let dead = Self { dir, holder };
-        if line.is_empty() {
+                      mount -i -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 none $1";
+        let mounts = Mounts::by(script, &dir.path().join("dead"));
+        if mounts.is_none() {
             println!("left out: file systems in user space cannot be mounted here");
-            return None;
         }
-        Some(dead)
+        Some(Self { mounts: mounts?, dir })
     }
 
     fn server(&self, args: &[&str]) -> Server {
-        let holder = self.holder.id().to_string();
-        let inside = ["nsenter", "-m", "-t", &holder];
-        Server::at(&self.dir.path().join("state"), &own_port(), args, under(&inside))
+        let state = self.dir.path().join("state");
+        Server::at(&state, &own_port(), args, |command| self.mounts.show(command))
     }
 
     fn path(&self) -> PathBuf {
         self.dir.path().join("dead")
-    }
-
-    fn answers(&mut self) {
-        // It may be over already.
-        let _ = self.holder.kill();
-        self.holder.wait().unwrap();
-    }
-}
-
-impl Drop for Dead {
-    fn drop(&mut self) {
-        self.answers();
     }
 }
 
@@ -94,7 +68,7 @@ fn a_folder_that_does_not_answer_holds_up_who_has_named_it_and_nobody_else() {
         left.try_wait().unwrap().is_some()
     });
     assert_eq!(finish(left).status, 253);
-    dead.answers();
+    dead.mounts.let_go();
     for client in waiting {
         finish(client).expect(254);
     }

@@ -1,17 +1,17 @@
 //! Durable runs on a disk that is full: the command waits, nothing of its record is missing, and whoever
 //! stops it is obeyed.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::durable::{leave, verb};
-use super::support::server::own_port;
-use super::support::server::{finish, line_of, spare_supervisors, stop_supervisors, under};
+use super::support::mounts::Mounts;
+use super::support::server::{finish, line_of, own_port, spare_supervisors, stop_supervisors};
 use super::support::{Client, Server, kill, wait_until};
 
 const MIB: u64 = 1 << 20;
@@ -20,9 +20,8 @@ const RESERVE: u64 = 64 * MIB;
 
 /// A disk of 96 MiB for an instance, or a folder in it, which only its servers see.
 pub(super) struct Disk {
+    mounts: Mounts,
     dir: TempDir,
-    /// Holds the mount as long as its stdin is open.
-    holder: Child,
 }
 
 impl Disk {
@@ -35,36 +34,22 @@ impl Disk {
     pub(super) fn of(folder: &str) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("state/instances/test").join(folder);
-        let script = "umask 077 && mkdir -p $1 && mount -t tmpfs -o size=96m,mode=700 none $1 && echo ready && exec cat";
-        let mut holder = Command::new("unshare")
-            .args(["-m", "sh", "-c", script, "sh"])
-            .arg(folder)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        if line.is_empty() {
+        let script = "umask 077 && mkdir -p $1 && mount -t tmpfs -o size=96m,mode=700 none $1";
+        let mounts = Mounts::by(script, &folder);
+        if mounts.is_none() {
             println!("left out: mounting is not permitted here");
-            holder.wait().unwrap();
-            return None;
         }
-        Some(Self { dir, holder })
+        Some(Self { mounts: mounts?, dir })
     }
 
     pub(super) fn server(&self, listen: &str, args: &[&str]) -> Server {
-        let inside = ["nsenter", "-m", "-t", &self.holder.id().to_string()].map(str::to_owned);
-        let inside: Vec<_> = inside.iter().map(String::as_str).collect();
-        Server::at(&self.dir.path().join("state"), listen, args, under(&inside))
+        let state = self.dir.path().join("state");
+        Server::at(&state, listen, args, |command| self.mounts.show(command))
     }
 
     /// The instance's folder as its servers see it.
     fn folder(&self) -> PathBuf {
-        let path = self.dir.path().join("state/instances/test");
-        let root = PathBuf::from(format!("/proc/{}/root", self.holder.id()));
-        root.join(path.strip_prefix("/").unwrap())
+        self.mounts.seen(&self.dir.path().join("state/instances/test"))
     }
 
     fn free(&self) -> u64 {
@@ -97,8 +82,6 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         stop_supervisors(&self.dir.path().join("state"));
-        drop(self.holder.stdin.take());
-        let _ = self.holder.wait();
     }
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod agent;
 pub(crate) mod cutter;
 pub(crate) mod fake;
 pub(crate) mod fleet;
+pub(crate) mod mounts;
 pub(crate) mod other;
 pub(crate) mod raw;
 pub(crate) mod relay;
