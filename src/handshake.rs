@@ -10,13 +10,13 @@ use std::sync::Arc;
 
 use tokio::io::AsyncRead;
 
-use crate::conn::{ConnError, FrameReader};
+use crate::conn::{ConnError, FrameReader, SILENCE};
 use crate::identity::{
-    Again, Ask, Authorized, Caller, Candidate, Certificate, Fingerprint, Granted, Identity, News,
-    Presence, Proven, PublicKey, Refusal, Sought, auth_text, verify_auth,
+    Again, Ask, Authorized, Caller, Candidate, Certificate, Channel, Fingerprint, Granted,
+    Identity, News, Presence, Proven, PublicKey, Refusal, Sought, auth_text, verify_auth,
 };
 use crate::proto::code::Code;
-use crate::proto::frame::Limits;
+use crate::proto::frame::{FrameError, Limits};
 use crate::proto::header::{ClientHeader, Hello, Refused, ServerHeader, Welcome};
 
 /// Name and version, as `hello` and `welcome` give it.
@@ -31,15 +31,6 @@ pub const HELLOS_LIMIT: usize = 6;
 const AGENT_SHOWN: usize = 64;
 /// Frames that may stand between a refused `hello` and the next one: the request that came with it.
 const SKIPPED_LIMIT: usize = 2;
-
-/// What a TLS channel is: who its server is, and what no other channel has.
-#[derive(Clone)]
-pub struct Channel {
-    /// The server's key.
-    pub host_key: Fingerprint,
-    /// 32 bytes of the exporter (RFC 8446, 7.5), label `EXPORTER-rexec-auth-v1`, empty context.
-    pub exporter: [u8; 32],
-}
 
 /// Why a login failed.
 #[derive(Debug, thiserror::Error)]
@@ -61,8 +52,8 @@ pub enum LoginError {
     Protocol(String),
 }
 
-impl From<crate::proto::frame::FrameError> for LoginError {
-    fn from(error: crate::proto::frame::FrameError) -> Self {
+impl From<FrameError> for LoginError {
+    fn from(error: FrameError) -> Self {
         ConnError::from(error).into()
     }
 }
@@ -190,8 +181,8 @@ impl ClientLogin {
         &mut self,
         reader: &mut FrameReader<R>,
     ) -> Result<Answer, LoginError> {
-        let frame = reader.next(Some(crate::conn::SILENCE)).await?.ok_or(LoginError::Closed)?;
-        match frame.header::<ServerHeader>()? {
+        let frame = reader.next(Some(SILENCE)).await?.ok_or(LoginError::Closed)?;
+        match frame.header_by(ServerHeader::read)? {
             ServerHeader::Welcome(welcome) => Ok(Answer::Welcome(welcome)),
             ServerHeader::Refused(refused) => self.refused(refused),
             ServerHeader::Error { code, text } => {
@@ -313,7 +304,7 @@ pub async fn judge<R: AsyncRead + Unpin>(
         // The request behind a refused hello may be as long as any: a stranger's is not held.
         reader.set_limits(if first { Limits::HELLO } else { Limits::FULL });
         let frame = reader.next_without_body().await?.ok_or(LoginError::Closed)?;
-        match frame.header::<ClientHeader>()? {
+        match frame.header_by(ClientHeader::read)? {
             ClientHeader::Hello(hello) => {
                 return Ok(match doors.door(hello.user.as_deref()).await {
                     Ok(authorized) => decide(hello, origin, &authorized, hellos, news),

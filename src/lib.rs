@@ -36,17 +36,20 @@
 //!
 //! # Layers
 //!
-//! A module imports only from rows below its own; a test holds them to it.
+//! A module imports only from rows below its own (the last three are one); a test holds them to it. To follow a run
+//! from end to end read [`client::Client::run`], [`server`] and [`runs`], in this order.
 //!
 //! ```text
 //! cli        the two programs
-//! client                     | server
+//! client     one run, many hosts, lost links | server     who may run what, draining, upgrades
 //! runs       ids, claims, records, journal, engine
-//! handshake  login           | transport  addresses, TLS, unix sockets
-//! identity   keys            | exec       processes
+//! handshake  login                           | transport  addresses, TLS, unix sockets
+//! identity   keys                            | exec       processes
 //! conn       frames over any stream
-//! proto      the format
-//! sys        what the system is asked for; the only unsafe code   | units    times and sizes as people write them
+//! proto      the format: docs/protocol.md
+//! sys        what the system is asked for; the only unsafe code
+//! units      times and sizes as people write them
+//! mistake    what is wrong with a file of theirs, and where
 //! ```
 
 pub mod cli;
@@ -55,6 +58,7 @@ pub mod conn;
 pub mod exec;
 pub mod handshake;
 pub mod identity;
+pub mod mistake;
 pub mod proto;
 pub mod runs;
 pub mod server;

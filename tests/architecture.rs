@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// Rows from the lowest up. Modules of one row do not import each other.
 const ROWS: &[&[&str]] = &[
-    &["sys", "units"],
+    &["sys", "units", "mistake"],
     &["proto"],
     &["conn"],
     &["identity", "exec"],

@@ -1,10 +1,16 @@
 //! Durable runs beside foreground ones: what they add, and what they cost.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread;
 use std::time::{Duration, Instant};
+
+use rexec::proto::digest::Running;
 
 use crate::Fallible;
 use crate::contenders::Peers;
@@ -16,6 +22,8 @@ use crate::turns::{self, Run, TURNS};
 /// What must be there is waited for this long.
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(2);
+/// Bytes that are read, hashed and written at a time.
+const PIECE: usize = 256 * 1024;
 
 pub(crate) fn client(words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rexec"));
@@ -59,7 +67,12 @@ pub(crate) fn record(peers: &Peers, rounds: Rounds, mib: u64) -> Fallible<Row> {
     let folder = tempfile::tempdir_in(state()?)?;
     let file = folder.path().join("dd");
     let text = format!("head -c {} /dev/zero", mib << 20);
-    let names = ["dd, to the disk (fdatasync)", "dd, to memory", "rexec, record"];
+    let names = [
+        "dd, to the disk (fdatasync)",
+        "dd, to memory",
+        "a pipe, SHA-256 and a file",
+        "rexec, record",
+    ];
     let mut lines: Vec<_> = names.iter().map(|name| Line::new(*name)).collect();
     for _ in rounds.counted() {
         let id = new_id("record");
@@ -67,31 +80,37 @@ pub(crate) fn record(peers: &Peers, rounds: Rounds, mib: u64) -> Fallible<Row> {
             let took = match at {
                 0 => timed(|| dd(&file, mib, &["conv=fdatasync"]))?,
                 1 => timed(|| dd(&file, mib, &[]))?,
+                2 => timed(|| least(&file, &text))?,
                 _ => timed(|| {
                     spawn::run(client(&["-d", "--id", &id, addr, &text]))?;
                     spawn::run(client(&["wait", addr, &id]))
                 })?,
             };
             line.samples.push(speed(mib, took));
+            // The next one finds as much memory as this one.
+            if at < 3 {
+                fs::remove_file(&file)?;
+            }
         }
         spawn::run(client(&["rm", addr, &id]))?;
-        fs::remove_file(&file)?;
     }
     let mut row = Row {
         title: format!("record: {mib} MiB into one folder"),
         unit: "GB/s",
         notes: vec![
             "dd has 256 KiB blocks of zeros; the record also has every byte's SHA-256, the time of a \
-             client process twice, and the command that writes into a pipe; neither it nor dd to memory \
-             waits for the disk"
+             client process twice, and the command that writes into a pipe; only dd to the disk waits for that"
+                .into(),
+            "a pipe, SHA-256 and a file: the least that a record is, without frames, a server or a client: one thread reads \
+             the command's pipe and hashes, another one writes"
                 .into(),
         ],
         lines,
         marks: Vec::new(),
     };
-    let figures = row.ratios(0, 2);
+    let figures = row.ratios(0, 3);
     let what = "times as long as dd to the disk";
-    row.marks.push(Mark { line: 2, what, limit: Limit::AtMost(1.25), figures });
+    row.marks.push(Mark { line: 3, what, limit: Limit::AtMost(1.25), figures });
     Ok(row)
 }
 
@@ -100,6 +119,40 @@ fn dd(file: &Path, mib: u64, more: &[&str]) -> std::io::Result<Sample> {
     command.args(["if=/dev/zero", "bs=256k", "status=none"]).arg(format!("count={}", mib * 4));
     command.arg(format!("of={}", file.display())).args(more);
     spawn::run(command)
+}
+
+/// What the output of a command cannot be kept without.
+fn least(file: &Path, text: &str) -> Fallible<()> {
+    let (mut reader, writer) = io::pipe()?;
+    let mut command = Command::new("sh").args(["-c", text]).stdout(Stdio::from(writer)).spawn()?;
+    let (pieces, written) = sync_channel(2);
+    let (empty, again) = sync_channel(4);
+    let file = File::create(file)?;
+    let writing =
+        thread::spawn(move || write_all(&file, &written, |piece| drop(empty.try_send(piece))));
+    let mut hash = Running::new();
+    loop {
+        let mut piece: Vec<u8> = again.try_recv().unwrap_or_else(|_| Vec::with_capacity(PIECE));
+        piece.clear();
+        if reader.by_ref().take(PIECE as u64).read_to_end(&mut piece)? == 0 {
+            break;
+        }
+        hash.update(&piece);
+        pieces.send(piece)?;
+    }
+    drop(pieces);
+    writing.join().map_err(|_| "the writing thread is gone")??;
+    command.wait()?.success().then_some(()).ok_or_else(|| "the command failed".into())
+}
+
+fn write_all(file: &File, pieces: &Receiver<Vec<u8>>, each: impl Fn(Vec<u8>)) -> io::Result<()> {
+    let mut at = 0;
+    for piece in pieces {
+        file.write_all_at(&piece, at)?;
+        at += piece.len() as u64;
+        each(piece);
+    }
+    Ok(())
 }
 
 /// How fast a record is shown, beside a run that makes the same output now.

@@ -6,10 +6,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+use rustix::process::Pid;
+use rustix::thread::{CpuSet, sched_setaffinity};
+
 /// Between two looks at a server.
 const INTERVAL: Duration = Duration::from_millis(5);
 /// The last processes of a server are waited for so long.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What ps(1) calls a supervisor of rexec's.
+const SUPERVISOR: &str = "rexec-supervise";
 
 /// A process that this program did not start.
 #[derive(Debug, Clone, Copy)]
@@ -47,10 +54,11 @@ impl Server {
         }
     }
 
-    /// Waits until the server has no children left.
+    /// Waits until the server has no children left but the supervisor that waits for its next durable run, and spends
+    /// nothing.
     pub(crate) fn settle(self) -> io::Result<()> {
         let late = Instant::now() + PATIENCE;
-        while self.tree()?.len() > 1 {
+        while self.tree()?[1..].iter().any(|pid| !is_supervisor(*pid)) {
             if Instant::now() > late {
                 let text = format!("process {} still has children after {PATIENCE:?}", self.0);
                 return Err(io::Error::other(text));
@@ -72,6 +80,20 @@ impl Server {
     pub(crate) fn private(self) -> io::Result<u64> {
         let path = format!("/proc/{}/smaps_rollup", self.0);
         Ok(field(&path, "Private_Clean:")? + field(&path, "Private_Dirty:")?)
+    }
+
+    /// Keeps all its threads to these processors.
+    pub(crate) fn keep_to(self, processors: &CpuSet) -> io::Result<()> {
+        for thread in fs::read_dir(format!("/proc/{}/task", self.0))? {
+            let thread = thread?.file_name().to_str().and_then(|name| name.parse().ok());
+            let Some(thread) = thread.and_then(Pid::from_raw) else { continue };
+            match sched_setaffinity(Some(thread), processors) {
+                // One that has ended meanwhile.
+                Err(Errno::SRCH) => {}
+                done => done?,
+            }
+        }
+        Ok(())
     }
 
     /// Starts the measurement of the peak anew.
@@ -98,6 +120,10 @@ impl Server {
         }
         Ok(found)
     }
+}
+
+fn is_supervisor(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_end() == SUPERVISOR)
 }
 
 /// What a task costs servers and their processes in processor time.

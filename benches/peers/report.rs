@@ -76,8 +76,15 @@ impl Mark {
 
     /// The median where the samples agree, else the quartiles.
     pub(crate) fn figure(&self) -> String {
-        let at = |part| short(quantile(&self.figures, part));
+        let at = |part| self.told(quantile(&self.figures, part));
         if is_reliable(&self.figures) { at(0.5) } else { format!("{}–{}", at(0.25), at(0.75)) }
+    }
+
+    /// Rounded, but never to the limit's other side.
+    fn told(&self, figure: f64) -> String {
+        let text = short(figure);
+        let is_kept = |told: f64| self.limit.is_kept(told) == self.limit.is_kept(figure);
+        if text.parse().is_ok_and(is_kept) { text } else { format!("{figure:.4}") }
     }
 }
 

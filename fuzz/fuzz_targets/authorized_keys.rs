@@ -18,7 +18,7 @@ fuzz_target!(|text: &str| {
     let lines: Vec<&str> = plain.split('\n').map(|l| l.trim_matches([' ', '\t', '\r'])).collect();
     assert_eq!(entries.len() + errors.len(), lines.iter().filter(|l| said(l)).count());
     for entry in &entries {
-        assert!(lines[entry.line - 1].contains(&entry.algorithm));
+        assert!(lines[entry.line - 1].contains(&entry.key.algorithm()));
         assert!(!entry.comment.contains(char::is_control));
     }
     let strict = parse(text, Permits::default()).0;

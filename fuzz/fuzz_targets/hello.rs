@@ -9,8 +9,8 @@ use std::sync::{Arc, OnceLock};
 
 use libfuzzer_sys::fuzz_target;
 use rexec::conn::FrameReader;
-use rexec::handshake::{Channel, HELLOS_LIMIT, Login, Origin, judge};
-use rexec::identity::{AccessFiles, Authorized, Caller, Granted, Identity, PublicKey};
+use rexec::handshake::{HELLOS_LIMIT, Login, Origin, judge};
+use rexec::identity::{AccessFiles, Authorized, Caller, Channel, Granted, Identity, PublicKey};
 use rexec::proto::code::Code;
 use rexec::proto::frame::{Limits, PREFIX};
 

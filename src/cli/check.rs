@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use super::output::write_all;
 use super::server_args::Args as ServeArgs;
 use super::settings::{Settings, origin};
-use super::{complain, unprinted};
+use super::{SERVER, complain, unprinted};
 use crate::exec::Groups;
 use crate::identity::{CheckedFile, Role, check_files};
 use crate::server::policy::Rule;
@@ -47,7 +47,7 @@ struct Findings {
 /// Prints what a server would go by; the exit status.
 pub(super) fn main(settings: &Settings, json: bool) -> u8 {
     if let Err(line) = would_start(settings) {
-        complain("rexec-server", &line);
+        complain(SERVER, &line);
         return REFUSED;
     }
     let found = Findings::of(settings);
@@ -58,7 +58,7 @@ pub(super) fn main(settings: &Settings, json: bool) -> u8 {
     match write_all(rustix::stdio::stdout(), text.as_bytes()) {
         Ok(()) if found.is_well() => 0,
         Ok(()) => REFUSED,
-        Err(e) => unprinted("rexec-server", &e),
+        Err(e) => unprinted(SERVER, &e),
     }
 }
 

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{PathBufValueParser, PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory as _, Parser};
 use clap_complete::Shell;
@@ -13,6 +13,7 @@ use clap_complete::Shell;
 use super::man::Section;
 use super::place::Place;
 use super::reach::Reach;
+use super::ssh_options;
 use super::status::TABLE;
 use crate::proto::digest::Algorithm;
 use crate::units::{duration, some_time};
@@ -32,7 +33,7 @@ pub(super) struct Args {
     pub(super) command: Vec<OsString>,
 
     /// Join several words with blanks and give them to the server's shell, as ssh does
-    #[arg(long, requires = "command")]
+    #[arg(long)]
     pub(super) shell: bool,
 
     /// Run in this folder of the server; by default, and where it is relative, in its account's home
@@ -49,7 +50,7 @@ pub(super) struct Args {
     pub(super) timeout: Option<Duration>,
 
     /// Give the command no stdin, and leave this one's unread: needed inside `while read` loops
-    #[arg(short = 'n', long)]
+    #[arg(short = 'n', long, overrides_with = "no_stdin")]
     pub(super) no_stdin: bool,
 
     /// Put stdout and stderr through one pipe, so that their order is exact; both arrive on stdout
@@ -65,7 +66,7 @@ pub(super) struct Args {
     pub(super) hash: Algorithm,
 
     /// Save stdout to FILE, which appears only when it is whole and its digest matches
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_parser = output_file())]
     pub(super) output: Option<PathBuf>,
 
     /// Print one JSON object: how it ended, stdout and stderr (base64 where they are not UTF-8)
@@ -133,7 +134,8 @@ impl Args {
     }
 
     fn parse(args: &[OsString]) -> Result<Self, clap::Error> {
-        let mut read = Self::try_parse_from(args).map_err(|e| with_verb(e, args))?;
+        let mut read =
+            Self::try_parse_from(args).map_err(|e| with_verb(ssh_options::explained(e), args))?;
         let before = args.len().checked_sub(read.command.len() + 1);
         read.exact =
             !read.command.is_empty() && before.is_some_and(|at| at > 0 && args[at] == "--");
@@ -144,6 +146,16 @@ impl Args {
 fn digests() -> impl TypedValueParser<Value = Algorithm> {
     let names = Algorithm::ALL.iter().map(|algorithm| algorithm.name());
     PossibleValuesParser::new(names).map(|name| Algorithm::from_name(&name).unwrap_or_default())
+}
+
+/// Whoever types ssh's `-o` does not see the output any more, and finds it in a file of a strange name.
+fn output_file() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(|path| match path.to_str() {
+        Some(text) if ssh_options::is_setting(text) => {
+            Err(format!("-o is --output here; for a file of this name write ./{text}"))
+        }
+        _ => Ok(path),
+    })
 }
 
 /// A first word that is no server may be a verb that was mistyped.
@@ -157,15 +169,22 @@ fn with_verb(mut error: clap::Error, args: &[OsString]) -> clap::Error {
     error
 }
 
+/// Shows the help, that of a verb if one follows.
+pub(super) const HELP: &str = "help";
+
 /// The definition, for the manual page, which has every option of `rexec batch` too.
 pub(super) fn definition() -> clap::Command {
     Args::command().subcommand(super::batch::definition())
 }
 
-/// The definition with the verbs, for completions.
+/// The definition with the verbs, for completions. Without the address and the command, which no shell can
+/// complete: zsh would take a verb for the address.
 pub(super) fn with_verbs() -> clap::Command {
+    let all = Args::command();
+    let options = all.get_arguments().filter(|arg| !arg.is_positional()).cloned();
     let verbs = super::verbs::definitions().into_iter().chain([super::batch::definition()]);
-    Args::command().disable_help_subcommand(true).subcommands(verbs)
+    let bare = clap::Command::new("rexec").version(env!("CARGO_PKG_VERSION"));
+    bare.disable_help_subcommand(true).args(options).subcommands(verbs)
 }
 
 const SEE_ALSO: &str = "rexec-server(1), ssh(1)";

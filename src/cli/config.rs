@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer};
 
+use super::client_args::HELP;
 use crate::client::Destination;
-use crate::client::batch::plan::from_toml;
 use crate::identity::Fingerprint;
+use crate::mistake::from_toml;
 use crate::sys::fs::{TrustedFile, home_dir};
 
 /// Longest configuration, bytes.
@@ -53,7 +54,7 @@ impl<'de> Deserialize<'de> for Name {
                 .to_string();
             return Err(D::Error::custom(line));
         }
-        if super::verbs::is_verb(&text) || text == super::batch::VERB {
+        if super::verbs::is_verb(&text) || [super::batch::VERB, HELP].contains(&text.as_str()) {
             return Err(D::Error::custom(format_args!("{text:?} is a command of rexec")));
         }
         Ok(Self(text))

@@ -1,24 +1,18 @@
 //! `rexec-server gc`: removing what is not to be kept of durable runs that are over.
 
-use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use super::output::write_all;
-use super::{complain, unprinted};
+use super::trouble::Trouble;
+use super::{SERVER, complain, print};
 use crate::runs::retention::Retention;
 use crate::runs::sweep::{Removed, collect};
-use crate::server::{FindError, RUNS, find_instance};
-use crate::sys::fs::{FsError, StateDir, state_dir_path};
+use crate::server::{RUNS, find_instance};
+use crate::sys::fs::{StateDir, state_dir_path};
 use crate::sys::process::boot_id;
-use crate::units::counted;
-use crate::units::{bytes, duration};
+use crate::units::{bytes, counted, duration};
 
-const PROGRAM: &str = "rexec-server";
 /// Exit status: something could not be removed.
 const FAILED: u8 = 1;
-/// Exit status: wrong usage, or the runs cannot be read.
-const TROUBLE: u8 = 2;
 
 /// Remove records of durable runs that are over and too old, or too many or too large together
 ///
@@ -49,51 +43,36 @@ pub(super) struct Args {
     keep_bytes: Option<u64>,
 }
 
-/// Why nothing was removed.
-#[derive(Debug, thiserror::Error)]
-enum Error {
-    #[error(transparent)]
-    State(#[from] FsError),
-    #[error(transparent)]
-    Find(#[from] FindError),
-    #[error("/proc does not tell which boot this is: {0}")]
-    Boot(io::Error),
-    #[error("cannot read {}: {error}", path.display())]
-    Read { path: PathBuf, error: io::Error },
-}
-
 /// Does what was asked for; the exit status.
 pub(super) fn main(args: &Args) -> u8 {
     let removed = match args.collect() {
         Ok(removed) => removed,
-        Err(e) => {
-            complain(PROGRAM, &e.to_string());
-            return TROUBLE;
-        }
+        Err(trouble) => return trouble.tell(),
     };
-    if let Err(e) = write_all(rustix::stdio::stdout(), told(&removed, args.dry_run).as_bytes()) {
-        return unprinted(PROGRAM, &e);
+    let printed = print(SERVER, &told(&removed, args.dry_run));
+    if printed != 0 {
+        return printed;
     }
     let Some(error) = &removed.error else { return 0 };
     let failed = counted(removed.failed, "durable run");
-    complain(PROGRAM, &format!("{failed} cannot be removed: {error}"));
+    complain(SERVER, &format!("{failed} cannot be removed: {error}"));
     FAILED
 }
 
 impl Args {
-    fn collect(&self) -> Result<Removed, Error> {
+    fn collect(&self) -> Result<Removed, Trouble> {
         let found = find_instance(&state_dir_path()?, self.name.as_deref())?;
         let instance = StateDir::open(&found)?;
         let saved = Retention::saved(instance.path())
-            .map_err(|error| Error::Read { path: found.clone(), error })?;
+            .map_err(|error| Trouble::Read { path: found.clone(), error })?;
         let retention = Retention {
             age: self.keep_for.unwrap_or(saved.age),
             count: self.keep_count.unwrap_or(saved.count),
             bytes: self.keep_bytes.unwrap_or(saved.bytes),
         };
-        let (runs, boot) = (found.join(RUNS), boot_id().map_err(Error::Boot)?);
+        let (runs, boot) = (found.join(RUNS), boot_id().map_err(Trouble::Boot)?);
         collect(&runs, &boot, &retention, self.dry_run)
-            .map_err(|error| Error::Read { path: runs, error })
+            .map_err(|error| Trouble::Read { path: runs, error })
     }
 }
 

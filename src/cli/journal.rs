@@ -7,23 +7,21 @@ use std::time::SystemTime;
 use clap::{Args, Subcommand};
 
 use super::output::write_all;
+use super::trouble::Trouble;
 use super::visible::{visible, visible_json};
-use super::{complain, past, unprinted};
+use super::{SERVER, complain, past};
 use crate::proto::digest::Digest;
 use crate::proto::verdict::Anchor;
 use crate::runs::journal::history::{History, Past};
 use crate::runs::journal::read::{Chain, Found, Place, Reader};
 use crate::runs::journal::verify::{Report, verify};
-use crate::runs::journal::{Event, JournalError, Line, Refused};
-use crate::server::{FindError, find_journal};
-use crate::sys::fs::{FsError, state_dir_path};
+use crate::runs::journal::{Event, Line, Refused};
+use crate::server::find_journal;
+use crate::sys::fs::state_dir_path;
 use crate::units::duration;
 
-const PROGRAM: &str = "rexec-server";
 /// Exit status: the chain is broken.
 const BROKEN: u8 = 1;
-/// Exit status: wrong usage, or the journal cannot be read.
-const TROUBLE: u8 = 2;
 /// So many bytes are gathered before they are written.
 const GATHERED: usize = 64 * 1024;
 
@@ -93,39 +91,17 @@ pub(super) struct Verify {
     anchor: Vec<Anchor>,
 }
 
-/// Why there is nothing to tell.
-#[derive(Debug, thiserror::Error)]
-enum Error {
-    #[error(transparent)]
-    State(#[from] FsError),
-    #[error(transparent)]
-    Find(#[from] FindError),
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    #[error("there is not one line of a journal in {}", .0.display())]
-    Empty(PathBuf),
-    #[error("cannot write to standard output: {0}")]
-    Print(#[from] io::Error),
-}
-
 /// Does what was asked for; the exit status.
 pub(super) fn main(command: Command) -> u8 {
     let done = match command {
         Command::Show(args) => show(&args),
         Command::Verify(args) => check(&args),
     };
-    match done {
-        Ok(status) => status,
-        Err(Error::Print(e)) => unprinted(PROGRAM, &e),
-        Err(e) => {
-            complain(PROGRAM, &e.to_string());
-            TROUBLE
-        }
-    }
+    done.unwrap_or_else(|trouble| trouble.tell())
 }
 
 impl Which {
-    fn folder(&self) -> Result<PathBuf, Error> {
+    fn folder(&self) -> Result<PathBuf, Trouble> {
         match &self.folder {
             Some(folder) => Ok(folder.clone()),
             None => Ok(find_journal(&state_dir_path()?, self.name.as_deref())?),
@@ -133,7 +109,7 @@ impl Which {
     }
 }
 
-fn check(args: &Verify) -> Result<u8, Error> {
+fn check(args: &Verify) -> Result<u8, Trouble> {
     let report = verify(&args.which.folder()?, &args.anchor)?;
     if let Some(fault) = &report.fault {
         let intact = match report.lines {
@@ -141,7 +117,7 @@ fn check(args: &Verify) -> Result<u8, Error> {
             1 => "; the line before is intact".into(),
             count => format!("; the {count} lines before are intact"),
         };
-        complain(PROGRAM, &format!("{fault}{intact}"));
+        complain(SERVER, &format!("{fault}{intact}"));
         return Ok(BROKEN);
     }
     write_all(rustix::stdio::stdout(), intact(&report, args.anchor.len()).as_bytes())?;
@@ -172,7 +148,7 @@ fn intact(report: &Report, anchors: usize) -> String {
     text
 }
 
-fn show(args: &Show) -> Result<u8, Error> {
+fn show(args: &Show) -> Result<u8, Trouble> {
     let folder = args.which.folder()?;
     let damaged = match args {
         Show { json: true, .. } => show_lines(args, &folder)?,
@@ -182,14 +158,14 @@ fn show(args: &Show) -> Result<u8, Error> {
     let Some(Place { path, line }) = damaged else { return Ok(0) };
     let place = format!("{}, line {line}", path.display());
     complain(
-        PROGRAM,
+        SERVER,
         &format!("{place}: the journal is not as it was written; `journal verify` says more"),
     );
     Ok(BROKEN)
 }
 
 /// Prints one line for each run; where the chain is broken, if it is.
-fn show_runs(args: &Show, folder: &Path) -> Result<Option<Place>, Error> {
+fn show_runs(args: &Show, folder: &Path) -> Result<Option<Place>, Trouble> {
     let mut table = past::Table::default();
     let mut history = History::default();
     let mut print = |past: &Past| match args.wants(&past.run, &past.time) {
@@ -208,7 +184,7 @@ fn show_runs(args: &Show, folder: &Path) -> Result<Option<Place>, Error> {
 }
 
 /// Prints one line for each login and each refusal.
-fn show_logins(args: &Show, folder: &Path) -> Result<Option<Place>, Error> {
+fn show_logins(args: &Show, folder: &Path) -> Result<Option<Place>, Trouble> {
     let mut gathered = String::new();
     let damaged = each_line(folder, |line, _| {
         let Some(told) = login(&line).filter(|_| args.wants("", &line.time)) else { return Ok(()) };
@@ -241,7 +217,7 @@ fn login(line: &Line) -> Option<String> {
 
 /// Prints the lines as they are. On a terminal what that would obey is escaped as JSON escapes it; the value
 /// is the same.
-fn show_lines(args: &Show, folder: &Path) -> Result<Option<Place>, Error> {
+fn show_lines(args: &Show, folder: &Path) -> Result<Option<Place>, Trouble> {
     let terminal = io::stdout().is_terminal();
     let mut gathered = Vec::new();
     let damaged = each_line(folder, |line, text| {
@@ -268,7 +244,7 @@ fn show_lines(args: &Show, folder: &Path) -> Result<Option<Place>, Error> {
 fn each_line(
     folder: &Path,
     mut each: impl FnMut(Line, &[u8]) -> io::Result<()>,
-) -> Result<Option<Place>, Error> {
+) -> Result<Option<Place>, Trouble> {
     let mut reader = Reader::open(folder)?;
     let (mut chain, mut damaged, mut torn) = (Chain::default(), None, None);
     let mut is_empty = true;
@@ -292,7 +268,7 @@ fn each_line(
         }
     }
     if is_empty {
-        return Err(Error::Empty(folder.to_owned()));
+        return Err(Trouble::Empty(folder.to_owned()));
     }
     Ok(damaged)
 }

@@ -11,6 +11,7 @@ mod host_key;
 mod input;
 mod journal;
 mod journal_args;
+mod log;
 mod man;
 mod output;
 mod past;
@@ -19,17 +20,19 @@ mod place;
 mod prompt;
 mod reach;
 mod report;
+mod report_file;
 pub mod rexec;
 pub mod rexec_server;
 mod server_args;
 mod server_status;
 mod settings;
 mod signals;
+mod ssh_options;
 pub mod status;
 mod terminal;
+mod trouble;
 mod upgrade;
 mod verbs;
-mod verdict_file;
 mod visible;
 
 use std::io::IsTerminal as _;
@@ -40,18 +43,21 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
 use crate::sys::signals::outlive_file_limit;
 
+/// The name of the server's program, in front of what it says.
+const SERVER: &str = "rexec-server";
 /// Most characters of a line on stderr.
 const LINE_LIMIT: usize = 4096;
 
 /// Writes one line on stderr, with the program's name in front, and without what a terminal obeys: part
-/// of it may be a peer's text.
+/// of it may be a peer's text. In systemd's journal it is an error.
 pub(crate) fn complain(program: &str, line: &str) {
     let clean: String =
         line.chars().take(LINE_LIMIT).map(|c| if is_obeyed(c) { ' ' } else { c }).collect();
     let text = if !is_plain() && std::io::stderr().is_terminal() {
         format!("\x1b[1m{program}:\x1b[0m {clean}\n")
     } else {
-        format!("{program}: {clean}\n")
+        let priority = if log::is_journal() { log::priority(tracing::Level::ERROR) } else { "" };
+        format!("{priority}{program}: {clean}\n")
     };
     // Whoever closed stderr does not want to know.
     let _ = output::write_all(rustix::stdio::stderr(), text.as_bytes());
@@ -125,15 +131,25 @@ fn print_definition(
     let mut definition = definition();
     let name = definition.get_name().to_owned();
     let text = if let Some(shell) = shell {
-        let mut text = Vec::new();
-        clap_complete::generate(shell, &mut definition, &name, &mut text);
-        // It sets a variable to the one and compares it with the other, of a name that has a hyphen.
-        let (set, compared) = (name.replace('-', "__"), name.replace('-', "__subcmd__"));
-        String::from_utf8_lossy(&text).replace(&compared, &set)
+        completions(shell, &mut definition, &name)
     } else {
         man::page(definition, &sections())
     };
     Some(print(&name, &text))
+}
+
+/// What a shell reads to complete the program's lines.
+fn completions(shell: Shell, definition: &mut clap::Command, name: &str) -> String {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, definition, name, &mut text);
+    let text = String::from_utf8_lossy(&text);
+    match shell {
+        // It sets a variable to the one and compares it with the other, of a name that has a hyphen.
+        Shell::Bash => text.replace(&name.replace('-', "__subcmd__"), &name.replace('-', "__")),
+        // Behind a verb its own options are meant, also where the program has some of the same name.
+        Shell::Zsh => text.replacen("_options[@]}\" :", "_options[@]}\" -A '-*' :", 1),
+        _ => text.into_owned(),
+    }
 }
 
 /// Prints what was asked for; the exit status.

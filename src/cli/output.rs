@@ -4,15 +4,17 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use tempfile::{NamedTempFile, TempPath};
 
 use crate::client::{INLINE_LIMIT, Output};
 use crate::proto::header::Stream;
 use crate::proto::verdict::Verdict;
+use crate::sys::mutex::lock;
+use crate::sys::poll::ready_now;
 
 /// Most bytes of output that `--json` holds.
 pub(super) const JSON_LIMIT: usize = 256 * 1024 * 1024;
@@ -53,9 +55,7 @@ pub(super) fn write_all(fd: impl AsFd, mut bytes: &[u8]) -> io::Result<()> {
 }
 
 fn is_writable(fd: impl AsFd) -> bool {
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    let mut fds = [PollFd::new(&fd, PollFlags::OUT)];
-    matches!(poll(&mut fds, Some(&now)), Ok(1)) && fds[0].revents() == PollFlags::OUT
+    ready_now(&fd, PollFlags::OUT).is_ok_and(|ready| ready == PollFlags::OUT)
 }
 
 /// A file for stdout; stderr goes where it always goes.
@@ -74,7 +74,7 @@ pub(super) struct Unfinished(Arc<Mutex<Option<TempPath>>>);
 
 impl Unfinished {
     fn take(&self) -> Option<TempPath> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.0).take()
     }
 
     /// Removes the file, if it was not renamed.
@@ -182,13 +182,13 @@ pub(super) struct Kept(Arc<Mutex<[Vec<u8>; 2]>>);
 impl Kept {
     /// What came: stdout, stderr.
     pub(super) fn take(&self) -> [Vec<u8>; 2] {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *lock(&self.0))
     }
 }
 
 impl Output for Kept {
     fn write(&mut self, stream: Stream, bytes: &[u8]) -> io::Result<()> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = lock(&self.0);
         if kept.iter().map(Vec::len).sum::<usize>() + bytes.len() > JSON_LIMIT {
             let text =
                 format!("--json holds at most {JSON_LIMIT} bytes of output; use -o FILE for more");

@@ -106,6 +106,7 @@ fn ended(verdict: &Verdict) -> String {
             StopBy::Operator => "operator",
             StopBy::Policy => "policy",
             StopBy::Shutdown => "shutdown",
+            StopBy::Unknown => "unknown",
         };
         return format!("stopped: {by}");
     }

@@ -18,11 +18,11 @@ use crate::units::{duration, some_time};
 #[derive(Debug, Clone, Args)]
 pub(super) struct Reach {
     /// Say nothing of one's own on stderr
-    #[arg(short, long, conflicts_with = "verbose")]
+    #[arg(short, long, conflicts_with = "verbose", overrides_with = "quiet")]
     pub(super) quiet: bool,
 
     /// Say more on stderr: who is let in as whom, how it ended, reconnections
-    #[arg(short, long)]
+    #[arg(short, long, overrides_with = "verbose")]
     pub(super) verbose: bool,
 
     /// Prove the key in FILE (OpenSSH format; also a public one whose private half ssh-agent has), and no

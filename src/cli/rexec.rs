@@ -7,7 +7,7 @@ use std::pin::{Pin, pin};
 
 use tokio::sync::mpsc;
 
-use super::client_args::{Args, definition, sections, with_verbs};
+use super::client_args::{Args, HELP, definition, sections, with_verbs};
 use super::input::StandardInput;
 use super::output::{Kept, Standard, ToFile, Unfinished, is_stdout, write_all};
 use super::prompt;
@@ -15,7 +15,7 @@ use super::report::Report;
 use super::signals::{AskedSoFar, Signals};
 use super::status::{Answer, Asked, Status, of_end};
 use super::visible::json_for_stdout;
-use super::{HEAP_KEPT, complain, print_definition, verdict_file};
+use super::{HEAP_KEPT, complain, print_definition, report_file};
 use crate::client::{Client, Command, Error, Input, Output, RunIo};
 use crate::proto::digest::Algorithm;
 use crate::proto::verdict::Verdict;
@@ -31,6 +31,10 @@ pub fn main(args: &[OsString]) -> u8 {
     }
     if args.get(1).is_some_and(|word| word == super::batch::VERB) {
         return super::batch::main(args);
+    }
+    if args.get(1).is_some_and(|word| word == HELP) {
+        let words = args.iter().take(1).chain(args.get(2)).cloned();
+        return main(&words.chain(["--help".into()]).collect::<Vec<_>>());
     }
     let args = match Args::read(args) {
         Ok(args) => args,
@@ -119,7 +123,7 @@ async fn start(args: &Args, mut client: Client, command: Command) -> u8 {
 
 fn check_verdict(args: &Args) -> Result<(), String> {
     let Some(path) = &args.verdict else { return Ok(()) };
-    verdict_file::check(path)
+    report_file::check(path)
         .map_err(|e| format!("cannot write --verdict {}: {e}; nothing was run", path.display()))
 }
 
@@ -168,6 +172,9 @@ fn command(args: &Args) -> Result<Command, String> {
     };
     if args.command.is_empty() && args.no_stdin {
         return Err("there is no command, and -n leaves no script to read: give one of them".into());
+    }
+    if args.command.is_empty() && args.shell {
+        return Err("there is no COMMAND whose words --shell could join".into());
     }
     for setting in &args.env {
         let name = setting.as_bytes();
@@ -264,7 +271,7 @@ fn finish(args: &Args, answer: &Answer, verdict: Option<&Verdict>, kept: Option<
     }
     let saved = args.verdict.as_ref().map_or(Ok(()), |path| {
         let line = Report::new(answer, verdict, None).line().map_err(io::Error::from);
-        line.and_then(|line| verdict_file::write(path, line.as_bytes()))
+        line.and_then(|line| report_file::write(path, line.as_bytes()))
             .map_err(|e| format!("cannot write --verdict {}: {e}", path.display()))
     });
     let printed = kept.map_or(Ok(()), |kept| {

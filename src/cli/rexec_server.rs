@@ -6,17 +6,14 @@ use std::path::Path;
 
 use rustix::process::Signal;
 use tokio::runtime::Builder;
-use tracing::level_filters::LevelFilter;
-use tracing::{info, warn};
-use tracing_subscriber::fmt::SubscriberBuilder;
-use tracing_subscriber::fmt::format::{DefaultFields, Format};
+use tracing::{Level, info, warn};
 
 use super::calls::{self, HEARD, Hangup};
 use super::output::write_all;
 use super::server_args::{Args, Command, LogFormat, Program, definition, sections};
 use super::settings::{self, Settings};
 use super::upgrade::{Upgrade, tell_reloaded};
-use super::{check, complain, gc, is_plain, journal, print_definition, server_status};
+use super::{SERVER, check, complain, gc, journal, log, print_definition, server_status};
 use crate::exec::{self, shim};
 use crate::runs::host;
 use crate::runs::launch::SUPERVISE;
@@ -50,7 +47,7 @@ pub fn main(args: &[OsString]) -> u8 {
     }
     let program = match Program::read(args) {
         Ok(program) => program,
-        Err(e) => return super::usage("rexec-server", &e),
+        Err(e) => return super::usage(SERVER, &e),
     };
     match program.command {
         Some(Command::Journal(command)) => journal::main(command),
@@ -70,7 +67,7 @@ pub fn main(args: &[OsString]) -> u8 {
 /// Says why there are no settings; the exit status.
 fn unset(error: &settings::Error) -> u8 {
     match error {
-        settings::Error::Usage(e) => super::usage("rexec-server", e),
+        settings::Error::Usage(e) => super::usage(SERVER, e),
         settings::Error::File(line) => failed(line),
     }
 }
@@ -96,7 +93,7 @@ fn serve_as(args: &[OsString]) -> u8 {
         Err(e) => return failed(&e.to_string()),
     };
     if let Err(e) = options.check_addresses(passed.len()) {
-        return super::usage("rexec-server", &e);
+        return super::usage(SERVER, &e);
     }
     match prepare_and_serve(args, settings, passed, slots) {
         Ok(()) => 0,
@@ -105,14 +102,14 @@ fn serve_as(args: &[OsString]) -> u8 {
 }
 
 fn failed(line: &str) -> u8 {
-    complain("rexec-server", line);
+    complain(SERVER, line);
     FAILED
 }
 
 /// The supervisor of one durable run, or one that waits for it, which a server starts.
 fn supervise(runs: &OsStr, ready: &OsStr) -> u8 {
     shim::offer();
-    log().with_ansi(false).init();
+    log::start(Level::INFO, LogFormat::Text);
     match crate::server::supervise::main(Path::new(runs), Path::new(ready)) {
         Ok(()) => 0,
         Err(line) => {
@@ -139,7 +136,7 @@ fn prepare_and_serve(
     super::enough_descriptors(DESCRIPTORS)?;
     let inherited = process::prepare().map_err(|e| e.to_string())?;
     let args = &settings.args;
-    start_log(args);
+    log::start(if args.verbose { Level::DEBUG } else { Level::INFO }, args.log_format);
     let upgrade =
         Upgrade::new(words).map_err(|e| format!("/proc does not tell what this is: {e}"))?;
     tell_of_surroundings(args, &inherited);
@@ -166,7 +163,7 @@ fn tell_of_surroundings(args: &Args, inherited: &Inherited) {
     }
     if inherited.terminal == Terminal::Kept {
         info!(
-            "this process leads its session and keeps its terminal; commands may read from /dev/tty"
+            "this process leads its session and keeps its terminal; commands of its own account may read from /dev/tty"
         );
     }
     let needed =
@@ -189,24 +186,6 @@ fn runtime() -> Builder {
     let mut builder = Builder::new_multi_thread();
     builder.worker_threads(threads);
     builder
-}
-
-/// A log on stderr. A line that cannot be written is lost, and nothing else: to complain of it there too would
-/// be a panic.
-fn log() -> SubscriberBuilder<DefaultFields, Format, LevelFilter, fn() -> io::Stderr> {
-    let log = tracing_subscriber::fmt().with_writer(io::stderr as fn() -> io::Stderr);
-    log.log_internal_errors(false).with_target(false)
-}
-
-fn start_log(args: &Args) {
-    let level = if args.verbose { tracing::Level::DEBUG } else { tracing::Level::INFO };
-    let log = log().with_max_level(level);
-    match args.log_format {
-        LogFormat::Text => {
-            log.with_ansi(!is_plain() && io::IsTerminal::is_terminal(&io::stderr())).init();
-        }
-        LogFormat::Json => log.json().init(),
-    }
 }
 
 fn options(settings: Settings, inherited: Vec<Passed>) -> Result<Options, String> {
@@ -267,11 +246,15 @@ async fn serve(server: Server, upgrade: Upgrade, hangup: Hangup) -> Result<(), S
 fn announce(server: &Server) {
     info!("host key {}", server.host_key());
     let classic = server.classic_addresses().map(|(kind, address)| format!("{kind} on {address}"));
-    for place in server.addresses().map(|address| format!("on {address}")).chain(classic) {
-        let line = format!("listening {place}\n");
-        // A server whose stdout is closed serves all the same.
-        let _ = write_all(rustix::stdio::stdout(), line.as_bytes());
-        info!("listening {place}");
+    let places = server.addresses().map(|address| format!("on {address}")).chain(classic);
+    let lines: Vec<_> = places.map(|place| format!("listening {place}\n")).collect();
+    lines.iter().for_each(|line| info!("{}", line.trim_end()));
+    match write_all(rustix::stdio::stdout(), lines.concat().as_bytes()) {
+        // Who does not wait any more needs no word, and is served all the same.
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+            warn!("stdout does not take that, and who waits for it there does so in vain: {e}");
+        }
+        _ => {}
     }
     tell_reloaded();
 }

@@ -13,7 +13,7 @@ use super::access_args::AccessArgs;
 use super::journal_args::JournalArgs;
 use super::man::Section;
 use super::{check, gc, journal, server_status};
-use crate::server::Network;
+use crate::identity::Network;
 use crate::server::classic::ClassicAddr;
 use crate::transport::{Endpoint, Host, ListenAddr};
 use crate::units::{bytes, duration, some_time};
@@ -29,8 +29,7 @@ const NAME_SOCKETS: usize = 8;
     max_term_width = 100,
     after_help = after_help(),
     args_conflicts_with_subcommands = true,
-    subcommand_negates_reqs = true,
-    disable_help_subcommand = true
+    subcommand_negates_reqs = true
 )]
 pub(super) struct Program {
     /// What to do instead of serving.
@@ -161,7 +160,7 @@ pub(super) struct Args {
     pub(super) log_format: LogFormat,
 
     /// Log more
-    #[arg(short, long)]
+    #[arg(short, long, overrides_with = "verbose")]
     pub(super) verbose: bool,
 }
 
@@ -192,7 +191,7 @@ With no configuration it serves programs of its own account on this machine. For
 
 const EXAMPLES: &str =
     "  rexec-server --listen 127.0.0.1:8080     in one terminal; it says when it is ready
-  rexec 127.0.0.1:8080 \"ls -l\"              in another one
+  rexec 127.0.0.1:8080 \"ls -l\"             in another one
   rexec-server journal show                what was run, by whom, and how it ended
   rexec-server check --config FILE         is this configuration right, and what would it mean?
   rexec-server status                      what a running server counts

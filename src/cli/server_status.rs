@@ -1,21 +1,16 @@
 //! `rexec-server status`: what a running server counts.
 
-use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use super::output::write_all;
-use super::{complain, unprinted};
+use super::trouble::Trouble;
+use super::{SERVER, print};
 use crate::server::status::{Status, ask};
 use crate::server::{FindError, find_running};
-use crate::sys::fs::{FsError, state_dir_path};
+use crate::sys::fs::state_dir_path;
 use crate::units::{self, counted};
 
-const PROGRAM: &str = "rexec-server";
 /// Exit status: no such server runs.
 const DOWN: u8 = 1;
-/// Exit status: wrong usage, or it cannot be asked.
-const TROUBLE: u8 = 2;
 
 /// Print what a running server counts: connections, logins, refused ones by their reason, runs, memory
 ///
@@ -34,37 +29,23 @@ pub(super) struct Args {
     json: bool,
 }
 
-#[derive(Debug, thiserror::Error)]
-enum Error {
-    #[error(transparent)]
-    State(#[from] FsError),
-    #[error(transparent)]
-    Find(#[from] FindError),
-    #[error("cannot ask the server in {}: {error}", path.display())]
-    Ask { path: PathBuf, error: io::Error },
-}
-
 /// Does what was asked for; the exit status.
 pub(super) fn main(args: &Args) -> u8 {
     let status = match args.ask() {
         Ok(status) => status,
-        Err(e) => {
-            complain(PROGRAM, &e.to_string());
-            let is_down = matches!(e, Error::Find(FindError::Down(_) | FindError::None(_)));
-            return if is_down { DOWN } else { TROUBLE };
+        Err(trouble) => {
+            let status = trouble.tell();
+            let is_down = matches!(trouble, Trouble::Find(FindError::Down(_) | FindError::None(_)));
+            return if is_down { DOWN } else { status };
         }
     };
-    let text = if args.json { json(&status) } else { told(&status) };
-    match write_all(rustix::stdio::stdout(), text.as_bytes()) {
-        Ok(()) => 0,
-        Err(e) => unprinted(PROGRAM, &e),
-    }
+    print(SERVER, &if args.json { json(&status) } else { told(&status) })
 }
 
 impl Args {
-    fn ask(&self) -> Result<Status, Error> {
+    fn ask(&self) -> Result<Status, Trouble> {
         let path = find_running(&state_dir_path()?, self.name.as_deref())?;
-        ask(&path).map_err(|error| Error::Ask { path, error })
+        ask(&path).map_err(|error| Trouble::Ask { path, error })
     }
 }
 

@@ -9,7 +9,8 @@ use clap::{ArgMatches, FromArgMatches as _};
 use toml::de::{DeTable, DeValue};
 
 use super::server_args::{Args, CHECK, definition};
-use crate::server::policy::{Mistake, Policy, TABLES};
+use crate::mistake::{Mistake, line_at};
+use crate::server::policy::{Policy, TABLES};
 use crate::sys::fs::TrustedFile;
 
 /// Longest configuration, bytes.
@@ -154,7 +155,7 @@ fn parse(text: &str) -> Result<(Vec<Written>, Policy), Mistake> {
                 definition().try_get_matches_from(["rexec-server".as_ref(), word.as_os_str()]);
             alone.map_err(|e| wrong(first_words(&e)))?;
         }
-        written.push(Written { key: name.into(), line: Mistake::at(text, at, "").line, words });
+        written.push(Written { key: name.into(), line: line_at(text, at), words });
     }
     Ok((written, Policy::parse(text)?))
 }

@@ -114,7 +114,7 @@ async fn pause(control: &UnboundedSender<Control>) {
 }
 
 /// Stops this process as the terminal asked; it goes on with SIGCONT.
-fn suspend() {
+pub(super) fn suspend() {
     // Whoever cannot stop itself goes on, which harms nobody.
     let _ = kill_process(getpid(), Signal::STOP);
 }

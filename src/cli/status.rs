@@ -155,6 +155,9 @@ fn limit_of(stopped: &Stopped) -> String {
         Some(Limit::Output { bytes }) => {
             format!("the server's policy, by which a run writes at most {bytes} bytes,")
         }
+        Some(Limit::Memory { bytes }) => {
+            format!("the server's policy, by which a run has at most {bytes} bytes of memory,")
+        }
         None => "a limit of the server".into(),
     }
 }
@@ -179,6 +182,7 @@ pub fn of_verdict(verdict: &Verdict, asked: Asked) -> Answer {
             }
             StopBy::Policy => (Status::Stopped, limit_of(&stopped)),
             StopBy::Shutdown => (Status::Stopped, "the server's shutdown".into()),
+            StopBy::Unknown => (Status::Stopped, "somebody else".into()),
         };
         return Answer::new(status, format!("stopped by {by} after {} ms{left}", stopped.after_ms));
     }
@@ -198,8 +202,7 @@ pub fn of_verdict(verdict: &Verdict, asked: Asked) -> Answer {
 }
 
 fn is_at_limit(verdict: &Verdict) -> bool {
-    let ends = [verdict.stdout, verdict.stderr, verdict.both];
-    ends.iter().flatten().any(|end| end.end == StreamEndKind::Limit)
+    verdict.streams().any(|stream| stream.end == StreamEndKind::Limit)
 }
 
 fn left_running(verdict: &Verdict) -> String {

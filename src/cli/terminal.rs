@@ -1,10 +1,13 @@
 //! Questions on this process's terminal, whatever stdin and stdout are. While one is open the terminal
-//! sends keys one by one, Ctrl-C too; afterwards it is as it was, however the question ends.
+//! sends keys one by one, Ctrl-C too; afterwards it is as it was, however the question ends, and only then the
+//! key does what it does elsewhere.
 
+use std::future::pending;
 use std::io;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::process::{Signal, getpid, kill_process};
 use rustix::termios::{
     LocalModes, OptionalActions, QueueSelector, Termios, tcflush, tcgetattr, tcsetattr,
 };
@@ -13,12 +16,16 @@ use zeroize::Zeroizing;
 
 use super::output::write_all;
 use super::person::PASSPHRASE_LIMIT;
+use super::signals::suspend;
 use crate::sys::process::watch;
+use crate::sys::signals::is_ignored;
 
 const CTRL_C: u8 = 3;
 const CTRL_D: u8 = 4;
 const BACKSPACE: u8 = 8;
 const CTRL_U: u8 = 21;
+const CTRL_Z: u8 = 26;
+const CTRL_BACKSLASH: u8 = 28;
 const DELETE: u8 = 127;
 
 /// Whether what is typed shows.
@@ -26,6 +33,15 @@ const DELETE: u8 = 127;
 pub(super) enum Echo {
     On,
     Off,
+}
+
+/// What was typed at a question.
+enum Typed {
+    Line(Zeroizing<String>),
+    /// No answer: Ctrl-D, or the end of the terminal.
+    Nothing,
+    /// A key that is a signal elsewhere.
+    Signal(Signal),
 }
 
 /// The terminal that controls this process.
@@ -65,7 +81,7 @@ impl Terminal {
     /// Opens it.
     ///
     /// # Errors
-    /// There is none.
+    /// This process has no terminal.
     pub(super) fn open() -> io::Result<Self> {
         let file = open()?;
         // What was typed before the question is no answer to it.
@@ -83,30 +99,44 @@ impl Terminal {
     }
 
     /// What is typed until Enter as the answer to a question, which holds nothing of a peer's but what is fit
-    /// to be shown; none for Ctrl-C, Ctrl-D or the end of the terminal.
+    /// to be shown; none for Ctrl-D or the end of the terminal. After Ctrl-Z it is asked again.
     pub(super) async fn ask(
         &mut self,
         question: &str,
         echo: Echo,
     ) -> io::Result<Option<Zeroizing<String>>> {
-        // Who sees the question may answer at once, and is not to see a passphrase.
-        let raw = Raw::new(&self.file)?;
-        self.say(question)?;
-        let typed = self.keys(echo).await;
-        drop(raw);
-        self.say("\n")?;
-        typed
+        loop {
+            // Who sees the question may answer at once, and is not to see a passphrase.
+            let raw = Raw::new(&self.file)?;
+            self.say(question)?;
+            let typed = self.keys(echo).await;
+            drop(raw);
+            self.say("\n")?;
+            match typed? {
+                Typed::Line(line) => return Ok(Some(line)),
+                Typed::Nothing => return Ok(None),
+                Typed::Signal(signal) if is_ignored(signal.as_raw()) => return Ok(None),
+                Typed::Signal(Signal::TSTP) => suspend(),
+                Typed::Signal(signal) => {
+                    kill_process(getpid(), signal)?;
+                    // It ends this process, or whoever hears it ends the wait for an answer.
+                    return pending().await;
+                }
+            }
+        }
     }
 
-    async fn keys(&self, echo: Echo) -> io::Result<Option<Zeroizing<String>>> {
+    async fn keys(&self, echo: Echo) -> io::Result<Typed> {
         // Never grows, so that no copy is left behind.
         let mut line = Zeroizing::new(Vec::with_capacity(PASSPHRASE_LIMIT));
         loop {
-            let Some(key) = self.key().await? else { return Ok(None) };
+            let Some(key) = self.key().await? else { return Ok(Typed::Nothing) };
             match key {
                 b'\r' | b'\n' => break,
-                CTRL_C => return Ok(None),
-                CTRL_D if line.is_empty() => return Ok(None),
+                CTRL_C => return Ok(Typed::Signal(Signal::INT)),
+                CTRL_BACKSLASH => return Ok(Typed::Signal(Signal::QUIT)),
+                CTRL_Z => return Ok(Typed::Signal(Signal::TSTP)),
+                CTRL_D if line.is_empty() => return Ok(Typed::Nothing),
                 CTRL_U => self.take_back(&mut line, echo, usize::MAX)?,
                 BACKSPACE | DELETE => self.take_back(&mut line, echo, 1)?,
                 key if line.len() < PASSPHRASE_LIMIT => {
@@ -119,7 +149,7 @@ impl Terminal {
             }
         }
         let text = std::str::from_utf8(&line).map_err(|_| io::Error::other("it is not UTF-8"))?;
-        Ok(Some(Zeroizing::new(text.to_owned())))
+        Ok(Typed::Line(Zeroizing::new(text.to_owned())))
     }
 
     /// Takes back the last characters.

@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::client_args::HELP;
 use super::output::Standard;
 use super::place::Place;
 use super::reach::Reach;
@@ -156,10 +157,10 @@ pub(super) fn is_verb(word: &str) -> bool {
 
 /// The verb that is most like this word, as clap measures it.
 pub(super) fn like(word: &str) -> Option<String> {
-    let batch = super::batch::definition();
-    let near =
-        |verb: &clap::Command| (strsim::jaro(word, verb.get_name()), verb.get_name().to_owned());
-    let best = definitions().iter().chain([&batch]).map(near).max_by(|a, b| a.0.total_cmp(&b.0));
+    let near = |verb: String| (strsim::jaro(word, &verb), verb);
+    let verbs = definitions().into_iter().map(|verb| verb.get_name().to_owned());
+    let all = verbs.chain([super::batch::VERB, HELP].map(str::to_owned));
+    let best = all.map(near).max_by(|a, b| a.0.total_cmp(&b.0));
     best.filter(|(likeness, _)| *likeness > LIKE).map(|(_, verb)| verb)
 }
 

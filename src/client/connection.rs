@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,8 +12,8 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 use super::destination::Destination;
 use super::error::Error;
 use crate::conn::{ConnError, Frame, FrameReader, FrameWriter, HEARTBEAT};
-use crate::handshake::{Answer, Channel, ClientLogin, HELLOS_LIMIT, LoginError};
-use crate::identity::{Candidate, KeyRing};
+use crate::handshake::{Answer, ClientLogin, HELLOS_LIMIT, LoginError};
+use crate::identity::{Candidate, Channel, KeyRing};
 use crate::proto::code::Code;
 use crate::proto::frame::Limits;
 use crate::proto::header::Welcome;
@@ -82,14 +83,12 @@ impl Connection {
     /// Reaches the server, to prove one of `keys`. Nothing of a request is sent.
     pub(super) async fn open(target: &Target, keys: &KeyRing) -> Result<Self, DialError> {
         let dialled = dial(target).await?;
-        let channel =
-            dialled.channel.map(|c| Channel { host_key: c.fingerprint(), exporter: c.exporter });
         let (read, write) = split(dialled.stream);
         Ok(Self {
             reader: FrameReader::new(read, Limits::FULL),
             writer: FrameWriter::new(write),
             cork: dialled.cork,
-            channel,
+            channel: dialled.channel,
             user: target.user.clone(),
             keys: keys.clone(),
             proven: None,
@@ -101,7 +100,19 @@ impl Connection {
     /// Sends `request` (whole frames), with the login before it on a new connection, and reads the
     /// answer to the login. The server may take so long as `limit` each time that it is waited for.
     pub(super) async fn ask(&mut self, request: Bytes, limit: Duration) -> Result<(), NoWelcome> {
+        self.ask_noting(request, limit, &AtomicBool::new(false)).await
+    }
+
+    /// The same, and notes in `has_begun` that the request may arrive: not while somebody is asked for a
+    /// passphrase.
+    pub(super) async fn ask_noting(
+        &mut self,
+        request: Bytes,
+        limit: Duration,
+        has_begun: &AtomicBool,
+    ) -> Result<(), NoWelcome> {
         if self.welcome.is_some() {
+            has_begun.store(true, Ordering::Relaxed);
             if self.first_timer.deadline() <= Instant::now() {
                 self.first_timer.as_mut().reset(Instant::now() + FIRST_TIMER);
             }
@@ -115,7 +126,8 @@ impl Connection {
         let keys = keys.map_err(|e| NoWelcome::NoKey(e.to_string()))?;
         let mut login = ClientLogin::new(self.user.clone(), keys);
         for _ in 0..HELLOS_LIMIT {
-            if let Answer::Welcome(welcome) = self.hello(&mut login, &request, limit).await? {
+            let answer = self.hello(&mut login, &request, limit, has_begun).await?;
+            if let Answer::Welcome(welcome) = answer {
                 self.welcome = Some(welcome);
                 return Ok(());
             }
@@ -145,12 +157,14 @@ impl Connection {
         login: &mut ClientLogin,
         request: &Bytes,
         limit: Duration,
+        has_begun: &AtomicBool,
     ) -> Result<Answer, NoWelcome> {
         let hello = login.hello(self.channel.as_ref(), self.keys.ask()).await?;
         self.proven = login.proven().cloned();
         self.writer.queue(&hello, b"").map_err(LoginError::from)?;
         let is_question = self.channel.is_some() && self.proven.is_none();
         let request = if is_question { Bytes::new() } else { request.clone() };
+        has_begun.fetch_or(!is_question, Ordering::Relaxed);
         let answer = timeout(limit, self.answer(login, request)).await;
         let answer = answer.map_err(|_| NoWelcome::Late)??;
         if matches!(answer, Answer::Again) {

@@ -46,7 +46,13 @@ impl FromStr for Destination {
 
     fn from_str(text: &str) -> Result<Self, DestinationError> {
         let (user, endpoint) = Self::split(text)?;
-        Ok(Self { user: user.map(str::to_owned), endpoint: endpoint.parse()? })
+        let endpoint = endpoint.parse().map_err(|e| match (e, user) {
+            (EndpointError::NoPort(host), Some(user)) => {
+                EndpointError::NoPort(format!("{user}@{host}"))
+            }
+            (e, _) => e,
+        })?;
+        Ok(Self { user: user.map(str::to_owned), endpoint })
     }
 }
 
@@ -82,7 +88,8 @@ mod tests {
             ("@host:80", "name of a user"),
             ("a b@host:80", "name of a user"),
             ("-@host:80", "name of a user"),
-            ("alice@host", "port is missing"),
+            ("alice@host", "such as alice@host:8080"),
+            ("8080", "localhost:8080"),
             ("a@b@host:80", "not understood"),
         ] {
             let error = text.parse::<Destination>().unwrap_err().to_string();

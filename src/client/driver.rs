@@ -1,6 +1,7 @@
 //! One run over as many connections as it takes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -158,16 +159,16 @@ impl<'a> Driver<'a> {
         loop {
             tokio::select! {
                 opened = &mut open => return Ok(opened?),
-                Some(asked) = self.control.recv() => self.ask_later(asked)?,
+                Some(asked) = self.control.recv() => self.ask_later(asked, self.was_sent())?,
                 () = until(self.state.cancelled) => return Err(self.state.no_answer()),
             }
         }
     }
 
-    /// What is asked while there is no connection. Before the request was sent, every wish to end it
-    /// can be granted at once.
-    fn ask_later(&mut self, asked: Control) -> Result<(), Error> {
-        if !self.was_sent() && !matches!(asked, Control::Pause { .. }) {
+    /// What is asked before there is an answer. Before the request `was_sent`, every wish to end it can be
+    /// granted at once.
+    fn ask_later(&mut self, asked: Control, was_sent: bool) -> Result<(), Error> {
+        if !was_sent && !matches!(asked, Control::Pause { .. }) {
             return Err(Error::Interrupted);
         }
         self.state.control(asked).map_err(|e| self.unknown(&e.to_string()))
@@ -181,8 +182,9 @@ impl<'a> Driver<'a> {
             Ok(request) => request,
             Err(e) => return Leg::Broken(e.to_string()),
         };
+        let has_begun = AtomicBool::new(self.was_sent());
         self.first_sent.get_or_insert_with(boottime);
-        let asked = self.ask(connection, request.into()).await;
+        let asked = self.ask(connection, request.into(), &has_begun).await;
         if let Some(key) = connection.key() {
             self.keys = self.keys.only(Arc::clone(key));
         }
@@ -214,12 +216,14 @@ impl<'a> Driver<'a> {
         &mut self,
         connection: &mut Connection,
         request: Bytes,
+        has_begun: &AtomicBool,
     ) -> Result<Result<(), NoWelcome>, Error> {
-        let mut asking = std::pin::pin!(connection.ask(request, ASK_TIMEOUT));
+        let asking = connection.ask_noting(request, ASK_TIMEOUT, has_begun);
+        let mut asking = std::pin::pin!(asking);
         loop {
             tokio::select! {
                 asked = &mut asking => return Ok(asked),
-                Some(asked) = self.control.recv() => self.ask_later(asked)?,
+                Some(asked) = self.control.recv() => self.ask_later(asked, has_begun.load(Ordering::Relaxed))?,
                 () = until(self.state.cancelled) => return Err(self.state.no_answer()),
             }
         }
@@ -277,7 +281,7 @@ impl<'a> Driver<'a> {
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(until_then) => return Ok(()),
-                Some(asked) = self.control.recv() => self.ask_later(asked)?,
+                Some(asked) = self.control.recv() => self.ask_later(asked, self.was_sent())?,
                 () = until(self.state.cancelled) => return Err(self.state.no_answer()),
             }
         }
@@ -292,7 +296,7 @@ impl<'a> Driver<'a> {
             let progress = self.state.sink.progress();
             tokio::select! {
                 () = progress => {}
-                Some(asked) = self.control.recv() => self.ask_later(asked)?,
+                Some(asked) = self.control.recv() => self.ask_later(asked, self.was_sent())?,
             }
             self.state.note_failure();
         }

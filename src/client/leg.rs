@@ -1,7 +1,7 @@
 //! A run on one connection: what came and went, in loops of one task that share the run's state.
 
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -16,10 +16,11 @@ use super::state::{Leg, State};
 use crate::conn::{FrameReader, FrameWriter, HEARTBEAT, SILENCE};
 use crate::proto::frame::{self, FrameError};
 use crate::proto::header::ClientHeader;
+use crate::sys::mutex::lock;
 
-/// What confirms a verdict is tried to be sent for so long.
+/// How long a leg tries to send what confirms a verdict.
 const LAST_WORD: Duration = Duration::from_secs(1);
-/// A connection that takes nothing more is read for so long.
+/// How long a connection that takes nothing more is read.
 const LAST_READ: Duration = Duration::from_secs(1);
 
 /// The state as the loops of a leg share it.
@@ -50,7 +51,7 @@ impl<'a> Shared<'a> {
     }
 
     fn lock(&self) -> MutexGuard<'_, &'a mut State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Drives the run on one connection until its end or the connection's.

@@ -1,4 +1,7 @@
 //! The client: one connection at a time, one call for each run, reconnecting and resuming by itself.
+//!
+//! [`Client::run`] hands a [`Command`] to a `driver`, which takes the run over as many connections as it needs: on
+//! each of them it is a `leg`, and what outlives them is its `state`. A [`batch`] is many clients.
 
 pub mod batch;
 mod command;
@@ -14,7 +17,7 @@ mod state;
 mod stdin;
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -32,6 +35,7 @@ use crate::identity::{KeyError, KeyRing, host_public_key, local_identity};
 use crate::proto::header::{ClientHeader, Stream, Welcome};
 use crate::proto::verdict::Verdict;
 use crate::sys::fs::{FsError, StateDir, open_state_dir};
+use crate::sys::mutex::lock;
 use crate::transport::{Endpoint, EndpointError, HostTrust};
 use connection::Connection;
 use driver::{Driver, Wanted};
@@ -222,7 +226,7 @@ struct Collector(Arc<Mutex<(Vec<u8>, Vec<u8>)>>);
 
 impl Collector {
     fn lock(&self) -> std::sync::MutexGuard<'_, (Vec<u8>, Vec<u8>)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -8,7 +8,7 @@ use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use crate::conn::Frame;
 use crate::proto::digest::{Algorithm, Running};
 use crate::proto::header::{Output as OutputHeader, Stream};
 use crate::proto::verdict::{StreamEnd, StreamEndKind, Verdict};
+use crate::sys::mutex::lock;
 
 /// Pieces up to this size may be written in place: POSIX lets a pipe that is writable take as much
 /// at once (`PIPE_BUF` on Linux).
@@ -264,10 +265,6 @@ fn caught(
     })
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Worker {
     fn perform(&mut self, job: &Job) -> Result<(), OutputError> {
         match job {
@@ -345,8 +342,8 @@ impl Worker {
             Some(end) if end.size == running.offset() && end.hash == running.digest() => {
                 match end.end {
                     StreamEndKind::Eof | StreamEndKind::Held => Ok(()),
-                    StreamEndKind::Cut | StreamEndKind::Limit if stopped => Ok(()),
-                    StreamEndKind::Cut => Err(OutputError::Cut(stream)),
+                    _ if stopped => Ok(()),
+                    StreamEndKind::Cut | StreamEndKind::Unknown => Err(OutputError::Cut(stream)),
                     StreamEndKind::Limit => Err(OutputError::Limit(stream, end.size)),
                 }
             }

@@ -11,7 +11,7 @@ use crate::proto::frame::Limits;
 /// Most bytes of frames longer than [`ARRIVING_FREE`] that arrive at one time, over all connections. A
 /// connection whose frame finds no room is not read on until there is some.
 pub const ARRIVING_LIMIT: usize = 64 << 20;
-/// A frame of at most so many bytes waits for no room. Whatever steers a run is far smaller.
+/// The largest frame, in bytes, that waits for no room. Whatever steers a run is far smaller.
 pub const ARRIVING_FREE: usize = 16 * 1024;
 /// So long a frame that has room may take to arrive: the longest one, over 64 kbit/s. Who sends a byte now
 /// and then would keep others out for ever.
@@ -39,7 +39,7 @@ pub(super) struct Room {
 }
 
 impl Arrivals {
-    /// Waits for room for a frame of so many bytes; first come, first served.
+    /// Waits for room for a frame of this many bytes; first come, first served.
     pub(super) async fn room(&self, bytes: usize) -> Room {
         let bytes = u32::try_from(bytes.min(ARRIVING_LIMIT)).unwrap_or(u32::MAX);
         // It fails only if the semaphore was closed, which nobody does.

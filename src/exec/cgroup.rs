@@ -7,7 +7,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::io::Errno;
@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::limits::Limits;
 use super::spec::Mark;
+use crate::sys::mutex::lock;
 use crate::sys::process::Pid;
 
 /// In front of the name of each group.
@@ -23,9 +24,12 @@ const PREFIX: &str = "rexec-";
 const LENGTH: usize = 16;
 /// What statfs(2) says of cgroup v2 (`CGROUP2_SUPER_MAGIC`).
 const MAGIC: u64 = 0x6367_7270;
-/// Groups that were left behind are looked for so often, and are at least so old: one that is younger may be about to be
+/// How often groups that were left behind are looked for, and how old they have to be: a younger one may be about to be
 /// entered.
 const TIDY_EVERY: Duration = Duration::from_secs(60);
+/// Most steps from a group to one below it, or back, on which groups are removed at a time: more than there can be in a
+/// path, down and up again.
+const REMOVING: usize = 8192;
 
 /// Why a folder cannot have the groups of runs.
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +107,7 @@ impl Groups {
 
     /// The folder, in which another run is about to have its group.
     pub fn enter(&self) -> Arc<Path> {
-        let mut tidied = self.tidied.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tidied = lock(&self.tidied);
         if tidied.elapsed() >= TIDY_EVERY {
             *tidied = Instant::now();
             self.remove_empty();
@@ -120,8 +124,7 @@ impl Groups {
         };
         for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
             if entry.file_name().to_str().is_some_and(is_name) && is_old(&entry) {
-                // The kernel removes none in which there is a process.
-                let _ = fs::remove_dir(entry.path());
+                remove(&entry.path());
             }
         }
     }
@@ -135,14 +138,18 @@ fn controllers(wanted: Limits) -> impl Iterator<Item = &'static str> {
 
 /// The group of one run; removed on drop, if nothing is left in it.
 #[derive(Debug)]
-pub(super) struct Group(PathBuf);
+pub(super) struct Group {
+    path: PathBuf,
+    /// Bytes that all of it may have together.
+    memory: Option<u64>,
+}
 
 impl Group {
     /// Makes it, with its limits.
     pub(super) fn make(dir: &Path, mark: Mark, limits: Limits) -> io::Result<Self> {
         let path = dir.join(name_of(mark));
         fs::create_dir(&path)?;
-        let group = Self(path);
+        let group = Self { path, memory: limits.memory };
         if let Some(bytes) = limits.memory {
             group.set("memory.max", &bytes.to_string())?;
             // Where the kernel counts what is swapped out: it is memory too.
@@ -157,11 +164,21 @@ impl Group {
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.0
+        &self.path
+    }
+
+    /// The limit of its memory, if the kernel has ended a process in it because that was passed. (A machine that is out
+    /// of memory ends processes too; then the group has not come to its own limit.)
+    pub(super) fn passed_memory(&self) -> Option<u64> {
+        let bytes = self.memory?;
+        let events = fs::read_to_string(self.path.join("memory.events")).ok()?;
+        let count = |name| events.lines().find_map(|line| line.strip_prefix(name));
+        let happened = |name| count(name).is_some_and(|count| count != "0");
+        (happened("oom ") && happened("oom_kill ")).then_some(bytes)
     }
 
     fn set(&self, file: &str, value: &str) -> io::Result<()> {
-        fs::write(self.0.join(file), value)
+        fs::write(self.path.join(file), value)
     }
 
     /// Ends all that is in it, what is being started just now too. Linux before 5.14 cannot.
@@ -173,8 +190,28 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         // What a run has left running keeps it; it is removed later.
-        let _ = fs::remove_dir(&self.0);
+        remove(&self.path);
     }
+}
+
+/// Removes a group, and before it those that its run has made below it. The kernel removes none in which there is a
+/// process: the first such one ends it, for then the group itself has to stay too.
+fn remove(group: &Path) {
+    let mut at = group.to_owned();
+    for _ in 0..REMOVING {
+        let below = groups_below(&at).next();
+        if let Some(below) = below {
+            at = below;
+        } else if fs::remove_dir(&at).is_err() || at == group || !at.pop() {
+            return;
+        }
+    }
+}
+
+fn groups_below(group: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(group).into_iter().flatten().flatten();
+    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    folders.map(|entry| entry.path())
 }
 
 /// Enters a group: this process, and all that it starts from now on.
@@ -237,6 +274,26 @@ mod tests {
     }
 
     #[test]
+    fn memory_was_passed_if_the_group_came_to_its_limit_and_something_was_ended_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let limits = Limits { memory: Some(1 << 20), ..Limits::default() };
+        let limited = Group::make(dir.path(), mark(), limits).unwrap();
+        let free = Group::make(dir.path(), mark(), Limits::default()).unwrap();
+        assert_eq!(limited.passed_memory(), None, "there is no such file");
+        for (oom, oom_kill, passed) in
+            [(0, 0, None), (1, 0, None), (0, 2, None), (1, 12, Some(1 << 20))]
+        {
+            let text = format!(
+                "low 0\nhigh 0\nmax 31\noom {oom}\noom_kill {oom_kill}\noom_group_kill 1\n"
+            );
+            for group in [&limited, &free] {
+                fs::write(group.path().join("memory.events"), &text).unwrap();
+            }
+            assert_eq!((limited.passed_memory(), free.passed_memory()), (passed, None), "{text}");
+        }
+    }
+
+    #[test]
     fn a_group_is_found_by_its_runs_mark_and_tells_nobody_the_mark() {
         let mark = mark();
         let name = name_of(mark);
@@ -266,6 +323,39 @@ mod tests {
             let refused = Groups::check(Path::new(dir), Limits::default());
             assert!(matches!(refused, Err(GroupsError::NotCgroup(_))), "{dir}");
         }
+    }
+
+    #[test]
+    fn a_group_is_removed_with_what_its_run_has_made_below_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let group = Group::make(dir.path(), mark(), Limits::default()).unwrap();
+        let path = group.path().to_owned();
+        for below in ["a/b/c", "a/d", "e"] {
+            fs::create_dir_all(path.join(below)).unwrap();
+        }
+        let other = dir.path().join("other");
+        fs::create_dir(&other).unwrap();
+        std::os::unix::fs::symlink(&other, path.join("link")).unwrap();
+        drop(group);
+        assert!(other.exists() && path.join("link").exists(), "a link is no group");
+        assert!(!path.join("a").exists() && !path.join("e").exists());
+        fs::remove_file(path.join("link")).unwrap();
+        remove(&path);
+        assert!(!path.exists());
+    }
+
+    /// One whose processes make groups without end holds nobody up for long.
+    #[test]
+    fn of_very_many_groups_some_are_removed_each_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let group = dir.path().join(name_of(mark()));
+        for n in 0..=REMOVING / 2 {
+            fs::create_dir_all(group.join(n.to_string())).unwrap();
+        }
+        remove(&group);
+        assert_eq!(groups_below(&group).count(), 1);
+        remove(&group);
+        assert!(!group.exists());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::Notify;
 use tokio::task::coop::consume_budget;
@@ -24,6 +24,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::spawn::Writers;
 use crate::sys::pipe::{Growth, PIPE_SIZE};
+use crate::sys::poll::ready_now;
 
 /// How long held pipes may be empty before a run's output counts as ended.
 pub const IDLE_LIMIT: Duration = Duration::from_millis(100);
@@ -125,27 +126,19 @@ impl Source {
     /// Whether somebody still holds the other end.
     fn is_held(&self) -> io::Result<bool> {
         let Some(pipe) = &self.pipe else { return Ok(false) };
-        Ok(!state(pipe)?.contains(PollFlags::HUP))
+        Ok(!ready_now(pipe, PollFlags::IN)?.contains(PollFlags::HUP))
     }
 
     /// The main process has ended: what is in the pipe now is still to be read. That nothing is and nothing can
     /// follow, as of most short runs, one look tells, without waiting for the runtime's.
     fn main_ended(&mut self) -> io::Result<()> {
         let Some(pipe) = &self.pipe else { return Ok(()) };
-        self.is_over = state(pipe)? == PollFlags::HUP;
+        self.is_over = ready_now(pipe, PollFlags::IN)? == PollFlags::HUP;
         if !self.is_over {
             self.due = usize::try_from(rustix::io::ioctl_fionread(pipe)?).unwrap_or(usize::MAX);
         }
         Ok(())
     }
-}
-
-/// Whether a pipe has anything to read, and whether nobody holds its other end (`POLLHUP`, poll(2)).
-fn state(pipe: &Receiver) -> io::Result<PollFlags> {
-    let mut fds = [PollFd::new(pipe, PollFlags::IN)];
-    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-    rustix::io::retry_on_intr(|| poll(&mut fds, Some(&at_once)))?;
-    Ok(fds[0].revents())
 }
 
 /// Where the run is.

@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 use super::cgroup;
 use super::signal::Signal;
 use super::spec::{MARK_VARIABLE, Mark};
+use crate::sys::mutex::lock;
 use crate::sys::process::{
     Pid, ProcessRef, gone, group_of, has_ended, is_executing, orphans, real_uid,
 };
@@ -134,7 +135,7 @@ impl Scanner {
     }
 
     fn send(&self, request: Request) -> io::Result<()> {
-        let mut thread = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut thread = lock(&self.0);
         let requests = match thread.take() {
             Some(requests) => requests,
             None => start()?,

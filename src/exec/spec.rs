@@ -11,8 +11,7 @@ use std::sync::Arc;
 use super::limits::Limits;
 use super::not_started::NotStarted;
 use super::program::find;
-use crate::sys::process;
-use crate::sys::users::User;
+use crate::sys::users::{DEFAULT_SHELL, User, account};
 
 /// Longest text that can be passed as one word, without its NUL: `MAX_ARG_STRLEN` of execve(2), 32
 /// pages. Kernels with larger pages take more; the limit here is the same on all machines.
@@ -25,8 +24,6 @@ pub const MARK_VARIABLE: &str = "REXEC_MARK";
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// PATH of users who are not root, as login(1) has it (`ENV_PATH` of login.defs(5)).
 const USER_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games";
-/// SHELL if the account names none.
-pub const DEFAULT_SHELL: &str = "/bin/sh";
 
 /// What to execute.
 #[derive(Clone, PartialEq, Eq)]
@@ -119,7 +116,7 @@ impl Mark {
     /// The system's random source does not answer.
     pub fn new() -> std::io::Result<Self> {
         let mut bits = [0; Self::LEN];
-        getrandom::fill(&mut bits).map_err(|e| std::io::Error::other(e.to_string()))?;
+        getrandom::fill(&mut bits)?;
         Ok(Self(bits))
     }
 
@@ -173,7 +170,7 @@ impl BaseEnv {
     #[must_use]
     pub fn of_this_process() -> Self {
         let own = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-        let account = process::account();
+        let account = account();
         let account = account.as_ref();
         let user = account.map(|a| a.name.clone()).or_else(|| own("USER"));
         let home = own("HOME").or_else(|| account.map(|a| a.home.clone().into()));
@@ -197,14 +194,13 @@ impl BaseEnv {
     #[must_use]
     pub fn of_user(user: &User) -> Self {
         let path = if user.uid == 0 { DEFAULT_PATH } else { USER_PATH };
-        let shell = Some(user.shell.as_os_str()).filter(|shell| !shell.is_empty());
         let name = OsString::from(&user.name);
         let values = [
             ("PATH", Some(path.into())),
             ("HOME", Some(user.home.clone().into())),
             ("USER", Some(name.clone())),
             ("LOGNAME", Some(name)),
-            ("SHELL", Some(shell.unwrap_or(OsStr::new(DEFAULT_SHELL)).to_owned())),
+            ("SHELL", Some(user.login_shell().into())),
             ("LANG", std::env::var_os("LANG").filter(|value| !value.is_empty())),
         ];
         Self(values.into_iter().filter_map(|(name, value)| Some((name.into(), value?))).collect())

@@ -65,6 +65,12 @@ impl Child {
         self.group.as_ref()
     }
 
+    /// The bytes of memory that the whole run may have, if the kernel has ended it because it wanted more.
+    #[must_use]
+    pub fn passed_memory(&self) -> Option<u64> {
+        self.group.as_ref()?.passed_memory()
+    }
+
     /// The user that it was started as, if that is not this process's own.
     pub(super) fn uid(&self) -> Option<u32> {
         self.uid
@@ -134,18 +140,11 @@ impl Drop for Child {
         let pid = self.process.pid;
         match (process::reap(pid), Handle::try_current()) {
             (Err(e), Ok(runtime)) if e.kind() == io::ErrorKind::WouldBlock => {
-                runtime.spawn(reap_when_ended(pid, pidfd));
+                runtime.spawn(process::reap_when_ended(pid, pidfd));
             }
             (Err(_), _) => process::disown(pid),
             (Ok(_), _) => {}
         }
-    }
-}
-
-async fn reap_when_ended(pid: Pid, pidfd: AsyncFd<OwnedFd>) {
-    // Whatever goes wrong leaves a stranger, which `adopt` reaps.
-    if pidfd.readable().await.is_err() || process::reap(pid).is_err() {
-        process::disown(pid);
     }
 }
 

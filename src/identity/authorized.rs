@@ -12,7 +12,8 @@ use super::{
     Uncertified,
 };
 use crate::sys::fs::euid;
-use crate::sys::process::account;
+use crate::sys::mutex::lock;
+use crate::sys::users::account;
 
 #[cfg(test)]
 mod tests;
@@ -242,7 +243,7 @@ impl Authorized {
 
     fn ask<T>(&self, ask: impl FnOnce(&Lists) -> T) -> (T, Vec<News>) {
         // A panic elsewhere cannot leave a list half-made: each is replaced as a whole.
-        let mut lists = self.lists.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut lists = lock(&self.lists);
         let news = lists.refresh();
         (ask(&lists), news)
     }

@@ -19,8 +19,8 @@ const USUAL_LINE: usize = 90;
 pub struct Entry {
     /// Where it stands, from 1.
     pub line: usize,
-    /// Its type, such as `ssh-ed25519`.
-    pub algorithm: String,
+    /// The key itself.
+    pub key: PublicKey,
     /// Its fingerprint.
     pub fingerprint: Fingerprint,
     /// What stands before it.
@@ -193,8 +193,8 @@ fn parse_line(line: usize, content: &str, permits: Permits) -> Result<Entry, Lin
     let key = PublicKey::from_words(kind, base64)?;
     Ok(Entry {
         line,
-        algorithm: key.algorithm(),
         fingerprint: key.fingerprint(),
+        key,
         options: options.map(Arc::new).unwrap_or_default(),
         comment: quote(comment),
     })

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::OnceCell;
 
@@ -10,6 +10,7 @@ use super::proof::{armour, sign, signed_data};
 use super::{
     Agent, AgentError, AgentKey, Ask, Certificate, Key, KeyError, ProofError, PublicKey, StoredKey,
 };
+use crate::sys::mutex::lock;
 
 /// So often a passphrase may be wrong.
 pub const PASSPHRASE_TRIES: usize = 3;
@@ -101,7 +102,7 @@ impl Candidate {
     }
 
     fn all_certificates(&self) -> MutexGuard<'_, Vec<Certificate>> {
-        self.certificates.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.certificates)
     }
 
     /// Whether somebody has to do something before it can be proved: touch a device, type a passphrase.

@@ -7,7 +7,9 @@ use super::authorized_keys::{Entry, parse, parse_authorities};
 use super::line::{LineReason, lines, quote};
 use super::revoked::uncommented;
 use super::watched::read_list;
-use super::{AccessFiles, Fingerprint, Found, LineError, Permits, Revoked, Role, Source};
+use super::{
+    AccessFiles, Fingerprint, Found, LineError, Permits, PublicKeyError, Revoked, Role, Source,
+};
 
 /// A file.
 #[derive(Debug)]
@@ -89,9 +91,12 @@ fn check_file(role: Role, source: &Source, permits: Permits, now: SystemTime) ->
 }
 
 fn keys((entries, errors): (Vec<Entry>, Vec<LineError>), now: SystemTime) -> Vec<CheckedLine> {
-    let key = |Entry { line, algorithm, fingerprint, options, comment }| {
-        let means = options.means(now);
-        let says = Ok(Said::Key { algorithm, fingerprint, comment, means });
+    let key = |Entry { line, key, fingerprint, options, comment }| {
+        let (algorithm, means) = (key.algorithm(), options.means(now));
+        let says = match key.is_sound() {
+            true => Ok(Said::Key { algorithm, fingerprint, comment, means }),
+            false => Err(PublicKeyError::Malformed.into()),
+        };
         CheckedLine { number: line, says }
     };
     let refused = |e: LineError| CheckedLine { number: e.line, says: Err(e.reason) };
@@ -115,6 +120,9 @@ fn revoked(text: &str) -> Vec<CheckedLine> {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
     use super::*;
     use crate::identity::parse_time;
 
@@ -169,6 +177,33 @@ mod tests {
             };
             assert_eq!((&**algorithm, &**comment), ("ssh-ed25519", "me"));
             assert_eq!(means, told, "{options}");
+        }
+    }
+
+    /// As ssh-keygen has it. At a login nothing fits it.
+    #[test]
+    fn a_key_that_is_no_point_of_its_curve_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        for bits in ["256", "384"] {
+            let (path, bad) = (dir.path().join(bits), dir.path().join("bad"));
+            let keygen = |args: &[&str], path: &std::path::Path| {
+                let mut command = std::process::Command::new("ssh-keygen");
+                command.args(args).arg("-f").arg(path).output().unwrap().status.success()
+            };
+            assert!(keygen(&["-q", "-N", "", "-t", "ecdsa", "-b", bits], &path));
+            let line = std::fs::read_to_string(path.with_extension("pub")).unwrap();
+            let [kind, base64, ..] = line.split(' ').collect::<Vec<_>>()[..] else { panic!() };
+            let mut blob = STANDARD.decode(base64).unwrap();
+            *blob.last_mut().unwrap() ^= 1;
+            let off = format!("{kind} {}\n", STANDARD.encode(blob));
+            std::fs::write(&bad, &off).unwrap();
+            assert!(!keygen(&["-l"], &bad));
+            for role in [Role::Keys, Role::Authorities] {
+                let lines = check(role, &(line.clone() + &off));
+                assert!(lines[0].1.is_ok(), "{lines:?}");
+                let damaged = LineReason::Key(PublicKeyError::Malformed);
+                assert_eq!(lines[1], (2, Err(damaged)), "{bits}");
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::glob::is_match;
 use super::line::{FILE_LIMIT, LINE_LIMIT, LineReason, is_key_type, lines, quote, word};
 use super::{Fingerprint, LineError, PublicKey, PublicKeyError};
 use crate::sys::fs::{FsError, TrustedFile};
@@ -169,10 +170,11 @@ impl Line {
             }
             Hosts::Patterns(patterns) => {
                 let takes_out = |p: &Pattern| {
-                    p.negated && (glob(&p.text, &names.exact) || glob(&p.text, &names.plain))
+                    p.negated
+                        && (is_match(&p.text, &names.exact) || is_match(&p.text, &names.plain))
                 };
                 !patterns.iter().any(takes_out)
-                    && patterns.iter().any(|p| !p.negated && glob(&p.text, name))
+                    && patterns.iter().any(|p| !p.negated && is_match(&p.text, name))
             }
         }
     }
@@ -230,33 +232,6 @@ fn parse_hosts(text: &str) -> Option<Hosts> {
         None => Pattern { text: text.to_ascii_lowercase(), negated: false },
     };
     Some(Hosts::Patterns(text.split(',').filter(|t| !t.is_empty()).map(pattern).collect()))
-}
-
-/// Whether `text` matches a pattern with `*` (any characters) and `?` (one). It only ever goes back to
-/// the last `*`, so the time is at most the product of the lengths.
-fn glob(pattern: &str, text: &str) -> bool {
-    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
-    let (mut p, mut t) = (0, 0);
-    let mut star = None;
-    while t < text.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                star = Some((p, t));
-                p += 1;
-            }
-            Some(&c) if c == b'?' || c == text[t] => {
-                p += 1;
-                t += 1;
-            }
-            _ => {
-                let Some((at, from)) = star else { return false };
-                star = Some((at, from + 1));
-                p = at + 1;
-                t = from + 1;
-            }
-        }
-    }
-    pattern[p..].iter().all(|c| *c == b'*')
 }
 
 #[cfg(test)]

@@ -4,22 +4,25 @@
 //! parsed by the `ssh-key` crate; the lines of `authorized_keys` and `known_hosts` here, since real
 //! files hold lines that it rejects; the signature maths is the TLS provider's, or faster where the processor allows.
 
+mod addresses;
 mod agent;
 mod ask;
 mod authorized;
 pub mod authorized_keys;
 mod candidate;
 mod certificate;
+mod channel;
 mod check;
 mod ed25519;
 mod fingerprint;
+mod glob;
 mod key;
 mod keyring;
 pub mod known_hosts;
 mod line;
 mod local;
+mod network;
 mod options;
-mod patterns;
 mod private;
 mod proof;
 mod public;
@@ -32,6 +35,7 @@ mod watched;
 mod who;
 mod wire;
 
+pub use addresses::{Addresses, AddressesError};
 pub use agent::{
     AGENT_TIMEOUT, AGENT_VAR, Agent, AgentError, AgentKey, REPLY_LIMIT, TOUCH_TIMEOUT, read_keys,
     read_signature,
@@ -42,14 +46,15 @@ pub use candidate::{Candidate, CannotProve, PASSPHRASE_TRIES};
 pub use certificate::{
     CERTIFICATE_LIMIT, Certificate, CertificateError, CriticalError, Uncertified,
 };
+pub use channel::Channel;
 pub use check::{CheckedFile, CheckedLine, Said, check_files, check_found};
 pub use fingerprint::{Fingerprint, NotAFingerprint};
 pub use key::{KEY_FILE_LIMIT, Key, KeyError, KeyFile, StoredKey};
 pub use keyring::{KeyRing, USUAL_FILES};
 pub use line::{LineError, LineReason};
 pub use local::{OwnKeys, host_key, host_public_key, local_identity};
+pub use network::Network;
 pub use options::{Authority, Barred, KeyOptions, OptionError, Permits};
-pub use patterns::{Addresses, AddressesError};
 pub use proof::{
     NAMESPACE, PROOF_LIMIT, ProofError, USER_LIMIT, auth_text, is_user, sign, sign_auth, verify,
     verify_auth,

@@ -9,8 +9,8 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use super::Presence;
+use super::addresses::{Addresses, AddressesError};
 use super::line::quote;
-use super::patterns::{Addresses, AddressesError};
 use super::time::{NotATime, parse_time};
 
 mod means;

@@ -6,6 +6,10 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use ring::agreement::{
+    ECDH_P256, ECDH_P384, EphemeralPrivateKey, UnparsedPublicKey, agree_ephemeral,
+};
+use ring::rand::SystemRandom;
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 use ssh_key::encoding::Encode as _;
 use ssh_key::public::{EcdsaPublicKey, Ed25519PublicKey, KeyData, RsaPublicKey};
@@ -40,6 +44,11 @@ pub enum PublicKeyError {
     /// A kind of key that cannot be used.
     #[error("keys of type {0} are not supported; use one of type ssh-ed25519")]
     Unsupported(String),
+    /// The line of a certificate where one of a key is needed.
+    #[error(
+        "this is a certificate: write the key that it is for, or that of its CA behind cert-authority"
+    )]
+    Certificate,
     /// An RSA key that is too short to be safe, or too long.
     #[error(
         "an RSA key has {RSA_LEAST} to {RSA_MOST} bits, this one has {0}; use one of type ssh-ed25519"
@@ -89,6 +98,9 @@ impl PublicKey {
     /// # Errors
     /// As [`from_blob`](Self::from_blob), or another type than said.
     pub fn from_words(said: &str, base64: &str) -> Result<Self, PublicKeyError> {
+        if said.contains("-cert-v01@") {
+            return Err(PublicKeyError::Certificate);
+        }
         let blob = STANDARD.decode(base64).map_err(|_| PublicKeyError::Malformed)?;
         let key = Self::from_blob(&blob)?;
         let is = key.algorithm();
@@ -163,6 +175,23 @@ impl PublicKey {
     #[must_use]
     pub fn is_security_key(&self) -> bool {
         matches!(self.0.data, KeyData::SkEd25519(_) | KeyData::SkEcdsaSha2NistP256(_))
+    }
+
+    /// Whether signatures can fit it: the point of an ECDSA key is to be on its curve. That takes as long as a
+    /// login, where no list is judged by it: a key that is none lets nobody in.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        let (curve, point) = match &self.0.data {
+            KeyData::Ecdsa(key @ EcdsaPublicKey::NistP256(_)) => (&ECDH_P256, key.as_sec1_bytes()),
+            KeyData::Ecdsa(key @ EcdsaPublicKey::NistP384(_)) => (&ECDH_P384, key.as_sec1_bytes()),
+            KeyData::SkEcdsaSha2NistP256(key) => (&ECDH_P256, key.ec_point().as_bytes()),
+            _ => return true,
+        };
+        // To agree on a secret is what looks at a point without a signature (NIST SP 800-56A, 5.6.2.3).
+        let Ok(own) = EphemeralPrivateKey::generate(curve, &SystemRandom::new()) else {
+            return true;
+        };
+        agree_ephemeral(own, &UnparsedPublicKey::new(curve, point), |_| ()).is_ok()
     }
 
     pub(super) fn data(&self) -> &KeyData {
@@ -316,6 +345,12 @@ mod tests {
         both(&format!("{base64}AAAA"));
         let other = PublicKey::check_words("ssh-rsa", &base64);
         assert!(matches!(other, Err(PublicKeyError::Mislabelled { .. })), "{other:?}");
+    }
+
+    #[test]
+    fn a_certificate_in_the_place_of_a_key_is_told_so() {
+        let said = PublicKey::from_words("ssh-ed25519-cert-v01@openssh.com", "AAAA");
+        assert_eq!(said.unwrap_err(), PublicKeyError::Certificate);
     }
 
     #[test]

@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::LineError;
 use super::line::FILE_LIMIT;
 use crate::sys::fs::{FsError, TrustedFile, Version};
+use crate::sys::mutex::lock;
 
 /// Seconds for which a file counts as still being changed: two changes within one tick of a file
 /// system's clock (two seconds on FAT) cannot be told apart.
@@ -53,7 +54,7 @@ impl Handed {
     /// What was found when it was read last.
     pub fn put(&self, found: Found) {
         let found = found.map(|text| text.map(Arc::new));
-        let mut last = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = lock(&self.found);
         if last.1 != found {
             *last = (last.0 + 1, found);
         }
@@ -62,12 +63,12 @@ impl Handed {
     /// What was found last.
     #[cfg(test)]
     pub(crate) fn found(&self) -> Shared {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+        lock(&self.found).1.clone()
     }
 
     /// What was found last, if that is another thing than when it had this number, and its number.
     fn found_since(&self, number: Option<u64>) -> Option<(u64, Shared)> {
-        let last = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = lock(&self.found);
         (number != Some(last.0)).then(|| last.clone())
     }
 }

@@ -49,7 +49,7 @@ pub enum ClientHeader {
     Attach(Attach),
     /// Which runs there are.
     List {
-        /// At most so many, the newest.
+        /// List at most this many, the newest.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         limit: Option<u64>,
         /// Those of all identities, which operators may see.
@@ -165,6 +165,7 @@ impl ClientHeader {
     /// What serde says.
     pub fn read(json: &[u8]) -> serde_json::Result<Self> {
         match type_in_front(json) {
+            Some(b"hello") => serde_json::from_slice(json).map(Self::Hello),
             Some(b"run") => serde_json::from_slice(json).map(Self::Run),
             Some(b"stdin") => serde_json::from_slice(json).map(Self::Stdin),
             _ => serde_json::from_slice(json),
@@ -179,6 +180,7 @@ impl ServerHeader {
     /// What serde says.
     pub fn read(json: &[u8]) -> serde_json::Result<Self> {
         match type_in_front(json) {
+            Some(b"welcome") => serde_json::from_slice(json).map(Self::Welcome),
             Some(b"started") => serde_json::from_slice(json).map(Self::Started),
             Some(b"output") => serde_json::from_slice(json).map(Self::Output),
             Some(b"verdict") => serde_json::from_slice(json).map(Self::Verdict),
@@ -286,7 +288,7 @@ pub struct RunRequest {
     /// Wait for the end of both pipes, as ssh does, not just for the main process.
     #[serde(default)]
     pub wait_eof: bool,
-    /// Stop the run after so long, milliseconds; counted on the server.
+    /// Stop the run after this many milliseconds, counted on the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_ms: Option<u64>,
     /// How long the run waits for a client that vanished, milliseconds; 0 stops it at once.
@@ -502,10 +504,12 @@ mod tests {
             "stdin_grant": 0, "hash": "sha256"});
         let output = json!({"stream": "both", "seq": 1, "offset": 0, "hash": hash, "filename": null,
             "time_ms": 3, "size": 2});
-        for (kind, header) in [("run", run), ("stdin", stdin)] {
+        let hello = json!({"client": "c", "keys": ["k"], "signature": "-\n-", "later": 1});
+        let welcome = json!({"server": "s", "identity": "i", "later": [1]});
+        for (kind, header) in [("hello", hello), ("run", run), ("stdin", stdin)] {
             orders(kind, &header).iter().for_each(|text| client(text));
         }
-        for (kind, header) in [("started", started), ("output", output)] {
+        for (kind, header) in [("welcome", welcome), ("started", started), ("output", output)] {
             orders(kind, &header).iter().for_each(|text| server(text));
         }
         for other in [r#"{"type":"heartbeat"}"#, r#"{"type":"new","a":1}"#, r#"{"type":"#, "{}"] {

@@ -22,7 +22,7 @@ pub fn push(body: &mut Vec<u8>, string: &[u8]) {
     body.push(0);
 }
 
-/// The `count` strings of a body, which must hold exactly so many.
+/// The strings of a body, which must hold exactly `count` of them.
 ///
 /// # Errors
 /// A [`StringsError`]. The count is compared before anything is allocated for the strings.

@@ -1,6 +1,6 @@
 //! The verdict: the one honest answer to "how did it end?".
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::digest::Digest;
 
@@ -75,8 +75,9 @@ pub struct Stopped {
     pub by: StopBy,
     /// Milliseconds from the start of the run to the stop's first signal.
     pub after_ms: u64,
-    /// With [`StopBy::Policy`]: the limit that the run has come to, if the server tells.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// With [`StopBy::Policy`]: the limit that the run has come to, if the server tells one that this version
+    /// knows.
+    #[serde(default, deserialize_with = "known", skip_serializing_if = "Option::is_none")]
     pub limit: Option<Limit>,
 }
 
@@ -94,6 +95,16 @@ pub enum Limit {
         /// So much of it was taken.
         bytes: u64,
     },
+    /// Its memory, all its processes together: the kernel ended them.
+    Memory {
+        /// So much it may have.
+        bytes: u64,
+    },
+}
+
+/// A limit of another kind is none, so that its verdict can be read.
+fn known<'de, D: Deserializer<'de>>(limit: D) -> Result<Option<Limit>, D::Error> {
+    Ok(Limit::deserialize(serde_json::Value::deserialize(limit)?).ok())
 }
 
 /// Who stopped a run.
@@ -112,6 +123,9 @@ pub enum StopBy {
     Policy,
     /// The server's shutdown.
     Shutdown,
+    /// Somebody of whom this version does not know.
+    #[serde(other)]
+    Unknown,
 }
 
 /// What a stream was, in all.
@@ -146,13 +160,16 @@ pub enum StreamEndKind {
     Cut,
     /// The record has passed its limit: more was written, and what came behind is not in it.
     Limit,
+    /// A reason that this version does not know.
+    #[serde(other)]
+    Unknown,
 }
 
 impl StreamEndKind {
     /// Whether bytes that were written may be missing.
     #[must_use]
     pub fn is_short(self) -> bool {
-        matches!(self, Self::Cut | Self::Limit)
+        matches!(self, Self::Cut | Self::Limit | Self::Unknown)
     }
 }
 
@@ -165,7 +182,7 @@ pub struct Usage {
     pub system_ms: u64,
 }
 
-/// By what means a run's processes are found, strongest last.
+/// By what means a run's processes are found, strongest last of those that are known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Containment {
@@ -175,6 +192,9 @@ pub enum Containment {
     Marks,
     /// A cgroup of its own.
     Cgroup,
+    /// A means that this version does not know.
+    #[serde(other)]
+    Unknown,
 }
 
 /// A line of the journal.
@@ -191,5 +211,60 @@ impl Verdict {
     #[must_use]
     pub fn succeeded(&self) -> bool {
         self.stopped.is_none() && self.end == Some(End::Exited { code: 0 })
+    }
+
+    /// How each stream of its output ended.
+    pub fn streams(&self) -> impl Iterator<Item = &StreamEnd> {
+        [&self.stdout, &self.stderr, &self.both].into_iter().flatten()
+    }
+
+    /// Bytes of all that it has written.
+    #[must_use]
+    pub fn output_bytes(&self) -> u64 {
+        self.streams().map(|stream| stream.size).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn read(stopped: &Value, end: &str, containment: &str) -> Verdict {
+        let stream = json!({ "size": 0, "hash": Digest::of(b""), "end": end });
+        let verdict = json!({
+            "seq": 2, "run": "r", "end": null, "stopped": stopped, "stdout": stream,
+            "started": "2026-11-21T01:36:35.417Z", "elapsed_ms": 3,
+            "usage": { "user_ms": 0, "system_ms": 0 }, "containment": containment, "left_running": 0,
+        });
+        serde_json::from_value(verdict).unwrap()
+    }
+
+    #[test]
+    fn what_a_later_server_tells_of_an_end_does_not_hide_the_verdict() {
+        let stopped =
+            json!({ "by": "policy", "after_ms": 7, "limit": { "sockets": { "most": 3 } } });
+        let verdict = read(&stopped, "eof", "marks");
+        let known = Stopped { by: StopBy::Policy, after_ms: 7, limit: None };
+        assert_eq!(verdict.stopped, Some(known));
+        let verdict = read(&json!({ "by": "the_moon", "after_ms": 7 }), "frozen", "jail");
+        let stopped = Stopped { by: StopBy::Unknown, ..known };
+        assert_eq!((verdict.stopped, verdict.containment), (Some(stopped), Containment::Unknown));
+        assert!(verdict.streams().all(|stream| stream.end.is_short()), "none is taken for whole");
+    }
+
+    #[test]
+    fn the_limits_that_are_known_are_read_as_they_were_written() {
+        for limit in [
+            None,
+            Some(Limit::Deadline { ms: 1 }),
+            Some(Limit::Output { bytes: u64::MAX }),
+            Some(Limit::Memory { bytes: 3 }),
+        ] {
+            let stopped = Stopped { by: StopBy::Policy, after_ms: 7, limit };
+            let verdict = read(&serde_json::to_value(stopped).unwrap(), "eof", "marks");
+            assert_eq!(verdict.stopped, Some(stopped));
+        }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use tracing::error;
@@ -23,6 +23,7 @@ use crate::exec::Mark;
 use crate::proto::code::Code;
 use crate::proto::stored::StoredHeader;
 use crate::proto::verdict::{Anchor, Received, Verdict};
+use crate::sys::mutex::lock;
 use crate::sys::pause;
 use crate::sys::process::ProcessRef;
 
@@ -50,7 +51,7 @@ impl Books {
     /// Why there is to be no other run: a supervisor has one, and its record must be writable.
     pub fn store(&self, budget: &Arc<Budget>) -> Result<Store, (Code, String)> {
         let Self::Supervisor { writer, .. } = self else { return Ok(Store::memory(budget)) };
-        let writer = writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let writer = lock(writer).take();
         let (Some(mut writer), Some(claimed)) = (writer, claimed(true)) else {
             return Err((Code::ShuttingDown, "a supervisor has one run".into()));
         };

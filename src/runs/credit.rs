@@ -26,7 +26,7 @@ pub const LEAST_READ: usize = 4096;
 pub struct Budget(AtomicI64);
 
 impl Budget {
-    /// A budget of so many bytes.
+    /// A budget of this many bytes.
     #[must_use]
     pub fn new(bytes: u64) -> Self {
         Self(AtomicI64::new(i64::try_from(bytes).unwrap_or(i64::MAX)))

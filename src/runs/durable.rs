@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -28,6 +28,7 @@ use crate::proto::frame::FrameError;
 use crate::proto::header::{Refusal, ServerHeader, ShowFrom, Started};
 use crate::proto::stored::Grown;
 use crate::proto::verdict::{Anchor, Received, Verdict};
+use crate::sys::mutex::lock;
 
 /// Where a server keeps its durable runs, and with what.
 #[derive(Debug)]
@@ -76,6 +77,8 @@ pub enum State {
         /// One line for people.
         text: String,
     },
+    /// A server before this one has left it, and whether its supervisor lives is not known yet.
+    Found,
     /// Its supervisor lives, as far as is known.
     Live {
         /// The main process; 0 if a server before this one started it.
@@ -109,7 +112,7 @@ pub struct Shown {
     pub follow: bool,
 }
 
-/// What of a record a client wants: from where, and whether also what is still to come.
+/// The part of a record that a client asks for.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted {
     /// The last frame that it has.
@@ -121,7 +124,7 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// All that is behind a frame.
+    /// Everything after a frame.
     #[must_use]
     pub fn all(after: u64) -> Self {
         Self { after, from: ShowFrom::Start, follow: true }
@@ -199,6 +202,24 @@ impl Durable {
         // The sender lives in `self`, so that waiting cannot fail.
         let known = state.wait_for(|s| !matches!(s, State::Starting)).await;
         known.map_or(State::Starting, |s| s.clone())
+    }
+
+    /// Waits, if a server before this one has left it, until it is known whether it goes on.
+    pub(super) async fn looked_for(&self) {
+        let mut state = self.state.subscribe();
+        // The sender lives in `self`, so that waiting cannot fail.
+        let _ = state.wait_for(|s| !matches!(s, State::Found)).await;
+    }
+
+    /// Its supervisor is there, or what is left of it has still to be stopped.
+    pub(super) fn goes_on(&self) {
+        self.state.send_if_modified(|state| {
+            let is_found = matches!(state, State::Found);
+            if is_found {
+                *state = State::Live { pid: 0 };
+            }
+            is_found
+        });
     }
 
     /// Waits until it is over.
@@ -320,9 +341,4 @@ pub fn verdict_frame(verdict: &Verdict) -> Result<Bytes, FrameError> {
 pub fn lost_frame(key: &Key, code: Code) -> Result<Bytes, FrameError> {
     let (run, text) = (key.id.to_string(), code.clause());
     encode(&ServerHeader::Lost(Refusal { run, code, text }), b"")
-}
-
-/// Locks what is only ever held for a moment.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

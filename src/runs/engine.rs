@@ -28,23 +28,23 @@ pub(super) const PIECE: usize = 256 * 1024;
 /// Most bytes of the first piece.
 const FIRST_PIECE: usize = 16 * 1024;
 const _: () = assert!(PIECE <= BODY_LIMIT);
-/// After a stop by or for want of the client the pipes are read for so long at most, room or not.
+/// How long the pipes are read, whether there is room or not, after a stop by the client or because it is gone.
 const CUT_AFTER: Duration = Duration::from_millis(250);
-/// A full disk is looked at again after so long.
+/// How long until a full disk is looked at again.
 const DISK_PAUSE: Duration = Duration::from_secs(1);
 
 /// What an engine goes by.
 #[derive(Debug, Clone)]
 pub struct Terms {
-    /// Stop the run after so long, as its client wants it.
+    /// When to stop the run, counted from its start: the client's wish.
     pub deadline: Option<Duration>,
     /// The same, as the server's policy wants it.
     pub ceiling: Option<Duration>,
-    /// Stop the run once it writes more than so many bytes, both streams together.
+    /// Most bytes that it may write, both streams together, before it is stopped.
     pub output: Option<u64>,
-    /// Keep so many bytes of the output for the journal.
+    /// How many bytes of the output to keep for the journal.
     pub excerpt: Option<u64>,
-    /// Wait so long for a client that vanished.
+    /// How long to wait for a client that vanished.
     pub grace: Duration,
     /// Wait for the end of both pipes.
     pub wait_eof: bool,
@@ -143,8 +143,8 @@ impl Engine {
             Stop::Done(_, stopped) => stopped,
             _ => known(exec::count_left(&self.child, &self.scanner).await),
         };
-        let seq = self.course.recorder.seq();
-        self.course.verdict(&self.run, seq, left)
+        let seq = self.course.recorder.take_seq();
+        self.course.verdict(&self.run, seq, left, &self.child)
     }
 
     /// What the journal is to have of the output, once it was driven to the end.
@@ -361,14 +361,21 @@ impl Course {
         }
     }
 
-    /// What is said of a run that ended by itself before it could be stopped for all that it wrote.
-    fn cut_short(&self, ended: Instant) -> Option<Stopped> {
-        let bytes = self.terms.output.filter(|_| self.output_exceeded)?;
-        let (after_ms, limit) = (millis(ended - self.started), Some(Limit::Output { bytes }));
-        Some(Stopped { by: StopBy::Policy, after_ms, limit })
+    /// What is said of a run that the kernel has ended for its memory, or that ended by itself before it could be
+    /// stopped for all that it wrote.
+    fn cut_short(&self, end: Option<exec::End>, ended: Instant, child: &Child) -> Option<Stopped> {
+        let kill = Signal::KILL.number();
+        let is_killed = matches!(end, Some(exec::End::Signaled { signal, .. }) if signal == kill);
+        let memory = is_killed.then(|| child.passed_memory()).flatten();
+        let limit = match memory {
+            Some(bytes) => Limit::Memory { bytes },
+            None => Limit::Output { bytes: self.terms.output.filter(|_| self.output_exceeded)? },
+        };
+        let after_ms = millis(ended - self.started);
+        Some(Stopped { by: StopBy::Policy, after_ms, limit: Some(limit) })
     }
 
-    fn verdict(&self, run: &Run, seq: u64, left: exec::Stopped) -> Verdict {
+    fn verdict(&self, run: &Run, seq: u64, left: exec::Stopped, child: &Child) -> Verdict {
         let short = if self.at_limit { StreamEndKind::Limit } else { StreamEndKind::Cut };
         let end_of = |stream| {
             let end = self.ends.iter().find(|(s, _)| *s == stream).map_or(short, |e| e.1);
@@ -380,12 +387,13 @@ impl Course {
         };
         // What took a process that nothing could end is not known.
         let usage = main.map_or_else(exec::Usage::default, |main| main.usage);
+        let end = main.map(|main| main.end);
         Verdict {
             seq,
             run: run.key.id.to_string(),
-            end: main.map(|main| End::from(main.end)),
+            end: end.map(End::from),
             stopped: match self.stop {
-                Stop::NotAsked => self.cut_short(ended),
+                Stop::NotAsked => self.cut_short(end, ended, child),
                 Stop::Running(stopped) | Stop::Done(stopped, _) => Some(stopped),
             },
             hash: run.algorithm.member(),

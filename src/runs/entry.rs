@@ -44,4 +44,11 @@ impl Entry {
             Self::Gone(gone) => &gone.key.id,
         }
     }
+
+    /// Waits, if a server before this one has left it, until it is known whether it goes on.
+    pub async fn looked_for(&self) {
+        if let Self::There(run) = self {
+            run.looked_for().await;
+        }
+    }
 }

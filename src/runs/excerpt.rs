@@ -9,7 +9,7 @@ use crate::proto::header::Stream;
 /// Most bytes of a run's output in the journal. As JSON each may take six, which leaves room in a line of
 /// [`LINE_LIMIT`](super::journal::LINE_LIMIT).
 pub const EXCERPT_LIMIT: u64 = 64 << 10;
-/// A durable run's record is looked through for so many frames at most: it may have one for each byte.
+/// Most frames of a durable run's record that are looked through: it may have one for each byte.
 pub(super) const FRAMES_LIMIT: usize = 1024;
 
 /// What the journal has of a run's output. Bytes that are no UTF-8 stand there as U+FFFD; the verdict's digest is
@@ -49,7 +49,7 @@ pub(super) struct Taker {
 }
 
 impl Taker {
-    /// Takes so many bytes, the streams together; none: nothing.
+    /// Takes at most `limit` bytes, both streams together; nothing without a limit.
     pub(super) fn new(limit: Option<u64>) -> Self {
         let left = limit.map(|limit| usize::try_from(limit.min(EXCERPT_LIMIT)).unwrap_or(0));
         Self { left, ..Self::default() }

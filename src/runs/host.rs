@@ -6,7 +6,7 @@
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedRwLockWriteGuard, RwLock, Semaphore, TryAcquireError};
@@ -34,6 +34,7 @@ use crate::proto::code::Code;
 use crate::proto::header::ServerHeader;
 use crate::proto::id::RunId;
 use crate::proto::verdict::{StopBy, Verdict};
+use crate::sys::mutex::lock;
 use crate::sys::pause;
 
 /// So long an upgrade waits for a supervisor that is being started to answer: it is found again by
@@ -188,13 +189,7 @@ impl Host {
             },
             Claim::Existing(kept) => {
                 drop(pass);
-                match &*kept {
-                    Entry::Here(run) => attach(run, request).await,
-                    Entry::There(durable) => {
-                        Box::pin(self.go_on(durable, request)).await.map(Served::There)
-                    }
-                    Entry::Gone(_) => Err(Denied::Lost(Code::Forgotten)),
-                }
+                self.go_on_with(&kept, request).await
             }
             Claim::Past(Code::Buried) => {
                 Err(Denied::Refused(Code::Buried, "this id was given up".into()))
@@ -206,6 +201,16 @@ impl Host {
                 Err(Denied::NotStarted(Code::OutOfResources, why_not))
             }
             Claim::Refused(code) => Err(Denied::Refused(code, why_not)),
+        }
+    }
+
+    async fn go_on_with(&self, kept: &Entry, request: &Request) -> Result<Served, Denied> {
+        match kept {
+            Entry::Here(run) => attach(run, request).await,
+            Entry::There(durable) => {
+                Box::pin(self.go_on(durable, request)).await.map(Served::There)
+            }
+            Entry::Gone(_) => Err(Denied::Lost(Code::Forgotten)),
         }
     }
 
@@ -244,9 +249,7 @@ impl Host {
 
     pub(super) fn finish(&self, run: &Arc<Run>, mut verdict: Verdict, output: Option<Excerpt>) {
         pause::point("ended");
-        let ends = [verdict.stdout, verdict.stderr, verdict.both];
-        let bytes = ends.into_iter().flatten().map(|end| end.size).sum();
-        self.counts.output.fetch_add(bytes, Ordering::Relaxed);
+        self.counts.output.fetch_add(verdict.output_bytes(), Ordering::Relaxed);
         verdict.journal = self.books.ended(run, &mut verdict, output);
         pause::point("journaled");
         match encode(&ServerHeader::Verdict(Box::new(verdict)), b"") {
@@ -356,12 +359,12 @@ impl Host {
     /// nothing is being started any more. Dropped before, it holds nothing.
     pub async fn hold(&self) {
         let held = Arc::clone(&self.gate).write_owned().await;
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(held);
+        *lock(&self.held) = Some(held);
     }
 
     /// Starts runs again.
     pub fn admit(&self) {
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *lock(&self.held) = None;
     }
 
     /// Waits while new runs are held.
@@ -400,39 +403,9 @@ impl Host {
         }
     }
 
-    /// The record of a supervisor's run, to be read.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn record(&self) -> std::io::Result<Option<std::fs::File>> {
-        self.books.record()
-    }
-
     /// A connection has ended.
     pub fn left(&self) {
         self.idle.notify_waiters();
-    }
-
-    /// For a supervisor: whether it has no run, because that could not be started.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.runs_here().is_empty()
-    }
-
-    /// For a supervisor whose run is over: gives back what the record has set aside and not used.
-    pub fn give_back(&self) {
-        self.runs_here().iter().for_each(|run| run.give_back());
-    }
-
-    /// For a supervisor: waits until its run has its verdict in the record, or cannot have it there.
-    pub async fn one_is_over(&self) {
-        loop {
-            let changed = self.idle.notified();
-            if self.runs_here().first().is_some_and(|run| run.is_over()) {
-                return;
-            }
-            changed.await;
-        }
     }
 
     /// Waits until every run that ends with this process has its verdict.

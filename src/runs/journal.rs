@@ -18,6 +18,7 @@ use super::clock;
 use super::excerpt::Excerpt;
 use crate::proto::digest::Digest;
 use crate::proto::verdict::{Anchor, Verdict};
+use crate::sys::mutex::lock;
 use crate::sys::pause;
 
 pub mod copy;
@@ -27,7 +28,7 @@ pub mod read;
 pub mod rules;
 pub mod verify;
 
-/// A segment that has grown to so many bytes is followed by the next one.
+/// The length in bytes at which a segment is followed by the next one.
 pub const SEGMENT_LIMIT: u64 = 64 * 1024 * 1024;
 /// Most bytes of one line.
 pub const LINE_LIMIT: usize = 1 << 20;
@@ -250,6 +251,8 @@ struct Tail {
     last: Option<Digest>,
     /// A part of a line could neither be finished nor cut off; nothing is added before it is.
     torn: bool,
+    /// The disk may have lost a line of it. It says so once (fsync(2)), and passes over it the next time.
+    doubtful: bool,
 }
 
 impl Journal {
@@ -270,7 +273,8 @@ impl Journal {
         file.set_len(read.whole).map_err(|error| JournalError::Io { path, error })?;
         let seq = read.chain.head.map_or(0, |head| head.seq);
         let last = read.chain.head.map(|head| head.hash);
-        let tail = Tail { file, segment, length: read.whole, seq, last, torn: false };
+        let tail =
+            Tail { file, segment, length: read.whole, seq, last, torn: false, doubtful: false };
         Ok((Self { folder: folder.to_owned(), tail: Mutex::new(tail), copier: None }, read.torn))
     }
 
@@ -285,41 +289,54 @@ impl Journal {
     /// # Errors
     /// [`JournalError::Io`], for example on a full disk; no part of the line is then left behind.
     pub fn add(&self, event: &Event) -> Result<Anchor, JournalError> {
-        let mut tail = self.tail.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut tail = lock(&self.tail);
         tail.write(event, self.copier.as_ref())
             .map_err(|error| JournalError::Io { path: path_of(&self.folder, tail.segment), error })
     }
 
     /// Calls `work` while no line is being written: what it does to this process leaves none half done.
     pub fn while_nothing_is_written<T>(&self, work: impl FnOnce() -> T) -> T {
-        let _tail = self.tail.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _tail = lock(&self.tail);
         work()
     }
 
     /// The place of the last line.
     #[must_use]
     pub fn last_seq(&self) -> u64 {
-        self.tail.lock().unwrap_or_else(std::sync::PoisonError::into_inner).seq
+        lock(&self.tail).seq
     }
 
     /// Returns when every line that was added before is on the disk; the place of the last of them.
     ///
     /// # Errors
-    /// What the system says.
+    /// What the system says; from then on it fails until the next segment is begun.
     pub fn sync(&self) -> io::Result<u64> {
-        let (file, seq) = {
-            let tail = self.tail.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            (tail.file.try_clone()?, tail.seq)
+        let (file, segment, seq) = {
+            let tail = lock(&self.tail);
+            if tail.doubtful {
+                return Err(io::Error::other("its disk may have lost a line before"));
+            }
+            (tail.file.try_clone()?, tail.segment, tail.seq)
         };
         // A segment is synced before the next one is begun, so its lines are on the disk as well.
-        file.sync_data()?;
-        Ok(seq)
+        let synced = file.sync_data();
+        if synced.is_err() {
+            let mut tail = lock(&self.tail);
+            tail.doubtful |= tail.segment == segment;
+        }
+        synced.map(|()| seq)
     }
 
     /// True if the segment is so large that the next one should be begun.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.tail.lock().unwrap_or_else(std::sync::PoisonError::into_inner).length >= SEGMENT_LIMIT
+        lock(&self.tail).length >= SEGMENT_LIMIT
+    }
+
+    /// True if no line is known to come to the disk before the next segment is begun.
+    #[must_use]
+    pub fn is_doubtful(&self) -> bool {
+        lock(&self.tail).doubtful
     }
 
     /// Begins the next segment with `carried`: what a reader of that segment alone must know.
@@ -327,11 +344,13 @@ impl Journal {
     /// # Errors
     /// [`JournalError::Io`]; the journal then goes on in the old segment.
     pub fn rotate(&self, carried: &[Event]) -> Result<(), JournalError> {
-        let mut tail = self.tail.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if tail.length < SEGMENT_LIMIT {
+        let mut tail = lock(&self.tail);
+        if tail.length < SEGMENT_LIMIT && !tail.doubtful {
             return Ok(());
         }
         let path = path_of(&self.folder, tail.segment + 1);
+        // Whatever the disk loses of it, a reader of the next one needs nothing of it.
+        tail.doubtful |= tail.file.sync_data().is_err();
         *tail = next(&tail, &path, carried, self.copier.as_ref())
             .map_err(|error| JournalError::Io { path, error })?;
         Ok(())
@@ -375,7 +394,6 @@ fn copy_lines(bytes: &[u8], copier: Option<&Copier>) {
 /// The segment after `tail`'s. It gets its name when all of its first lines are on the disk: a server that is
 /// killed in between, and an error, leave the old one the newest.
 fn next(tail: &Tail, path: &Path, carried: &[Event], copier: Option<&Copier>) -> io::Result<Tail> {
-    tail.file.sync_data()?;
     let (mut seq, mut last, mut bytes) = (tail.seq, tail.last, Vec::new());
     for event in carried {
         let (line, anchor) = encode(seq + 1, last, event)?;
@@ -391,7 +409,7 @@ fn next(tail: &Tail, path: &Path, carried: &[Event], copier: Option<&Copier>) ->
     fs::rename(unfinished, path)?;
     copy_lines(&bytes, copier);
     let length = bytes.len() as u64;
-    Ok(Tail { file, segment: tail.segment + 1, length, seq, last, torn: false })
+    Ok(Tail { file, segment: tail.segment + 1, length, seq, last, torn: false, doubtful: false })
 }
 
 /// What was found in a segment.

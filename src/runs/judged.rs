@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::request::Request;
 use crate::exec::Limits;
-use crate::exec::spec::{DEFAULT_SHELL, Program, Spec};
+use crate::exec::spec::{Program, Spec};
 use crate::sys::users::User;
 
 /// A request that may be run, as it was judged. Its terms stay the client's own: the id stands for what
@@ -46,9 +46,9 @@ pub enum How {
 /// What a run may take. None: no more than the machine has.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ceilings {
-    /// It is stopped after so long.
+    /// How long it may take before it is stopped.
     pub deadline: Option<Duration>,
-    /// It is stopped when it writes more than so many bytes, both streams together.
+    /// Most bytes that it may write, both streams together, before it is stopped.
     pub output: Option<u64>,
     /// So many bytes of its output are written into the journal.
     #[serde(default)]
@@ -102,7 +102,8 @@ impl Judged {
     /// What to execute; a shell's text goes to the user's own shell, or where there is none to `shell`.
     #[must_use]
     pub fn spec(&self, request: &Request, shell: PathBuf) -> Spec {
-        let mut spec = request.spec(self.shell().unwrap_or(shell));
+        let own = self.user.as_ref().map(|user| user.login_shell().to_owned());
+        let mut spec = request.spec(own.unwrap_or(shell));
         spec.user.clone_from(&self.user);
         if self.how == How::Argv {
             spec.own_path = true;
@@ -116,12 +117,5 @@ impl Judged {
         spec.limits = self.ceilings.limits;
         spec.cgroup.clone_from(&self.cgroup);
         spec
-    }
-
-    /// As with sshd(8), an account that names none has the usual one.
-    fn shell(&self) -> Option<PathBuf> {
-        let shell = &self.user.as_ref()?.shell;
-        let named = Some(&**shell).filter(|shell| !shell.as_os_str().is_empty());
-        Some(named.unwrap_or(Path::new(DEFAULT_SHELL)).to_owned())
     }
 }

@@ -4,11 +4,12 @@ use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use rustix::process::{PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 use tracing::{error, warn};
 
@@ -111,8 +112,7 @@ impl Host {
             ledger.sure(seq, true),
             self.launch_supervisor(run, meta, judged, keeping)
         );
-        if let Err(e) = synced {
-            error!("the journal cannot be synced: {e}");
+        if synced.is_err() {
             drop(launched);
             self.not_started_there(run, Code::JournalFailed);
             let text = "the server cannot write its journal".into();
@@ -136,23 +136,29 @@ impl Host {
 
     /// Gives a run a supervisor with its folder, and tells it of the run.
     async fn launch_supervisor(
-        &self,
+        self: &Arc<Self>,
         run: &Durable,
         meta: Meta,
         (judged, imposed): (Judged, Imposed),
         keeping: &Keeping,
     ) -> io::Result<Link> {
-        let Ready { link, folder } = match self.spare.take().await {
+        let waited = self.spare.take().await;
+        let is_taken = waited.is_some();
+        let Ready { link, folder, .. } = match waited {
             Some(ready) => ready,
             None => start_supervisor(keeping)?,
         };
-        folder.become_that_of(&run.folder, &meta)?;
+        folder.become_that_of(&run.folder, &meta).map_err(|e| no_place(folder.path(), &e))?;
         pause::point("launched");
         let Meta { identity, mark, .. } = meta;
         let (folder, record_limit) = (run.folder.name(), keeping.record_limit);
         let setup = Setup { folder, identity, mark, record_limit, judged, imposed };
         // One that is gone is noticed when it is asked.
         let _ = link.send(&setup, self.settings.shell.as_os_str().as_bytes()).await;
+        if is_taken {
+            // While this run waits for the disk; otherwise there is a start to wait for already.
+            self.prepare_another();
+        }
         Ok(link)
     }
 
@@ -207,7 +213,7 @@ impl Host {
             Ok(_) => {
                 self.counts().started.fetch_add(1, Ordering::Relaxed);
                 self.watch(Arc::clone(run), Some(place));
-                self.prepare_another(run);
+                self.prepare_another();
             }
             Err(Denied::Refused(code, text) | Denied::NotStarted(code, text)) => {
                 self.table.release(&run.key);
@@ -235,15 +241,16 @@ async fn ask_new(link: Link, request: &Request) -> Result<(Link, Frame), NoAnswe
 #[derive(Debug)]
 pub(super) struct Ready {
     pub(super) link: Link,
+    pub(super) pid: Pid,
     /// What it has prepared: the run's folder when there is one, removed by itself when there is none.
     pub(super) folder: Folder,
 }
 
 /// Starts a supervisor, which waits at its end of the link to be told for which run.
 pub(super) fn start_supervisor(keeping: &Keeping) -> io::Result<Ready> {
-    let folder = Folder::prepare(&keeping.ready)?;
+    let folder = Folder::prepare(&keeping.ready).map_err(|e| no_place(&keeping.ready, &e))?;
     match start_in(&folder, keeping) {
-        Ok(link) => Ok(Ready { link, folder }),
+        Ok((link, pid)) => Ok(Ready { link, pid, folder }),
         Err(e) => {
             folder.remove();
             Err(e)
@@ -251,8 +258,19 @@ pub(super) fn start_supervisor(keeping: &Keeping) -> io::Result<Ready> {
     }
 }
 
+/// A run cannot have a folder.
+fn no_place(folder: &Path, error: &io::Error) -> io::Error {
+    let advice = match error.kind() {
+        io::ErrorKind::NotFound => {
+            "; put back what is missing, or start the server anew, which makes it empty"
+        }
+        _ => "",
+    };
+    io::Error::new(error.kind(), format!("no place in {}: {error}{advice}", folder.display()))
+}
+
 /// It leaves this process's session, which a leader of a process group cannot.
-fn start_in(folder: &Folder, keeping: &Keeping) -> io::Result<Link> {
+fn start_in(folder: &Folder, keeping: &Keeping) -> io::Result<(Link, Pid)> {
     let (link, theirs) = Link::pair()?;
     // By descriptor: the program that is running, also when its file has been replaced.
     let program = format!("/proc/self/fd/{}", keeping.program.as_raw_fd());
@@ -264,18 +282,11 @@ fn start_in(folder: &Folder, keeping: &Keeping) -> io::Result<Link> {
     let pid = process::spawn_reaper(&mut command)?;
     drop(command);
     match pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from).and_then(process::watch) {
-        Ok(ended) => {
-            tokio::spawn(async move {
-                // Whatever goes wrong leaves a stranger, which `adopt` reaps.
-                if ended.readable().await.is_err() || process::reap(pid).is_err() {
-                    process::disown(pid);
-                }
-            });
-        }
+        Ok(pidfd) => drop(tokio::spawn(process::reap_when_ended(pid, pidfd))),
         Err(e) => {
             warn!("a supervisor is not watched: {e}");
             process::disown(pid);
         }
     }
-    Ok(link)
+    Ok((link, pid))
 }

@@ -1,10 +1,10 @@
 //! What a server writes into its journal of each run, and in which order.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
-use tracing::{error, warn};
+use tracing::error;
 
 use super::clock::{self, millis};
 use super::excerpt::Excerpt;
@@ -15,11 +15,12 @@ use super::table::Key;
 use super::throttle::Throttle;
 use crate::exec::Mark;
 use crate::proto::verdict::{Anchor, Verdict};
+use crate::sys::mutex::lock;
 use crate::sys::process::ProcessRef;
 
-/// So many refusals a second have a line of their own; those beyond are counted.
+/// How many refusals a second have a line of their own; those beyond are counted.
 pub const REFUSALS: u32 = 20;
-/// So many characters are written of what a client says about itself, or is told.
+/// Most characters that are written of what a client says about itself, or is told.
 const NOTE_LIMIT: usize = 400;
 
 /// The journal with what its next segment must begin with.
@@ -104,7 +105,11 @@ impl Ledger {
         };
         let mut open = self.open();
         self.told(self.settle(&mut open.owed))?;
-        self.rotate_if_full(&open.under_way);
+        if self.journal.is_full()
+            || (self.is_awaited_by(accepted.durable) && self.journal.is_doubtful())
+        {
+            self.rotate(&open.under_way);
+        }
         let event = Event::Accepted(accepted);
         self.told(self.add(&event))?;
         if let Event::Accepted(accepted) = event {
@@ -118,35 +123,54 @@ impl Ledger {
     /// # Errors
     /// The disk does not take it.
     pub async fn sure(&self, seq: u64, durable: bool) -> std::io::Result<()> {
-        match self.surety {
-            Surety::Always => self.synced(seq).await,
-            Surety::Interval if durable => self.synced(seq).await,
-            Surety::Interval | Surety::Never => Ok(()),
+        if !self.is_awaited_by(durable) {
+            return Ok(());
         }
+        let synced = self.synced(seq).await;
+        if let Err(e) = &synced {
+            self.tell(|| format!("the journal cannot be synced: {e}"));
+        }
+        synced
     }
 
-    /// Whether the start of every run waits for the disk.
+    /// Whether the start of such a run waits for the disk.
     #[must_use]
-    pub fn is_awaited(&self) -> bool {
-        self.surety == Surety::Always
+    pub fn is_awaited_by(&self, durable: bool) -> bool {
+        match self.surety {
+            Surety::Always => true,
+            Surety::Interval => durable,
+            Surety::Never => false,
+        }
     }
 
-    /// Puts on the disk what nobody waits for, and writes what could not be, as long as it is polled.
-    pub async fn keep_synced(&self) {
-        if self.surety != Surety::Interval {
-            return std::future::pending().await;
-        }
+    /// As long as it is polled: sees to it that each line is on the disk within [`SYNC_INTERVAL`], where that is
+    /// promised, and writes last lines that could not be written before.
+    pub async fn keep(&self) {
         let mut failing = false;
         loop {
             self.added.notified().await;
             tokio::time::sleep(SYNC_INTERVAL).await;
-            // Not told again: it is tried each second.
-            let _ = self.settle(&mut self.open().owed);
-            let done = self.synced(self.last_seq()).await;
+            let done = self.flush().await;
             if let (Err(e), false) = (&done, failing) {
-                error!("the journal cannot be synced: {e}");
+                self.tell(|| format!("the journal cannot be synced: {e}"));
             }
             failing = done.is_err();
+            if failing {
+                self.rotate(&self.open().under_way);
+            }
+        }
+    }
+
+    /// Does at once what [`Self::keep`] would do within its interval.
+    ///
+    /// # Errors
+    /// The disk does not take it.
+    pub async fn flush(&self) -> std::io::Result<()> {
+        // Not told again: it is tried each second.
+        let _ = self.settle(&mut self.open().owed);
+        match self.surety {
+            Surety::Interval => self.synced(self.last_seq()).await,
+            Surety::Always | Surety::Never => Ok(()),
         }
     }
 
@@ -267,32 +291,31 @@ impl Ledger {
     /// Logs an error, unless another one was logged just now: clients that try again and again would fill the
     /// disk all the more.
     fn told<T>(&self, done: Result<T, JournalError>) -> Result<T, JournalError> {
-        if let Err(e) = &done
-            && let Some(line) = self.failures.line(|| e.to_string())
-        {
-            error!("{line}");
+        if let Err(e) = &done {
+            self.tell(|| e.to_string());
         }
         done
     }
 
+    fn tell(&self, what: impl FnOnce() -> String) {
+        if let Some(line) = self.failures.line(what) {
+            error!("{line}");
+        }
+    }
+
     /// `open` stays locked until the line that follows is written, or it would be missing in the carried
     /// lines of the next segment.
-    fn rotate_if_full(&self, open: &HashMap<Key, Accepted>) {
-        if self.journal.is_full() {
-            let opened = Event::Opened(Origin {
-                boottime_ms: millis(clock::boottime()),
-                ..self.origin.clone()
-            });
-            let carried: Vec<_> = std::iter::once(opened)
-                .chain(open.values().cloned().map(Event::Accepted))
-                .collect();
-            if let Err(e) = self.journal.rotate(&carried) {
-                warn!("the journal goes on in its old segment: {e}");
-            }
+    fn rotate(&self, open: &HashMap<Key, Accepted>) {
+        let opened =
+            Event::Opened(Origin { boottime_ms: millis(clock::boottime()), ..self.origin.clone() });
+        let carried: Vec<_> =
+            std::iter::once(opened).chain(open.values().cloned().map(Event::Accepted)).collect();
+        if let Err(e) = self.journal.rotate(&carried) {
+            self.tell(|| format!("the journal goes on in its old segment: {e}"));
         }
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.open)
     }
 }

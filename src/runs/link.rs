@@ -18,7 +18,7 @@ use crate::conn::{ConnError, Frame, FrameReader, FrameWriter};
 use crate::proto::frame::Limits;
 use crate::proto::header::{ClientHeader, Hello, ServerHeader};
 
-/// A supervisor that lives and does not take the link is asked again after so long.
+/// How long until a supervisor that lives and does not take the link is asked again.
 pub(super) const RETRY: Duration = Duration::from_millis(100);
 
 /// So many bytes may wait in a link: a large frame and the next one, so that who writes it does not wait for

@@ -42,6 +42,14 @@ impl Host {
         }
     }
 
+    /// Waits until it is known of each run of an identity, or of them all, whether it goes on: those that a server
+    /// before this one has left are looked for from its start on.
+    pub async fn looked_for(&self, identity: Option<&Arc<str>>) {
+        for kept in self.table.find(identity, "") {
+            kept.looked_for().await;
+        }
+    }
+
     /// The newest runs of an identity, or of them all, whose records are kept, at most `limit`, the newest last; and how many
     /// there are. Looks at the disk.
     #[must_use]
@@ -123,7 +131,7 @@ impl<'a> Listed<'a> {
             Self::Here(run) => {
                 let verdict = run.verdict();
                 let state = if verdict.is_some() { RunState::Ended } else { RunState::Running };
-                let bytes = verdict.as_deref().map_or_else(|| run.bytes(), written);
+                let bytes = verdict.as_deref().map_or_else(|| run.bytes(), Verdict::output_bytes);
                 RunInfo { bytes, verdict, ..info(&run.key, &run.command, &run.accepted, state) }
             }
             Self::There(run, size) => info_there(run, *size),
@@ -137,22 +145,17 @@ fn info_there(run: &Durable, record: Size) -> RunInfo {
             Outcome::Ended { verdict, .. } => (RunState::Ended, Some(verdict.clone())),
             Outcome::Lost { .. } => (RunState::Lost, None),
         },
-        State::Starting | State::NotStarted { .. } | State::Live { .. } => {
+        State::Starting | State::NotStarted { .. } | State::Found | State::Live { .. } => {
             (RunState::Running, None)
         }
     };
     RunInfo {
         durable: true,
-        bytes: verdict.as_deref().map_or(record.length, written),
+        bytes: verdict.as_deref().map_or(record.length, Verdict::output_bytes),
         disk: record.disk,
         verdict,
         ..info(&run.key, &run.meta.command, &run.meta.accepted, state)
     }
-}
-
-fn written(verdict: &Verdict) -> u64 {
-    let ends = [verdict.stdout, verdict.stderr, verdict.both];
-    ends.into_iter().flatten().map(|end| end.size).sum()
 }
 
 fn info(key: &Key, command: &str, accepted: &str, state: RunState) -> RunInfo {

@@ -8,7 +8,6 @@ use tracing::error;
 use super::answer::{Closed, Denied, check_same};
 use super::disk::{Outcome, View};
 use super::durable::{Durable, Shown, State, There, Wanted};
-use super::entry::Entry;
 use super::host::Host;
 use super::link::{Link, RETRY};
 use super::record::encode;
@@ -70,7 +69,7 @@ impl Host {
                 State::NotStarted { code, text } => return Err(Denied::NotStarted(code, text)),
                 State::Over(outcome) => return self.left_of(run, &outcome, wanted),
                 State::Forgotten(_) => return Err(Denied::Lost(Code::Forgotten)),
-                State::Starting | State::Live { .. } => {}
+                State::Starting | State::Found | State::Live { .. } => {}
             }
             if let Ok(link) = Link::connect(&run.folder)
                 && let Ok(answer) = link.ask(asked.clone()).await
@@ -133,15 +132,5 @@ impl Host {
                 Err(Denied::Lost(Code::OutOfResources))
             }
         }
-    }
-
-    /// The durable runs of this host.
-    #[must_use]
-    pub fn durables(&self) -> Vec<Arc<Durable>> {
-        let there = |kept: &Arc<Entry>| match &**kept {
-            Entry::There(run) => Some(Arc::clone(run)),
-            Entry::Here(_) | Entry::Gone(_) => None,
-        };
-        self.table.all_live().iter().filter_map(there).collect()
     }
 }

@@ -16,7 +16,7 @@ use crate::proto::frame::{self, FrameError};
 use crate::proto::header::{Mark, MarkedStream, Output, ServerHeader, Stream};
 use crate::proto::verdict::{StreamEnd, StreamEndKind};
 
-/// After so many bytes of output a mark is made.
+/// Bytes of output from one mark to the next.
 pub const MARK_EVERY: u64 = 64 * 1024 * 1024;
 /// What a kept frame costs beside its bytes.
 pub const FRAME_COST: usize = 64;
@@ -87,7 +87,7 @@ impl Recorder {
         if self.since_mark >= MARK_EVERY {
             frames.extend(self.mark()?);
         }
-        let seq = self.seq();
+        let seq = self.take_seq();
         let Some((_, running)) = self.streams.iter_mut().find(|(s, _)| *s == stream) else {
             return Ok(frames);
         };
@@ -114,8 +114,8 @@ impl Recorder {
         Some(StreamEnd { size: running.offset(), hash: running.digest(), end })
     }
 
-    /// The place of the next frame, which the caller makes.
-    pub fn seq(&mut self) -> u64 {
+    /// Takes the place of the next frame, which the caller makes.
+    pub fn take_seq(&mut self) -> u64 {
         let seq = self.next_seq;
         self.next_seq += 1;
         seq
@@ -128,7 +128,7 @@ impl Recorder {
             Some(MarkedStream { stream: *stream, offset: r.offset(), state: r.state()? })
         };
         let Some(streams) = self.streams.iter().map(marked).collect() else { return Ok(None) };
-        let seq = self.seq();
+        let seq = self.take_seq();
         encode(&ServerHeader::Mark(Mark { seq, streams }), b"").map(Some)
     }
 }

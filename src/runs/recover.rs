@@ -186,7 +186,7 @@ impl Found {
         let key = key_of(&self.meta.identity, &self.meta.run)?;
         let state = match self.outcome {
             Some(outcome) => State::Over(Arc::new(outcome)),
-            None => State::Live { pid: 0 },
+            None => State::Found,
         };
         Some(Arc::new(Durable::found(key, self.folder, self.meta, state, journaled)))
     }
@@ -207,7 +207,7 @@ fn keep_durable(
         if let Some(open) = past.open.remove(&name) {
             ledger.resumed(&run.key, open.accepted);
         }
-        if matches!(run.state(), State::Live { .. }) {
+        if matches!(run.state(), State::Found) {
             going_on.push(Arc::clone(&run));
         }
         table.keep(run.key.clone(), Arc::new(kept(run, &ledger.origin().boot)));

@@ -23,7 +23,7 @@ const KEPT: &str = "retention.json";
 /// How much is kept. The oldest goes first; what goes on is never touched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retention {
-    /// A record is kept for so long after its end, and its id is remembered for so long.
+    /// How long a record is kept after the end of its run, and its id is remembered.
     pub age: Duration,
     /// Most records of runs that are over.
     pub count: usize,

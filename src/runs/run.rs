@@ -1,6 +1,6 @@
 //! One run, as its engine and the connection of its owner share it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
@@ -18,6 +18,7 @@ use crate::proto::digest::{Algorithm, Digest};
 use crate::proto::frame::{self, Decoded, Limits};
 use crate::proto::header::{ServerHeader, Started};
 use crate::proto::verdict::{StopBy, Verdict};
+use crate::sys::mutex::lock;
 
 /// How far a run is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -159,7 +160,7 @@ impl Run {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Shared> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.shared)
     }
 
     /// Tells everybody who waits how far the run is.

@@ -12,7 +12,7 @@ use super::clock::Moment;
 use super::disk::folder::Claim;
 use super::disk::scan::{Scan, scan};
 use super::disk::{Outcome, Writer};
-use super::durable::{Durable, State, lock, verdict_frame};
+use super::durable::{Durable, State, verdict_frame};
 use super::host::Host;
 use super::link::{Link, RETRY};
 use super::place::Place;
@@ -23,9 +23,10 @@ use crate::proto::code::Code;
 use crate::proto::header::{Attach, ClientHeader, ServerHeader, ShowFrom};
 use crate::proto::stored::StoredHeader;
 use crate::proto::verdict::Verdict;
+use crate::sys::mutex::lock;
 use crate::sys::pause;
 
-/// Whoever has started a run is given so long to see its end.
+/// How long whoever has started a run is given to see its end.
 const WATCH_AFTER: Duration = Duration::from_millis(50);
 /// So many ends of runs are put on the disk at one time.
 pub(super) const NOTED_AT_ONCE: usize = 4;
@@ -41,10 +42,11 @@ impl Host {
             if place.is_some() {
                 let _ = timeout(WATCH_AFTER, run.over()).await;
             }
-            while matches!(run.state(), State::Live { .. }) {
+            while matches!(run.state(), State::Found | State::Live { .. }) {
                 if let Some(verdict) = verdict_of(&run).await {
                     host.ended(&run, &verdict);
                 } else if !host.resolve(&run).await {
+                    run.goes_on();
                     tokio::time::sleep(RETRY).await;
                 }
             }
@@ -104,10 +106,9 @@ impl Host {
         // A supervisor that was killed has left it.
         run.folder.remove_socket();
         let Ok(_turn) = self.noting.acquire().await else { return };
-        if let Some(ledger) = self.books.ledger()
-            && let Err(e) = ledger.sure(ledger.last_seq(), true).await
-        {
-            error!("the journal cannot be synced: {e}");
+        if let Some(ledger) = self.books.ledger() {
+            // What cannot be synced is told by whoever finds out, and the run is over all the same.
+            let _ = ledger.sure(ledger.last_seq(), true).await;
         }
         let noted = tokio::task::spawn_blocking(move || {
             if let Err(e) = run.note(&outcome) {
@@ -186,6 +187,8 @@ impl Host {
         let start_time = found.running.map_or(0, |(_, start_time)| start_time);
         let left_running = match run.leftovers(start_time) {
             Some(left) if self.is_here(run) => {
+                // For as long as that takes.
+                run.goes_on();
                 let stopped = stop_leftovers(&self.scanner, left, TERM_GRACE).await;
                 stopped.map_or_else(
                     |e| {
@@ -228,6 +231,8 @@ impl Host {
 /// Waits for the verdict of a run that goes on. None if its supervisor does not give one.
 async fn verdict_of(run: &Durable) -> Option<Frame> {
     let link = Link::connect(&run.folder).ok()?;
+    // The socket of a dead one takes no link, and one that is stopped says nothing for now.
+    run.goes_on();
     let attach =
         Attach { run: run.key.id.to_string(), after: 0, from: ShowFrom::Verdict, follow: true };
     let mut frame = link.ask(encode(&ClientHeader::Attach(attach), b"").ok()?).await.ok()?;

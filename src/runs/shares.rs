@@ -1,12 +1,13 @@
 //! How much each identity has under way, and in system mode each user: what limits on its runs go by.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::table::holder;
+use crate::sys::mutex::lock;
 
 /// The time over which a pace is counted.
 pub const MINUTE: Duration = Duration::from_secs(60);
@@ -82,7 +83,7 @@ impl Shares {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -6,18 +6,14 @@
 
 use std::io;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
 use tracing::warn;
 
-use super::durable::{Durable, lock};
 use super::host::Host;
 use super::launch::{Ready, start_supervisor};
-
-/// A run that was just started has the processors to itself for so long, or until it is over.
-const AFTER: Duration = Duration::from_millis(20);
+use crate::sys::mutex::lock;
+use crate::sys::process::is_stopped;
 
 /// The supervisor that waits, if there is one.
 #[derive(Debug, Default)]
@@ -28,11 +24,14 @@ pub(super) struct Spare {
 }
 
 impl Spare {
-    /// Takes it. None if there is none, or it was killed.
+    /// Takes it. None if there is none, or it was killed, or stopped. One that is being started is there sooner than
+    /// another would be.
     pub(super) async fn take(&self) -> Option<Ready> {
+        drop(self.starting.lock().await);
         let ready = lock(&self.waits).take()?;
-        // It says nothing before it is told something: what comes is its end.
-        if ready.link.has_news().await {
+        // It says nothing before it is told something: what comes is its end. One that is stopped has been told of no
+        // run either, and ends with its link as soon as it goes on.
+        if ready.link.has_news().await || is_stopped(ready.pid).unwrap_or(false) {
             ready.folder.remove();
             return None;
         }
@@ -41,11 +40,10 @@ impl Spare {
 }
 
 impl Host {
-    /// Has a supervisor ready for the run after this one.
-    pub(super) fn prepare_another(self: &Arc<Self>, run: &Arc<Durable>) {
-        let (host, run) = (Arc::clone(self), Arc::clone(run));
+    /// Has a supervisor ready for the next run, if there is none.
+    pub(super) fn prepare_another(self: &Arc<Self>) {
+        let host = Arc::clone(self);
         tokio::spawn(async move {
-            let _ = timeout(AFTER, run.over()).await;
             let Ok(_only) = host.spare.starting.try_lock() else { return };
             if lock(&host.spare.waits).is_some() || host.is_closed_to_new() {
                 return;

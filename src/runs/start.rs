@@ -12,7 +12,6 @@ use super::answer::Denied;
 use super::engine::{Engine, Terms};
 use super::host::Host;
 use super::judged::Judged;
-use super::ledger::Ledger;
 use super::owner::Owner;
 use super::place::Place;
 use super::request::Request;
@@ -68,7 +67,7 @@ impl Host {
     ) -> Result<(Owner, u32), Denied> {
         let here = Here::new(self);
         let accepted = self.books.accept(&run.key, request, judged.uid());
-        let is_awaited = self.books.ledger().is_some_and(Ledger::is_awaited);
+        let is_awaited = self.books.ledger().is_some_and(|ledger| ledger.is_awaited_by(false));
         let aside = is_awaited || may_wait(request, &judged) || self.is_crowded();
         if accepted.is_err() || !aside {
             return self.begin(run, request, &judged, (accepted, place, here));
@@ -115,8 +114,7 @@ impl Host {
     /// Waits until the claim is on the disk.
     async fn surely(&self, run: &Run, accepted: Result<Mark, Denied>) -> Result<Mark, Denied> {
         let Some(ledger) = self.books.ledger() else { return accepted };
-        if let Err(e) = ledger.sure(ledger.last_seq(), false).await {
-            error!("the journal cannot be synced: {e}");
+        if ledger.sure(ledger.last_seq(), false).await.is_err() {
             self.books.not_started(run, Code::JournalFailed);
             let text = "the server cannot write its journal".into();
             return Err(Denied::Refused(Code::JournalFailed, text));

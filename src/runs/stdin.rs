@@ -10,7 +10,7 @@ use super::credit::{Budget, INPUT, Window};
 use crate::proto::digest::{Algorithm, Running};
 use crate::proto::header::{Grant, StdinPiece};
 
-/// Small pieces are gathered up to so many bytes.
+/// How many bytes of small pieces are gathered.
 const GATHER: usize = 64 * 1024;
 
 /// Why a piece is not taken.

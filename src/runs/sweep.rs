@@ -11,16 +11,18 @@ use tracing::{info, warn};
 
 use super::clock::Now;
 use super::disk::{Folder, Outcome, Over};
-use super::durable::{Durable, Keeping, State, lock};
+use super::durable::{Durable, Keeping, State};
 use super::entry::{Entry, Gone};
 use super::host::Host;
 use super::retention::{Going, Past, Retention};
 use super::table::{KEEP, holder};
 use crate::proto::code::Code;
+use crate::sys::heap;
+use crate::sys::mutex::lock;
 
-/// What nobody asked for is looked at so often.
+/// How often there is a look for what is not to be kept, when nobody asks for one.
 const EVERY: Duration = Duration::from_secs(30);
-/// After a look at the disk there is no other for so long, and for so many times as long as it took.
+/// The shortest pause between two looks at the disk; it is also at least [`PAUSE_FACTOR`] times as long as the look took.
 const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_FACTOR: u32 = 50;
 
@@ -105,19 +107,31 @@ fn remove(folder: &Folder, id: bool) -> io::Result<()> {
 }
 
 impl Host {
-    /// Lets go of what is not to be kept, at once and again and again. Runs for as long as it is polled.
+    /// Lets go of what is not to be kept, at once and again and again, and keeps the journal. Runs for as long
+    /// as it is polled.
     pub async fn sweep(self: &Arc<Self>) {
-        let synced = async {
+        let journal = async {
             match self.books.ledger() {
-                Some(ledger) => ledger.keep_synced().await,
+                Some(ledger) => ledger.keep().await,
                 None => std::future::pending().await,
             }
         };
-        tokio::join!(self.sweep_memory(), self.sweep_disk(), synced);
+        tokio::join!(self.sweep_memory(), self.sweep_disk(), journal);
     }
 
-    /// Forgets the records of runs that ended and whose clients did not come back for so long as the
-    /// documentation says.
+    /// Puts the last lines of the journal on the disk.
+    ///
+    /// # Errors
+    /// The disk does not take them.
+    pub async fn flush(&self) -> io::Result<()> {
+        match self.books.ledger() {
+            Some(ledger) => ledger.flush().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Forgets the records of runs that ended and whose clients did not come back within [`KEEP`], and gives back
+    /// memory that is free.
     async fn sweep_memory(&self) {
         let mut tick = interval(EVERY);
         loop {
@@ -128,6 +142,7 @@ impl Host {
                     self.table.end(&run.key, Code::Forgotten);
                 }
             }
+            heap::give_back();
         }
     }
 

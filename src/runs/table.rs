@@ -1,7 +1,7 @@
 //! The claim table: which ids are taken, by what, and what is remembered of those that are over.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::clock;
 use crate::proto::code::Code;
 use crate::proto::id::RunId;
+use crate::sys::mutex::lock;
 
 /// How long a final answer is kept for a client that has not confirmed it, and how old a request may be
 /// to be started: whoever may still ask is still remembered.
@@ -129,8 +130,7 @@ impl<R: Held> Table<R> {
         Self { inner: Mutex::new(inner), memory_begins }
     }
 
-    /// Claims an id, first sent so long ago. `make` makes the run if the id is free, or says why it may
-    /// not be made. What is known of an id comes before any such reason: it says that nothing was started.
+    /// Claims an id. `make` makes the run if the id is free, or says why it may not be made. What is known of an id comes before any such reason: it says that nothing was started.
     pub fn claim(
         &self,
         key: &Key,
@@ -266,7 +266,7 @@ impl<R: Held> Table<R> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner<R>> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 }
 
@@ -313,7 +313,10 @@ impl<R: Held> Inner<R> {
     fn expire(&mut self) {
         let now = Instant::now();
         while self.expiry.first().is_some_and(|(at, _)| *at <= now) {
-            if let Some((_, key)) = self.expiry.pop_first() {
+            // The id may be a run's by now.
+            if let Some((_, key)) = self.expiry.pop_first()
+                && matches!(self.entries.get(&key), Some(Entry::Past(_)))
+            {
                 self.remove(&key);
             }
         }

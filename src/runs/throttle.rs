@@ -1,7 +1,9 @@
 //! So many lines a second about what peers do, however much they do.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
+
+use crate::sys::mutex::lock;
 
 const PERIOD: Duration = Duration::from_secs(1);
 
@@ -28,7 +30,7 @@ impl Default for Throttle {
 }
 
 impl Throttle {
-    /// At most so many a second.
+    /// At most `most` a second.
     #[must_use]
     pub fn new(most: u32) -> Self {
         Self { most, state: Mutex::default() }
@@ -44,7 +46,7 @@ impl Throttle {
 
     /// Whether a line may be written now, and if so how many were left out since the last one.
     pub fn allow(&self) -> Option<u64> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         let now = Instant::now();
         if state.since.is_none_or(|since| now - since >= PERIOD) {
             (state.since, state.said) = (Some(now), 0);

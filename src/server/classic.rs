@@ -60,7 +60,7 @@ pub const REPLY_LIMIT: usize = 256 << 20;
 pub const MEMORY_LIMIT: usize = 512 << 20;
 /// Most connections, all classic listeners together.
 pub const CONNECTION_LIMIT: usize = 64;
-/// A client that says nothing, or takes nothing of its reply, for so long is disconnected.
+/// How long a client may say nothing, or take nothing of its reply, before it is disconnected.
 pub const IDLE_LIMIT: Duration = Duration::from_secs(600);
 
 // A length is sent as a signed 32-bit number.

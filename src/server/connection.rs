@@ -4,7 +4,6 @@ use std::future::{Future as _, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf, split};
@@ -24,18 +23,18 @@ use super::waiting::Waiting;
 use super::{Shared, Whom};
 use crate::conn::{ConnError, FrameReader, FrameWriter, SILENCE};
 use crate::exec::Groups;
-use crate::handshake::{AGENT, Channel, Doors, Login, LoginError, Origin, judge};
-use crate::identity::{Authorized, Caller, Identity, News};
+use crate::handshake::{AGENT, Doors, Login, LoginError, Origin, judge};
+use crate::identity::{Authorized, Caller, Channel, Identity, News};
 use crate::proto::code::Code;
 use crate::proto::frame::Limits;
 use crate::proto::header::{Refused, ServerHeader, Welcome};
 use crate::runs::judged::How;
-use crate::transport::{self, Accepted, HandshakeError, Peer, Stream};
+use crate::transport::{Accepted, HandshakeError, Peer, Stream};
 
-/// TLS and login together may take so long.
+/// How long TLS and login together may take.
 pub const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// A client that has listed a key which would be let in may take so long to prove it: somebody may have to
-/// touch a device, or type a passphrase.
+/// How long a client may take to prove a key that would be let in: somebody may have to touch a device, or type a
+/// passphrase.
 pub const PERSON_TIMEOUT: Duration = Duration::from_secs(60);
 
 type Reader = FrameReader<ReadHalf<Stream>>;
@@ -95,11 +94,13 @@ pub(super) async fn serve(accepted: Accepted, mut place: Place, shared: Arc<Shar
         Ok(logged_in) => {
             let mut served = pin!(logged_in.serve(&shared));
             // What came with the login is answered from the lobby: a server that stops waits for that.
-            let over = poll_fn(|cx| Poll::Ready(served.as_mut().poll(cx).is_ready())).await;
-            drop(place);
-            if !over {
-                served.await;
-            }
+            let mut place = Some(place);
+            poll_fn(|cx| {
+                let polled = served.as_mut().poll(cx);
+                place = None;
+                polled
+            })
+            .await;
         }
         Err(why) => {
             // A refusal was noted before it was said.
@@ -107,11 +108,16 @@ pub(super) async fn serve(accepted: Accepted, mut place: Place, shared: Arc<Shar
                 shared.failed(why.kind(), address);
             }
             shared.about_strangers(|| {
-                let from = address.map_or_else(|| "a unix socket".to_owned(), |a| a.to_string());
+                let from = peer_name(address);
                 format!("no login from {from}: {why}")
             });
         }
     }
+}
+
+/// Where a peer is, for people.
+fn peer_name(address: Option<SocketAddr>) -> String {
+    address.map_or_else(|| "a unix socket".into(), |address| address.to_string())
 }
 
 async fn log_in(accepted: Accepted, shared: &Arc<Shared>) -> Result<LoggedIn, Stranger> {
@@ -120,7 +126,7 @@ async fn log_in(accepted: Accepted, shared: &Arc<Shared>) -> Result<LoggedIn, St
     let securing = timeout_at(deadline, accepted.secure(&shared.tls));
     let secured = securing.await.map_err(|_| Stranger::Late(LOGIN_TIMEOUT))??;
     let peer = secured.peer;
-    let origin = origin(secured.channel.as_ref(), peer);
+    let origin = origin(secured.channel, peer);
     let (read, write) = split(secured.stream);
     let mut reader = FrameReader::new(read, Limits::HELLO);
     let mut writer = FrameWriter::new(write);
@@ -196,12 +202,9 @@ fn door_of(
 }
 
 /// Where a peer comes from; to another user's process, why that is not good enough.
-fn origin(channel: Option<&transport::Channel>, peer: Peer) -> Result<Origin, Refused> {
+fn origin(channel: Option<Channel>, peer: Peer) -> Result<Origin, Refused> {
     let uid = match (channel, peer) {
-        (Some(channel), _) => {
-            let channel = Channel { host_key: channel.fingerprint(), exporter: channel.exporter };
-            return Ok(Origin::Tls { channel, caller: caller(peer) });
-        }
+        (Some(channel), _) => return Ok(Origin::Tls { channel, caller: caller(peer) }),
         (None, Peer::Unix { uid, .. }) => Some(uid),
         (None, Peer::Tcp { .. }) => None,
     };
@@ -226,7 +229,7 @@ async fn refuse(
 ) -> Stranger {
     let why = why.unwrap_or_else(|| refused.text.clone());
     if let Some(ledger) = shared.host.ledger() {
-        let from = address.map_or_else(|| "a unix socket".to_owned(), |a| a.to_string());
+        let from = peer_name(address);
         ledger.refused(None, &from, refused.code.name(), &why);
     }
     let stranger = Stranger::Refused(refused.code, why);
@@ -239,7 +242,7 @@ async fn refuse(
 fn fault(error: &LoginError) -> Option<SessionEnd> {
     match error {
         LoginError::Protocol(text) => Some(SessionEnd::word(Code::BadFrame, text.clone())),
-        LoginError::Conn(crate::conn::ConnError::Frame(e)) => {
+        LoginError::Conn(ConnError::Frame(e)) => {
             Some(SessionEnd::word(Code::BadFrame, e.to_string()))
         }
         _ => None,

@@ -10,7 +10,7 @@ use crate::proto::frame::{BODY_LIMIT, FrameError};
 use crate::proto::header::ServerHeader;
 use crate::runs::owner::TakenOver;
 
-/// After the last word so many bytes are read, so that the word arrives: the largest request, which may
+/// How many bytes are read after the last word, so that the word arrives: the largest request, which may
 /// lie unread, and what else is on its way.
 const LAST_READ: usize = 2 * BODY_LIMIT;
 /// So long the peer may take to read the last word, and may then be silent.

@@ -3,13 +3,14 @@
 use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use std::{fmt, fs, io};
 
 use super::classic::ClassicAddr;
 use super::running::LOCK_NAME;
 use super::start::StartError;
 use super::status;
-use crate::sys::fs::{Lock, Locked, StateDir, lock_exclusive};
+use crate::sys::fs::{Lock, Locked, StateDir, lock_exclusive, lock_within};
 use crate::sys::listen_fds::Passed;
 use crate::transport::{Endpoint, ListenAddr};
 
@@ -24,6 +25,9 @@ pub const RUNS: &str = "runs";
 /// The folder among those of the runs where the next one's is prepared. A start removes it, with what a supervisor
 /// that was killed while it waited has left.
 pub(super) const READY: &str = "ready";
+/// A server that was killed may leave its name for so long to what it was just starting: that has what was open until
+/// it executes its program (vfork(2)).
+const LEFT_FOR: Duration = Duration::from_secs(2);
 /// Most names that an error lists.
 const LISTED: usize = 16;
 
@@ -193,10 +197,11 @@ impl Name {
         if let Some(opened) = handed.and_then(|lock| self.again(instances, lock)) {
             return Ok(opened);
         }
-        let mut opened = open(instances, &self.text);
+        let patience = if self.any_port { Duration::ZERO } else { LEFT_FOR };
+        let mut opened = open(instances, &self.text, patience);
         let mut number = 2_u64;
         while self.any_port && matches!(opened, Err(StartError::NameTaken(_))) {
-            opened = open(instances, &format!("{}~{number}", self.text));
+            opened = open(instances, &format!("{}~{number}", self.text), Duration::ZERO);
             number += 1;
         }
         opened
@@ -232,9 +237,13 @@ fn folder_of(file: &File) -> Option<String> {
     Some(path.parent()?.file_name()?.to_str()?.to_owned())
 }
 
-fn open(instances: &StateDir, name: &str) -> Result<(StateDir, Lock), StartError> {
+fn open(
+    instances: &StateDir,
+    name: &str,
+    patience: Duration,
+) -> Result<(StateDir, Lock), StartError> {
     let instance = instances.subdir(name)?;
-    let lock = lock_exclusive(instance.open_append("lock")?).map_err(|e| match e {
+    let lock = lock_within(&instance.open_append("lock")?, patience).map_err(|e| match e {
         Locked::Held => StartError::NameTaken(name.to_owned()),
         Locked::Io(e) => StartError::Lock(name.to_owned(), e),
     })?;

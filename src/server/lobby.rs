@@ -1,10 +1,12 @@
-//! Where strangers wait until they have logged in: so many at most. When it is full the one who has
+//! Where strangers wait until they have logged in: at most [`PLACES`]. When it is full the one who has
 //! waited longest is shown out, so an honest client, who needs a millisecond, always gets through.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{Notify, oneshot};
+
+use crate::sys::mutex::lock;
 
 /// Most connections that have not logged in.
 pub const PLACES: usize = 256;
@@ -56,7 +58,7 @@ impl Lobby {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting)
     }
 }
 

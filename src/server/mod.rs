@@ -1,4 +1,10 @@
 //! The server: connections in, runs out.
+//!
+//! [`Server::prepare`] makes keys and sockets of [`Options`], and [`Running::serve`] serves until it is called to
+//! stop or to be replaced. Each connection is one task (`connection`): it waits in the `lobby` for TLS and its login,
+//! then is a `session`, which reads `requests`, serves one run at a time (`serving`), and sends what is in its
+//! `outbox`. Its `rights` come from its key and the [`policy`]. [`supervise`] is the program that owns one durable
+//! run.
 
 mod addresses;
 pub mod classic;
@@ -39,7 +45,7 @@ pub use held::HOLD_LIMIT;
 pub use instance::{FindError, NAME_LIMIT, RUNS, find_instance, find_journal, find_running};
 pub use lobby::PLACES;
 pub use outbox::{ANSWERS_LIMIT, STARTED_WAIT};
-pub use penalties::{FORGET, FREE, LONGEST, Network, REMEMBERED, SHORTEST};
+pub use penalties::{FORGET, FREE, LONGEST, REMEMBERED, SHORTEST};
 pub use requests::LIST_LIMIT;
 pub use running::{Call, Ended, Running};
 pub use session::LONGEST_PAUSE;
@@ -50,7 +56,7 @@ pub use waiting::BEHIND_LIMIT;
 use crate::conn::Arrivals;
 use crate::exec::Groups;
 use crate::handshake::Doors;
-use crate::identity::{Authorized, News};
+use crate::identity::{Authorized, Network, News};
 use crate::proto::header::Refused;
 use crate::runs::host::Host;
 use crate::runs::throttle::Throttle;
@@ -69,7 +75,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct Config {
     /// Most logged-in connections.
     pub max_connections: usize,
-    /// After so long without a run a connection is closed.
+    /// How long a connection stays open without a run.
     pub idle_timeout: Duration,
     /// How long runs may go on after the first call to shut down.
     pub drain_timeout: Duration,

@@ -1,7 +1,7 @@
 //! What waits to be sent on one connection: answers first, then the frames of its run.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use super::serving::{Batch, Serving};
 use crate::proto::code::Code;
 use crate::proto::header::ServerHeader;
 use crate::runs::record::encode;
+use crate::sys::mutex::lock;
 
 /// Most answers that wait for a client that asks but does not read.
 pub const ANSWERS_LIMIT: usize = 64;
@@ -77,8 +78,13 @@ impl Outbox {
         outbox
     }
 
+    /// An answer is on its way: a welcome may wait [`STARTED_WAIT`] for it.
+    pub(super) fn expect(&self) {
+        self.lock().greeting = false;
+    }
+
     fn lock(&self) -> MutexGuard<'_, Pending> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Queues an answer.
@@ -133,11 +139,6 @@ impl Outbox {
     /// Whether a run is under way whose verdict was not sent yet.
     pub(super) fn is_busy(&self) -> bool {
         self.lock().run.as_ref().is_some_and(|run| !run.ended)
-    }
-
-    /// Whether the verdict of the run was sent.
-    pub(super) fn is_ended(&self) -> bool {
-        self.lock().run.as_ref().is_some_and(|run| run.ended)
     }
 
     /// Lets go of the run.

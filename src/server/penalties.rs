@@ -2,13 +2,14 @@
 //! longer. Those who are logged in already, and all other addresses, do not feel it.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::str::FromStr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::identity::Network;
+use crate::sys::mutex::lock;
 
 /// So many failed logins are free: a wrong key, then the right one.
 pub const FREE: u32 = 5;
@@ -16,81 +17,10 @@ pub const FREE: u32 = 5;
 pub const SHORTEST: Duration = Duration::from_secs(1);
 /// The longest penalty.
 pub const LONGEST: Duration = Duration::from_secs(600);
-/// A network is forgotten when it has behaved for so long after its penalty.
+/// How long a network has to behave after its penalty to be forgotten.
 pub const FORGET: Duration = Duration::from_secs(600);
 /// Most networks that are remembered. When there are more, the one that would be forgotten first is.
 pub const REMEMBERED: usize = 65_536;
-
-/// A range of addresses: `10.0.0.0/8`, `2001:db8::/32`, or one address. IPv4-mapped ones are IPv4.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Network {
-    /// The first address.
-    first: IpAddr,
-    /// Bits that count.
-    bits: u8,
-}
-
-impl Network {
-    /// Loopback addresses, which are exempt unless something else is said.
-    pub const LOOPBACK: [Self; 2] = [
-        Self { first: IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), bits: 8 },
-        Self { first: IpAddr::V6(Ipv6Addr::LOCALHOST), bits: 128 },
-    ];
-
-    /// What is punished together with an address: the address itself, or the /64 that one host has all of.
-    #[must_use]
-    pub fn of(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(v4) => Self { first: v4.into(), bits: 32 },
-            IpAddr::V6(v6) => Self::new(v6.into(), 64),
-        }
-    }
-
-    fn new(address: IpAddr, bits: u8) -> Self {
-        let first = match address {
-            IpAddr::V4(v4) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
-                Ipv4Addr::from_bits(v4.to_bits() & mask).into()
-            }
-            IpAddr::V6(v6) => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
-                Ipv6Addr::from_bits(v6.to_bits() & mask).into()
-            }
-        };
-        Self { first, bits }
-    }
-
-    /// Whether an address is in it.
-    #[must_use]
-    pub fn contains(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        address.is_ipv4() == self.first.is_ipv4() && Self::new(address, self.bits) == *self
-    }
-}
-
-impl FromStr for Network {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is no address or network, such as 10.0.0.0/8");
-        let (address, bits) = match text.split_once('/') {
-            Some((address, bits)) => (address, Some(bits.parse::<u8>().map_err(|_| wrong())?)),
-            None => (text, None),
-        };
-        let address = address.parse::<IpAddr>().map_err(|_| wrong())?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        match bits.unwrap_or(most) {
-            bits if bits <= most => Ok(Self::new(address, bits)),
-            _ => Err(wrong()),
-        }
-    }
-}
-
-impl fmt::Display for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.first, self.bits)
-    }
-}
 
 /// Who is punished, and for how long.
 #[derive(Debug)]
@@ -121,7 +51,7 @@ impl Penalties {
     /// Whether an address is not to be spoken to now.
     pub(super) fn holds(&self, address: IpAddr) -> bool {
         let book = self.lock();
-        book.entries.get(&Network::of(address)).is_some_and(|entry| entry.until > Instant::now())
+        book.entries.get(&host(address)).is_some_and(|entry| entry.until > Instant::now())
     }
 
     /// Somebody there has failed to log in.
@@ -129,7 +59,7 @@ impl Penalties {
         if self.exempt.iter().any(|network| network.contains(address)) {
             return;
         }
-        let (network, now) = (Network::of(address), Instant::now());
+        let (network, now) = (host(address), Instant::now());
         let mut book = self.lock();
         book.forget(now);
         let failures = book.remove(network).map_or(0, |entry| entry.failures).saturating_add(1);
@@ -151,11 +81,17 @@ impl Penalties {
     }
 
     fn lock(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.book)
     }
 }
 
-/// After so many failures.
+/// What is punished together with an address: the address itself, or the /64 that one host has all of.
+fn host(address: IpAddr) -> Network {
+    let address = address.to_canonical();
+    Network::new(address, if address.is_ipv4() { 32 } else { 64 })
+}
+
+/// The penalty for a network's n-th failure.
 fn penalty(failures: u32) -> Duration {
     match failures.checked_sub(FREE + 1) {
         None => Duration::ZERO,
@@ -180,6 +116,8 @@ impl Book {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     fn ip(text: &str) -> IpAddr {
@@ -187,24 +125,9 @@ mod tests {
     }
 
     #[test]
-    fn networks_hold_their_addresses_and_mapped_ones_are_ipv4() {
-        let network = |text: &str| text.parse::<Network>().unwrap();
-        assert!(network("10.0.0.0/8").contains(ip("10.255.0.1")));
-        assert!(network("10.1.2.3/8").contains(ip("::ffff:10.9.9.9")));
-        assert!(!network("10.0.0.0/8").contains(ip("11.0.0.1")));
-        assert!(
-            network("0.0.0.0/0").contains(ip("1.2.3.4")) && network("::/0").contains(ip("2001::1"))
-        );
-        assert!(!network("::/0").contains(ip("1.2.3.4")));
-        assert!(
-            network("192.0.2.7").contains(ip("192.0.2.7"))
-                && !network("192.0.2.7").contains(ip("192.0.2.6"))
-        );
-        assert_eq!(Network::of(ip("2001:db8::1:2:3:4")).to_string(), "2001:db8::/64");
-        assert_eq!(Network::of(ip("::ffff:192.0.2.1")).to_string(), "192.0.2.1/32");
-        for bad in ["", "10", "10.0.0.0/33", "::/129", "10.0.0.0/-1", "a/8", "10.0.0.0/8/8"] {
-            assert!(bad.parse::<Network>().is_err(), "{bad}");
-        }
+    fn a_host_is_its_address_or_all_of_its_64() {
+        assert_eq!(host(ip("2001:db8::1:2:3:4")).to_string(), "2001:db8::/64");
+        assert_eq!(host(ip("::ffff:192.0.2.1")).to_string(), "192.0.2.1");
     }
 
     #[tokio::test(start_paused = true)]
@@ -253,7 +176,7 @@ mod tests {
         }
         let book = penalties.lock();
         assert_eq!((book.entries.len(), book.expiry.len()), (REMEMBERED, REMEMBERED));
-        assert!(!book.entries.contains_key(&Network::of(address(0))));
-        assert!(book.entries.contains_key(&Network::of(address(REMEMBERED))));
+        assert!(!book.entries.contains_key(&host(address(0))));
+        assert!(book.entries.contains_key(&host(address(REMEMBERED))));
     }
 }

@@ -15,7 +15,7 @@ use super::rights::{RightsNow, imposed};
 use super::serving::{Order, Serving};
 use super::showing::Showing;
 use super::users::Guest;
-use super::waiting::{Answer, Came, Heard, Looked, Waiting, is_order};
+use super::waiting::{Answer, Came, Heard, Looked, Of, Pending, Waiting, is_order};
 use crate::proto::code::Code;
 use crate::proto::header::{Attach, ClientHeader, Refusal, RunRequest, ServerHeader};
 use crate::proto::id::RunId;
@@ -173,25 +173,29 @@ impl Requests {
         let rights = Rights::of(&options);
         let (host, identity) = (Arc::clone(&self.host), Arc::clone(&self.identity));
         let judge = Arc::clone(&self.judge);
-        let asked = async move {
+        let asked = Box::pin(async move {
             let judge = |usage: Usage| match judge(&wanted(&request), rights, usage) {
                 Ok(Allowed { judged, part }) => Ok((judged, part)),
                 Err(Forbidden { code, text }) => Err((code, text)),
             };
             let served = host.run(&identity, &request, &judge).await;
             Answer::Run { request: Box::new(request), is_late, served }
-        };
-        self.ask(asked).await
+        });
+        self.ask(asked, Of::Run).await
     }
 
-    /// Answers at once, or when the supervisor has.
+    /// Answers at once, or when there is an answer.
     async fn ask(
         &mut self,
-        asked: impl Future<Output = Answer> + Send + 'static,
+        asked: Pending<Answer>,
+        of: fn(Pending<Answer>) -> Of,
     ) -> Result<(), SessionEnd> {
-        match self.waiting.ask(asked).await {
+        match self.waiting.ask(asked, of).await {
             Some(answer) => self.answer(answer),
-            None => Ok(()),
+            None => {
+                self.outbox.expect();
+                Ok(())
+            }
         }
     }
 
@@ -311,11 +315,11 @@ impl Requests {
             Entry::There(run) => {
                 let (host, run) = (Arc::clone(&self.host), Arc::clone(run));
                 let attach = attach.clone();
-                let asked = async move {
+                let asked = Box::pin(async move {
                     let there = host.look(&run, &attach).await;
                     Answer::Attach { id: run.key.id.clone(), after: attach.after, there }
-                };
-                self.ask(asked).await
+                });
+                self.ask(asked, Of::Supervisor).await
             }
             Entry::Gone(gone) => self.lost(&gone.key.id, Code::Forgotten),
         }
@@ -337,6 +341,7 @@ impl Requests {
 
     async fn remove(&mut self, part: &str) -> Result<(), SessionEnd> {
         let Some((kept, _)) = self.find(part, Asked::Remove)? else { return Ok(()) };
+        kept.looked_for().await;
         let (host, run) = (Arc::clone(&self.host), kept.id().to_string());
         match on_disk(move || host.remove(&kept)).await? {
             Ok(()) => self.outbox.answer(&ServerHeader::Done { run }),
@@ -355,7 +360,7 @@ impl Requests {
 
     fn ack(&self, seq: u64) -> Result<(), SessionEnd> {
         let Some(serving) = self.outbox.serving() else { return Ok(()) };
-        if serving.ack(seq)? && self.outbox.is_ended() {
+        if serving.ack(seq)? {
             if let Some(owner) = serving.owner() {
                 self.host.confirmed(owner.run());
             }
@@ -380,11 +385,11 @@ impl Requests {
         };
         self.may_or_end(&Asked::Keep)?;
         let (host, identity) = (Arc::clone(&self.host), Arc::clone(&self.identity));
-        let asked = async move {
+        let asked = Box::pin(async move {
             let closed = host.close(&identity, &id, first_sent_ago).await;
             Answer::Close { id, closed }
-        };
-        self.ask(asked).await
+        });
+        self.ask(asked, Of::Supervisor).await
     }
 
     fn closed(&self, id: &RunId, closed: Closed) -> Result<(), SessionEnd> {

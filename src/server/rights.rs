@@ -12,8 +12,8 @@ use super::users::Guest;
 use crate::identity::{Again, Authorized, Caller, Identity, KeyOptions, News, Proven};
 use crate::runs::request::Imposed;
 
-/// For so long nobody is asked again who sends piece after piece of a run's standard input: it may be
-/// gigabytes.
+/// For how long a judgement holds for the pieces of a run's standard input: they may be gigabytes, and are not
+/// judged one by one.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// What somebody may do, asked anew.
@@ -68,8 +68,8 @@ pub(super) fn of(
             None => news.iter().for_each(tell),
         }
         match granted {
-            Ok(granted) if granted.who == who => Some(granted.options),
-            Ok(_) => None,
+            // By the same proof it is the same who is granted it.
+            Ok(granted) => Some(granted.options),
             Err(why) => {
                 shared.about_peers(|| format!("{who} is not let in any more: {why}"));
                 None

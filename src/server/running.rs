@@ -10,7 +10,7 @@ use tokio::sync::mpsc::Receiver;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::classic::{self, ClassicSettings};
 use super::{Shared, accept, status};
@@ -21,10 +21,10 @@ use crate::transport::Bound;
 
 /// How long clients get to confirm their verdicts, and strangers to log in, before the server goes.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// So long what is being started gets to have begun before an upgrade: longer than the start of another user's run,
+/// How long what is being started gets to have begun before an upgrade: longer than the start of another user's run,
 /// which is given up after 10 s.
 const HELD_WITHIN: Duration = Duration::from_secs(11);
-/// After so long it is looked at what is left of runs that were stopped, and of those that were killed.
+/// How long runs that were stopped, and those that were killed, get to end before a look at what is left.
 const STOPPED_WITHIN: Duration = Duration::from_secs(15);
 const KILLED_WITHIN: Duration = Duration::from_secs(5);
 /// What ends by no signal.
@@ -77,6 +77,10 @@ impl Running {
     /// The system refuses to watch a socket.
     pub async fn serve(&self, calls: &mut Receiver<Call>) -> io::Result<Ended> {
         let taking = self.take()?;
+        let host = Arc::clone(&self.shared.host);
+        // Ends when this returns.
+        let mut sweeping = JoinSet::new();
+        sweeping.spawn(async move { host.sweep().await });
         let call = self.called(calls).await;
         // Clients whose link breaks while the server drains still find their runs.
         let held = match call {
@@ -95,6 +99,11 @@ impl Running {
             _ = timeout(FAREWELL, self.shared.lobby.emptied()) => {}
             () = stop_call(calls), if held.is_none() => {}
         }
+        match timeout(FAREWELL, self.shared.host.flush()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => error!("the journal's last lines cannot be synced: {e}"),
+            Err(_) => error!("the journal's last lines are not on the disk: it does not answer"),
+        }
         Ok(if held.is_none() { Ended::Stopped } else { Ended::Drained })
     }
 
@@ -102,10 +111,7 @@ impl Running {
     async fn called(&self, calls: &mut Receiver<Call>) -> Option<Call> {
         let host = &self.shared.host;
         loop {
-            let call = tokio::select! {
-                call = calls.recv() => call,
-                () = host.sweep() => None,
-            };
+            let call = calls.recv().await;
             if call != Some(Call::Upgrade) {
                 return call;
             }

@@ -37,7 +37,7 @@ pub(super) struct Patience {
 pub(super) async fn serve<R, W>(
     mut reader: FrameReader<R>,
     mut writer: FrameWriter<W>,
-    requests: Requests,
+    mut requests: Requests,
     patience: Patience,
 ) -> SessionEnd
 where
@@ -47,18 +47,19 @@ where
     let outbox = Arc::clone(&requests.outbox);
     let end = tokio::select! {
         biased;
-        end = read_loop(&mut reader, requests, patience) => end,
+        end = read_loop(&mut reader, &mut requests, patience) => end,
         end = write_loop(&mut writer, &outbox) => end,
     };
     let end = end.err().unwrap_or(SessionEnd::Closed);
     outbox.leave();
     last_word(&end, reader, writer).await;
+    requests.leave().await;
     end
 }
 
 async fn read_loop<R: AsyncRead + Unpin>(
     reader: &mut FrameReader<R>,
-    mut requests: Requests,
+    requests: &mut Requests,
     patience: Patience,
 ) -> Result<(), SessionEnd> {
     let mut silence = patience.silence;

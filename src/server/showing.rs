@@ -2,7 +2,7 @@
 //! goes on its supervisor tells how far the record is, and takes what the client has to say.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::end::SessionEnd;
 use super::posted::Posted;
@@ -17,6 +17,7 @@ use crate::runs::host::Host;
 use crate::runs::link::Link;
 use crate::runs::owner::Outgoing;
 use crate::runs::record::{AckAhead, encode};
+use crate::sys::mutex::lock;
 
 /// A client's look at a durable run.
 pub(super) struct Showing {
@@ -123,7 +124,7 @@ impl Showing {
 
 impl Supervisor {
     fn lock(&self) -> MutexGuard<'_, Inbox> {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inbox)
     }
 
     /// Waits for the supervisor's next word. Cancel safe.

@@ -45,7 +45,7 @@ use crate::sys::fs::{Lock, is_own_or_root};
 use crate::sys::signals::{Signals, hold};
 use crate::sys::{pause, process};
 
-/// After the verdict those who are connected have so long to take it; then they read the record.
+/// How long those who are connected have to take the verdict; after that they read it from the record.
 const FAREWELL: Duration = Duration::from_secs(60);
 /// Between two failures to accept a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -168,7 +168,9 @@ impl Supervisor {
         if folder.meta()?.is_none_or(|meta| meta.mark != mark.to_string()) {
             return Err(io::Error::other("the run was given up"));
         }
-        let writer = Writer::new(record, record_limit);
+        let mut writer = Writer::new(record, record_limit);
+        // The server waits for the disk meanwhile.
+        writer.reserve();
         let shell = std::os::unix::ffi::OsStrExt::from_bytes(shell);
         let shell = Path::new::<std::ffi::OsStr>(shell).to_owned();
         let settings = Settings { shell, max_runs: 1, ..Settings::default() };

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{Notify, watch};
 
@@ -15,6 +15,7 @@ use crate::runs::disk::{Progress, verdict_at};
 use crate::runs::owner::{Outgoing, Owner};
 use crate::runs::record::{AckAhead, encode};
 use crate::runs::run::Run;
+use crate::sys::mutex::lock;
 
 /// A run of this process whose record is on disk, for one link.
 pub(super) struct Told {
@@ -59,7 +60,7 @@ impl Told {
     }
 
     fn said(&self) -> MutexGuard<'_, Said> {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.said)
     }
 
     pub(super) async fn called(&self) {

@@ -8,7 +8,7 @@ pub(super) mod shell;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tracing::warn;
@@ -21,6 +21,7 @@ use crate::identity::{AccessFiles, Authorized, Found, Handed, News, Source, is_u
 use crate::proto::code::Code;
 use crate::proto::header::Refused;
 use crate::runs::throttle::Throttle;
+use crate::sys::mutex::lock;
 use crate::sys::users::{User, group};
 
 /// Where root keeps lists of keys, each under the name of its user.
@@ -34,7 +35,7 @@ const SSH_FILE: &str = ".ssh/authorized_keys";
 const FRESH_FOR_LOGIN: Duration = Duration::from_secs(1);
 /// The same at a request of somebody who has logged in.
 const FRESH_FOR_REQUEST: Duration = Duration::from_millis(100);
-/// What a user's lists said counts for so long after their last answer if the home does not answer.
+/// For how long the last answer of a user's lists counts when the home does not answer any more.
 pub const UNANSWERED: Duration = Duration::from_secs(60);
 
 /// What an operator decides about system mode.
@@ -201,7 +202,7 @@ impl Users {
     }
 
     fn all(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Arc<Guest>>> {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.all)
     }
 }
 
@@ -345,7 +346,7 @@ impl Guest {
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -50,10 +50,13 @@ pub(super) struct Heard {
     pub(super) body: Bytes,
 }
 
-type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+/// What is waited for. Boxed by whoever makes it: it is large, and a session has room for one at any time.
+pub(super) type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Whose answer is waited for.
-enum Of {
+pub(super) enum Of {
+    /// That of a run that is to be started, or gone on with.
+    Run(Pending<Answer>),
     Supervisor(Pending<Answer>),
     /// The user's folders.
     Home(Pending<Looked>),
@@ -71,15 +74,15 @@ impl Waiting {
     /// The answer, if it is there without waiting; otherwise it is waited for.
     pub(super) async fn ask(
         &mut self,
-        asked: impl Future<Output = Answer> + Send + 'static,
+        mut pending: Pending<Answer>,
+        of: fn(Pending<Answer>) -> Of,
     ) -> Option<Answer> {
-        let mut pending: Pending<Answer> = Box::pin(asked);
         tokio::select! {
             biased;
             answer = &mut pending => return Some(answer),
             () = std::future::ready(()) => {}
         }
-        self.pending = Some(Of::Supervisor(pending));
+        self.pending = Some(of(pending));
         None
     }
 
@@ -92,7 +95,7 @@ impl Waiting {
     pub(super) async fn came(&mut self) -> Came {
         let came = match &mut self.pending {
             None => std::future::pending().await,
-            Some(Of::Supervisor(pending)) => Came::Answer(pending.await),
+            Some(Of::Run(pending) | Of::Supervisor(pending)) => Came::Answer(pending.await),
             Some(Of::Home(pending)) => Came::Looked(pending.await),
         };
         self.pending = None;
@@ -127,6 +130,13 @@ impl Waiting {
         }
         self.behind.push_back(heard);
         Ok(())
+    }
+
+    /// Drops what came behind but for orders to the run that is waited for, and leave to go on alone. Whether there
+    /// are any for one that is begun.
+    pub(super) fn keep_orders(&mut self) -> bool {
+        self.behind.retain(|heard| is_order(&heard.header) || heard.header == ClientHeader::Detach);
+        matches!(self.pending, Some(Of::Run(_))) && !self.behind.is_empty()
     }
 
     /// What came behind, when it is its turn.
@@ -180,16 +190,42 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn of_what_came_behind_orders_to_the_run_outlive_the_client() {
+        use ClientHeader as H;
+        let cancel = |run| H::Cancel { run, as_operator: false };
+        let all = [H::Ack { seq: 1 }, cancel(None), cancel(Some("x".into())), H::Detach];
+        // What waits for a home was not begun, and who only looks at a run has no say in it.
+        for of in [None, Some(Of::Supervisor as fn(_) -> _), Some(Of::Run)] {
+            let mut waiting = Waiting::default();
+            match of {
+                None => waiting.look(std::future::pending()),
+                Some(of) => {
+                    assert!(waiting.ask(Box::pin(std::future::pending()), of).await.is_none());
+                }
+            }
+            for header in all.clone() {
+                waiting.keep(heard(header, Bytes::new())).unwrap();
+            }
+            let is_run = matches!(waiting.pending, Some(Of::Run(_)));
+            assert_eq!(waiting.keep_orders(), is_run);
+            let kept: Vec<_> = waiting.behind.iter().map(|heard| &heard.header).collect();
+            assert_eq!(kept, [&all[1], &all[3]]);
+            waiting.behind.clear();
+            assert!(!waiting.keep_orders());
+        }
+    }
+
+    #[tokio::test]
     async fn what_came_behind_has_its_turn_after_the_answer_and_is_bounded() {
         let mut waiting = Waiting::default();
         let answer = || Answer::Order { run: "a".into(), obeyed: true };
-        assert!(waiting.ask(async move { answer() }).await.is_some());
+        assert!(waiting.ask(Box::pin(async move { answer() }), Of::Supervisor).await.is_some());
         let (tell, told) = tokio::sync::oneshot::channel::<()>();
         let asked = async move {
             let _ = told.await;
             answer()
         };
-        assert!(waiting.ask(asked).await.is_none());
+        assert!(waiting.ask(Box::pin(asked), Of::Supervisor).await.is_none());
         let cancel = ClientHeader::Cancel { run: None, as_operator: false };
         assert!(waiting.is_before(&cancel, true));
         assert!(!waiting.is_before(&ClientHeader::Heartbeat, true));

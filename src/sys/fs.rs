@@ -24,7 +24,7 @@ pub(crate) mod testing;
 mod tests;
 mod walk;
 
-pub use append::append_line;
+pub use append::{append_line, lock_within};
 pub use state::{StateDir, home_dir, open_state_dir, state_dir_path};
 
 /// Permission bits that let others, or the group, read, write or execute.
@@ -313,8 +313,8 @@ impl TrustedFile {
     }
 }
 
-/// A whole, synced file under a name of chance, which is removed again: it may have got its own name by then.
-/// A name of chance means that what a crash leaves behind never stands in anybody's way.
+/// A whole, synced file under a random name. That name is removed on drop; by then the file may have another one.
+/// Because it is random, what a crash leaves behind is never in anybody's way.
 struct Temp<'a> {
     dir: BorrowedFd<'a>,
     name: String,
@@ -369,7 +369,7 @@ fn rename_if_free(_: BorrowedFd<'_>, _: &str, _: &Path) -> io::Result<bool> {
 
 fn random_name() -> io::Result<String> {
     let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).map_err(|e| io::Error::other(e.to_string()))?;
+    getrandom::fill(&mut bytes)?;
     Ok(format!(".{:016x}.tmp", u64::from_ne_bytes(bytes)))
 }
 

@@ -5,8 +5,10 @@ pub mod entry;
 pub mod fs;
 pub mod heap;
 pub mod listen_fds;
+pub mod mutex;
 pub mod pause;
 pub mod pipe;
+pub mod poll;
 pub mod pow;
 pub mod process;
 #[cfg(target_arch = "x86_64")]

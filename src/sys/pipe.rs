@@ -13,9 +13,9 @@ pub const PIPE_SIZE: usize = 65_536;
 /// Size of one that was found full; `pipe-max-size` of most machines.
 pub const GROWN_SIZE: usize = 1 << 20;
 
-/// When a pipe is made larger, which saves switches between writer and reader: once, when it was found full so many
-/// times in a row. It is memory of the kernel that counts against the account (`pipe-user-pages-soft`), so this is
-/// for those that are found full.
+/// When a pipe is made larger, which saves switches between writer and reader: once, after it was found full a few
+/// times in a row. A larger pipe is memory of the kernel that counts against the account (`pipe-user-pages-soft`), so
+/// only those grow that are found full.
 #[derive(Debug)]
 pub struct Growth {
     after: u8,

@@ -4,7 +4,7 @@
 
 #![expect(
     unsafe_code,
-    reason = "sigaction, close_range, wait4, waitid with rusage, getpwuid_r, TIOCNOTTY, getpgid and getsid of any pid and tokio's registration of a descriptor have no safe form"
+    reason = "sigaction, close_range, wait4, waitid with rusage, TIOCNOTTY, getpgid and getsid of any pid and tokio's registration of a descriptor have no safe form"
 )]
 
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 use std::{fs, ptr};
 
-use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::event::PollFlags;
 use rustix::fs::{FileType, OFlags, Stat, fcntl_getfl, fstat, stat as stat_path};
 pub use rustix::process::Pid;
 use rustix::process::PidfdFlags;
@@ -27,6 +27,8 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
 use super::clock::boottime;
+use super::mutex::lock;
+use super::poll::ready_now;
 use super::signals;
 
 /// First descriptor that is not standard input, output or error.
@@ -121,14 +123,7 @@ fn is_null(fd: BorrowedFd<'_>) -> bool {
 /// Handlers are left alone (std has one for stack overflow): exec resets them, but keeps "ignored".
 fn default_signals() -> io::Result<()> {
     for signal in (1..=SIGNAL_MAX).filter(|&s| s != libc::SIGPIPE) {
-        let mut action = MaybeUninit::<libc::sigaction>::zeroed();
-        // SAFETY: a null new action only asks; `action` is writable and of the type asked for.
-        if unsafe { libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) } != 0 {
-            // The C library keeps a few real-time signals to itself and answers EINVAL.
-            continue;
-        }
-        // SAFETY: zeroed is a valid sigaction, and the call has filled it.
-        if unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN {
+        if signals::is_ignored(signal) {
             // SAFETY: SIG_DFL runs none of our code.
             cvt(unsafe { libc::signal(signal, libc::SIG_DFL) } == libc::SIG_ERR)?;
         }
@@ -168,7 +163,8 @@ fn close_on_exec_each() -> io::Result<()> {
     Ok(())
 }
 
-fn give_up_terminal() -> Terminal {
+/// Gives the controlling terminal up, for this process and what it starts.
+pub fn give_up_terminal() -> Terminal {
     let Ok(tty) = fs::File::open("/dev/tty") else { return Terminal::None };
     if leads_session(rustix::process::getpid()) {
         return Terminal::Kept;
@@ -278,11 +274,7 @@ pub fn watch(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 /// # Errors
 /// poll(2) failed: out of memory.
 pub fn has_ended(pidfd: &OwnedFd) -> io::Result<bool> {
-    let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
-    let ready = rustix::io::retry_on_intr(|| {
-        rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))
-    })?;
-    Ok(ready > 0)
+    Ok(!ready_now(pidfd, PollFlags::IN)?.is_empty())
 }
 
 /// `/proc/PID/stat`, in the one read by which the kernel hands it out whole: this is on the way of
@@ -310,6 +302,14 @@ fn stat_field(stat: &[u8], number: usize) -> Option<&str> {
     let name_end = stat.iter().rposition(|&b| b == b')')?;
     let rest = std::str::from_utf8(stat.get(name_end + 1..)?).ok()?;
     rest.split_ascii_whitespace().nth(number.checked_sub(3)?)
+}
+
+/// Whether a signal has stopped a process, until another one has it go on (`T`, proc(5)).
+///
+/// # Errors
+/// `/proc/PID/stat` cannot be read.
+pub fn is_stopped(pid: Pid) -> io::Result<bool> {
+    Ok(stat_field(&stat(pid)?, 3) == Some("T"))
 }
 
 /// Whether a process that shows an empty environment is within execve(2), where the new one is not
@@ -386,7 +386,7 @@ enum Orphans {
 }
 
 fn known() -> MutexGuard<'static, BTreeMap<i32, Orphans>> {
-    KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&KNOWN)
 }
 
 /// While it is held no child is being started.
@@ -563,15 +563,21 @@ fn duration(time: libc::timeval) -> Duration {
     Duration::from_secs(seconds) + Duration::from_micros(u64::try_from(time.tv_usec).unwrap_or(0))
 }
 
+/// Reaps a child when it has ended. `pidfd` is its own ([`watch`]).
+pub async fn reap_when_ended(pid: Pid, pidfd: AsyncFd<OwnedFd>) {
+    // Whatever goes wrong leaves a stranger, which is reaped as one.
+    if pidfd.readable().await.is_err() || reap(pid).is_err() {
+        disown(pid);
+    }
+}
+
 /// Nobody waits for this child any more: it is reaped as a stranger.
 pub fn disown(pid: Pid) {
     known().remove(&pid.as_raw_nonzero().get());
     CHANGED.notify_one();
 }
 
-mod account;
 mod orphans;
-pub use account::{Account, account, account_of};
 pub use orphans::{may_leave_strangers, orphans, reap_strangers};
 
 #[cfg(test)]

@@ -31,7 +31,8 @@ static NOTED: AtomicU64 = AtomicU64::new(0);
 /// Wakes whoever hears signals when something was noted.
 static CALLED: Notify = Notify::const_new();
 
-/// Whether a signal is ignored by this process, as its starter wanted it (`sigaction(2)`).
+/// Whether a signal is ignored by this process, as its starter wanted it (`sigaction(2)`). False for those that the
+/// C library keeps to itself.
 #[must_use]
 pub fn is_ignored(signal: i32) -> bool {
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();

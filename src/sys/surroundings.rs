@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::process::account_of;
+use super::users::account_of;
 
 /// Folders of configuration under a root, the one that counts first in front (`logind.conf(5)`).
 const CONFIGURATION: [&str; 4] = ["etc", "run", "usr/local/lib", "usr/lib"];
@@ -27,8 +27,8 @@ impl fmt::Display for EndsWith {
         match self {
             Self::Session => f.write_str(
                 "when this login session ends, logind will kill the server and all runs, durable ones too \
-                 (KillUserProcesses=yes): start it with `systemd-run --user rexec-server ...` after \
-                 `loginctl enable-linger`, or as a system unit",
+                 (KillUserProcesses=yes): start it with `systemd-run --user -p KillMode=process rexec-server ...` \
+                 after `loginctl enable-linger`, or as a system unit",
             ),
             Self::Logins(user) => write!(
                 f,
@@ -259,7 +259,7 @@ mod tests {
     #[test]
     fn each_line_says_what_to_do() {
         for (what, todo) in [
-            (EndsWith::Session, "systemd-run --user"),
+            (EndsWith::Session, "systemd-run --user -p KillMode=process rexec-server"),
             (EndsWith::Logins("me".into()), "loginctl enable-linger me"),
             (EndsWith::ThisProcess, "SIGHUP"),
         ] {

@@ -2,24 +2,31 @@
 
 #![expect(
     unsafe_code,
-    reason = "getpwnam_r, getpwent, getgrnam_r, getgrouplist and getspnam_r have no safe form"
+    reason = "getpwnam_r, getpwuid_r, getpwent, getgrnam_r, getgrouplist, getspnam_r and keyctl have no safe form"
 )]
 
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::ptr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
+use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 use serde::{Deserialize, Serialize};
+
+use super::mutex::lock;
+use super::process::{Terminal, give_up_terminal};
 
 /// Bytes for the strings of one entry at first, and at most: some directories have entries of many kilobytes.
 const BUFFER: (usize, usize) = (16 << 10, 1 << 20);
 /// Most groups of an account (`NGROUPS_MAX` of Linux).
 const GROUPS_LIMIT: usize = 65_536;
+
+/// The shell of an account whose entry names none (passwd(5)).
+pub const DEFAULT_SHELL: &str = "/bin/sh";
 
 /// An account for which programs are run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +39,17 @@ pub struct User {
     pub gid: u32,
     /// All of its groups, the primary one among them.
     pub groups: Vec<u32>,
+    /// Home directory.
+    pub home: PathBuf,
+    /// Login shell; empty if the entry names none.
+    pub shell: PathBuf,
+}
+
+/// What passwd(5) says of this process's account, or of any uid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// Login name.
+    pub name: OsString,
     /// Home directory.
     pub home: PathBuf,
     /// Login shell; empty if the entry names none.
@@ -77,6 +95,32 @@ unsafe fn bytes<'a>(text: *const libc::c_char) -> &'a [u8] {
     if text.is_null() { b"" } else { unsafe { CStr::from_ptr(text) }.to_bytes() }
 }
 
+fn path(bytes: &[u8]) -> PathBuf {
+    Path::new(OsStr::from_bytes(bytes)).to_owned()
+}
+
+/// The account of the effective uid; none if it has no entry, as in many containers.
+#[must_use]
+pub fn account() -> Option<Account> {
+    account_of(rustix::process::geteuid().as_raw())
+}
+
+/// The account of this uid; none if it has no entry, or if the database does not answer.
+#[must_use]
+pub fn account_of(uid: u32) -> Option<Account> {
+    let ask = |entry, strings: &mut [libc::c_char], found| {
+        // SAFETY: all are writable, and the buffer's true length is given.
+        unsafe { libc::getpwuid_r(uid, entry, strings.as_mut_ptr(), strings.len(), found) }
+    };
+    let read = |entry: &libc::passwd| {
+        // SAFETY: strings of a found entry, which live as long as it is read.
+        let [name, home, shell] =
+            unsafe { [bytes(entry.pw_name), bytes(entry.pw_dir), bytes(entry.pw_shell)] };
+        Account { name: OsStr::from_bytes(name).to_owned(), home: path(home), shell: path(shell) }
+    };
+    look(ask, read).ok().flatten()
+}
+
 /// The account of this name, letter by letter: a directory that does not tell upper case from lower would give one
 /// account many names. None if there is none, or if its home or shell are no UTF-8.
 ///
@@ -95,7 +139,6 @@ pub fn user(name: &str) -> io::Result<Option<User>> {
         let (home, shell) = unsafe { (bytes(entry.pw_dir), bytes(entry.pw_shell)) };
         // SAFETY: the same.
         let is_its_name = unsafe { bytes(entry.pw_name) } == name.as_bytes();
-        let path = |bytes| Path::new(OsStr::from_bytes(bytes)).to_owned();
         is_its_name.then(|| (entry.pw_uid, entry.pw_gid, path(home), path(shell)))
     })?;
     let Some((uid, gid, home, shell)) = entry.flatten() else { return Ok(None) };
@@ -110,7 +153,7 @@ pub fn user(name: &str) -> io::Result<Option<User>> {
 #[must_use]
 pub fn names() -> Vec<String> {
     static ONE: Mutex<()> = Mutex::new(());
-    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _one = lock(&ONE);
     // SAFETY: the place in the list is the process's, and nobody else is there meanwhile.
     unsafe { libc::setpwent() };
     let next = || {
@@ -184,6 +227,10 @@ pub fn shadow(name: &str) -> io::Result<Option<Shadow>> {
 pub enum Stage {
     /// setgroups(2).
     Groups,
+    /// The controlling terminal, which could not be given up.
+    Terminal,
+    /// keyctl(2).
+    Keyring,
     /// setresgid(2).
     Gid,
     /// setresuid(2).
@@ -193,23 +240,37 @@ pub enum Stage {
 }
 
 impl User {
+    /// Its login shell, or the usual one.
+    #[must_use]
+    pub fn login_shell(&self) -> &Path {
+        let named = Some(&*self.shell).filter(|shell| !shell.as_os_str().is_empty());
+        named.unwrap_or(Path::new(DEFAULT_SHELL))
+    }
+
     /// Makes this process the user's for good: groups, gid, uid, in this order, and then a look whether that is
-    /// what it has, and whether it can go back. To be called while there is one thread: the kernel keeps these
-    /// for each thread.
+    /// what it has, and whether it can go back. Terminal and keys of the login that has started the server are left
+    /// before. To be called while there is one thread: the kernel keeps these for each thread.
     ///
     /// # Errors
     /// Where it failed. The process is then neither the one nor the other, and has to end.
     pub fn become_it(&self) -> Result<(), (Stage, io::Error)> {
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
         let groups: Vec<Gid> = self.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
-        let at = |stage| move |e: rustix::io::Errno| (stage, io::Error::from(e));
+        let at = |stage| move |e: Errno| (stage, io::Error::from(e));
         rustix::thread::set_thread_groups(&groups).map_err(at(Stage::Groups))?;
+        // Who has it can type into it (TIOCSTI), for root's shell to read.
+        if give_up_terminal() == Terminal::Kept {
+            return Err((Stage::Terminal, Errno::PERM.into()));
+        }
+        leave_session_keyring().map_err(|e| (Stage::Keyring, e))?;
         rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(at(Stage::Gid))?;
         rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(at(Stage::Uid))?;
-        if self.is_this_process() && (uid.is_root() || !can_go_back()) {
-            return Ok(());
+        let is_for_good = || uid.is_root() || !can_go_back();
+        if !self.is_this_process() || !is_for_good() {
+            return Err((Stage::Verify, Errno::PERM.into()));
         }
-        Err((Stage::Verify, rustix::io::Errno::PERM.into()))
+        link_user_keyring();
+        Ok(())
     }
 
     fn is_this_process(&self) -> bool {
@@ -226,6 +287,31 @@ impl User {
     }
 }
 
+/// Takes an empty session keyring in the place of that of the server (session-keyring(7)): whoever has one may use the
+/// keys in it, root's and those that commands of other users have put there. Made by root, it counts for no limit of the
+/// user's.
+fn leave_session_keyring() -> io::Result<()> {
+    let nameless = ptr::null::<libc::c_char>();
+    // SAFETY: the call reads nothing where no name is given.
+    if unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, nameless) } >= 0
+    {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    match Errno::from_io_error(&error) {
+        // A kernel or a sandbox without keys, for the user's commands as well.
+        Some(Errno::NOSYS | Errno::PERM) => Ok(()),
+        _ => Err(error),
+    }
+}
+
+/// Has the user's own keys found in the new session, as pam_keyinit(8) does; without them it has none.
+fn link_user_keyring() {
+    let (own, session) = (libc::KEY_SPEC_USER_KEYRING, libc::KEY_SPEC_SESSION_KEYRING);
+    // SAFETY: takes numbers, and touches no memory.
+    unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_LINK, own, session) };
+}
+
 /// A saved uid or a capability that is left would let it.
 fn can_go_back() -> bool {
     let root = (Uid::ROOT, Gid::ROOT);
@@ -238,11 +324,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_account_is_the_one_of_this_uid() {
+        let Some(account) = account() else { return };
+        let passwd = std::process::Command::new("/usr/bin/id").arg("-un").output().unwrap();
+        assert_eq!(account.name.as_bytes(), passwd.stdout.trim_ascii());
+        assert!(account.home.is_absolute());
+    }
+
+    #[test]
     fn root_has_an_account() {
         let root = user("root").unwrap().unwrap();
         assert_eq!((root.uid, root.gid), (0, 0));
         assert!(root.groups.contains(&0) && root.home.is_absolute());
         assert_eq!(group("root").unwrap(), Some(0));
+        let account = account_of(0).unwrap();
+        assert_eq!(
+            (account.name, account.home, account.shell),
+            ("root".into(), root.home, root.shell)
+        );
     }
 
     #[test]

@@ -135,7 +135,9 @@ impl Endpoint {
         if text.parse::<Ipv6Addr>().is_ok() {
             return Err(EndpointError::Brackets);
         }
-        let no_port = || EndpointError::NoPort(text.to_owned());
+        let is_port = text.bytes().all(|b| b.is_ascii_digit());
+        let missing = if is_port { EndpointError::NoHost } else { EndpointError::NoPort };
+        let no_port = || missing(text.to_owned());
         let (host, port) = if let Some(rest) = text.strip_prefix('[') {
             let (inside, after) = rest.split_once(']').ok_or(EndpointError::Brackets)?;
             (Host::parse_v6(inside)?, after.strip_prefix(':').ok_or_else(no_port)?)

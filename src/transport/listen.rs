@@ -9,7 +9,8 @@ use std::sync::Arc;
 use super::inherited::{Address, Inherited, Name, Socket as InheritedSocket};
 use super::socket_file::SocketFile;
 use super::stream::tune;
-use super::{Channel, Endpoint, Host, ListenAddr, Stream, TlsFault, TlsServer};
+use super::{Endpoint, Host, ListenAddr, Stream, TlsFault, TlsServer};
+use crate::identity::Channel;
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! Addresses, and the streams between them: TLS over TCP, and unix sockets.
 //!
 //! On TCP the server shows its Ed25519 host key as a raw public key (RFC 7250) over TLS 1.3; the client
-//! shows none there, it proves its key later over the exporter of the [`Channel`]. On unix sockets
+//! shows none there, it proves its key later over the exporter of the [channel](crate::identity::Channel). On unix sockets
 //! the kernel tells each side whose process the other is.
 
 mod dial;
@@ -24,6 +24,6 @@ pub use listen::{
     claim_rest,
 };
 pub use stream::{Cork, Stream};
-pub use tls::{ALPN, BUFFER_LIMIT, Channel, EXPORTER_LABEL, TlsFault, TlsServer};
+pub use tls::{ALPN, BUFFER_LIMIT, EXPORTER_LABEL, TlsFault, TlsServer};
 pub use trust::{HostKeyError, HostTrust, NewHosts, Own, UnknownHost};
 pub use verifier::HostKeyCheck;

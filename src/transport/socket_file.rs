@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rustix::fs::Mode;
@@ -15,6 +15,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 use super::listen::BACKLOG;
 use super::{BindError, Endpoint};
 use crate::sys::fs::{Lock, Locked, euid, lock_exclusive};
+use crate::sys::mutex::lock;
 
 /// How long another server's start in the same folder is waited for; it takes a millisecond.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
@@ -86,7 +87,7 @@ impl Drop for SocketFile {
 /// Binds so that nobody else can ever connect. The umask is 0077, not 0177: a folder that another
 /// thread makes in this moment stays usable.
 fn bind_private(path: &Path) -> io::Result<UnixListener> {
-    let _one = UMASK.lock().unwrap_or_else(PoisonError::into_inner);
+    let _one = lock(&UMASK);
     let before = rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let bound = UnixListener::bind(path);
     rustix::process::umask(before);

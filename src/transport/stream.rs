@@ -97,7 +97,8 @@ impl AsyncWrite for Stream {
 #[derive(Debug)]
 pub(super) struct Socket {
     tcp: TcpStream,
-    cork: Cork,
+    /// A client has one.
+    cork: Option<Cork>,
 }
 
 impl Socket {
@@ -105,9 +106,10 @@ impl Socket {
         &self.tcp
     }
 
-    /// What keeps its last bytes back.
-    pub(super) fn cork(&self) -> Cork {
-        self.cork.clone()
+    /// A socket, and what keeps its last bytes back.
+    pub(super) fn with_cork(tcp: TcpStream) -> (Self, Cork) {
+        let cork = Cork::default();
+        (Self { tcp, cork: Some(cork.clone()) }, cork)
     }
 
     /// Writes what is to leave with what is written next.
@@ -132,7 +134,7 @@ impl Socket {
 
 impl From<TcpStream> for Socket {
     fn from(tcp: TcpStream) -> Self {
-        Self { tcp, cork: Cork::default() }
+        Self { tcp, cork: None }
     }
 }
 
@@ -161,7 +163,7 @@ impl AsyncWrite for Socket {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         #[cfg(target_os = "linux")]
-        if self.cork.is_in() {
+        if self.cork.as_ref().is_some_and(Cork::is_in) {
             return self.poll_write_more(cx, bufs);
         }
         Pin::new(&mut self.get_mut().tcp).poll_write_vectored(cx, bufs)
@@ -222,17 +224,17 @@ mod tests {
     use super::*;
 
     /// A connection, and its other end.
-    async fn pair() -> (Socket, std::net::TcpStream) {
+    async fn pair() -> (Socket, Cork, std::net::TcpStream) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         tune(&ours);
-        (ours.into(), listener.accept().unwrap().0)
+        let (ours, cork) = Socket::with_cork(ours);
+        (ours, cork, listener.accept().unwrap().0)
     }
 
     #[tokio::test]
     async fn a_cork_keeps_back_what_is_written_until_more_is_written_without_it() {
-        let (mut ours, mut theirs) = pair().await;
-        let cork = ours.cork();
+        let (mut ours, cork, mut theirs) = pair().await;
         let (mut kept, mut read) = (0, [0; 3]);
         for _ in 0..20 {
             cork.put_in();
@@ -251,8 +253,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_cork_keeps_back_comes_by_itself_or_with_the_end() {
-        let (mut ours, mut theirs) = pair().await;
-        ours.cork().put_in();
+        let (mut ours, cork, mut theirs) = pair().await;
+        cork.put_in();
         ours.write_all(b"by itself").await.unwrap();
         theirs.read_exact(&mut [0; 9]).unwrap();
         ours.write_all(b"with the end").await.unwrap();
@@ -264,8 +266,8 @@ mod tests {
 
     #[tokio::test]
     async fn more_than_a_socket_takes_gets_through_a_cork_that_is_in() {
-        let (mut ours, mut theirs) = pair().await;
-        ours.cork().put_in();
+        let (mut ours, cork, mut theirs) = pair().await;
+        cork.put_in();
         let much: Vec<u8> = (0..8 << 20).map(|n: u32| n.to_le_bytes()[1]).collect();
         let reading = std::thread::spawn(move || {
             let mut read = Vec::new();

@@ -14,7 +14,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use super::stream::Socket;
 use super::{HostKeyCheck, HostKeyError, Stream, verifier::Verifier};
-use crate::identity::{Fingerprint, Key, PublicKey};
+use crate::identity::{Channel, Fingerprint, Key, PublicKey};
 use crate::transport::Endpoint;
 
 /// The protocol and its major version (RFC 7301).
@@ -23,29 +23,6 @@ pub const ALPN: &[u8] = b"rexec/1";
 pub const EXPORTER_LABEL: &str = "EXPORTER-rexec-auth-v1";
 /// Most bytes of plain text, and of records, that a stream holds back before a write waits.
 pub const BUFFER_LIMIT: usize = 64 << 10;
-
-/// What both ends of one TLS connection know, and nobody else's connection shares.
-#[derive(Clone)]
-pub struct Channel {
-    /// The key that the server showed and proved.
-    pub host_key: PublicKey,
-    /// 32 bytes from the TLS exporter.
-    pub exporter: [u8; 32],
-}
-
-impl Channel {
-    /// The server's key by name.
-    #[must_use]
-    pub fn fingerprint(&self) -> Fingerprint {
-        self.host_key.fingerprint()
-    }
-}
-
-impl fmt::Debug for Channel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Channel({:?}, exporter hidden)", self.host_key)
-    }
-}
 
 /// Why two ends did not get to a TLS connection. Holds no text of the peer's.
 #[derive(Debug, thiserror::Error)]
@@ -167,7 +144,7 @@ impl TlsServer {
 
     pub(super) async fn accept(&self, socket: TcpStream) -> Result<(Stream, Channel), TlsFault> {
         let stream = self.acceptor.accept(Socket::from(socket)).await?;
-        finish(stream.into(), self.host_key.clone())
+        finish(stream.into(), self.host_key.fingerprint())
     }
 }
 
@@ -216,7 +193,7 @@ pub(super) async fn client(
     let stream = done?;
     let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let key = shown.and_then(|spki| PublicKey::from_spki(spki).ok()).ok_or(TlsFault::NotTls)?;
-    Ok(finish(stream.into(), key)?)
+    Ok(finish(stream.into(), key.fingerprint())?)
 }
 
 /// The name for SNI. Only a server behind a router of names looks at it; an address sends none.
@@ -231,7 +208,7 @@ fn server_name(endpoint: &Endpoint, socket: &TcpStream) -> io::Result<ServerName
 
 fn finish(
     mut stream: TlsStream<Socket>,
-    host_key: PublicKey,
+    host_key: Fingerprint,
 ) -> Result<(Stream, Channel), TlsFault> {
     // A peer that offers no protocol at all gets through the handshake itself.
     if stream.get_ref().1.alpn_protocol() != Some(ALPN) {

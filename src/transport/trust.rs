@@ -2,7 +2,7 @@
 
 use std::future::ready;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::{Endpoint, HostKeyCheck};
@@ -10,6 +10,7 @@ use crate::identity::known_hosts::{Known, KnownHosts, line_for};
 use crate::identity::{Ask, Asking, Fingerprint, KeyError, OwnKeys, PublicKey};
 use crate::sys::clock::boottime;
 use crate::sys::fs::{FsError, append_line, home_dir};
+use crate::sys::mutex::lock;
 
 /// Lines that were not understood, of which an error names at most so many.
 const NAMED_LINES: usize = 3;
@@ -99,7 +100,7 @@ struct Said {
 
 impl Recent {
     fn forget(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *lock(&self.0) = None;
     }
 
     /// What these files say, `now` by the time since boot. An error is no answer, and not kept.
@@ -108,8 +109,7 @@ impl Recent {
         files: &[PathBuf],
         now: Duration,
     ) -> Result<Vec<(PathBuf, Arc<KnownHosts>)>, FsError> {
-        // A panic elsewhere cannot leave it half-made: it is replaced as a whole.
-        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recent = lock(&self.0);
         if let Some(said) = &*recent
             && said.files.iter().map(|(path, _)| path).eq(files)
             && now.saturating_sub(said.at) < FRESH

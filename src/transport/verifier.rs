@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::ready;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{
@@ -13,6 +13,7 @@ use rustls::{CertificateError, DigitallySignedStruct, PeerIncompatible, Signatur
 
 use super::{Endpoint, HostKeyError, UnknownHost};
 use crate::identity::{Asking, PublicKey};
+use crate::sys::mutex::lock;
 
 /// Who decides whether a host key belongs to the address that was asked for.
 pub trait HostKeyCheck: Send + Sync {
@@ -65,7 +66,7 @@ impl Verifier {
 
     /// Why the key was refused, if it was.
     pub(super) fn refused(&self) -> Option<HostKeyError> {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.refused).take()
     }
 }
 
@@ -86,7 +87,7 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let key = PublicKey::from_spki(end_entity).map_err(|_| CertificateError::BadEncoding)?;
         self.check.check(&self.endpoint, &key).map_err(|reason| {
-            *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+            *lock(&self.refused) = Some(reason);
             CertificateError::ApplicationVerificationFailure
         })?;
         Ok(ServerCertVerified::assertion())

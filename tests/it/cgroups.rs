@@ -146,6 +146,25 @@ fn what_is_left_running_in_a_control_group_is_counted_and_goes_on() {
 }
 
 #[test]
+fn groups_that_a_run_makes_below_its_own_go_with_it() {
+    let Some(delegated) = Delegated::new() else { return };
+    let server = delegated.server(&[]);
+    let file = server.dir().join("verdict");
+    let text = format!(
+        "cd {}/$(sed -n 's,^0::.*/,,p' /proc/self/cgroup) && mkdir -p a/b c && \
+         (env -i setsid /bin/sh -c 'echo 0 > a/b/cgroup.procs; exec /bin/sleep 600' & ) && \
+         until grep -q . a/b/cgroup.procs; do :; done; echo ready; sleep 600",
+        delegated.arg()
+    );
+    let mut child = server.client().arg("--verdict").arg(&file).arg(text).spawn();
+    assert_eq!(line_of(&mut child), "ready");
+    kill(child.id(), Signal::TERM);
+    finish(child).expect(143);
+    assert_eq!(json_in(&file)["verdict"]["left_running"], 0);
+    wait_until("the end of its groups", || delegated.groups().is_empty());
+}
+
+#[test]
 fn what_a_killed_supervisor_leaves_in_a_control_group_is_stopped() {
     let Some(delegated) = Delegated::new() else { return };
     let server = delegated.server(&[]);
@@ -200,7 +219,11 @@ fn a_run_is_held_to_its_limits_as_a_whole_where_there_are_controllers_and_else_n
         let bomb = "i=0; while [ $i -lt 30 ]; do sleep 5 & i=$((i+1)); done; wait";
         let ran = server.run(&[if controller == "memory" { hogs } else { bomb }]);
         match controller {
-            "memory" => assert_eq!(ran.status, 137, "{}", ran.stderr),
+            "memory" => {
+                assert_eq!(ran.status, 251, "{}", ran.stderr);
+                let says = "by which a run has at most 67108864 bytes of memory";
+                assert!(ran.stderr.contains(says), "{}", ran.stderr);
+            }
             _ => assert!(ran.stderr.contains("fork"), "{}", ran.stderr),
         }
     }

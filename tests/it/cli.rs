@@ -27,6 +27,31 @@ fn help_teaches_the_exit_statuses_and_shows_examples() {
 }
 
 #[test]
+fn help_may_be_asked_for_by_a_word() {
+    for (program, word, option) in [
+        (PROGRAMS[0], &["help"][..], &["--help"][..]),
+        (PROGRAMS[0], &["help", "attach"], &["attach", "--help"]),
+        (PROGRAMS[0], &["help", "batch"], &["batch", "--help"]),
+        (PROGRAMS[0], &["help", "help"], &["--help"]),
+        (PROGRAMS[1], &["help"], &["--help"]),
+        (PROGRAMS[1], &["help", "journal", "show"], &["journal", "show", "--help"]),
+    ] {
+        let text = ran(program, word).expect(0).text();
+        assert_eq!(text, ran(program, option).expect(0).text(), "{word:?}");
+    }
+}
+
+#[test]
+fn a_flag_that_is_said_twice_is_said_once() {
+    let server = Server::start(&[]);
+    for flags in [["-v", "-v"], ["-q", "-q"], ["-n", "-n"]] {
+        let words = [&flags[..], &["echo", "hi"]].concat();
+        assert_eq!(server.run(&words).expect(0).text(), "hi\n");
+    }
+    ran(PROGRAMS[1], &["check", "-vv", "--listen", "127.0.0.1:0"]).expect(0);
+}
+
+#[test]
 fn both_programs_say_their_version() {
     for (program, name) in PROGRAMS.iter().zip(["rexec", "rexec-server"]) {
         let expected = format!("{name} {}\n", env!("CARGO_PKG_VERSION"));
@@ -69,29 +94,6 @@ fn only_a_terminal_that_knows_them_gets_colours() {
         let mut terminal = Terminal::shell(state.path(), &line);
         assert_eq!(terminal.shows("cannot reach"), before, "{environment}");
         assert_eq!(terminal.ends(), 255);
-    }
-}
-
-#[test]
-fn bash_completes_subcommands_and_their_options() {
-    let complete = "eval \"$1\"; shift; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); \
-        _${1//-/__} \"$1\" \"${!#}\" \"${COMP_WORDS[COMP_CWORD-1]}\"; echo \"${COMPREPLY[*]}\"";
-    let cases: [(usize, &[&str], &str); 8] = [
-        (0, &["h"], "host-key"),
-        (0, &["ps", "--li"], "--limit"),
-        (0, &["host-key", "--host"], "--host-key"),
-        (0, &["batch", "--output", "f"], "fold"),
-        (1, &["jo"], "journal"),
-        (1, &["journal", "s"], "show"),
-        (1, &["journal", "show", "--si"], "--since"),
-        (1, &["check", "--lis"], "--listen"),
-    ];
-    for (at, words, expected) in cases {
-        let script = ran(PROGRAMS[at], &["--completions", "bash"]).expect(0).text();
-        let mut bash = Command::new("bash");
-        bash.args(["-c", complete, "bash", &script, ["rexec", "rexec-server"][at]]).args(words);
-        let completed = Ran::of(bash.output().unwrap()).expect(0).text();
-        assert_eq!(completed.trim_end(), expected, "{words:?}");
     }
 }
 
@@ -154,8 +156,17 @@ fn the_verb_of_supervisors_has_no_options() {
 
 #[test]
 fn wrong_usage_is_2_and_says_what_was_wrong() {
-    let cases: [(&[&str], &str); 16] = [
+    let cases: [(&[&str], &str); 25] = [
+        (&["hlep"], "'help'"),
         (&[], "ADDR"),
+        (&["8080", "true"], "such as localhost:8080"),
+        (&["me@build", "true"], "such as me@build:8080"),
+        (&["-p", "8080", "127.0.0.1", "true"], "tip: the port is a part of the address"),
+        (&["-l", "me", "127.0.0.1:1"], "USER@HOST:PORT"),
+        (&["-N", "127.0.0.1:1"], "no forwarding"),
+        (&["-t", "127.0.0.1:1", "true"], "no command gets a terminal"),
+        (&["-tt", "127.0.0.1:1", "true"], "no command gets a terminal"),
+        (&["-o", "BatchMode=yes", "127.0.0.1:1", "true"], "-o is --output here"),
         (&["atach", "127.0.0.1:1", "5f1c"], "'attach'"),
         (&["bach", "-H", "127.0.0.1:1", "true"], "'batch'"),
         (&["", "true"], "the address is empty"),
@@ -174,7 +185,9 @@ fn wrong_usage_is_2_and_says_what_was_wrong() {
     ];
     for (args, culprit) in cases {
         let ran = ran(PROGRAMS[0], args).expect(2);
-        let is_mistyped = args.first().is_some_and(|word| word.ends_with("ach"));
+        let is_time = args.contains(&"soon");
+        assert!(!is_time || !ran.stderr.contains("terminal"), "{}", ran.stderr);
+        let is_mistyped = args.first().is_some_and(|word| word.ends_with("ach") || *word == "hlep");
         assert_eq!(ran.stderr.contains("similar subcommand"), is_mistyped, "{}", ran.stderr);
         assert!(ran.stderr.contains(culprit) && ran.stdout.is_empty(), "{args:?}: {}", ran.stderr);
     }

@@ -1,12 +1,15 @@
 //! A folder on a file system that does not answer, as that of a file server that is gone: whoever names it waits, and
 //! nobody else.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
 use rustix::process::Signal;
+use serde_json::json;
 
 use super::support::mounts::Mounts;
-use super::support::server::{finish, own_port};
+use super::support::raw::Raw;
+use super::support::server::{finish, line_of, own_port};
 use super::support::{Server, kill, wait_until};
 
 /// A file system in user space that nobody serves (fuse(4)), which its servers see and nobody else.
@@ -92,4 +95,62 @@ fn a_server_that_is_to_stop_does_not_wait_for_a_folder_that_does_not_answer() {
     server.signal(Signal::TERM);
     assert_eq!(server.wait(), 0);
     assert!(server.log().contains("nobody is waited for any more"), "{}", server.log());
+}
+
+/// A program that starts when this is told: until then it is leased (F_SETLEASE of fcntl(2)), and whoever opens it waits.
+struct Leased {
+    path: PathBuf,
+    holder: Child,
+}
+
+impl Leased {
+    fn new(server: &Server) -> Self {
+        let path = server.dir().join("leased");
+        let script = "import fcntl, os, shutil, signal, sys\n\
+                      signal.signal(signal.SIGIO, signal.SIG_IGN)\n\
+                      shutil.copy('/bin/sleep', sys.argv[1])\n\
+                      file = os.open(sys.argv[1], os.O_RDWR)\n\
+                      fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)\n\
+                      print('leased', flush=True)\n\
+                      sys.stdin.read()";
+        let mut command = Command::new("python3");
+        command.args(["-c", script]).arg(&path).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut holder = command.spawn().unwrap();
+        assert_eq!(line_of(&mut holder), "leased");
+        Self { path, holder }
+    }
+
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn let_go(mut self) {
+        drop(self.holder.stdin.take());
+        assert!(self.holder.wait().unwrap().success());
+    }
+}
+
+/// Its client has asked for the end of the run, and was not told that nobody will hear.
+#[test]
+fn a_cancel_holds_also_if_its_client_leaves_before_the_run_has_started() {
+    let server = Server::start(&[]);
+    for durable in [false, true] {
+        let leased = Leased::new(&server);
+        let mut raw = Raw::login(&server);
+        let id = format!("held-{durable}");
+        let mut run = json!({"type": "run", "id": id, "form": "argv", "words": 2});
+        run["durable"] = json!(durable);
+        let words = format!("{}\x00600\x00", leased.path().display());
+        raw.send_at_once(&[(&run, words.as_bytes()), (&json!({"type": "cancel"}), b"")]);
+        raw.stream.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(raw.next(), None, "{run}");
+        leased.let_go();
+        wait_until("the end of the run", || {
+            server.journal().last().is_some_and(|line| line["verdict"]["run"] == id)
+        });
+        let journal = server.journal();
+        let verdict = &journal.last().unwrap()["verdict"];
+        assert_eq!(verdict["stopped"]["by"], "client");
+        std::fs::remove_file(server.dir().join("leased")).unwrap();
+    }
 }

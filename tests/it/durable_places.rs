@@ -287,6 +287,23 @@ fn after_a_reboot_a_run_is_lost_its_record_is_shown_and_nothing_is_signalled() {
     kill(pid, Signal::KILL);
 }
 
+/// As when a disk is not mounted: without a supervisor that waits, and with one.
+#[test]
+fn while_the_folder_of_the_runs_is_gone_a_durable_one_is_refused_with_its_path_and_what_to_do() {
+    let server = Server::start(&[]);
+    let run = || Client::new(server.state()).args(&["--durable", &server.addr, "true"]).run();
+    let (runs, away) = (server.state().join("instances/test/runs"), server.dir().join("away"));
+    for _ in 0..2 {
+        std::fs::rename(&runs, &away).unwrap();
+        let refused = run().expect(254).stderr;
+        assert!(refused.contains(runs.to_str().unwrap()), "{refused}");
+        assert!(refused.contains("put back what is missing"), "{refused}");
+        std::fs::rename(&away, &runs).unwrap();
+        run().expect(0);
+        wait_until("one that waits", || spare_supervisors(server.state()).len() == 1);
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Damage {
     NoFolder,

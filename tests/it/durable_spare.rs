@@ -16,9 +16,10 @@ use serde_json::{Value, json};
 
 use super::durable::{gate, leave, verb, wait_until_noted};
 use super::durable_bad::stop;
+use super::durable_kill::pause_file;
 use super::durable_places::run_folder;
 use super::resume::executions;
-use super::support::server::spare_supervisors;
+use super::support::server::{spare_supervisors, supervisor_of};
 use super::support::{Client, Server, finish, is_alive, json_in, kill, supervisors, wait_until};
 
 /// The one that waits, once it does.
@@ -62,20 +63,56 @@ fn a_supervisor_that_was_killed_while_it_waited_is_not_waited_for() {
     }
 }
 
-/// Nothing has said so when it was given its run.
+/// Or whoever comes next would wait for a program to start.
 #[test]
-fn a_supervisor_that_was_stopped_while_it_waited_holds_up_its_own_run_and_no_other() {
+fn the_next_one_comes_up_while_the_run_that_has_taken_one_is_still_being_started() {
+    let reached = pause_file();
+    let server = Server::with(&[], |command| {
+        command.env("REXEC_PAUSE_AT", "supervisor:asked").env("REXEC_PAUSE_FILE", &reached);
+    });
+    std::fs::write(&reached, "").unwrap();
+    let run = || Client::new(server.state()).args(&["--durable", &server.addr, "exit 7"]);
+    run().run().expect(7);
+    let first = spare(&server);
+    std::fs::remove_file(&reached).unwrap();
+    let held = run().spawn();
+    wait_until("its supervisor to be told of it", || reached.exists());
+    assert_ne!(spare(&server), first);
+    kill(first, Signal::CONT);
+    finish(held).expect(7);
+}
+
+#[test]
+fn a_supervisor_that_was_stopped_while_it_waited_is_not_waited_for_and_ends_when_it_goes_on() {
     let server = Server::start(&[]);
     let run = |text: &str| Client::new(server.state()).args(&["--durable", &server.addr, text]);
     run("true").run().expect(0);
     let waits = spare(&server);
     stop(waits);
     let effect = server.dir().join("effect");
+    let text = format!("echo x >> {}; echo out; exit 7", effect.display());
+    assert_eq!(run(&text).run().expect(7).text(), "out\n");
+    kill(waits, Signal::CONT);
+    wait_until("its end", || !is_alive(waits));
+    assert_eq!(executions(&effect), 1);
+    assert_eq!(run("echo other").run().expect(0).text(), "other\n");
+}
+
+/// Nothing has said so when it was given its run.
+#[test]
+fn a_supervisor_that_is_stopped_once_it_has_a_run_holds_up_that_and_no_other() {
+    let reached = pause_file();
+    let server = Server::with(&[], |command| {
+        command.env("REXEC_PAUSE_AT", "supervisor:asked").env("REXEC_PAUSE_FILE", &reached);
+    });
+    let run = |text: &str| Client::new(server.state()).args(&["--durable", &server.addr, text]);
+    let effect = server.dir().join("effect");
     let held = run(&format!("echo x >> {}; echo out; exit 7", effect.display())).spawn();
-    wait_until("its run", || supervisors(server.state()).contains(&waits));
+    wait_until("its supervisor to be told of it", || reached.exists());
+    let stopped = supervisor_of(server.state());
     assert_eq!(run("echo other").run().expect(0).text(), "other\n");
     assert!(verb(&server, "ps", &[]).expect(0).text().contains("  running  "));
-    kill(waits, Signal::CONT);
+    kill(stopped, Signal::CONT);
     assert_eq!(finish(held).expect(7).text(), "out\n");
     assert_eq!(executions(&effect), 1);
 }
@@ -171,7 +208,13 @@ impl Given {
 async fn a_supervisor_that_was_asked_for_nothing_ends_with_its_server_whoever_else_has_come() {
     let mut server = Server::start(&[]);
     let Given { link, mut supervisor, run } = Given::to(&mut server).await;
-    let next = Link::connect(&run).unwrap();
+    // It has a name before it listens.
+    let mut next = Err(std::io::ErrorKind::NotFound.into());
+    wait_until("its socket", || {
+        next = Link::connect(&run);
+        next.is_ok()
+    });
+    let next = next.unwrap();
     let list = ClientHeader::List { limit: Some(1), all: false };
     next.ask(encode(&list, b"").unwrap()).await.unwrap();
     drop(link);

@@ -121,7 +121,7 @@ fn a_record_cut_or_zeroed_at_any_byte_of_its_last_frames_shows_what_is_whole_and
 
 /// As many as an operator may have left under way when the machine went down.
 #[test]
-fn a_thousand_runs_that_are_found_at_the_start_have_one_end_each() {
+fn a_thousand_runs_that_are_found_at_the_start_have_one_end_each_which_the_first_list_tells() {
     const FOUND: usize = 1000;
     let (mut server, folder) = left_behind();
     let record = std::fs::read(folder.join("record")).unwrap();
@@ -134,9 +134,11 @@ fn a_thousand_runs_that_are_found_at_the_start_have_one_end_each() {
         let text = Client::new(server.state()).args(&listed).run().expect(0).text();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()
     };
-    assert_eq!(ps().len(), FOUND);
-    wait_until("all ends", || ps().iter().all(|run| run["state"] == "ended"));
-    assert!(ps().iter().all(|run| run["verdict"]["end"]["exited"]["code"] == 7));
+    // The first look is as true as any later one.
+    let runs = ps();
+    assert_eq!(runs.len(), FOUND);
+    assert_eq!(runs.iter().find(|run| run["state"] != "ended"), None);
+    assert!(runs.iter().all(|run| run["verdict"]["end"]["exited"]["code"] == 7));
     let ended = |line: &Value| line["type"] == "ended";
     // The one that was no copy has its line from the server before.
     assert_eq!(server.journal().iter().filter(|line| ended(line)).count(), FOUND);

@@ -137,7 +137,7 @@ fn a_second_run_while_the_first_goes_on_ends_the_connection() {
     raw.run("second", "echo never", json!({}));
     ends_with(&mut raw, "bad_frame", "a run is under way");
     wait_until("the end of the run whose client is gone", || {
-        server.journal().iter().any(|line| line["type"] == "ended" && line["run"] != "second")
+        server.journal().iter().any(|line| line["verdict"]["run"] == "first")
     });
 }
 
@@ -151,6 +151,26 @@ fn confirming_what_was_never_made_ends_the_connection() {
         raw.send(&json!({"type": "ack", "seq": seq}), b"");
         ends_with(&mut raw, "bad_frame", "the last one made is 0");
     }
+}
+
+/// As if it had been read: there is nothing left to send, and to nobody else the run goes on.
+#[test]
+fn a_verdict_that_is_confirmed_before_it_was_sent_is_done_with() {
+    let server = Server::start(&[]);
+    let (mut raw, mut other) = (Raw::login(&server), Raw::login(&server));
+    // More than a socket takes, less than the window.
+    raw.run("all", "head -c 225000 /dev/zero", json!({}));
+    let mut listed = || {
+        other.send(&json!({"type": "list"}), b"");
+        serde_json::from_slice::<Value>(&other.expect("runs").1).unwrap()
+    };
+    wait_until("the end of the run", || listed()[0]["state"] == "ended");
+    let verdict = &listed()[0]["verdict"]["seq"];
+    raw.send(&json!({"type": "ack", "seq": verdict}), b"");
+    wait_until("the confirmation", || listed() == json!([]));
+    let mut again = Raw::login(&server);
+    again.run("all", "head -c 225000 /dev/zero", json!({"first_sent_ms_ago": 1}));
+    assert_eq!(again.expect("lost").0["code"], "forgotten");
 }
 
 #[test]

@@ -4,11 +4,12 @@ use std::io::Write;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::support::raw::Raw;
-use super::support::server::under;
+use super::support::server::{finish, under};
 use super::support::{Client, Server, json_in, wait_until};
 
 fn path(server: &Server) -> PathBuf {
@@ -141,7 +142,7 @@ fn a_journal_that_was_altered_stops_the_next_start_and_is_left_as_it_is() {
 }
 
 /// A server whose journal is on a small disk of its own; none where mounting is not permitted.
-fn on_a_small_disk() -> Option<Server> {
+fn on_a_small_disk(args: &[&str]) -> Option<Server> {
     let tried = std::process::Command::new("unshare")
         .args(["-m", "mount", "-t", "tmpfs", "none", "/mnt"])
         .output();
@@ -151,28 +152,34 @@ fn on_a_small_disk() -> Option<Server> {
     }
     let script = "cd $REXEC_STATE_DIR/.. && umask 077 && journal=$REXEC_STATE_DIR/instances/test/journal \
                   && mkdir -p $journal && mount -t tmpfs -o size=64k,mode=700 none $journal && exec \"$@\"";
-    Some(Server::with(&[], under(&["unshare", "-m", "sh", "-c", script, "sh"])))
+    Some(Server::with(args, under(&["unshare", "-m", "sh", "-c", script, "sh"])))
 }
 
-#[test]
-fn a_full_disk_refuses_new_runs_starts_nothing_and_leaves_no_half_line() {
-    let Some(server) = on_a_small_disk() else { return };
+/// The journal's segment on the small disk of a server, and a file to fill that disk with.
+fn on_the_disk_of(server: &Server) -> (PathBuf, PathBuf) {
     // The folder as the server sees it.
     let folder = PathBuf::from(format!("/proc/{}/root", server.pid()))
         .join(server.state().strip_prefix("/").unwrap())
         .join("instances/test/journal");
-    let (segment, fill) = (folder.join("000001.jsonl"), folder.join("fill"));
-    let fill_up = || {
-        let mut file = std::fs::File::options().append(true).create(true).open(&fill).unwrap();
-        while file.write_all(&[0; 512]).is_ok() {}
-    };
+    (folder.join("000001.jsonl"), folder.join("fill"))
+}
+
+fn fill_up(fill: &Path) {
+    let mut file = std::fs::File::options().append(true).create(true).open(fill).unwrap();
+    while file.write_all(&[0; 512]).is_ok() {}
+}
+
+#[test]
+fn a_full_disk_refuses_new_runs_starts_nothing_and_leaves_no_half_line() {
+    let Some(server) = on_a_small_disk(&[]) else { return };
+    let (segment, fill) = on_the_disk_of(&server);
     let (gate, effect) = (server.dir().join("gate"), server.dir().join("effect"));
     let text = format!("echo x; while [ ! -e {} ]; do sleep 0.05; done; exit 3", gate.display());
     let child = server.client().arg(text).spawn();
     let lines = || std::fs::read_to_string(&segment).unwrap().lines().count();
     wait_until("the running line", || lines() == 4);
     let filled = std::time::Instant::now();
-    fill_up();
+    fill_up(&fill);
     // The segment's last page may have room for some lines yet.
     let start = format!("echo x >> {}", effect.display());
     let mut started = 0;
@@ -199,7 +206,7 @@ fn a_full_disk_refuses_new_runs_starts_nothing_and_leaves_no_half_line() {
     assert!((1..=seconds + 2).contains(&said), "{said} lines in {seconds} s: {}", server.log());
     // What runs already ends as it would, and says so to its client.
     std::fs::write(&gate, "").unwrap();
-    super::support::server::finish(child).expect(3);
+    finish(child).expect(3);
     std::fs::remove_file(&fill).unwrap();
     server.run(&["exit 5"]).expect(5);
     verified(&segment);
@@ -212,6 +219,33 @@ fn a_full_disk_refuses_new_runs_starts_nothing_and_leaves_no_half_line() {
         of("ended").iter().map(|line| line["verdict"]["end"]["exited"]["code"].clone()).collect();
     assert_eq!(codes.len(), of("accepted").len(), "{written}");
     assert!(codes.contains(&json!(3)) && codes.last() == Some(&json!(5)), "{codes:?}");
+}
+
+#[test]
+fn an_end_that_could_not_be_written_is_without_another_run_also_while_the_server_drains() {
+    let args = ["--journal-sync", "never", "--drain-timeout", "60s"];
+    let Some(server) = on_a_small_disk(&args) else { return };
+    let (segment, fill) = on_the_disk_of(&server);
+    let gates = ["first", "second"].map(|gate| server.dir().join(gate));
+    let children = gates.each_ref().map(|gate| {
+        let text = format!("while [ ! -e {} ]; do sleep 0.05; done; exit 3", gate.display());
+        server.client().arg(text).spawn()
+    });
+    let written = |what: &str| std::fs::read_to_string(&segment).unwrap().matches(what).count();
+    wait_until("both running", || written(r#""type":"running""#) == 2);
+    fill_up(&fill);
+    // The segment's last page may have room for some lines yet.
+    wait_until("the full disk", || server.run(&["true"]).status == 254);
+    server.signal(Signal::TERM);
+    wait_until("the drain", || server.log().contains("shutting down"));
+    let [first, second] = children;
+    std::fs::write(&gates[0], "").unwrap();
+    finish(first).expect(3);
+    assert_eq!(written(r#"{"exited":{"code":3}}"#), 0);
+    std::fs::remove_file(&fill).unwrap();
+    wait_until("its line", || written(r#"{"exited":{"code":3}}"#) == 1);
+    std::fs::write(&gates[1], "").unwrap();
+    finish(second).expect(3);
 }
 
 /// `ulimit -f`, `LimitFSIZE=`: without a handler SIGXFSZ ends the server.

@@ -243,11 +243,20 @@ fn ctrl_c_at_the_passphrase_leaves_the_terminal_as_it_was() {
     terminal.shows("Passphrase for ");
     terminal.shows(": ");
     terminal.types("open\x03");
-    terminal.shows("its passphrase was not given");
-    terminal.shows("status 255");
+    terminal.shows("interrupted before the command was started");
+    terminal.shows("status 130");
     let before = terminal.shows(" echo ");
     assert!(before.contains("\nisig icanon "), "{before}");
     terminal.ends();
+    // A batch stops, and has its verdicts.
+    let line = format!("batch --host-key {print} -i {key} -H {address} true");
+    let mut terminal = Terminal::with(&away.path("home"), &line);
+    terminal.shows("Passphrase for ");
+    terminal.shows(": ");
+    terminal.types("\x03");
+    terminal.shows("stopping what runs");
+    terminal.shows("0 of 1 host ended well");
+    assert_eq!(terminal.ends(), 130);
 }
 
 /// -i, else ssh-agent, else the files, else the local identity: the first that the server lists.

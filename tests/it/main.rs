@@ -7,9 +7,11 @@
     reason = "in a test what is missing is a failure, what is printed explains it, and a literal is handed over"
 )]
 
+mod sick_disk;
 mod support;
 
 mod activation;
+mod addresses;
 mod agents;
 mod auth;
 mod batch;
@@ -17,6 +19,7 @@ mod certificates;
 mod cgroups;
 mod classic;
 mod cli;
+mod completions;
 mod costs;
 mod cuts;
 mod dead_disk;
@@ -75,6 +78,7 @@ mod system;
 mod system_durable;
 mod system_groups;
 mod system_hung;
+mod system_left;
 mod system_lists;
 mod trust;
 mod upgrade;

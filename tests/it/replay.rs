@@ -5,9 +5,9 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use rexec::conn::FrameReader;
-use rexec::identity::{PublicKey, auth_text};
+use rexec::identity::{Channel, PublicKey, auth_text};
 use rexec::proto::frame::{Limits, encode};
-use rexec::transport::{Channel, HostTrust, Stream, connect};
+use rexec::transport::{HostTrust, Stream, connect};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
@@ -75,7 +75,7 @@ async fn a_hello_that_let_somebody_in_lets_nobody_in_on_another_connection() {
     let key = listed(&abroad);
     let (first, second) = (Secured::new(&abroad).await, Secured::new(&abroad).await);
     let Channel { host_key, exporter } = &first.channel;
-    let text = auth_text(&host_key.fingerprint(), None, &key, exporter).unwrap();
+    let text = auth_text(host_key, None, &key, exporter).unwrap();
     let hello = hello(&key, &signed(&abroad, "rexec", &text));
     refused(&second.says(&hello).await);
     assert_eq!(first.says(&hello).await["type"], "welcome");
@@ -97,7 +97,7 @@ async fn a_signature_for_another_purpose_role_host_or_user_lets_nobody_in() {
     ] {
         let secured = Secured::new(&abroad).await;
         let Channel { host_key, exporter } = &secured.channel;
-        let text = auth_text(&host_key.fingerprint(), None, &key, exporter).unwrap();
+        let text = auth_text(host_key, None, &key, exporter).unwrap();
         let signature = signed(&abroad, namespace, &text.replacen(here, there, 1));
         let answer = secured.says(&hello(&key, &signature)).await;
         match is_good {
@@ -108,7 +108,7 @@ async fn a_signature_for_another_purpose_role_host_or_user_lets_nobody_in() {
     // A second user's name beside a proof for none.
     let secured = Secured::new(&abroad).await;
     let Channel { host_key, exporter } = &secured.channel;
-    let text = auth_text(&host_key.fingerprint(), None, &key, exporter).unwrap();
+    let text = auth_text(host_key, None, &key, exporter).unwrap();
     let mut hello = hello(&key, &signed(&abroad, "rexec", &text));
     hello["user"] = "root".into();
     assert_eq!(secured.says(&hello).await["type"], "refused");

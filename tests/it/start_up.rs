@@ -1,5 +1,6 @@
 //! How a server starts: ready and heard of, or one line that names the culprit; and its limits.
 
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -69,6 +70,22 @@ fn localhost_serves_both_families_and_every_listener_is_announced() {
     }
 }
 
+/// Whoever waits on stdout would wait for ever, and has the log to look at.
+#[test]
+fn a_server_that_cannot_say_on_stdout_that_it_is_ready_says_so_in_its_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rexec-server"));
+    command.args(["--listen", "127.0.0.1:0"]).env("REXEC_STATE_DIR", dir.path().join("state"));
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut server = command.stdout(full).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(server.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(log.any(|line| line.contains("listening on")));
+    kill(server.id(), Signal::TERM);
+    let rest: Vec<_> = log.collect();
+    assert!(server.wait().unwrap().success());
+    assert!(rest.iter().any(|line| line.contains("No space left on device")), "{rest:?}");
+}
+
 /// sd_notify(3).
 #[test]
 fn systemd_is_told_when_the_server_is_ready() {
@@ -99,6 +116,39 @@ fn the_log_is_text_or_one_json_object_a_line() {
         "{}",
         server.log()
     );
+}
+
+/// The journal is told to a service by device and inode of what its stderr is (systemd.exec(5)).
+#[test]
+fn a_log_that_goes_to_systemds_journal_has_priorities_and_no_times_and_no_other_has() {
+    let journal = "exec env JOURNAL_STREAM=$(stat -Lc %d:%i /proc/self/fd/2) \"$@\"";
+    for format in ["text", "json"] {
+        let server = Server::with(&["--log-format", format], under(&["sh", "-c", journal, "sh"]));
+        let log = server.log();
+        assert!(
+            log.lines().count() > 1 && log.lines().all(|line| line.starts_with("<6>")),
+            "{log}"
+        );
+        let line = format!("<6> INFO listening on {}\n", server.addr);
+        assert!(format == "json" || log.contains(&line), "{log}");
+        let ran = server.run(&["echo ${JOURNAL_STREAM-unset}"]).expect(0);
+        assert_eq!(ran.text(), "unset\n");
+    }
+    let elsewhere = Server::with(&[], |command| {
+        command.env("JOURNAL_STREAM", "1:2");
+    });
+    assert!(!elsewhere.log().contains("<6>"), "{}", elsewhere.log());
+    let mut command = Command::new("sh");
+    command.args([
+        "-c",
+        journal,
+        "sh",
+        env!("CARGO_BIN_EXE_rexec-server"),
+        "--listen",
+        "127.0.0.1:0",
+    ]);
+    let ran = Ran::of(command.args(["--authorized-keys", "/no/such"]).output().unwrap()).expect(1);
+    assert!(ran.stderr.starts_with("<3>rexec-server: cannot read"), "{}", ran.stderr);
 }
 
 /// stderr is a file on a disk that has become full.

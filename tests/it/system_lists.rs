@@ -84,11 +84,10 @@ async fn a_key_that_is_taken_out_of_the_users_list_ends_what_an_open_connection_
     assert!(matches!(refused, Error::Refused { code: Code::NotAuthorized, .. }), "{refused}");
 }
 
-/// A shell takes its orders from there.
-#[test]
-fn a_key_that_is_taken_out_of_the_users_list_gives_no_more_input_to_its_run() {
+/// What a user's shell takes its orders from ends with the user's right; gives the server back.
+fn input_ends_when(loses: impl FnOnce(&User)) -> Option<Machine> {
     use std::io::Write as _;
-    let Some(alice) = User::new() else { return };
+    let alice = User::new()?;
     let machine = Machine::serving(&[&alice.name]);
     alice.write(&alice.own_list(), &machine.line);
     let mut client = machine.client(&[], &alice.name).arg("cat > fed");
@@ -98,11 +97,23 @@ fn a_key_that_is_taken_out_of_the_users_list_gives_no_more_input_to_its_run() {
     input.write_all(b"before\n").unwrap();
     let fed = alice.home.join("fed");
     wait_until("the first line", || std::fs::read(&fed).is_ok_and(|fed| fed == b"before\n"));
-    std::fs::remove_file(alice.own_list()).unwrap();
+    loses(&alice);
     wait_until("the end of the client", || input.write_all(b"after\n").is_err());
     let ran = finish(client);
     assert_eq!(ran.status, 253, "{}", ran.stderr);
     assert!(ran.stderr.contains("no longer authorized"), "{}", ran.stderr);
+    Some(machine)
+}
+
+#[test]
+fn a_key_that_is_taken_out_of_the_users_list_gives_no_more_input_to_its_run() {
+    input_ends_when(|alice| std::fs::remove_file(alice.own_list()).unwrap());
+}
+
+#[test]
+fn an_account_that_is_locked_gives_no_more_input_to_its_run() {
+    let Some(machine) = input_ends_when(|alice| alice.change(&["-L"])) else { return };
+    assert!(machine.server.log().contains("not let in any more: the account is locked"));
 }
 
 #[test]

@@ -83,7 +83,7 @@ fn on_terminal(abroad: &Abroad) -> Terminal {
 fn on_a_terminal_an_unknown_host_is_asked_about_with_its_fingerprint() {
     let abroad = Abroad::new("");
     let (_, print) = abroad.host_key();
-    for (typed, status) in [("no\n", 255), ("\x03", 255), ("\x04", 255)] {
+    for (typed, status) in [("no\n", 255), ("\x04", 255)] {
         let mut terminal = on_terminal(&abroad);
         terminal.shows(&format!("ssh-ed25519 {print}"));
         terminal.shows("(yes/no/fingerprint)? ");
@@ -107,6 +107,36 @@ fn on_a_terminal_an_unknown_host_is_asked_about_with_its_fingerprint() {
         assert_eq!(terminal.ends(), 0);
         std::fs::remove_file(known(&abroad)).unwrap();
     }
+}
+
+/// At a question too, of whatever asks it, keys do what they do elsewhere.
+#[test]
+fn keys_that_are_signals_end_or_suspend_a_question() {
+    let abroad = Abroad::new("");
+    let (key, address) = (abroad.here.path().join("friend"), abroad.address());
+    let key = key.display();
+    for (typed, status) in [("\x03", 130), ("ye\x1c", 131)] {
+        for verb in ["", "ps ", "-d "] {
+            let command = if verb == "ps " { "" } else { "true" };
+            let line = format!("{verb}-i {key} {address} {command}");
+            let mut terminal = Terminal::with(&abroad.path("state"), &line);
+            terminal.shows("(yes/no/fingerprint)? ");
+            terminal.types(typed);
+            let screen = std::sync::Arc::clone(&terminal.screen);
+            assert_eq!(terminal.ends(), status, "{line}");
+            assert!(!screen.lock().unwrap().contains("add this line"), "{line}");
+        }
+    }
+    let rexec = env!("CARGO_BIN_EXE_rexec");
+    let line = format!("set -m; {rexec} -i {key} {address} 'echo h''i'; echo slept; fg");
+    let mut terminal = Terminal::shell(&abroad.path("state"), &line);
+    terminal.shows("(yes/no/fingerprint)? ");
+    terminal.types("n\x1a");
+    terminal.shows("slept");
+    terminal.shows("(yes/no/fingerprint)? ");
+    terminal.types("yes\n");
+    terminal.shows("hi");
+    assert_eq!(terminal.ends(), 0);
 }
 
 #[test]

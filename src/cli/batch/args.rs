@@ -25,7 +25,7 @@ pub(super) struct Args {
     #[arg(short = 'H', long = "host", value_name = "LIST")]
     pub(super) host: Vec<String>,
 
-    /// Hosts from FILE, one list a line; # begins a comment
+    /// Hosts from FILE, one list a line; # begins a comment. -: from stdin
     #[arg(long, value_name = "FILE")]
     pub(super) hosts: Vec<PathBuf>,
 
@@ -38,7 +38,7 @@ pub(super) struct Args {
     pub(super) step: Vec<String>,
 
     /// Steps from FILE: one command a line, # comments, lines continued by a backslash; or, if its name ends
-    /// in .toml, a plan
+    /// in .toml, a plan. -: commands from stdin
     #[arg(short, long, value_name = "FILE", conflicts_with = "command")]
     pub(super) file: Option<PathBuf>,
 

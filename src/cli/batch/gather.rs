@@ -74,13 +74,18 @@ fn options(args: &Args, hosts: usize) -> Options {
     }
 }
 
-/// A text file of a size that people write.
+/// A text file of a size that people write; `-` is stdin.
 pub(super) fn read(path: &Path) -> Result<String, String> {
     use std::io::Read as _;
     let fault = |e: std::io::Error| format!("cannot read {}: {e}", path.display());
-    let file = std::fs::File::open(path).map_err(fault)?;
     let mut text = Vec::new();
-    file.take(FILE_LIMIT + 1).read_to_end(&mut text).map_err(fault)?;
+    let read = if path == Path::new("-") {
+        std::io::stdin().take(FILE_LIMIT + 1).read_to_end(&mut text)
+    } else {
+        let file = std::fs::File::open(path).map_err(fault)?;
+        file.take(FILE_LIMIT + 1).read_to_end(&mut text)
+    };
+    read.map_err(fault)?;
     if text.len() as u64 > FILE_LIMIT {
         return Err(format!("{} is longer than {FILE_LIMIT} bytes", path.display()));
     }

@@ -31,9 +31,9 @@ use show::Reader;
 use watch::{Watched, Watcher};
 
 use super::output::write_all;
+use super::report_file;
 use super::signals::Signals;
 use super::status::Status;
-use super::verdict_file;
 use crate::client::batch::{Before, Halter, Host, How, Loss, Outcome, Why};
 
 /// The word that begins it.
@@ -201,7 +201,7 @@ fn finish(args: &Args, watched: &mut Watched, subject: Subject, elapsed: Duratio
 
 fn write_page(args: &Args, watched: &mut Watched, elapsed: Duration) -> Result<(), String> {
     let (Some(path), Some(kept)) = (&args.html, &mut watched.show.page) else { return Ok(()) };
-    let written = verdict_file::write_by(path, |to| {
+    let written = report_file::write_by(path, |to| {
         let mut to = std::io::BufWriter::new(to);
         html::write(&mut to, &watched.ledger, kept, elapsed)?;
         std::io::Write::flush(&mut to)
@@ -218,7 +218,7 @@ fn write_reports(
 ) -> Vec<String> {
     let ledger = &watched.ledger;
     let junit = args.junit.as_ref().map_or(Ok(()), |path| {
-        verdict_file::write(path, junit::document(ledger).as_bytes())
+        report_file::write(path, junit::document(ledger).as_bytes())
             .map_err(|e| format!("cannot write --junit {}: {e}", path.display()))
     });
     let page =
@@ -228,7 +228,7 @@ fn write_reports(
         });
     let line = Line::Summary(report::summary(ledger, subject, ledger.status(), elapsed));
     let report = args.report.as_ref().map_or(Ok(()), |path| {
-        verdict_file::write(path, &line.bytes())
+        report_file::write(path, &line.bytes())
             .map_err(|e| format!("cannot write --report {}: {e}", path.display()))
     });
     let printed = match &watched.broken {
@@ -245,7 +245,7 @@ fn check_reports(args: &Args) -> Result<(), String> {
         [("--report", &args.report), ("--junit", &args.junit), ("--html", &args.html)]
     {
         if let Some(path) = path {
-            verdict_file::check(path)
+            report_file::check(path)
                 .map_err(|e| format!("cannot write {option} {}: {e}", path.display()))?;
         }
     }

@@ -49,7 +49,7 @@ pub(super) fn read(path: &Path) -> Result<Earlier, String> {
     earlier.ok_or_else(|| fault(&"there is no batch in it"))
 }
 
-/// The next line, if there is one, at most so long.
+/// The next line, if there is one, of at most `limit` bytes.
 fn next_line(reader: &mut impl BufRead, limit: u64) -> io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
     let read = reader.take(limit + 1).read_until(b'\n', &mut line)?;

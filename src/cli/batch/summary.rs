@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::ledger::Ledger;
 use crate::client::batch::{Outcome, hosts};
+use crate::units::counted;
 
 /// Most hosts of a row that are named; a longer row says how many more there are.
 const NAMED_LIMIT: usize = 400;
@@ -54,21 +55,16 @@ pub(super) fn table(ledger: &Ledger, elapsed: Duration) -> String {
         let _ = writeln!(text, "{hosts:>6}  {named}: {how}");
     }
     let all = ledger.names.hosts.len();
-    let steps = ledger.names.steps.len();
     let counts = counts(ledger);
     let _ = writeln!(
         text,
-        "{} of {all} {} ended well, {failed} did not; {steps} {} each: {counts}; {}",
+        "{} of {} ended well, {failed} did not; {} each: {counts}; {}",
         all - failed,
-        plural(all, "host"),
-        plural(steps, "step"),
+        counted(all, "host"),
+        counted(ledger.names.steps.len(), "step"),
         time(elapsed)
     );
     text
-}
-
-fn plural(count: usize, noun: &str) -> String {
-    if count == 1 { noun.to_owned() } else { format!("{noun}s") }
 }
 
 /// How a host ended: its first step that did not end well, and what that left out.

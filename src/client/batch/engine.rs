@@ -31,7 +31,7 @@ pub struct Options {
     pub max_failures: Option<usize>,
     /// The first step that does not end well stops everything.
     pub fail_fast: bool,
-    /// Everything is stopped after so long.
+    /// How long the batch may take before everything is stopped.
     pub deadline: Option<Duration>,
     /// How often reaching a host is tried again.
     pub retries: u32,

@@ -1,7 +1,7 @@
 //! A run's output as events.
 
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use bytes::Bytes;
 use tokio::sync::mpsc::{OwnedPermit, Sender};
@@ -9,6 +9,7 @@ use tokio::sync::mpsc::{OwnedPermit, Sender};
 use super::Event;
 use crate::client::{INLINE_LIMIT, Output};
 use crate::proto::header::Stream;
+use crate::sys::mutex::lock;
 
 /// Most bytes of one [`Event::Output`].
 pub const PIECE_LIMIT: usize = 64 * 1024;
@@ -30,7 +31,7 @@ impl ToEvents {
 
 impl Output for ToEvents {
     fn write(&mut self, stream: Stream, bytes: &[u8]) -> io::Result<()> {
-        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut room = lock(&self.room).take();
         for piece in bytes.chunks(PIECE_LIMIT) {
             let bytes = Bytes::copy_from_slice(piece);
             let event = Event::Output { host: self.host, step: self.step, stream, bytes };
@@ -46,7 +47,7 @@ impl Output for ToEvents {
     }
 
     fn is_ready(&self, _: Stream) -> bool {
-        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut room = lock(&self.room);
         if room.is_none() {
             *room = self.events.clone().try_reserve_owned().ok();
         }

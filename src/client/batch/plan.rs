@@ -5,12 +5,12 @@ use std::ffi::OsString;
 use std::fmt;
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use toml::Spanned;
 
 use super::{OnError, RetryOn, Step};
 use crate::client::Command;
+use crate::mistake::{Mistake, from_toml};
 use crate::units::{some_time, spelt};
 
 /// Hosts and steps, as a plan has them.
@@ -100,18 +100,6 @@ impl<'de> Deserialize<'de> for Time {
     }
 }
 
-/// What is wrong with a plan, and where.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{line}:{column}: {text}")]
-pub struct PlanError {
-    /// From 1.
-    pub line: usize,
-    /// In characters, from 1.
-    pub column: usize,
-    /// One line for people.
-    pub text: String,
-}
-
 /// Looks a secret up by its name.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
@@ -119,9 +107,9 @@ impl Plan {
     /// Reads a plan. Every secret that it names must be there.
     ///
     /// # Errors
-    /// The first thing that is wrong, with its line and column.
-    pub fn parse(text: &str, lookup: Lookup<'_>) -> Result<Self, PlanError> {
-        let fault = |at, why: String| PlanError::at(text, at, &why);
+    /// The first mistake.
+    pub fn parse(text: &str, lookup: Lookup<'_>) -> Result<Self, Mistake> {
+        let fault = |at, why: String| Mistake::at(text, at, &why);
         let file: File = from_toml(text)?;
         if file.steps.is_empty() {
             return Err(fault(0, "a plan needs at least one [[steps]]".into()));
@@ -141,29 +129,6 @@ impl Plan {
         }
         Ok(Self { hosts: file.hosts, exclude: file.exclude, steps })
     }
-}
-
-impl PlanError {
-    fn at(text: &str, at: usize, why: &str) -> Self {
-        let (line, column) = place_of(text, at);
-        Self { line, column, text: why.lines().collect::<Vec<_>>().join("; ") }
-    }
-}
-
-/// Reads TOML.
-///
-/// # Errors
-/// The first thing that is wrong, with its line and column.
-pub fn from_toml<T: DeserializeOwned>(text: &str) -> Result<T, PlanError> {
-    toml::from_str(text)
-        .map_err(|e| PlanError::at(text, e.span().map_or(0, |span| span.start), e.message()))
-}
-
-/// The line and the column, from 1, of the byte at `at`; the end for what is past it.
-fn place_of(text: &str, at: usize) -> (usize, usize) {
-    let before = text.get(..at).unwrap_or(text);
-    let line = before.rsplit('\n').next().unwrap_or_default();
-    (before.matches('\n').count() + 1, line.chars().count() + 1)
 }
 
 impl StepSpec<Spanned<String>> {
@@ -264,7 +229,7 @@ impl fmt::Display for StepSpec {
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<Plan, PlanError> {
+    fn parse(text: &str) -> Result<Plan, Mistake> {
         Plan::parse(text, &|name| (name == "TOKEN").then(|| "hunter2".into()))
     }
 

@@ -115,9 +115,11 @@ impl Outcome {
             return match stopped.by {
                 StopBy::Deadline => Self::Deadline,
                 StopBy::Client => Self::stopped(halted),
-                StopBy::ClientLost | StopBy::Operator | StopBy::Policy | StopBy::Shutdown => {
-                    Self::Stopped(None)
-                }
+                StopBy::ClientLost
+                | StopBy::Operator
+                | StopBy::Policy
+                | StopBy::Shutdown
+                | StopBy::Unknown => Self::Stopped(None),
             };
         }
         match verdict.end {

@@ -210,8 +210,7 @@ impl State {
 
     /// Whether everything before the verdict is here and written.
     fn is_whole(&self, verdict: &Verdict) -> bool {
-        let ends = [verdict.stdout, verdict.stderr, verdict.both];
-        let is_cut = ends.iter().flatten().any(|end| end.end.is_short());
+        let is_cut = verdict.streams().any(|stream| stream.end.is_short());
         let written = !self.has_hole && self.sink.written() + 1 >= verdict.seq;
         written && verdict.seq == self.received + 1 && !is_cut
     }

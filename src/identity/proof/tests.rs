@@ -111,6 +111,32 @@ fn damaged_and_long_proofs_are_refused() {
     assert_eq!(check(&key, &long[1..], b"m"), Err(ProofError::Malformed));
 }
 
+/// Nothing beside it, and nothing behind the signature in it.
+#[test]
+fn an_armour_is_one_signature_with_line_breaks_of_either_kind() {
+    let key = key();
+    let proof = sign(&key, b"m").unwrap();
+    let lines: Vec<&str> = proof.lines().collect();
+    let base64 = lines[1..lines.len() - 1].concat();
+    let armoured = |base64: &str| format!("{}\n{base64}\n{}\n", ARMOUR.0, ARMOUR.1);
+    let blob = STANDARD.decode(&base64).unwrap();
+    let longer = STANDARD.encode([blob.as_slice(), &[0]].concat());
+    for good in [lines.join("\r\n"), armoured(&base64)] {
+        assert_eq!(check(&key, &good, b"m"), Ok(()), "{good}");
+    }
+    let bad = [
+        armoured(&longer),
+        armoured(&base64.replacen('A', " A", 1)),
+        format!("x{proof}"),
+        format!("{proof}{proof}"),
+        proof.replace("SSH SIGNATURE", "SSH MESSAGE"),
+        base64,
+    ];
+    for bad in bad {
+        assert_eq!(check(&key, &bad, b"m"), Err(ProofError::Malformed), "{bad}");
+    }
+}
+
 /// Of every kind of key. In the base64 of the armour, one bit of each character is looked at.
 #[test]
 fn no_flipped_bit_is_accepted() {

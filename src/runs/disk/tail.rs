@@ -16,6 +16,7 @@ use tokio::sync::{Notify, watch};
 
 use super::writer::{Progress, is_full};
 use crate::sys::fs::Lock;
+use crate::sys::mutex::lock;
 
 /// Frames from this size are worth another thread.
 const LARGE: usize = 64 * 1024;
@@ -92,7 +93,7 @@ impl Tail {
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.queue)
     }
 
     pub(super) fn reach(&self) -> Reach {

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::os::unix::fs::FileExt as _;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::{Bytes, BytesMut};
 use rustix::io::{ReadWriteFlags, preadv2};
@@ -19,8 +19,9 @@ use crate::proto::header::ShowFrom;
 use crate::proto::stored::Grown;
 use crate::runs::credit::OUTPUT;
 use crate::runs::record::{AckAhead, FRAME_COST};
+use crate::sys::mutex::lock;
 
-/// Bytes that nearly every verdict has room in: memory for the longest would be new, page by page.
+/// Enough bytes for nearly every verdict: memory for the longest would be new, page by page.
 const A_VERDICT: usize = 4096;
 const LONGEST_FRAME: usize = frame::PREFIX + HEADER_LIMIT + BODY_LIMIT;
 
@@ -94,7 +95,7 @@ impl View {
     }
 
     fn lock(&self) -> MutexGuard<'_, Place> {
-        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.place)
     }
 
     /// The record is so far.
@@ -198,7 +199,7 @@ impl View {
 }
 
 impl Place {
-    /// How many bytes there are beyond what was read.
+    /// How many bytes there are after what was read.
     fn is_behind(&self) -> Option<u64> {
         let left = self.told.length.saturating_sub(self.offset);
         (left > 0 && !self.only_verdict).then_some(left)
@@ -259,23 +260,25 @@ async fn read(file: &Arc<File>, offset: u64, wanted: usize, left: u64) -> io::Re
     let most = usize::try_from(left).unwrap_or(usize::MAX).min(LONGEST_FRAME);
     // What was just written is in memory: a thread would take longer to wake than the bytes to copy.
     if let Some(chunk) = read_cached(file, offset, wanted)
-        && !matches!(frame::decode(&chunk, Limits::FULL), Ok(Decoded::Incomplete { .. }))
+        && !begins_cut(&chunk)
     {
         return Ok(chunk);
     }
     let file = Arc::clone(file);
     let read = tokio::task::spawn_blocking(move || {
         let chunk = read_at(&file, offset, wanted)?;
-        match frame::decode(&chunk, Limits::FULL) {
-            Ok(Decoded::Incomplete { .. }) if chunk.len() < most => read_at(&file, offset, most),
-            _ => Ok(chunk),
+        if !begins_cut(&chunk) {
+            return Ok(chunk);
         }
+        let chunk = read_at(&file, offset, most)?;
+        if begins_cut(&chunk) { Err(damaged(&"a frame is cut")) } else { Ok(chunk) }
     });
-    let chunk = read.await.map_err(io::Error::other)??;
-    if chunk.is_empty() {
-        return Err(damaged(&"it is shorter than it was"));
-    }
-    Ok(chunk)
+    read.await.map_err(io::Error::other)?
+}
+
+/// Whether the first frame is not whole. What is no frame is the caller's to find out.
+fn begins_cut(chunk: &[u8]) -> bool {
+    matches!(frame::decode(chunk, Limits::FULL), Ok(Decoded::Incomplete { .. }))
 }
 
 /// What of the next bytes can be had without waiting for the disk; none if that is nothing.
@@ -293,7 +296,7 @@ fn read_cached(file: &File, offset: u64, wanted: usize) -> Option<Bytes> {
 static SPARE: Mutex<Bytes> = Mutex::new(Bytes::new());
 
 fn spare() -> MutexGuard<'static, Bytes> {
-    SPARE.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&SPARE)
 }
 
 fn room(wanted: usize) -> BytesMut {
@@ -324,6 +327,7 @@ fn read_at(file: &File, offset: u64, wanted: usize) -> io::Result<Bytes> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::FileExt as _;
+    use std::time::Duration;
 
     use serde_json::json;
 
@@ -343,5 +347,18 @@ mod tests {
         file.set_len(7 + longest.len() as u64 - 1).unwrap();
         let cut = verdict_at(&file, 7).await.unwrap_err();
         assert_eq!(cut.kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[tokio::test]
+    async fn a_frame_that_claims_more_than_is_left_of_the_record_is_damage() {
+        let file = tempfile::tempfile().unwrap();
+        let mut frame = Vec::new();
+        frame::encode(&json!({"type": "stdout", "seq": 1}), b"output", &mut frame).unwrap();
+        file.write_all_at(&frame[..frame.len() - 1], 0).unwrap();
+        let told = Grown { length: frame.len() as u64 - 1, last: 1 };
+        let view = View::new(file, told, (0, ShowFrom::Start));
+        let next = tokio::time::timeout(Duration::from_secs(10), view.next(1024)).await;
+        let damaged = next.expect("it is read over and over").err().unwrap();
+        assert_eq!(damaged.kind(), io::ErrorKind::InvalidData);
     }
 }

@@ -80,6 +80,11 @@ impl Writer {
         Self { tail, asked: 0, limit, limit_at: None, full: false, failed: false }
     }
 
+    /// Sets space aside for the first frames, while nobody waits for them. Where that fails the first one asks again.
+    pub fn reserve(&mut self) {
+        let _ = self.ask(0, 0);
+    }
+
     /// Tells of each frame that is written.
     #[must_use]
     pub fn progress(&self) -> &watch::Sender<Progress> {
@@ -236,6 +241,17 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         let reader = file.try_clone().unwrap();
         (Writer::new(lock_exclusive(file).unwrap(), limit), reader)
+    }
+
+    #[test]
+    fn space_is_there_before_the_first_frame() {
+        let (mut writer, file) = writer(1 << 20);
+        writer.reserve();
+        let reserved = file.metadata().unwrap();
+        assert_eq!(reserved.len(), 0, "who comes late would take it for claimed");
+        writer.note(b"claimed").unwrap();
+        let blocks = std::os::unix::fs::MetadataExt::blocks;
+        assert_eq!(blocks(&file.metadata().unwrap()), blocks(&reserved));
     }
 
     #[test]

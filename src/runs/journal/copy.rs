@@ -14,6 +14,7 @@ use std::sync::Mutex;
 use tracing::warn;
 
 use crate::runs::throttle::Throttle;
+use crate::sys::mutex::lock;
 
 /// Where syslogd(8) listens.
 const SYSLOG: &str = "/dev/log";
@@ -108,7 +109,7 @@ impl Copier {
     }
 
     fn lose(&self, error: &io::Error) {
-        let mut lost = self.lost.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut lost = lock(&self.lost);
         *lost += 1;
         if self.warnings.allow().is_some() {
             let count = std::mem::take(&mut *lost);

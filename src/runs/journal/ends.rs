@@ -11,6 +11,7 @@ use tracing::warn;
 use super::read::{Found, Segment, path_of, segments};
 use super::{Event, Journal, JournalError, Line};
 use crate::proto::verdict::Anchor;
+use crate::sys::mutex::lock;
 
 /// Runs by identity and id, with their marks: an id that was free again is another run's.
 pub type Sought = HashMap<(String, String), String>;
@@ -41,7 +42,7 @@ impl Journal {
     }
 
     fn earlier_segments(&self) -> Vec<u64> {
-        let newest = self.tail.lock().unwrap_or_else(std::sync::PoisonError::into_inner).segment;
+        let newest = lock(&self.tail).segment;
         let mut numbers = segments(&self.folder).unwrap_or_else(|e| {
             warn!("{e}");
             Vec::new()

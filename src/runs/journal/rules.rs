@@ -11,7 +11,7 @@ use super::copy::CopyTo;
 use crate::proto::digest::Digest;
 use crate::sys::fs::{FsError, StateDir, create_once};
 
-/// With [`Surety::Interval`] a line is on the disk so long after it was written, at the latest.
+/// With [`Surety::Interval`]: how long after it was written a line is on the disk at the latest.
 pub const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 const KEY_FILE: &str = "journal.key";
 const KEY_LEN: usize = 32;
@@ -51,13 +51,18 @@ pub enum Surety {
 
 macro_rules! words {
     ($type:ident, $($name:literal => $value:ident),+) => {
+        impl $type {
+            /// How they are written.
+            pub const WORDS: &[&str] = &[$($name),+];
+        }
+
         impl FromStr for $type {
             type Err = String;
 
             fn from_str(text: &str) -> Result<Self, Self::Err> {
                 match text {
                     $($name => Ok(Self::$value),)+
-                    _ => Err(format!("one of: {}", [$($name),+].join(", "))),
+                    _ => Err(format!("one of: {}", Self::WORDS.join(", "))),
                 }
             }
         }
@@ -92,7 +97,7 @@ impl Digester {
     /// The file cannot be read or made, or is not what was made.
     pub fn of(folder: &StateDir) -> Result<Self, FsError> {
         let mut fresh = [0; KEY_LEN];
-        getrandom::fill(&mut fresh).map_err(|e| own(folder, io::Error::other(e.to_string())))?;
+        getrandom::fill(&mut fresh).map_err(|e| own(folder, e.into()))?;
         create_once(folder, KEY_FILE, 0o600, &fresh)?;
         // The file decides, whoever made it.
         let key = folder.read_private(KEY_FILE, KEY_LEN)?;

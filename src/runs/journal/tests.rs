@@ -112,6 +112,7 @@ fn a_full_disk_leaves_no_part_of_a_line() {
         seq: 0,
         last: None,
         torn: false,
+        doubtful: false,
     };
     let journal = Journal { folder: dir.path().into(), tail: Mutex::new(tail), copier: None };
     let error = journal.add(&buried("a")).unwrap_err().to_string();

@@ -156,6 +156,15 @@ async fn what_was_inherited_is_kept_for_as_long_as_a_client_may_ask() {
     assert!(matches!(claim(&table, "a", "x"), Claim::New(_)));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_run_that_is_kept_is_not_forgotten_with_what_its_id_stood_for_before() {
+    let table = table();
+    table.inherit(key("a", "x"), Code::ServerRestarted);
+    table.keep(key("a", "x"), Arc::new(0));
+    tokio::time::advance(KEEP).await;
+    assert!(matches!(claim(&table, "a", "x"), Claim::Existing(run) if *run == 0));
+}
+
 #[tokio::test]
 async fn ids_of_durable_runs_that_are_over_count_and_are_never_forgotten_for_a_new_one() {
     let table = table();

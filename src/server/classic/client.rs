@@ -5,13 +5,14 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use bytes::Buf;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::sockets::Pair;
+use crate::sys::poll::ready_now;
 use crate::transport::Accepted;
 
 /// How often it is looked whether a client that has shut down its writing side is still there: no
@@ -118,8 +119,5 @@ async fn holder(pair: Pair) -> io::Result<Option<u32>> {
 
 /// Whether a connection is over in both directions, by reset or because the other end is closed.
 fn hung_up(socket: &impl AsFd) -> io::Result<bool> {
-    let mut fds = [PollFd::new(socket, PollFlags::empty())];
-    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-    rustix::io::retry_on_intr(|| poll(&mut fds, Some(&at_once)))?;
-    Ok(fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR))
+    Ok(ready_now(socket, PollFlags::empty())?.intersects(PollFlags::HUP | PollFlags::ERR))
 }

@@ -6,6 +6,8 @@ use super::COMMAND_LIMIT;
 /// Methods of requests that a page can cause, and their like (RFC 9110, 9.3; RFC 5789).
 const METHODS: [&str; 9] =
     ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+/// Longest path of a file (`PATH_MAX` of Linux).
+const PATH_LIMIT: usize = 4096;
 
 /// Why a read closes the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -43,13 +45,19 @@ fn is_http(text: &str) -> bool {
     METHODS.iter().any(begins) || is_request_line(line)
 }
 
-/// `METHOD SP TARGET SP HTTP/…` (RFC 9112, 3), whatever the method: a page may choose one.
+/// `METHOD SP TARGET SP HTTP/…` (RFC 9112, 3), whatever the method: a page may choose one where it passes for this
+/// machine's own (DNS rebinding). With a target that is too long for a path the version may be cut off.
 fn is_request_line(line: &str) -> bool {
     let words: Vec<_> = line.split(' ').take(4).collect();
-    let [method, target, version] = words[..] else { return false };
-    !method.is_empty()
-        && (is_target(target) || method.bytes().all(|b| b.is_ascii_uppercase()))
-        && version.starts_with("HTTP/")
+    let (method, target, version) = match words[..] {
+        [method, target] => (method, target, ""),
+        [method, target, version] => (method, target, version),
+        _ => return false,
+    };
+    let is_upper = method.bytes().all(|b| b.is_ascii_uppercase());
+    let is_whole = version.starts_with("HTTP/") && (is_target(target) || is_upper);
+    let is_cut = "HTTP/".starts_with(version) && is_target(target) && target.len() > PATH_LIMIT;
+    !method.is_empty() && (is_whole || is_cut)
 }
 
 /// The forms of a target that are no word of a likely command (RFC 9112, 3.2).
@@ -111,6 +119,27 @@ mod tests {
             "DELETE /x y",
         ] {
             assert_eq!(command(text.as_bytes()), Err(Refused::Http), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_request_line_whose_end_comes_in_a_later_read_is_refused() {
+        let long = format!("/;id;{}", "a".repeat(PATH_LIMIT));
+        for text in [
+            format!("FOO {long}"),
+            format!("ls {long}"),
+            format!("FOO {long} "),
+            format!("FOO {long} HTT"),
+            format!("FOO http:/{long}"),
+        ] {
+            assert_eq!(command(text.as_bytes()), Err(Refused::Http), "{text}");
+        }
+        for text in [
+            format!("echo {long} | base64 -d"),
+            format!("echo {}", &long[1..]),
+            format!("ls {}", &long[..PATH_LIMIT]),
+        ] {
+            assert_eq!(command(text.as_bytes()), Ok(&*text));
         }
     }
 

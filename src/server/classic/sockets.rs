@@ -6,7 +6,7 @@ use std::io::{self, BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The kernel hands the tables out in pieces, and passes over a row when one before it goes
-/// meanwhile; so often it is looked for before it counts as missing.
+/// meanwhile; this is how often it is looked for before it counts as missing.
 const LOOKS: usize = 3;
 /// Bytes asked for at once.
 const PIECE: usize = 65_536;

@@ -54,10 +54,10 @@ fn a_look_after_the_verdict_does_not_take_it_back() {
     let current = outbox.take().run;
     let outgoing = Outgoing { last: 1, ended: true, ..Outgoing::default() };
     outbox.sent(current.as_ref().unwrap(), &mut Batch { outgoing, ..Batch::default() });
-    assert!(outbox.is_ended());
+    assert!(!outbox.is_busy());
     let outgoing = Outgoing { last: 1, ..Outgoing::default() };
     outbox.sent(current.as_ref().unwrap(), &mut Batch { outgoing, ..Batch::default() });
-    assert!(outbox.is_ended() && !outbox.is_busy());
+    assert!(!outbox.is_busy() && outbox.serving().is_some());
 }
 
 #[test]
@@ -80,6 +80,16 @@ fn debug_shows_no_answer() {
     assert!(shown.contains("answers: 1") && !shown.contains("hunter2"), "{shown}");
     let bytes = format!("{:?}", Bytes::from_static(b"hunter2"));
     assert!(bytes.contains("hunter2"), "shown unless it is hidden");
+}
+
+/// A start that another thread sees to.
+#[test]
+fn a_welcome_may_wait_for_an_answer_that_is_on_its_way() {
+    let outbox = Outbox::greeting();
+    outbox.expect();
+    assert!(!outbox.take().is_urgent);
+    outbox.answer(&refusal("a")).unwrap();
+    assert!(outbox.take().is_urgent);
 }
 
 /// A client that has asked for nothing yet still waits for its welcome.

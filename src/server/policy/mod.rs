@@ -17,6 +17,7 @@ pub use decide::{Allowed, Asked, Command, Forbidden, Rights, Subject, Whose, dec
 pub use pattern::Pattern;
 
 use crate::exec::Limits;
+use crate::mistake::{Mistake, from_toml};
 use crate::runs::judged::Ceilings;
 use file::{File, Name, Stable};
 
@@ -26,35 +27,6 @@ const LOCAL: &str = "local";
 const OTHERS: &str = "*";
 /// The tables that [`Policy::parse`] reads.
 pub const TABLES: [&str; 3] = ["identity", "group", "rule"];
-
-/// A mistake in a policy, and where.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{line}:{column}: {text}")]
-pub struct Mistake {
-    /// From 1.
-    pub line: usize,
-    /// From 1, in characters.
-    pub column: usize,
-    /// One line for people.
-    pub text: String,
-}
-
-impl Mistake {
-    /// At a byte of the file's text.
-    #[must_use]
-    pub fn at(file: &str, byte: usize, text: &str) -> Self {
-        let before = file.get(..byte).unwrap_or(file);
-        let line = before.rsplit('\n').next().unwrap_or_default();
-        let text = text.lines().collect::<Vec<_>>().join("; ");
-        Self { line: before.matches('\n').count() + 1, column: line.chars().count() + 1, text }
-    }
-
-    /// What the parser says.
-    #[must_use]
-    pub fn of(file: &str, error: &toml::de::Error) -> Self {
-        Self::at(file, error.span().map_or(0, |span| span.start), error.message())
-    }
-}
 
 /// What is promised of the limits that the kernel holds.
 const LIMITS_TOLD: &str = "memory and cpu of rules are limits of each process, and processes one of the account \
@@ -101,8 +73,7 @@ impl Policy {
     /// # Errors
     /// The first mistake.
     pub fn parse(text: &str) -> Result<Self, Mistake> {
-        let File { identity, group, rule } =
-            toml::from_str(text).map_err(|e| Mistake::of(text, &e))?;
+        let File { identity, group, rule } = from_toml(text)?;
         let identities: Known = identity
             .into_iter()
             .map(|(Name(name), i)| (name, i.keys.into_iter().map(|Stable(key)| key).collect()))

@@ -41,3 +41,27 @@ fn of_each_ceiling_the_lowest_counts() {
     assert_eq!((all.limits.cpu, all.limits.nice), (Some(10), Some(10)));
     assert_eq!(all.folder, Some("/a".into()));
 }
+
+#[test]
+fn text_without_quotes_is_told_so_and_where() {
+    let quotes = "text stands in quotes, such as \"127.0.0.1:8080\"";
+    for (text, told) in [
+        ("listen = 127.0.0.1:8080", Some("1:10")),
+        ("verbose = true\nlisten = [127.0.0.1:8080, \"a:1\"]", Some("2:11")),
+        ("listen = [::1]:8080", Some("1:11")),
+        ("users = alice,bob", Some("1:9")),
+        ("idle-timeout = 10m # soon", Some("1:16")),
+        ("max-runs = 1 2", None),
+        ("max-runs = 012", None),
+        ("name = ", None),
+        ("listen \"a:1\"", None),
+        ("name = \"open", None),
+        ("[rule.a]\nfor = [\"*\"]\nruns = true", None),
+    ] {
+        let mistake = Policy::parse(text).unwrap_err().to_string();
+        match told {
+            Some(at) => assert_eq!(mistake, format!("{at}: {quotes}"), "{text}"),
+            None => assert!(!mistake.contains("quotes"), "{text}: {mistake}"),
+        }
+    }
+}

@@ -12,8 +12,8 @@ use crate::server::policy::{Asked, Whose};
 
 /// Most runs of one list: a client that has more asks for the newest.
 pub const LIST_LIMIT: usize = 10_000;
-/// One frame tells of as many runs as fit into so many bytes of JSON. Ten thousand of the longest, with a command
-/// of 200 control characters, are then in less frames than may wait for a client.
+/// How many bytes of JSON one frame holds of a list. Ten thousand of the longest, with a command
+/// of 200 control characters, are then in fewer frames than may wait for a client.
 const LIST_CHUNK: usize = BODY_LIMIT;
 
 impl Requests {
@@ -23,6 +23,7 @@ impl Requests {
         }
         let limit = limit.map_or(LIST_LIMIT, |n| usize::try_from(n).unwrap_or(LIST_LIMIT));
         let (host, identity) = (Arc::clone(&self.host), Arc::clone(&self.identity));
+        host.looked_for((!all).then_some(&identity)).await;
         let (runs, total) =
             on_disk(move || host.list((!all).then_some(&identity), limit.min(LIST_LIMIT))).await?;
         let mut chunks = listing_chunks(&runs)?.into_iter().peekable();

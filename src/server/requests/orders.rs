@@ -12,9 +12,29 @@ use crate::runs::entry::Entry;
 use crate::server::end::SessionEnd;
 use crate::server::policy::{Asked, Whose};
 use crate::server::serving::Order;
-use crate::server::waiting::Answer;
+use crate::server::waiting::{Answer, Of};
 
 impl Requests {
+    /// The client is gone. What it has asked of a run that is still being started holds when that has. Until then it
+    /// counts as a connection: of these there is a limit.
+    pub(in crate::server) async fn leave(&mut self) {
+        if self.waiting.keep_orders() {
+            // In a box: most have left nothing behind.
+            let _ = Box::pin(self.obey_the_rest()).await;
+        }
+    }
+
+    async fn obey_the_rest(&mut self) -> Result<(), SessionEnd> {
+        while self.waiting.is_waiting() {
+            let came = self.waiting.came().await;
+            self.take_up(came).await?;
+            while let Some(heard) = self.waiting.next() {
+                self.handle(heard).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// An order to the run of this connection, or to one that is named. One that crosses the run's end or
     /// its refusal is nobody's fault.
     pub(super) async fn order(
@@ -52,11 +72,11 @@ impl Requests {
             },
             Entry::There(there) => {
                 let (host, there) = (Arc::clone(&self.host), Arc::clone(there));
-                let asked = async move {
+                let asked = Box::pin(async move {
                     let obeyed = host.order(&there, order.header(Some(&there.key.id))).await;
                     Answer::Order { run, obeyed }
-                };
-                return self.ask(asked).await;
+                });
+                return self.ask(asked, Of::Supervisor).await;
             }
             Entry::Gone(_) => false,
         };

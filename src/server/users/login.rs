@@ -5,7 +5,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{Access, access};
 
-use crate::exec::spec::DEFAULT_SHELL;
 use crate::sys::users::{self, Shadow, User};
 
 /// While it is there only root may log in, nologin(5).
@@ -52,7 +51,7 @@ pub(super) fn account(name: &str) -> Result<User, NoLogin> {
     let shadow = users::shadow(name).map_err(database)?.unwrap_or_default();
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     may_log_in(&user, shadow, since.as_secs() / DAY_S, Path::new(NOLOGIN_FILE).exists())?;
-    let shell = shell_of(&user);
+    let shell = user.login_shell();
     if !shell.is_file() || access(shell, Access::EXEC_OK).is_err() {
         return Err(NoLogin::BadShell(shell.to_owned()));
     }
@@ -71,13 +70,8 @@ pub(super) fn member(user: User, groups: &[String]) -> Result<User, NoLogin> {
     Err(NoLogin::NotServed)
 }
 
-pub(super) fn shell_of(user: &User) -> &Path {
-    let named = Some(&*user.shell).filter(|shell| !shell.as_os_str().is_empty());
-    named.unwrap_or(Path::new(DEFAULT_SHELL))
-}
-
 fn may_log_in(user: &User, shadow: Shadow, today: u64, is_closed: bool) -> Result<(), NoLogin> {
-    let shell = shell_of(user);
+    let shell = user.login_shell();
     let lets_nobody_in = |name: &std::ffi::OsStr| NO_SHELLS.iter().any(|shell| name == *shell);
     if shadow.is_locked {
         return Err(NoLogin::Locked);

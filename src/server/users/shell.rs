@@ -1,7 +1,6 @@
 //! Login shells that may hold their users to something, as git-shell(1) and rbash(1) do: what sshd(8) runs goes through
 //! them, so nothing is to pass by them here.
 
-use super::login::shell_of;
 use crate::proto::header::Form;
 use crate::server::policy::Command;
 use crate::sys::users::User;
@@ -14,7 +13,7 @@ const PLAIN: [&str; 13] = [
 
 /// Whether the account's shell is to judge what its user asks for, and this would pass by it; if so, in words.
 pub(in crate::server) fn passes_by(user: &User, asked: &Command<'_>) -> Option<String> {
-    let shell = shell_of(user);
+    let shell = user.login_shell();
     if PLAIN.iter().any(|plain| shell.file_name() == Some(plain.as_ref())) {
         return None;
     }

@@ -52,15 +52,22 @@ fn open(path: &Path) -> Result<File, FsError> {
 
 /// Waits for the others, for as long as [`PATIENCE`].
 fn in_turn(file: &File) -> io::Result<Lock> {
-    let late = Instant::now() + PATIENCE;
+    lock_within(file, PATIENCE).map_err(|e| match e {
+        Locked::Io(e) => e,
+        Locked::Held => io::Error::new(io::ErrorKind::TimedOut, "another keeps it locked"),
+    })
+}
+
+/// Locks `file`, and waits so long, in this thread, for others that hold it.
+///
+/// # Errors
+/// [`Locked`].
+pub fn lock_within(file: &File, patience: Duration) -> Result<Lock, Locked> {
+    let late = Instant::now() + patience;
     loop {
-        match lock_exclusive(file.try_clone()?) {
-            Ok(lock) => return Ok(lock),
-            Err(Locked::Io(e)) => return Err(e),
-            Err(Locked::Held) if Instant::now() > late => {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "another keeps it locked"));
-            }
-            Err(Locked::Held) => thread::sleep(LOOK_EVERY),
+        match lock_exclusive(file.try_clone().map_err(Locked::Io)?) {
+            Err(Locked::Held) if Instant::now() < late => thread::sleep(LOOK_EVERY),
+            done => return done,
         }
     }
 }
@@ -99,6 +106,22 @@ mod tests {
             all.into_iter().map(|one| one.join().unwrap()).filter(|one| *one).count()
         });
         assert_eq!((added, std::fs::read_to_string(&path).unwrap()), (1, "one\n".into()));
+    }
+
+    #[test]
+    fn a_lock_is_waited_for_as_long_as_was_said() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let open = || File::open(file.path()).unwrap();
+        let held = lock_exclusive(open()).unwrap();
+        assert!(matches!(lock_within(&open(), Duration::ZERO), Err(Locked::Held)));
+        let begun = Instant::now();
+        assert!(matches!(lock_within(&open(), LOOK_EVERY), Err(Locked::Held)));
+        assert!(begun.elapsed() >= LOOK_EVERY);
+        thread::scope(|scope| {
+            let waits = scope.spawn(|| lock_within(&open(), PATIENCE * 6));
+            drop(held);
+            assert!(waits.join().unwrap().is_ok());
+        });
     }
 
     #[test]

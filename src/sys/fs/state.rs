@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::walk::Walk;
 use super::{ANY_OTHER, FsError, Trust, check_file, euid, mode_of, open_to_read, read_whole};
-use crate::sys::process::account;
+use crate::sys::users::account;
 
 /// A folder that is this user's alone (mode 0700), held open.
 #[derive(Debug)]
@@ -90,7 +90,7 @@ impl StateDir {
     }
 
     pub(super) fn open_as(path: &Path, euid: u32) -> Result<Self, FsError> {
-        let walk = Walk::to_folder(path, euid, true)?;
+        let walk = Walk::to_folder(path, euid)?;
         Self::own(walk.dir(), path, euid)
     }
 

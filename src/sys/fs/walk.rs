@@ -34,8 +34,8 @@ pub(super) struct Walk {
 
 impl Walk {
     /// Goes to the folder `path`, making what is missing with mode 0700.
-    pub(super) fn to_folder(path: &Path, euid: u32, create: bool) -> Result<Self, FsError> {
-        let mut walk = Self::start(path, euid, create)?;
+    pub(super) fn to_folder(path: &Path, euid: u32) -> Result<Self, FsError> {
+        let mut walk = Self::start(path, euid, true)?;
         while let Some(name) = walk.todo.pop() {
             walk.enter(&name)?;
         }

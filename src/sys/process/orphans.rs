@@ -9,7 +9,7 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions};
 
 use super::{Orphans, gone, known, nobody_starts};
 
-/// A list of children is read by so many bytes; it has up to 8 for each.
+/// How many bytes of a list of children are read at a time; each child takes up to 8.
 pub(super) const CHILDREN_PIECE: usize = 1024;
 
 /// Whether there is a stranger, or somebody who may leave one behind without [`super::children_changed`].

@@ -133,7 +133,6 @@ fn the_batches_of_the_readme_are_understood() {
     let readme = page("README.md");
     let [examples] = &blocks(&readme, "\n## Many machines\n")[..] else { panic!("{readme}") };
     let page = page("docs/batch.md");
-    assert!(page.contains(examples), "the page on batches has other examples");
     let plan = page.split("```toml\n").find(|part| part.contains("[[steps]]")).unwrap();
     let job = site.job();
     fs::write(job.path().join("hosts.txt"), "web[01-20]:8080\n").unwrap();

@@ -37,6 +37,21 @@ fn what_is_wrong_is_refused_before_anything_runs() {
     }
 }
 
+#[test]
+fn hosts_and_commands_may_come_from_stdin() {
+    let fleet = Fleet::start(2);
+    let addrs = fleet.addrs().join("\n");
+    let hosts = format!("# ours\n{addrs}\n");
+    let ran =
+        fleet.plain().args(&["--hosts", "-", "echo one"]).run_with(hosts.as_bytes()).expect(0);
+    assert_eq!(ran.text().matches("one\n").count(), 2, "{}", ran.text());
+    let line = ["-H", &fleet.addrs()[0], "--file", "-"];
+    let ran = fleet.plain().args(&line).run_with(b"echo one\necho two\n").expect(0).text();
+    assert!(ran.contains("one\n") && ran.contains("two\n"), "{ran}");
+    let ran = fleet.plain().args(&["--hosts", "-", "true"]).run_with(b"web[1-:80\n").expect(2);
+    assert!(ran.stderr.contains("-:1, column 4: a bracket is missing"), "{}", ran.stderr);
+}
+
 /// As editors of other systems write files.
 #[test]
 fn files_may_begin_with_a_byte_order_mark_and_have_carriage_returns() {

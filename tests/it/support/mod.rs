@@ -10,6 +10,7 @@ pub(crate) mod mounts;
 pub(crate) mod other;
 pub(crate) mod raw;
 pub(crate) mod relay;
+pub(crate) mod served;
 pub(crate) mod server;
 #[allow(dead_code, reason = "the unit tests use the rest")]
 pub(crate) mod soft_key;

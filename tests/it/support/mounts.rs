@@ -20,12 +20,17 @@ impl Mounts {
 
     /// Has a program started among them.
     pub(crate) fn show(&self, command: &mut Command) {
-        under(&["nsenter", "-m", "-t", &self.0.id().to_string()])(command);
+        under(&["nsenter", "-m", "-t", &self.holder().to_string()])(command);
+    }
+
+    /// The process that holds them.
+    pub(crate) fn holder(&self) -> u32 {
+        self.0.id()
     }
 
     /// Where this process finds what is there at an absolute path.
     pub(crate) fn seen(&self, path: &Path) -> PathBuf {
-        let root = PathBuf::from(format!("/proc/{}/root", self.0.id()));
+        let root = PathBuf::from(format!("/proc/{}/root", self.holder()));
         root.join(path.strip_prefix("/").unwrap())
     }
 

@@ -1,4 +1,4 @@
-//! The file of `--verdict`, and those of a batch's reports.
+//! The files of reports: `--verdict`, and those of a batch.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
