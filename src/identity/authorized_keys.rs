@@ -7,7 +7,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::line::{LINE_LIMIT, LineReason, is_key_type, lines, quote, word};
+use super::line::{LINE_LIMIT, LineReason, is_key_type, lines, no_type, quote, word};
 use super::options::split;
 use super::{Fingerprint, KeyOptions, LineError, Permits, PublicKey, Sought};
 
@@ -231,8 +231,8 @@ fn options_and_key(content: &str) -> Result<(Option<&str>, &str), LineReason> {
     // What looks like no option is more likely the type of a key, or no line of this file at all.
     match options.contains(['"', ',', '=']) || KeyOptions::parse(options, ALL).is_ok() {
         true if key.is_empty() => Err(LineReason::Short),
-        true => Err(LineReason::Type(quote(word(key).0))),
-        false => Err(LineReason::Type(quote(options))),
+        true => Err(no_type(word(key).0)),
+        false => Err(no_type(options)),
     }
 }
 

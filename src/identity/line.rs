@@ -31,6 +31,11 @@ pub enum LineReason {
     /// No such type of key.
     #[error("{0:?} is not a type of key")]
     Type(String),
+    /// The same of what may be a part of a private key.
+    #[error(
+        "no public key; list those, as files that end in .pub have them, and never private ones"
+    )]
+    NoPublicKey,
     /// The type, or the names, and nothing after.
     #[error("the key is missing")]
     Short,
@@ -97,6 +102,17 @@ pub(super) fn is_key_type(word: &str) -> bool {
 fn is_certificate_type(word: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'@' | b'.');
     word.ends_with("-cert-v01@openssh.com") && word.bytes().all(plain)
+}
+
+/// Why a word is no type of key. A private key in the place of the public one is not quoted: it is in lines of
+/// base64, in which there is no hyphen, and each type of key has one.
+pub(super) fn no_type(word: &str) -> LineReason {
+    const SHORT: usize = 16;
+    let may_be_secret = word.len() > SHORT && !word.contains('-');
+    match may_be_secret || word.starts_with("-----BEGIN") {
+        true => LineReason::NoPublicKey,
+        false => LineReason::Type(quote(word)),
+    }
 }
 
 /// What a message quotes of a file: its start, without control characters.

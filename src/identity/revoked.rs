@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::line::{LineReason, is_key_type, lines, quote, word};
+use super::line::{LineReason, is_key_type, lines, no_type, quote, word};
 use super::{Certificate, Fingerprint, LineError, NotAFingerprint, PublicKey, PublicKeyError};
 
 /// How a binary list of ssh-keygen(1) begins (PROTOCOL.krl).
@@ -160,7 +160,10 @@ fn fingerprint(text: &str) -> Result<Fingerprint, RevokedError> {
 fn key(line: &str) -> Result<Fingerprint, LineReason> {
     let (kind, rest) = word(line);
     if !is_key_type(kind) {
-        return Err(RevokedError::Unknown(quote(kind)).into());
+        return Err(match no_type(kind) {
+            LineReason::Type(kind) => RevokedError::Unknown(kind).into(),
+            unquoted => unquoted,
+        });
     }
     if kind.contains("-cert-v01@") {
         return Err(RevokedError::Certificate.into());

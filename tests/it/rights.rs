@@ -355,6 +355,30 @@ fn check_prints_every_line_of_every_file_and_what_it_means() {
     assert_eq!(told["settings"]["authorized-keys"][0], bad);
 }
 
+/// Of the file without `.pub` in the place of the one with it, each line would be a line of the log.
+#[test]
+fn of_a_private_key_in_the_place_of_the_public_one_nothing_is_quoted() {
+    let here = tempfile::tempdir().unwrap();
+    let path = here.path().canonicalize().unwrap();
+    let (key, _) = super::auth::key(&path, "friend");
+    let secret = std::fs::read_to_string(&key).unwrap();
+    let secret: Vec<_> = secret.lines().filter(|line| !line.starts_with('-')).collect();
+    let state = path.join("state");
+    for option in ["--authorized-keys", "--trusted-user-ca", "--revoked-keys"] {
+        for verb in [&["check"][..], &["--listen", "0.0.0.0:0"]] {
+            let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_rexec-server"));
+            command.args(verb).arg(option).arg(&key).env("REXEC_STATE_DIR", &state);
+            let ran = Ran::of(command.output().unwrap()).expect(1);
+            let told = format!("{}{}", String::from_utf8_lossy(&ran.stdout), ran.stderr);
+            assert!(told.contains("never private ones"), "{option}: {told}");
+            for line in &secret {
+                let start = line.get(..12).unwrap_or(line);
+                assert!(!told.contains(start), "{option}: {told}");
+            }
+        }
+    }
+}
+
 /// The last second of the last year, where it is later than in UTC.
 #[test]
 fn an_end_in_the_last_year_is_told_in_each_time_zone() {
