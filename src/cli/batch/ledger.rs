@@ -9,7 +9,7 @@ use super::resume::Earlier;
 use crate::cli::status::{Asked, of_end};
 use crate::client::Error;
 use crate::client::batch::{Batch, Before, Cause, Loss, Outcome, StepEnd, Why, worst, worst_of};
-use crate::proto::verdict::Verdict;
+use crate::proto::verdict::{StopBy, Verdict};
 
 /// Names of hosts and steps.
 pub(super) struct Names {
@@ -182,6 +182,7 @@ fn detail(end: &StepEnd) -> Option<String> {
         Outcome::Stopped(Some(why)) | Outcome::NotStarted(Cause::Batch(why)) => {
             Some(of_why(why).into())
         }
+        Outcome::Deadline if !is_its_own(end) => Some(of_why(Why::Deadline).into()),
         Outcome::Lost(Loss::End) if end.end.is_none() && end.run.is_some() => {
             Some("asked for by an earlier batch, and nobody knows how it ended".into())
         }
@@ -191,6 +192,12 @@ fn detail(end: &StepEnd) -> Option<String> {
             Some(line.strip_prefix("not started: ").unwrap_or(&line).to_owned())
         }
     }
+}
+
+/// Whether the deadline that ended it was the step's, and not the batch's.
+fn is_its_own(end: &StepEnd) -> bool {
+    let Some(Ok(Verdict { stopped: Some(stopped), .. })) = &end.end else { return false };
+    stopped.by == StopBy::Deadline
 }
 
 /// Why the batch ended early, for people.

@@ -45,6 +45,9 @@ fn a_deadline_of_the_batch_stops_what_runs() {
     let args = ["-j", "1", "--deadline", "300ms", "-s", "exec sleep 600"];
     let ran = fleet.batch(&[]).args(&args).run().expect(124);
     assert!(ran.stderr.contains("1 deadline, 1 not started"), "{}", ran.stderr);
+    let told = ran.stderr.lines().filter(|line| line.contains(": deadline: ")).collect::<Vec<_>>();
+    let is_told = |line: &&str| line.ends_with("the batch met its deadline (--deadline)");
+    assert!(told.len() == 2 && told.iter().all(is_told), "{told:?}");
 }
 
 #[test]
