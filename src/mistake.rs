@@ -30,7 +30,7 @@ impl Mistake {
         let at = error.span().map_or(0, |span| span.start);
         match unquoted(file, at) {
             Some(at) => Self::at(file, at, UNQUOTED),
-            None => Self::at(file, at, error.message()),
+            None => Self::at(file, at, &error.message().replace(SEQUENCE, LIST)),
         }
     }
 }
@@ -40,6 +40,10 @@ impl Mistake {
 pub fn line_at(text: &str, byte: usize) -> usize {
     text.get(..byte).unwrap_or(text).matches('\n').count() + 1
 }
+
+/// What the parser calls a list, and what those call it who write one.
+const SEQUENCE: &str = "expected a sequence";
+const LIST: &str = "expected a list, such as [\"...\"]";
 
 const UNQUOTED: &str = "text stands in quotes, such as \"127.0.0.1:8080\"";
 

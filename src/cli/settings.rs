@@ -145,8 +145,7 @@ fn parse(text: &str) -> Result<(Vec<Written>, Policy), Mistake> {
             continue;
         }
         if !keys.iter().any(|key| key == name) {
-            let why = format!("there is no setting {name:?}; `rexec-server check` lists them all");
-            return Err(Mistake::at(text, at, &why));
+            return Err(Mistake::at(text, at, &no_such(name, value.get_ref(), &keys)));
         }
         let wrong = |why: String| Mistake::at(text, value.span().start, &format!("{name}: {why}"));
         let words = words(name, value.get_ref()).map_err(wrong)?;
@@ -158,6 +157,19 @@ fn parse(text: &str) -> Result<(Vec<Written>, Policy), Mistake> {
         written.push(Written { key: name.into(), line: line_at(text, at), words });
     }
     Ok((written, Policy::parse(text)?))
+}
+
+/// That there is no such key, and what may have been meant.
+fn no_such(name: &str, value: &DeValue<'_>, keys: &[String]) -> String {
+    if matches!(value, DeValue::Table(_)) {
+        let tables = TABLES.map(|table| format!("[{table}.NAME]")).join(", ");
+        return format!("there is no table {name:?}; there are {tables}");
+    }
+    let option = name.replace('_', "-");
+    match keys.contains(&option) {
+        true => format!("there is no setting {name:?}; write {option}"),
+        false => format!("there is no setting {name:?}; `rexec-server check` lists them all"),
+    }
 }
 
 /// Whether a text is a configuration: for tests that try any.
@@ -262,6 +274,8 @@ mod tests {
     fn what_is_wrong_is_named_with_its_line_and_column() {
         for (file, place, part) in [
             ("max-run = 1", "1:1", "no setting \"max-run\""),
+            ("max_runs = 1", "1:1", "write max-runs"),
+            ("[rules.a]\nfor = []", "1:2", "[rule.NAME]"),
             ("\n  max-runs = 0", "2:14", "a whole number from 1"),
             ("listen = \"a:1\"", "1:10", "a list is needed"),
             ("listen = []", "1:10", "the list is empty"),
@@ -276,6 +290,8 @@ mod tests {
             ("[rule.a]\nfor = [\"*\"]\nalow = []", "3:1", "alow"),
             ("[rule.a]\nallow = []", "1:1", "for"),
             ("[rule.a]\nfor = []\nallow = [[\"{x:[}\"]]", "3:9", "unclosed"),
+            ("[rule.a]\nfor = []\nallow = [\"ls -l\"]", "3:10", "the words of a command"),
+            ("[rule.a]\nfor = \"*\"", "2:7", "expected a list, such as"),
             ("[rule.a]\nfor = []\nnice = 20", "3:8", "0 to 19"),
             ("[rule.a]\nfor = []\nruns = 0", "3:8", "from 1"),
             ("[rule.a]\nfor = []\noutput = \"1T\"", "3:10", "count of bytes"),

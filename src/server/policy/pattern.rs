@@ -3,6 +3,7 @@
 use std::fmt;
 
 use regex::{Regex, RegexBuilder};
+use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 /// Most bytes that the compiled form of one parameter may take.
@@ -116,7 +117,22 @@ impl Word {
 
 impl<'de> Deserialize<'de> for Pattern {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        Self::new(&Vec::deserialize(from)?).map_err(serde::de::Error::custom)
+        Self::new(&from.deserialize_seq(Words)?).map_err(serde::de::Error::custom)
+    }
+}
+
+/// A command is often written as the text that a shell would read.
+struct Words;
+
+impl<'de> Visitor<'de> for Words {
+    type Value = Vec<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the words of a command, such as [\"git\", \"pull\"]")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut words: A) -> Result<Vec<String>, A::Error> {
+        std::iter::from_fn(|| words.next_element().transpose()).collect()
     }
 }
 
