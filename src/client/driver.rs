@@ -1,17 +1,19 @@
 //! One run over as many connections as it takes.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::command::millis;
 use super::connection::{Connection, NoWelcome, Target};
 use super::control::{Control, Input, RunIo};
-use super::error::Error;
+use super::error::{Error, OutputError};
 use super::leg::{Shared, until};
 use super::sink::Sink;
 use super::state::{Leave, Leg, Role, State};
@@ -19,8 +21,9 @@ use super::stdin::StdinSender;
 use crate::conn::HEARTBEAT;
 use crate::identity::KeyRing;
 use crate::proto::code::Code;
+use crate::proto::digest::Running;
 use crate::proto::frame::{self, FrameError};
-use crate::proto::header::{Attach, ClientHeader, RunRequest, ShowFrom};
+use crate::proto::header::{Attach, ClientHeader, Form, RunRequest, ShowFrom};
 use crate::proto::verdict::Verdict;
 use crate::sys::clock::boottime;
 use crate::transport::DialError;
@@ -31,6 +34,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 /// Sending a request and logging in may take so long: the longest request, over 64 kbit/s.
 const ASK_TIMEOUT: Duration = Duration::from_secs(180);
+
+/// Bytes of a script that are read at once, where it is only compared.
+const READ_AT_ONCE: usize = 64 * 1024;
 
 /// A run and what it takes to go on with it on another connection.
 pub(super) struct Driver<'a> {
@@ -112,7 +118,7 @@ impl<'a> Driver<'a> {
             let (progress, began) = (self.state.progress(), Instant::now());
             let why = match self.connected(connection).await {
                 Ok(open) => match self.leg(open).await {
-                    Leg::Final(end) => return *end,
+                    Leg::Final(end) => return self.by_its_script(*end).await,
                     Leg::Doubted => continue,
                     Leg::Broken(why) => {
                         self.state.unanswered += u32::from(!self.state.is_started());
@@ -302,7 +308,44 @@ impl<'a> Driver<'a> {
         }
     }
 
+    /// A script is the command itself: with another one the same id is another request, also when the run takes
+    /// no more of it. Other input is data, which whoever asks again need not have any more.
+    async fn by_its_script(&mut self, end: Result<Verdict, Error>) -> Result<Verdict, Error> {
+        let is_script = matches!(&self.wanted, Wanted::Run(run, _) if run.form == Form::Script);
+        let is_told = matches!(end, Ok(_) | Err(Error::Detached { .. }));
+        let (Some((size, digest)), Some(input)) = (self.state.stdin.unread(), &mut self.input)
+        else {
+            return end;
+        };
+        if !is_script || !is_told {
+            return end;
+        }
+        let mut running = self.state.hasher();
+        tokio::select! {
+            read = read_through(input, size, &mut running) => match read {
+                Ok(()) if (running.offset(), running.digest()) == (size, digest) => end,
+                Ok(()) => Err(self.state.other_input()),
+                Err(e) => {
+                    let (error, verdict) = (OutputError::Input(e), end.ok().map(Box::new));
+                    Err(Error::Output { error, verdict })
+                }
+            },
+            Some(_) = self.control.recv() => end,
+        }
+    }
+
     fn unknown(&self, why: &str) -> Error {
         Error::Unknown { run: self.state.id.clone(), text: why.into(), code: None }
     }
+}
+
+/// Reads so many bytes, or up to an earlier end.
+async fn read_through(input: &mut Input, size: u64, into: &mut Running) -> io::Result<()> {
+    let mut source = input.take(size);
+    let mut buffer = BytesMut::with_capacity(READ_AT_ONCE);
+    while source.read_buf(&mut buffer).await? > 0 {
+        into.update(&buffer);
+        buffer.clear();
+    }
+    Ok(())
 }

@@ -12,7 +12,7 @@ use super::control::{CANCEL_WAIT, Control};
 use super::error::{Error, OutputError};
 use super::sink::Sink;
 use super::stdin::StdinSender;
-use crate::proto::digest::Algorithm;
+use crate::proto::digest::{Algorithm, Running};
 use crate::proto::frame::FrameError;
 use crate::proto::header::ClientHeader;
 use crate::proto::verdict::Verdict;
@@ -275,8 +275,18 @@ impl State {
     /// The end of a client whose input is not the run's.
     pub(super) fn input_refused(&mut self) -> Option<Leg> {
         let is_other = matches!(self.failure, Some(OutputError::OtherInput));
+        is_other.then(|| Leg::done(Err(self.other_input())))
+    }
+
+    /// That the run has another standard input than this client.
+    pub(super) fn other_input(&self) -> Error {
         let text = format!("run {} was started with another standard input", self.id);
-        is_other.then(|| Leg::done(Err(Error::Conflict { text })))
+        Error::Conflict { text }
+    }
+
+    /// A digest as those of the run's streams are made.
+    pub(super) fn hasher(&self) -> Running {
+        Running::by(self.agreed.unwrap_or(Algorithm::Sha256))
     }
 
     pub(super) fn cancel_for(&mut self, failure: OutputError) -> Result<(), FrameError> {

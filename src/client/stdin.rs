@@ -37,6 +37,8 @@ pub(super) struct StdinSender {
     closed: bool,
     /// Another client has sent so much to the run, with this digest: as much of the input is passed over.
     known: Option<(u64, Digest)>,
+    /// The same of a run that takes no more: nothing of this input was read.
+    unread: Option<(u64, Digest)>,
 }
 
 impl StdinSender {
@@ -52,6 +54,7 @@ impl StdinSender {
             ended: !wanted,
             closed: !wanted,
             known: None,
+            unread: None,
         }
     }
 
@@ -119,6 +122,7 @@ impl StdinSender {
         }
         if self.read.offset() == 0 && !self.ended && started.stdin_offset > 0 {
             if started.stdin_grant <= started.stdin_offset {
+                self.unread = Some((started.stdin_offset, started.stdin_hash));
                 self.close();
             } else {
                 self.known = Some((started.stdin_offset, started.stdin_hash));
@@ -138,6 +142,12 @@ impl StdinSender {
         }
         self.forget(started.stdin_offset);
         Some(self.again())
+    }
+
+    /// How this input has to begin to be that of the run, if nothing was read of it: with so many bytes of this
+    /// digest.
+    pub(super) fn unread(&self) -> Option<(u64, Digest)> {
+        self.unread
     }
 
     /// Whether the server needs nothing more of it: all of it was sent, or none is wanted.

@@ -131,6 +131,31 @@ fn the_same_id_runs_once_however_often_it_is_asked_for() {
     assert_eq!(ended, 1);
 }
 
+/// A script is the command: to be shown what another one did would pass for its own end. Other input is data, which
+/// whoever asks again need not have any more.
+#[test]
+fn another_script_is_another_request_and_the_input_of_a_command_is_none() {
+    let server = Server::start(&[]);
+    let ask = |options: &[&str], words: &[&str], input: &str| {
+        let client = Client::new(server.state()).args(options).arg(&server.addr).args(words);
+        client.run_with(input.as_bytes())
+    };
+    let script = "echo one\nexit 3\n";
+    for _ in 0..2 {
+        assert_eq!(ask(&["--id", "script"], &[], script).expect(3).text(), "one\n");
+    }
+    assert_eq!(ask(&["-d", "--id", "script"], &[], script).expect(0).text(), "script\n");
+    for other in ["echo two\nexit 3\n", "echo one\n", ""] {
+        for options in [&["--id", "script"][..], &["-d", "--id", "script"]] {
+            let ran = ask(options, &[], other).expect(250);
+            assert!(ran.stderr.contains("another standard input"), "{}", ran.stderr);
+        }
+    }
+    for input in ["data", "other data", ""] {
+        assert_eq!(ask(&["--id", "data"], &["cat"], input).expect(0).text(), "data");
+    }
+}
+
 #[test]
 fn a_run_outlives_its_server_and_its_client_goes_on_with_it() {
     let mut server = Server::start(&[]);
