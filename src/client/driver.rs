@@ -136,7 +136,8 @@ impl<'a> Driver<'a> {
             }
             self.state.lose_connection();
             if self.state.has_verdict() {
-                return self.write_the_rest().await;
+                let end = self.write_the_rest().await;
+                return self.by_its_script(end).await;
             }
             self.pause(&mut outage, why).await?;
         }
