@@ -22,6 +22,31 @@ use crate::transport::{
 };
 
 /// Where to go and as whom.
+///
+/// A server of this account on this machine is a [`Target::local`]. One elsewhere is known by its host key, and this client
+/// by a key of its own:
+///
+/// ```no_run
+/// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::sync::Arc;
+/// use rexec::client::{CONNECT_TIMEOUT, Client, Target};
+/// use rexec::identity::{Key, KeyRing};
+/// use rexec::transport::HostTrust;
+///
+/// // What the server says in its first line, and ssh-keygen -lf of its host_key.pub.
+/// let host_key = "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU".parse()?;
+/// let target = Target {
+///     endpoint: "build:8080".parse()?,
+///     user: None,
+///     trust: Arc::new(HostTrust { pins: vec![host_key], ..HostTrust::default() }),
+///     keys: KeyRing::of([Key::load("/home/me/.ssh/id_ed25519".as_ref())?]),
+///     connect_timeout: CONNECT_TIMEOUT,
+/// };
+/// let client = Client::new(target);
+/// # let _ = client;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Target {
     /// The server's address.

@@ -128,6 +128,37 @@ impl Client {
 
     /// Runs a command to its end, over as many connections as that takes.
     ///
+    /// Dropping the future leaves the run: it waits for its client as long as [`Command::grace`] says and is stopped then,
+    /// unless [`Client::stop`] stops it, by [`Client::last_run`]. [`Control::Cancel`] stops it, and what is returned then
+    /// is its verdict.
+    ///
+    /// ```no_run
+    /// # async fn example(mut client: rexec::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// use rexec::Command;
+    /// use rexec::client::{Control, Output, RunIo};
+    /// use rexec::proto::header::Stream;
+    ///
+    /// struct Shown;
+    /// impl Output for Shown {
+    ///     fn write(&mut self, stream: Stream, bytes: &[u8]) -> std::io::Result<()> {
+    ///         println!("{stream:?}: {}", String::from_utf8_lossy(bytes));
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let (ask, control) = tokio::sync::mpsc::unbounded_channel();
+    /// let stdin = Box::new(&b"to the command"[..]);
+    /// let io = RunIo { stdin: Some(stdin), output: Box::new(Shown), control };
+    /// tokio::spawn(async move {
+    ///     tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    ///     ask.send(Control::Cancel)
+    /// });
+    /// let verdict = client.run(&Command::shell("cat; make"), io).await?;
+    /// println!("{:?}, stopped: {:?}", verdict.end, verdict.stopped);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// An [`Error`] says what is known of the run, and whether it is safe to run it again.
     pub async fn run(&mut self, command: &Command, io: RunIo) -> Result<Verdict, Error> {
