@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 use super::server_args::{Args, CHECK, definition};
 use crate::mistake::{Mistake, line_at};
 use crate::server::policy::{Policy, TABLES};
-use crate::sys::fs::TrustedFile;
+use crate::sys::fs::{TrustedFile, home_dir};
 
 /// Longest configuration, bytes.
 const CONFIG_LIMIT: usize = 1 << 20;
@@ -180,10 +180,18 @@ pub(super) fn check_text(text: &str) -> Result<(), String> {
     parse(text).map(drop).map_err(|e| e.to_string())
 }
 
+/// The path of a file of keys, which may begin in the account's home: on a command line the shell reads that.
+fn below_home(key: &str, text: &str) -> String {
+    let names_keys = ["authorized-keys", "trusted-user-ca", "revoked-keys"].contains(&key);
+    let home =
+        || home_dir().ok()?.join(text.strip_prefix("~/")?).into_os_string().into_string().ok();
+    names_keys.then(home).flatten().unwrap_or_else(|| text.to_owned())
+}
+
 /// A value of the file as arguments.
 fn words(key: &str, value: &DeValue<'_>) -> Result<Vec<OsString>, String> {
     let takes_one = |value: &DeValue<'_>| match value {
-        DeValue::String(text) => Ok(format!("--{key}={text}").into()),
+        DeValue::String(text) => Ok(format!("--{key}={}", below_home(key, text)).into()),
         DeValue::Integer(number) => {
             let number = i64::from_str_radix(number.as_str(), number.radix());
             number.map(|n| format!("--{key}={n}").into()).map_err(|e| e.to_string())
@@ -268,6 +276,15 @@ mod tests {
         assert_eq!(setting(&settings, "name"), (vec![], Source::Default));
         let settings = read(file, &["--listen", "127.0.0.1:3"]).unwrap();
         assert_eq!(setting(&settings, "listen"), (vec!["127.0.0.1:3"], Source::Flag));
+    }
+
+    #[test]
+    fn files_of_keys_may_be_below_the_home() {
+        let settings = read("authorized-keys = [\"~/a\", \"/b~/c\"]\nname = \"~/d\"", &[]).unwrap();
+        let below = home_dir().unwrap().join("a");
+        let paths = vec![below.to_str().unwrap(), "/b~/c"];
+        assert_eq!(setting(&settings, "authorized-keys"), (paths, Source::File(1)));
+        assert_eq!(setting(&settings, "name").0, ["~/d"]);
     }
 
     #[test]
