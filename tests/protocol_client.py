@@ -120,7 +120,7 @@ class Run:
     def judge(self):
         for name, (size, digest) in self.streams.items():
             end = self.verdict[name]
-            if (end["size"], end["hash"]) != (size, digest.hexdigest()) or end["end"] == "cut":
+            if (end["size"], end["hash"]) != (size, digest.hexdigest()) or end["end"] not in ("eof", "held"):
                 raise End(252, f"{name} is not whole")
         end = self.verdict["end"]
         if self.verdict["stopped"] or not end:

@@ -100,7 +100,7 @@ pub enum FrameError {
         limit: usize,
     },
     /// The header is not one JSON object with a `type`, or is nested too deeply.
-    #[error("the header is not a JSON object with a type: {0}")]
+    #[error("the header is not a JSON object that is understood: {0}")]
     HeaderNotJson(String),
     /// `size` is over the limit.
     #[error("a body of {size} bytes is over the limit of {limit}")]
