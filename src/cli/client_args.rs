@@ -23,7 +23,8 @@ use crate::units::{duration, some_time};
 #[command(name = "rexec", version, max_term_width = 100, after_help = after_help())]
 pub(super) struct Args {
     /// The server: host:port, [::1]:8080, localhost:8080, unix:/path/to/socket, a name of
-    /// ~/.config/rexec/config.toml, or rexec://host:port?host-key=SHA256:...
+    /// ~/.config/rexec/config.toml, or rexec://host:port?host-key=SHA256:...; with USER@ in front if it
+    /// serves several users
     #[arg(value_name = "ADDR", required_unless_present_any = ["completions", "man"])]
     pub(super) addr: Option<Place>,
 

@@ -15,6 +15,11 @@ fn instead(option: &str) -> Option<&'static str> {
         "-f" => "-d leaves a run running that outlives its client",
         "-F" => "servers have names in ~/.config/rexec/config.toml",
         "-A" | "-D" | "-J" | "-L" | "-N" | "-R" | "-W" | "-X" | "-Y" => FORWARDING,
+        "-a" | "-k" | "-x" => "there is no forwarding to be switched off: leave it out",
+        "-M" | "-O" | "-S" => {
+            "no connection is shared; rexec batch runs many commands over one to each host"
+        }
+        "-E" => "what rexec says is on stderr: 2>>FILE",
         "-C" => "there is no compression",
         _ => return None,
     })

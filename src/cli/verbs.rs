@@ -115,7 +115,8 @@ enum Verb {
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct At {
     /// The server: host:port, [::1]:8080, localhost:8080, unix:/path/to/socket, a name of
-    /// ~/.config/rexec/config.toml, or rexec://host:port?host-key=SHA256:...
+    /// ~/.config/rexec/config.toml, or rexec://host:port?host-key=SHA256:...; with USER@ in front if it
+    /// serves several users
     pub(super) addr: Place,
     #[command(flatten)]
     pub(super) reach: Reach,

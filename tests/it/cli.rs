@@ -156,7 +156,7 @@ fn the_verb_of_supervisors_has_no_options() {
 
 #[test]
 fn wrong_usage_is_2_and_says_what_was_wrong() {
-    let cases: [(&[&str], &str); 25] = [
+    let cases: [(&[&str], &str); 28] = [
         (&["hlep"], "'help'"),
         (&[], "ADDR"),
         (&["8080", "true"], "such as localhost:8080"),
@@ -164,6 +164,9 @@ fn wrong_usage_is_2_and_says_what_was_wrong() {
         (&["-p", "8080", "127.0.0.1", "true"], "tip: the port is a part of the address"),
         (&["-l", "me", "127.0.0.1:1"], "USER@HOST:PORT"),
         (&["-N", "127.0.0.1:1"], "no forwarding"),
+        (&["-x", "127.0.0.1:1"], "no forwarding to be switched off"),
+        (&["-S", "none", "127.0.0.1:1"], "rexec batch"),
+        (&["-E", "log", "127.0.0.1:1"], "2>>FILE"),
         (&["-t", "127.0.0.1:1", "true"], "no command gets a terminal"),
         (&["-tt", "127.0.0.1:1", "true"], "no command gets a terminal"),
         (&["-o", "BatchMode=yes", "127.0.0.1:1", "true"], "-o is --output here"),

@@ -239,3 +239,27 @@ fn in_a_while_read_loop_n_leaves_the_lines_to_the_loop() {
     assert_eq!(looped("-n"), "run a\nrun b\nrun c\n");
     assert_eq!(looped(""), "run a\nb\nc\n");
 }
+
+/// What runs `ssh HOST COMMAND` can run `rexec NAME COMMAND`.
+#[test]
+fn git_goes_through_it_as_through_ssh() {
+    let server = Server::start(&[]);
+    let folder = server.state().join(".config/rexec");
+    std::fs::create_dir_all(&folder).unwrap();
+    let named = format!("[hosts.build]\naddress = \"{}\"\n", server.addr);
+    std::fs::write(folder.join("config.toml"), named).unwrap();
+    let git = |args: &[&str]| {
+        let mut git = Command::new("git");
+        git.args(["-c", "user.name=a", "-c", "user.email=a@b", "-C"]).arg(server.dir()).args(args);
+        git.env("GIT_SSH_COMMAND", env!("CARGO_BIN_EXE_rexec")).env("HOME", server.state());
+        let ran =
+            git.env("REXEC_STATE_DIR", server.state()).env("GIT_CONFIG_NOSYSTEM", "1").output();
+        Ran::of(ran.unwrap()).expect(0).text()
+    };
+    git(&["init", "--quiet", "--bare", "app.git"]);
+    let url = format!("build:{}", server.dir().join("app.git").display());
+    git(&["clone", "--quiet", &url, "here"]);
+    git(&["-C", "here", "commit", "--quiet", "--allow-empty", "-m", "sent"]);
+    git(&["-C", "here", "push", "--quiet", "origin", "HEAD:refs/heads/sent"]);
+    assert!(git(&["ls-remote", &url]).ends_with("\trefs/heads/sent\n"));
+}
