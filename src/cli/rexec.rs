@@ -297,7 +297,8 @@ fn print_report(report: &Report<'_>) -> io::Result<()> {
 
 fn summary(verdict: &Verdict) -> String {
     let bytes = |end: &Option<crate::proto::verdict::StreamEnd>| end.map_or(0, |e| e.size);
-    let out = bytes(&verdict.stdout) + bytes(&verdict.both);
+    // Of output that was altered they are what the server says.
+    let out = bytes(&verdict.stdout).saturating_add(bytes(&verdict.both));
     let mut line = format!(
         "run {} took {} ms, wrote {out} bytes to stdout and {} to stderr, checked by {}",
         verdict.run,

@@ -71,7 +71,9 @@ pub(super) struct State {
     pub(super) doubted: Option<Error>,
     /// What was asked on this connection was `close`.
     pub(super) closing: bool,
-    /// Place of the last frame that there is, of a record that is not followed.
+    /// Place of the last frame that was given to be written.
+    handed_on: u64,
+    /// The same, of all that there is of a record that is not followed.
     so_far: Option<u64>,
     /// The caller wants to leave the run: when its input is sent, or at once.
     leave: Leave,
@@ -122,6 +124,7 @@ impl State {
             pending: Vec::new(),
             doubted: None,
             closing: false,
+            handed_on: 0,
             so_far: None,
             leave,
             has_hole: false,

@@ -221,7 +221,7 @@ impl Verdict {
     /// Bytes of all that it has written.
     #[must_use]
     pub fn output_bytes(&self) -> u64 {
-        self.streams().map(|stream| stream.size).sum()
+        self.streams().fold(0, |sum, stream| sum.saturating_add(stream.size))
     }
 }
 

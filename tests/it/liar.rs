@@ -323,3 +323,47 @@ fn endless_heartbeats_can_be_left_by_ctrl_c() {
     let ran = finish(client);
     assert!([-2, 130, 253].contains(&ran.status), "{} {}", ran.status, ran.stderr);
 }
+
+/// Whoever has given a run up does not wait for the rest of its output, and is told that there is more.
+#[test]
+fn what_is_said_to_be_all_of_a_run_that_was_given_up_is_not_believed_by_its_place() {
+    let fake = Fake::started(|raw, id| {
+        raw.send(&output("stdout", 1, 0, b"one"), b"one");
+        raw.expect("ack");
+        raw.expect("signal");
+        raw.expect("cancel");
+        // The end of what was never shown, in the place of what was.
+        raw.send(&verdict(id, 1, b"one and much more"), b"");
+        read_on(raw);
+    });
+    let client = fake.client().arg("true").spawn();
+    let mut client = client;
+    let mut first = [0; 3];
+    std::io::Read::read_exact(client.stdout.as_mut().unwrap(), &mut first).unwrap();
+    wait_until("the end of the client", || {
+        super::support::try_kill(client.id(), rustix::process::Signal::INT);
+        client.try_wait().unwrap().is_some()
+    });
+    let ran = finish(client);
+    assert_eq!(ran.status, 130, "{}", ran.stderr);
+}
+
+#[test]
+fn sizes_as_large_as_a_number_may_be_are_told_and_not_added_up() {
+    let most = u64::MAX;
+    let fake = Fake::started(move |raw, id| {
+        let mut header = verdict(id, 1, b"");
+        header["stdout"]["size"] = json!(most);
+        header["both"] = header["stdout"].clone();
+        header["elapsed_ms"] = json!(most);
+        header["left_running"] = json!(u32::MAX);
+        raw.send(&header, b"");
+        read_on(raw);
+    });
+    let ran = fake.client().args(&["-v", "true"]).run().expect(252);
+    assert!(
+        ran.stderr.contains("altered") && ran.stderr.contains("processes are left"),
+        "{}",
+        ran.stderr
+    );
+}

@@ -3,7 +3,8 @@
 
 use serde_json::{Value, json};
 
-use super::support::fake::{Fake, started, verdict, welcome};
+use super::support::Ran;
+use super::support::fake::{Fake, output, started, verdict, welcome};
 use super::support::raw::Raw;
 
 const EVIL: &str = "\u{1b}[2Jrexec\u{9b}31m\u{202e}";
@@ -84,6 +85,22 @@ fn a_run_is_left_only_after_that_was_asked_and_under_its_own_name() {
     }
 }
 
+/// Only who wants to see what there is, is told that that was all.
+#[test]
+fn a_run_that_is_to_be_left_is_not_left_because_its_record_is_said_to_end() {
+    for starts in [false, true] {
+        let fake = Fake::start(move |raw| {
+            let id = welcome(raw);
+            if starts {
+                raw.send(&before(&id), b"");
+            }
+            raw.send(&json!({"type": "so_far", "run": id, "seq": 0}), b"");
+            while raw.next().is_some() {}
+        });
+        assert_eq!(fake.verb("-d", Some("true")).expect(253).text(), "");
+    }
+}
+
 fn before(id: &str) -> Value {
     let mut header = started(id);
     header["attached"] = json!(true);
@@ -103,4 +120,32 @@ fn a_run_that_is_new_is_left_with_its_start_and_another_when_that_is_answered() 
         raw.next();
     });
     assert_eq!(fake.verb("-d", Some("true")).expect(0).text().lines().count(), 1);
+}
+
+fn looked_at(frames: &[(Value, &'static [u8])]) -> Ran {
+    let frames = frames.to_vec();
+    let fake = Fake::start(move |raw| {
+        let id = asked(raw)["run"].as_str().unwrap().to_owned();
+        raw.send(&started(&id), b"");
+        for (header, body) in &frames {
+            raw.send(header, body);
+        }
+        while raw.next().is_some() {}
+    });
+    fake.verb("logs", Some("one"))
+}
+
+/// Where a record is read while it grows, its last frame may be one that is not written anywhere.
+#[test]
+fn what_there_is_of_a_record_is_all_that_was_said_to_be_there_whatever_its_last_frame_is() {
+    let mark = || (json!({"type": "mark", "seq": 2, "streams": []}), &b""[..]);
+    let so_far = |seq: u64| (json!({"type": "so_far", "run": "one", "seq": seq}), &b""[..]);
+    let piece = || (output("stdout", 1, 0, b"text"), &b"text"[..]);
+    assert_eq!(looked_at(&[so_far(0)]).expect(0).text(), "");
+    assert_eq!(looked_at(&[piece(), so_far(1)]).expect(0).text(), "text");
+    assert_eq!(looked_at(&[piece(), mark(), so_far(2)]).expect(0).text(), "text");
+    for seq in [0, 2, u64::MAX] {
+        let ran = looked_at(&[piece(), so_far(seq)]).expect(252);
+        assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
+    }
 }

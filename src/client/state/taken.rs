@@ -22,6 +22,7 @@ impl State {
             ServerHeader::Started(started) => self.take_started(&started)?,
             ServerHeader::Output(output) => {
                 if self.in_order(output.seq)? && !self.has_hole {
+                    self.handed_on = output.seq;
                     let taken = self.sink.piece(output, frame);
                     self.unless_taken(taken)?;
                 }
@@ -34,10 +35,7 @@ impl State {
             ServerHeader::Verdict(verdict) => self.take_verdict(verdict)?,
             ServerHeader::Detached { run } => Some(self.detached(run)),
             ServerHeader::SoFar { run, .. } if run != self.id => Some(another_run()),
-            ServerHeader::SoFar { seq, .. } => {
-                self.so_far = Some(seq);
-                None
-            }
+            ServerHeader::SoFar { seq, .. } => self.take_so_far(seq)?,
             ServerHeader::Gap { from, to } => {
                 self.take_gap(from, to)?;
                 None
@@ -81,6 +79,20 @@ impl State {
             return Ok(());
         }
         self.passed_over(OutputError::Gap { from, to })
+    }
+
+    /// The end of all that there is. What is not there by then does not come.
+    fn take_so_far(&mut self, seq: u64) -> Result<Option<Leg>, FrameError> {
+        if !self.only_looks() || !self.is_started() {
+            return Ok(Some(Leg::Broken(
+                "the server showed a record that was not asked for".into(),
+            )));
+        }
+        if seq != self.received {
+            self.passed_over(OutputError::Order { expected: self.received + 1, got: seq })?;
+        }
+        self.so_far = Some(self.handed_on);
+        Ok(None)
     }
 
     /// Grows with all that a connection brings.
@@ -197,6 +209,9 @@ impl State {
         }
         // Who has given the run up waits for no more output.
         if self.failure.is_some() || (self.is_given_up() && !self.is_whole(&verdict)) {
+            if verdict.stopped.is_none() {
+                self.failure.get_or_insert(OutputError::GivenUp);
+            }
             self.outgoing.confirm(verdict.seq);
             return Ok(Some(self.end(*verdict)));
         }
