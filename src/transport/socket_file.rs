@@ -17,7 +17,8 @@ use super::{BindError, Endpoint};
 use crate::sys::fs::{Lock, Locked, euid, lock_exclusive};
 use crate::sys::mutex::lock;
 
-/// How long another server's start in the same folder is waited for; it takes a millisecond.
+/// How long another server's start in the same folder is waited for; it takes a millisecond, so whoever has the lock
+/// for longer is none.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 /// Pause between two looks at the lock.
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
@@ -94,15 +95,16 @@ fn bind_private(path: &Path) -> io::Result<UnixListener> {
     bound
 }
 
-/// `flock(2)` on the folder itself leaves no lock file behind.
-fn lock_folder(folder: &Path) -> io::Result<Lock> {
+/// `flock(2)` on the folder itself leaves no lock file behind. Whoever can read the folder can lock it for as long as
+/// they like, and is not to keep a server from starting: none then.
+fn lock_folder(folder: &Path) -> io::Result<Option<Lock>> {
     let until = Instant::now() + LOCK_WAIT;
     loop {
         match lock_exclusive(File::open(folder)?) {
-            Ok(lock) => return Ok(lock),
+            Ok(lock) => return Ok(Some(lock)),
             Err(Locked::Io(e)) => return Err(e),
             Err(Locked::Held) if Instant::now() < until => std::thread::sleep(LOCK_PAUSE),
-            Err(Locked::Held) => return Err(io::Error::other("another process locks its folder")),
+            Err(Locked::Held) => return Ok(None),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::path::Path;
 
 use super::state::{checked, ended, fails, server};
+use super::support::server::own_port;
 use super::support::{Server, raw::Raw};
 
 #[test]
@@ -70,4 +71,14 @@ fn a_dead_servers_socket_is_replaced_and_a_live_ones_is_not() {
     assert!(Path::new(first.unix.strip_prefix("unix:").unwrap()).exists());
     first.restart();
     Raw::login(&first);
+}
+
+/// Whoever can read a folder can lock it.
+#[test]
+fn a_folder_that_another_program_keeps_locked_keeps_no_server_from_starting() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = std::fs::File::open(dir.path()).unwrap();
+    rustix::fs::flock(&folder, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let server = Server::at(&dir.path().join("state"), &own_port(), &[], |_| ());
+    Raw::login(&server);
 }
