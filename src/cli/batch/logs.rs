@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use crate::proto::header::Stream;
 
-/// A folder of logs. Only this account can read what is in it.
+/// A folder of logs. Only this account can read what this program writes there, also where others can write to the
+/// folder.
 pub(super) struct Logs {
     dir: PathBuf,
     /// Whether secrets stay in it, and every byte is as it came.
@@ -32,7 +33,7 @@ impl Logs {
         let path = dir.join(format!("{}.{name}", step + 1));
         let open = || {
             DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
-            File::options().write(true).create(true).truncate(true).mode(0o600).open(&path)
+            new_file(&path)
         };
         let file = open().map_err(|e| named(&path, &e))?;
         Ok(Log { path, file })
@@ -48,6 +49,18 @@ pub(super) struct Log {
 impl Log {
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all(bytes).map_err(|e| named(&self.path, &e))
+    }
+}
+
+/// A file in the place of what was there: that may be another's, or lead elsewhere, or be a pipe that nobody reads.
+fn new_file(path: &Path) -> io::Result<File> {
+    let open = || File::options().write(true).create_new(true).mode(0o600).open(path);
+    match open() {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(path)?;
+            open()
+        }
+        opened => opened,
     }
 }
 

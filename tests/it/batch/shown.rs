@@ -1,6 +1,9 @@
 //! How output is shown.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use rustix::fs::{FileType, Mode};
 
 use super::super::support::fleet::Fleet;
 use super::super::support::wait_until;
@@ -63,6 +66,28 @@ fn logs_keep_each_stream_masked_or_byte_for_byte() {
             let read = |name: &str| fs::read_to_string(dir.join(&addr).join(name)).unwrap();
             assert_eq!((read("2.stdout").as_str(), read("2.stderr").as_str()), (out, "err\n"));
         }
+    }
+}
+
+/// As in a folder that others can write to.
+#[test]
+fn a_log_is_written_to_nothing_that_was_in_its_place() {
+    let fleet = Fleet::start(1);
+    let dir = fleet.first().dir().join("logs");
+    let (host, other) = (dir.join(&fleet.addrs()[0]), fleet.first().dir().join("other"));
+    fs::create_dir_all(&host).unwrap();
+    fs::write(&other, "another's").unwrap();
+    std::os::unix::fs::symlink(&other, host.join("1.stdout")).unwrap();
+    let pipe = host.join("1.stderr");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, Mode::RWXU, 0).unwrap();
+    fs::hard_link(&other, host.join("2.stdout")).unwrap();
+    let args = ["--log-dir", dir.to_str().unwrap(), "-s", "echo out; echo err >&2", "-s", "id"];
+    fleet.batch(&[]).args(&args).run().expect(0);
+    assert_eq!(fs::read_to_string(&other).unwrap(), "another's");
+    for (name, text) in [("1.stdout", "out\n"), ("1.stderr", "err\n")] {
+        let found = host.join(name).symlink_metadata().unwrap();
+        assert!(found.is_file() && found.permissions().mode() & 0o777 == 0o600, "{found:?}");
+        assert_eq!(fs::read_to_string(host.join(name)).unwrap(), text);
     }
 }
 
