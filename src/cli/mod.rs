@@ -81,8 +81,16 @@ const HEAP_KEPT: i32 = 8 << 20;
 
 /// Control characters, and those that reorder, break or hide text.
 pub(crate) fn is_obeyed(c: char) -> bool {
-    let hidden = ['\u{200b}'..='\u{200f}', '\u{2028}'..='\u{202e}', '\u{2060}'..='\u{206f}'];
-    c.is_control() || c == '\u{feff}' || hidden.iter().any(|range| range.contains(&c))
+    let alone = ['\u{ad}', '\u{61c}', '\u{180e}', '\u{feff}'];
+    let ranges = [
+        '\u{200b}'..='\u{200f}',
+        '\u{2028}'..='\u{202e}',
+        '\u{2060}'..='\u{206f}',
+        '\u{fff9}'..='\u{fffb}',
+        // Letters that nobody sees.
+        '\u{e0000}'..='\u{e0fff}',
+    ];
+    c.is_control() || alone.contains(&c) || ranges.iter().any(|range| range.contains(&c))
 }
 
 /// Prints what clap has to say: help and version on stdout, errors on stderr.

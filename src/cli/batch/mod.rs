@@ -228,7 +228,7 @@ fn write_reports(
         });
     let line = Line::Summary(report::summary(ledger, subject, ledger.status(), elapsed));
     let report = args.report.as_ref().map_or(Ok(()), |path| {
-        report_file::write(path, &line.bytes())
+        report_file::write(path, line.text().as_bytes())
             .map_err(|e| format!("cannot write --report {}: {e}", path.display()))
     });
     let printed = match &watched.broken {

@@ -14,6 +14,7 @@ use super::mask::{Masker, Secrets};
 use super::report::Line;
 use crate::cli::is_dumb;
 use crate::cli::output::write_all;
+use crate::cli::visible::json_for_stdout;
 use crate::proto::header::Stream;
 
 /// In which form.
@@ -94,7 +95,7 @@ impl Show {
     /// Prints an event, if that is the form.
     pub(super) fn line(&self, line: &Line) -> io::Result<()> {
         match self.form {
-            Form::Json => write_all(rustix::stdio::stdout(), &line.bytes()),
+            Form::Json => print_json(line),
             Form::Text(_) => Ok(()),
         }
     }
@@ -191,6 +192,10 @@ impl Show {
     }
 }
 
+fn print_json(line: &Line) -> io::Result<()> {
+    write_all(rustix::stdio::stdout(), json_for_stdout(line.text()).as_bytes())
+}
+
 /// Keeps a line for the page; what went wrong first stays in `kept`.
 fn keep(page: &mut Option<Kept>, kept: &mut io::Result<()>, piece: &Piece<'_>, line: &[u8]) {
     if let (Some(page), Ok(())) = (page, &kept) {
@@ -250,8 +255,7 @@ impl<'a> Text<'a> {
         match (self.form, self.stream) {
             _ if self.bytes.is_empty() => Ok(()),
             (Form::Json, stream) => {
-                let line = Line::output(self.host, self.step, stream, self.bytes);
-                write_all(rustix::stdio::stdout(), &line.bytes())
+                print_json(&Line::output(self.host, self.step, stream, self.bytes))
             }
             (Form::Text(Shown::None), _) => Ok(()),
             (Form::Text(Shown::Grouped | Shown::Fold), _) => {

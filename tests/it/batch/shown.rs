@@ -92,6 +92,23 @@ fn a_log_is_written_to_nothing_that_was_in_its_place() {
 }
 
 #[test]
+fn json_on_a_terminal_is_obeyed_by_none() {
+    let fleet = Fleet::start(1);
+    let mut client = fleet.plain().args(&["--json", "-H", &fleet.addrs()[0]]);
+    client = client.arg("printf 'a\\302\\2332Jb\\342\\200\\256c\\330\\234d'");
+    let line = std::iter::once(client.command.get_program()).chain(client.command.get_args());
+    let line: Vec<_> = line.map(|word| format!("{:?}", word.to_str().unwrap())).collect();
+    let line = line.join(" ").replace("\\\\", "\\");
+    let mut script = std::process::Command::new("script");
+    script
+        .args(["-qec", &line, "/dev/null"])
+        .envs(client.command.get_envs().filter_map(|(n, v)| Some((n, v?))));
+    let out = script.env("SHELL", "/bin/sh").stdin(std::process::Stdio::null()).output().unwrap();
+    let text = String::from_utf8(out.stdout).unwrap();
+    assert!(text.contains("a\\u009b2Jb\\u202ec\\u061cd"), "{text:?}");
+}
+
+#[test]
 fn lines_are_never_torn_however_many_hosts_write_at_once() {
     let fleet = Fleet::start(4);
     let script = "i=0; while [ $i -lt 300 ]; do printf 'begin-'; printf 'middle-'; echo end; i=$((i+1)); done";
