@@ -11,6 +11,9 @@ use crate::client::Error;
 use crate::client::batch::{Batch, Before, Cause, Loss, Outcome, StepEnd, Why, worst, worst_of};
 use crate::proto::verdict::{StopBy, Verdict};
 
+/// Most characters of what a server or a command says of an end: a report is not to be as long as a host likes.
+const SAID_LIMIT: usize = 4096;
+
 /// Names of hosts and steps.
 pub(super) struct Names {
     pub(super) hosts: Vec<String>,
@@ -113,7 +116,11 @@ impl Ledger {
 
     /// A text of a command's or a server's, as people may see it.
     pub(super) fn shown(&self, text: &str) -> String {
-        shown(&self.secrets.mask(text))
+        let text = shown(&self.secrets.mask(text));
+        match text.char_indices().nth(SAID_LIMIT) {
+            Some((end, _)) => format!("{}...", &text[..end]),
+            None => text,
+        }
     }
 
     /// Notes a verdict. That of a step which an earlier batch saw end well is known already.

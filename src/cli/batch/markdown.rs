@@ -31,11 +31,12 @@ fn text(ledger: &Ledger, elapsed: Duration) -> String {
     text.push_str("| hosts | | how they ended |\n|---:|---|---|\n");
     // The worst first: they are what is looked for.
     for (at, Row { hosts, named, how, .. }) in rows.iter().rev().enumerate() {
-        if text.len() > LIMIT {
+        let row = format!("| {hosts} | {} | {} |\n", cell(named), cell(how));
+        if text.len() + row.len() > LIMIT {
             let _ = writeln!(text, "\n{} more rows are in the log.", rows.len() - at);
             break;
         }
-        let _ = writeln!(text, "| {hosts} | {} | {} |", cell(named), cell(how));
+        text.push_str(&row);
     }
     text.push('\n');
     text

@@ -4,9 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::super::support::Ran;
+use super::super::support::fake::Fake;
 use super::super::support::fleet::Fleet;
 use super::super::support::server::under;
 use super::nobody;
@@ -147,6 +148,27 @@ fn githubs_page_gets_a_summary() {
     assert!(text.starts_with("before\n### rexec batch: 2 hosts did not all end well"), "{text}");
     assert!(text.contains("| 2 | 127.0.0.1&#58;"), "{text}");
     assert!(text.contains("failed&#58; exit 3 |"), "{text}");
+}
+
+/// GitHub shows no page of more than 1 MiB, so that one host's words would hide what became of all.
+#[test]
+fn what_hosts_say_does_not_make_githubs_page_longer_than_is_shown() {
+    let fleet = Fleet::start(1);
+    let path = fleet.first().dir().join("summary.md");
+    let fakes = [0, 1, 2, 3].map(|n| {
+        Fake::start(move |raw| {
+            raw.expect("hello");
+            let text = format!("{n}{}", "|".repeat(60_000));
+            raw.send(&json!({"type": "refused", "code": "not_authorized", "text": text}), b"");
+        })
+    });
+    let addresses = fakes.each_ref().map(Fake::address);
+    let batch = fleet.batch(&addresses.each_ref().map(String::as_str));
+    let ran = batch.args(&["true"]).env("GITHUB_STEP_SUMMARY", &path).run().expect(254);
+    assert!(ran.stderr.len() < 64 * 1024, "{} bytes", ran.stderr.len());
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.len() < 1 << 20, "{} bytes", text.len());
+    assert!(text.contains("| 1 | 127.0.0.1&#58;"), "the host that is well has its row");
 }
 
 #[test]
