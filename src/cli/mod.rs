@@ -162,7 +162,7 @@ fn completions(shell: Shell, definition: &mut clap::Command, name: &str) -> Stri
 
 /// Prints what was asked for; the exit status.
 fn print(program: &str, text: &str) -> u8 {
-    match output::write_all(rustix::stdio::stdout(), text.as_bytes()) {
+    match output::print_all(text.as_bytes()) {
         Ok(()) => 0,
         Err(e) => unprinted(program, &e),
     }

@@ -13,6 +13,7 @@ use tempfile::{NamedTempFile, TempPath};
 use crate::client::{INLINE_LIMIT, Output};
 use crate::proto::header::Stream;
 use crate::proto::verdict::Verdict;
+use crate::sys::kept::is_kept;
 use crate::sys::mutex::lock;
 use crate::sys::poll::ready_now;
 
@@ -28,6 +29,10 @@ impl Output for Standard {
             Stream::Stderr => write_all(rustix::stdio::stderr(), bytes),
             Stream::Stdout | Stream::Both => write_all(rustix::stdio::stdout(), bytes),
         }
+    }
+
+    fn finish(&mut self, _: &Verdict) -> io::Result<()> {
+        is_given_kept()
     }
 
     fn is_ready(&self, stream: Stream) -> bool {
@@ -52,6 +57,19 @@ pub(super) fn write_all(fd: impl AsFd, mut bytes: &[u8]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Writes all that there is for standard output.
+pub(super) fn print_all(bytes: &[u8]) -> io::Result<()> {
+    write_all(rustix::stdio::stdout(), bytes)?;
+    is_kept(rustix::stdio::stdout())
+}
+
+/// Whether what was written to standard output and error is kept, where they are files.
+pub(super) fn is_given_kept() -> io::Result<()> {
+    is_kept(rustix::stdio::stdout())?;
+    is_kept(rustix::stdio::stderr())
+        .map_err(|e| io::Error::new(e.kind(), format!("standard error: {e}")))
 }
 
 fn is_writable(fd: impl AsFd) -> bool {
@@ -160,6 +178,7 @@ impl Output for ToFile {
 
     /// What a stopped command has written is not whole, whichever way its pipe ended.
     fn finish(&mut self, verdict: &Verdict) -> io::Result<()> {
+        is_kept(&self.file).map_err(|e| self.named(&e))?;
         let end = verdict.stdout.or(verdict.both);
         if verdict.stopped.is_none()
             && end.is_some_and(|end| !end.end.is_short())

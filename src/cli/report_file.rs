@@ -9,6 +9,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::io::Errno;
 
 use super::output::{folder_of, is_given, is_stdout, temporary, write_all};
+use crate::sys::kept::is_kept;
 
 /// What a path stands for.
 enum Place {
@@ -62,7 +63,10 @@ pub(super) fn write_by(
     fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<()> {
     match Place::of(path)? {
-        Place::Stdout => fill(&mut Given(rustix::stdio::stdout())),
+        Place::Stdout => {
+            fill(&mut Given(rustix::stdio::stdout()))?;
+            is_kept(rustix::stdio::stdout())
+        }
         Place::Stderr => fill(&mut Given(rustix::stdio::stderr())),
         Place::Special(path) => fill(&mut Given(File::options().write(true).open(path)?)),
         Place::File(path) => {

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::client_args::{Args, HELP, definition, sections, with_verbs};
 use super::input::StandardInput;
-use super::output::{Kept, Standard, ToFile, Unfinished, is_stdout, write_all};
+use super::output::{Kept, Standard, ToFile, Unfinished, is_stdout, print_all};
 use super::prompt;
 use super::report::Report;
 use super::signals::{AskedSoFar, Signals};
@@ -104,16 +104,13 @@ async fn start(args: &Args, mut client: Client, command: Command) -> u8 {
     // Without a command the script on stdin is the command.
     let stdin = if args.command.is_empty() { input(args) } else { None };
     match client.start(&command, stdin).await {
-        Ok(run) => {
-            let printed = write_all(rustix::stdio::stdout(), format!("{run}\n").as_bytes());
-            match printed {
-                Ok(()) => 0,
-                Err(e) => {
-                    say(args, &format!("run {run} is started; cannot write its id: {e}"));
-                    Status::Output.code()
-                }
+        Ok(run) => match print_all(format!("{run}\n").as_bytes()) {
+            Ok(()) => 0,
+            Err(e) => {
+                say(args, &format!("run {run} is started; cannot write its id: {e}"));
+                Status::Output.code()
             }
-        }
+        },
         Err(error) => {
             let answer = of_end(&Err(error), Asked::Nothing);
             finish(args, &answer, None, None)
@@ -292,7 +289,7 @@ fn say(args: &Args, line: &str) {
 }
 
 fn print_report(report: &Report<'_>) -> io::Result<()> {
-    write_all(rustix::stdio::stdout(), json_for_stdout(report.line()?).as_bytes())
+    print_all(json_for_stdout(report.line()?).as_bytes())
 }
 
 fn summary(verdict: &Verdict) -> String {

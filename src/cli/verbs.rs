@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::client_args::HELP;
-use super::output::Standard;
+use super::output::{Standard, is_given_kept};
 use super::place::Place;
 use super::reach::Reach;
 use super::signals::{AskedSoFar, Signals};
@@ -318,7 +318,8 @@ async fn logs(at: &At, mut client: Client, run: &str) -> u8 {
     let (_ask, control) = mpsc::unbounded_channel();
     let io = RunIo { stdin: None, output: Box::new(Standard), control };
     match client.logs(run, io).await {
-        Ok(_) => 0,
+        // Without a verdict nobody has looked.
+        Ok(_) => is_given_kept().map_or_else(|e| super::unprinted("rexec", &e), |()| 0),
         Err(e) => failed(at, e),
     }
 }

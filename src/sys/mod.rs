@@ -4,6 +4,7 @@ pub mod clock;
 pub mod entry;
 pub mod fs;
 pub mod heap;
+pub mod kept;
 pub mod listen_fds;
 pub mod mutex;
 pub mod pause;

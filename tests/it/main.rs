@@ -51,6 +51,7 @@ mod liar_verbs;
 mod library;
 mod limits;
 mod memory;
+mod not_kept;
 mod not_started;
 mod once;
 mod pages;

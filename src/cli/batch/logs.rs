@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::proto::header::Stream;
+use crate::sys::kept::is_kept;
 
 /// A folder of logs. Only this account can read what this program writes there, also where others can write to the
 /// folder.
@@ -49,6 +50,11 @@ pub(super) struct Log {
 impl Log {
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all(bytes).map_err(|e| named(&self.path, &e))
+    }
+
+    /// Whether it has all that was written to it.
+    pub(super) fn is_kept(&self) -> io::Result<()> {
+        is_kept(&self.file).map_err(|e| named(&self.path, &e))
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::clean::escaped;
 use super::ledger::Ledger;
 use super::summary::{Row, rows, time};
+use crate::sys::kept::is_kept;
 
 /// Most bytes of a summary; GitHub shows none above 1 MiB.
 const LIMIT: usize = 900 * 1024;
@@ -17,7 +18,8 @@ const LIMIT: usize = 900 * 1024;
 /// Appends the summary.
 pub(super) fn append(path: &Path, ledger: &Ledger, elapsed: Duration) -> std::io::Result<()> {
     let mut file = File::options().append(true).create(true).open(path)?;
-    file.write_all(text(ledger, elapsed).as_bytes())
+    file.write_all(text(ledger, elapsed).as_bytes())?;
+    is_kept(&file)
 }
 
 fn text(ledger: &Ledger, elapsed: Duration) -> String {

@@ -30,7 +30,7 @@ use report::{Line, Subject};
 use show::Reader;
 use watch::{Watched, Watcher};
 
-use super::output::write_all;
+use super::output::{is_given_kept, write_all};
 use super::report_file;
 use super::signals::Signals;
 use super::status::Status;
@@ -234,7 +234,11 @@ fn write_reports(
     let printed = match &watched.broken {
         // Nobody reads on.
         Some(_) => Ok(()),
-        None => watched.show.line(&line).map_err(|e| format!("cannot write the summary: {e}")),
+        None => watched
+            .show
+            .line(&line)
+            .and_then(|()| is_given_kept())
+            .map_err(|e| format!("cannot write the summary: {e}")),
     };
     [junit, page, report, printed].into_iter().filter_map(Result::err).collect()
 }

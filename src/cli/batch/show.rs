@@ -13,7 +13,7 @@ use super::logs::{Log, Logs};
 use super::mask::{Masker, Secrets};
 use super::report::Line;
 use crate::cli::is_dumb;
-use crate::cli::output::write_all;
+use crate::cli::output::{is_given_kept, write_all};
 use crate::cli::visible::json_for_stdout;
 use crate::proto::header::Stream;
 
@@ -154,8 +154,9 @@ impl Show {
             let Some(mut lane) = self.lanes[host][at].take() else { continue };
             let mut masked = Vec::new();
             lane.masker.finish(&mut masked);
-            if let (Some(log), Some(Logs { raw: false, .. })) = (&mut lane.log, &self.logs) {
-                log.write(&masked)?;
+            if let (Some(log), Some(Logs { raw, .. })) = (&mut lane.log, &self.logs) {
+                log.write(if *raw { b"" } else { &masked })?;
+                log.is_kept()?;
             }
             let piece = Piece { host, step, stream: lane.stream, bytes: &[] };
             let mut text = Text::new(self.form, self.tame, names, &piece);
@@ -188,7 +189,8 @@ impl Show {
     /// All hosts have ended.
     pub(super) fn finish(&mut self) -> io::Result<()> {
         self.live.clear();
-        self.blocks.as_mut().map_or(Ok(()), Blocks::finish)
+        self.blocks.as_mut().map_or(Ok(()), Blocks::finish)?;
+        is_given_kept()
     }
 }
 

@@ -1,4 +1,5 @@
-//! A file that the test itself serves (fuse(4)): whether the disk takes what is written, the test says.
+//! A file, or a folder for one, that the test itself serves (fuse(4)): whether the disk takes what is written, the test
+//! says.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -17,13 +18,15 @@ use super::mounts::Mounts;
 const DEVICE: i32 = 3;
 const SCRIPT: &str = "umask 077 && mkdir -p \"$(dirname $1)\" && : > $1 && exec 3<>/dev/fuse && \
                       mount -i -t fuse -o fd=3,rootmode=100600,user_id=0,group_id=0 none $1";
+const FOLDER_SCRIPT: &str = "mkdir $1 && exec 3<>/dev/fuse && \
+                             mount -i -t fuse -o fd=3,rootmode=40700,user_id=0,group_id=0 none $1";
 /// A request is its header of so many bytes and what belongs to it; an answer begins with one of so many.
 const IN: usize = 40;
 const OUT: usize = 16;
 /// Most bytes that are written at a time.
 const MOST: u32 = 64 * 1024;
 
-/// A file in the place of one of an instance's, which only its servers see.
+/// A file in the place of one of an instance's, which only its servers see; or a folder.
 pub(crate) struct Served {
     mounts: Mounts,
     path: PathBuf,
@@ -35,12 +38,32 @@ pub(crate) struct Served {
 struct Says {
     /// To fsync(2) and fdatasync(2).
     sync: AtomicI32,
+    /// To close(2).
+    close: AtomicI32,
+}
+
+/// What is there.
+#[derive(Default)]
+struct Content {
+    bytes: Vec<u8>,
+    /// Of a folder: the name of its file, if there is one.
+    name: Option<Vec<u8>>,
+    is_folder: bool,
 }
 
 impl Served {
     /// An empty one at this path. None where it cannot be mounted.
     pub(crate) fn at(path: &Path) -> Option<Self> {
-        let Some(mounts) = Mounts::by(SCRIPT, path) else {
+        Self::by(SCRIPT, path, Content::default())
+    }
+
+    /// A folder that has room for one file.
+    pub(crate) fn folder(path: &Path) -> Option<Self> {
+        Self::by(FOLDER_SCRIPT, path, Content { is_folder: true, ..Content::default() })
+    }
+
+    fn by(script: &str, path: &Path, content: Content) -> Option<Self> {
+        let Some(mounts) = Mounts::by(script, path) else {
             println!("left out: file systems in user space cannot be mounted here");
             return None;
         };
@@ -49,7 +72,7 @@ impl Served {
         let device = pidfd_getfd(&holder, DEVICE, PidfdGetfdFlags::empty()).unwrap();
         let says = Arc::new(Says::default());
         let told = Arc::clone(&says);
-        thread::spawn(move || serve(&mut device.into(), &told));
+        thread::spawn(move || serve(&mut device.into(), content, &told));
         Some(Self { mounts, path: path.to_owned(), says })
     }
 
@@ -63,6 +86,17 @@ impl Served {
         std::fs::read_to_string(self.mounts.seen(&self.path)).unwrap()
     }
 
+    /// What is in the file of a folder; none if there is no such file.
+    pub(crate) fn file(&self, name: &str) -> Option<String> {
+        std::fs::read_to_string(self.mounts.seen(&self.path).join(name)).ok()
+    }
+
+    /// From now on whoever closes the file is told that what was written is not kept, or that it is.
+    pub(crate) fn set_close(&self, says: Result<(), Errno>) {
+        let number = says.map_or_else(Errno::raw_os_error, |()| 0);
+        self.says.close.store(number, Ordering::SeqCst);
+    }
+
     /// From now on nothing that is written to it comes to the disk, or everything does.
     pub(crate) fn set_sync(&self, says: Result<(), Errno>) {
         let number = says.map_or_else(Errno::raw_os_error, |()| 0);
@@ -71,14 +105,14 @@ impl Served {
 }
 
 /// Answers until it is unmounted.
-fn serve(device: &mut File, says: &Says) {
-    let (mut bytes, mut request) = (Vec::new(), vec![0; 2 * MOST as usize]);
+fn serve(device: &mut File, mut content: Content, says: &Says) {
+    let mut request = vec![0; 2 * MOST as usize];
     while let Ok(length) = device.read(&mut request) {
         let request = &request[..length];
         let answer = match u32_at(request, 4) {
             // FORGET, INTERRUPT and BATCH_FORGET have none.
             2 | 36 | 42 => continue,
-            code => answer(code, &request[IN..], &mut bytes, says),
+            code => answer((code, usize_at(request, 16)), &request[IN..], &mut content, says),
         };
         let (error, body) = match answer {
             Ok(body) => (0, body),
@@ -94,16 +128,28 @@ fn serve(device: &mut File, says: &Says) {
 }
 
 /// The numbers are those of `linux/fuse.h`.
-fn answer(code: u32, asked: &[u8], bytes: &mut Vec<u8>, says: &Says) -> Result<Vec<u8>, Errno> {
+fn answer(
+    (code, node): (u32, usize),
+    asked: &[u8],
+    content: &mut Content,
+    says: &Says,
+) -> Result<Vec<u8>, Errno> {
+    if content.is_folder
+        && let Some(answer) = content.answer(code, asked)
+    {
+        return answer;
+    }
+    let is_folder = content.is_folder && node == ROOT;
+    let bytes = &mut content.bytes;
     Ok(match code {
         // GETATTR
-        3 => attributes(bytes),
+        3 => words(&attributes(bytes, is_folder)),
         // SETATTR, which may say how long it is to be.
         4 => {
             if u32_at(asked, 0) & 8 != 0 {
                 bytes.resize(usize_at(asked, 16), 0);
             }
-            attributes(bytes)
+            words(&attributes(bytes, is_folder))
         }
         // OPEN: nothing of it is kept by the kernel (FOPEN_DIRECT_IO).
         14 => words(&[0, 0, 1, 0]),
@@ -122,25 +168,67 @@ fn answer(code: u32, asked: &[u8], bytes: &mut Vec<u8>, says: &Says) -> Result<V
             words(&[size, 0])
         }
         // FSYNC
-        20 => match says.sync.load(Ordering::SeqCst) {
-            0 => Vec::new(),
-            number => return Err(Errno::from_raw_os_error(number)),
-        },
-        // RELEASE and FLUSH
-        18 | 25 => Vec::new(),
+        20 => said(&says.sync)?,
+        // FLUSH
+        25 => said(&says.close)?,
+        // RELEASE
+        18 => Vec::new(),
         // INIT: version 7.31, no wishes.
         26 => words(&[7, 31, MOST, 0, 0, MOST, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
         _ => return Err(Errno::NOSYS),
     })
 }
 
+fn said(says: &AtomicI32) -> Result<Vec<u8>, Errno> {
+    match says.load(Ordering::SeqCst) {
+        0 => Ok(Vec::new()),
+        number => Err(Errno::from_raw_os_error(number)),
+    }
+}
+
+/// The node of what is mounted, and that of a folder's file.
+const ROOT: usize = 1;
+const FILE: u32 = 2;
+
+impl Content {
+    /// What is asked of a folder and its names; none: of the file.
+    fn answer(&mut self, code: u32, asked: &[u8]) -> Option<Result<Vec<u8>, Errno>> {
+        let name = |from: usize| asked[from..].split(|byte| *byte == 0).next().unwrap().to_vec();
+        let done = |is_done| if is_done { Ok(Vec::new()) } else { Err(Errno::NOENT) };
+        Some(match code {
+            // LOOKUP
+            1 if self.name.as_ref() == Some(&name(0)) => Ok(words(&self.entry())),
+            1 => Err(Errno::NOENT),
+            // UNLINK
+            10 => done(self.name.take().is_some()),
+            // RENAME
+            12 => {
+                let to = 8 + name(8).len() + 1;
+                done(self.name.replace(name(to)).is_some())
+            }
+            // CREATE
+            35 => {
+                (self.name, self.bytes) = (Some(name(16)), Vec::new());
+                Ok([words(&self.entry()), words(&[0, 0, 1, 0])].concat())
+            }
+            _ => return None,
+        })
+    }
+
+    fn entry(&self) -> Vec<u32> {
+        let attributes = attributes(&self.bytes, false);
+        [&[FILE, 0, 0, 0, 0, 0, 0, 0, 0, 0], &attributes[4..]].concat()
+    }
+}
+
 /// Of this process's user, and for it alone.
-fn attributes(bytes: &[u8]) -> Vec<u8> {
+fn attributes(bytes: &[u8], is_folder: bool) -> [u32; 26] {
     let size = u32::try_from(bytes.len()).unwrap();
     let mut all = [0; 26];
+    let mode = if is_folder { 0o040_700 } else { 0o100_600 };
     // The inode, the size, the mode and the count of links; valid for no time.
-    (all[4], all[6], all[19], all[20]) = (1, size, 0o100_600, 1);
-    words(&all)
+    (all[4], all[6], all[19], all[20]) = (1, size, mode, 1);
+    all
 }
 
 fn words(all: &[u32]) -> Vec<u8> {
