@@ -4,7 +4,9 @@ use std::fmt::Display;
 use std::time::Duration;
 
 /// The longest duration that is taken: no clock overflows within it.
-const LONGEST_DURATION: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+const LONGEST_DURATION: Duration = Duration::from_secs(100 * YEAR);
+/// Seconds of a year, as `100y` is read.
+const YEAR: u64 = 31_557_600;
 /// The shortest duration that is one on the wire.
 const SHORTEST_DURATION: Duration = Duration::from_millis(1);
 
@@ -76,6 +78,7 @@ mod tests {
         assert_eq!(duration("30"), Ok(Duration::from_secs(30)));
         assert_eq!(duration("0.5"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(duration("100y"), Ok(LONGEST_DURATION));
         assert_eq!(duration(&LONGEST_DURATION.as_secs().to_string()), Ok(LONGEST_DURATION));
         let over = (LONGEST_DURATION.as_secs() + 1).to_string();
         for bad in

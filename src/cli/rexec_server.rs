@@ -166,8 +166,8 @@ fn tell_of_surroundings(args: &Args, inherited: &Inherited) {
             "this process leads its session and keeps its terminal; commands of its own account may read from /dev/tty"
         );
     }
-    let needed =
-        args.max_connections as u64 + RUN_DESCRIPTORS * args.max_runs as u64 + OWN_DESCRIPTORS;
+    let runs = RUN_DESCRIPTORS.saturating_mul(args.max_runs as u64);
+    let needed = runs.saturating_add(args.max_connections as u64).saturating_add(OWN_DESCRIPTORS);
     if inherited.open_files.is_some_and(|limit| limit < needed) {
         info!(
             "`ulimit -n` is below the {needed} descriptors that --max-connections and --max-runs may need \

@@ -171,3 +171,17 @@ fn a_thousand_idle_connections_cost_little() {
     drop(clients);
     server.run(&["true"]).expect(0);
 }
+
+#[test]
+fn limits_as_high_as_a_number_may_be_are_none() {
+    let most = u64::MAX.to_string();
+    let counts = ["--max-connections", "--max-runs", "--keep-count"];
+    let bytes = ["--memory-budget", "--record-limit", "--keep-bytes"];
+    let times = ["--keep-for", "--drain-timeout", "--idle-timeout"];
+    let of = |names: [&'static str; 3], most| names.into_iter().flat_map(move |name| [name, most]);
+    let args: Vec<_> =
+        of(counts, &*most).chain(of(bytes, &most)).chain(of(times, "100y")).collect();
+    let server = Server::start(&args);
+    assert_eq!(server.run(&["--timeout", "100y", "seq 3"]).expect(0).text(), "1\n2\n3\n");
+    assert_eq!(server.run(&["--durable", "seq 3"]).expect(0).text(), "1\n2\n3\n");
+}
