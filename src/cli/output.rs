@@ -13,6 +13,7 @@ use tempfile::{NamedTempFile, TempPath};
 use crate::client::{INLINE_LIMIT, Output};
 use crate::proto::header::Stream;
 use crate::proto::verdict::Verdict;
+use crate::sys::fs::{folder_of, target_of};
 use crate::sys::kept::is_kept;
 use crate::sys::mutex::lock;
 use crate::sys::poll::ready_now;
@@ -104,7 +105,7 @@ impl Unfinished {
 impl ToFile {
     /// Opens what `path` stands for. A link is followed: what it points to is replaced.
     pub(super) fn create(path: &Path) -> io::Result<Self> {
-        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let path = target_of(path)?;
         match fs::metadata(&path) {
             Ok(found) if found.is_dir() => Err(Errno::ISDIR.into()),
             Ok(found) if !found.is_file() => {
@@ -128,11 +129,6 @@ impl ToFile {
     fn named(&self, error: &io::Error) -> io::Error {
         io::Error::new(error.kind(), format!("{}: {error}", self.path.display()))
     }
-}
-
-/// The folder in which `path` is.
-pub(super) fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// What this process was given as stdout or stderr is written to as it is: opened anew by its name it

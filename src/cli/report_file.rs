@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::io::Errno;
 
-use super::output::{folder_of, is_given, is_stdout, temporary, write_all};
+use super::output::{is_given, is_stdout, temporary, write_all};
+use crate::sys::fs::{folder_of, target_of};
 use crate::sys::kept::is_kept;
 
 /// What a path stands for.
@@ -31,7 +32,7 @@ impl Place {
         if is_given(path, "/dev/stderr", "/dev/fd/2") {
             return Ok(Self::Stderr);
         }
-        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let path = target_of(path)?;
         match fs::metadata(&path) {
             Ok(found) if found.is_dir() => Err(Errno::ISDIR.into()),
             Ok(found) if !found.is_file() => Ok(Self::Special(path)),

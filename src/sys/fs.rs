@@ -18,6 +18,7 @@ use super::listen_fds::Slots;
 
 mod append;
 mod state;
+mod target;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -26,6 +27,7 @@ mod walk;
 
 pub use append::{append_line, lock_within};
 pub use state::{StateDir, home_dir, open_state_dir, state_dir_path};
+pub use target::{folder_of, target_of};
 
 /// Permission bits that let others, or the group, read, write or execute.
 const ANY_OTHER: u32 = 0o077;

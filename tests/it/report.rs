@@ -313,3 +313,29 @@ fn a_script_that_nobody_gives_is_an_empty_one() {
     let server = Server::start(&[]);
     assert_eq!(server.run(&[]).expect(0).text(), "");
 }
+
+/// As the kernel does it with `fs.protected_symlinks` (proc_sys_fs(5)), in a folder such as /tmp.
+#[test]
+fn what_is_saved_where_all_can_write_is_written_through_no_link_of_anothers() {
+    let server = Server::start(&[]);
+    let folder = server.dir().join("all");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o1777)).unwrap();
+    let (own, link) = (server.dir().join("own"), folder.join("link"));
+    std::fs::write(&own, "own").unwrap();
+    std::os::unix::fs::symlink(&own, &link).unwrap();
+    let path = link.to_str().unwrap();
+    let save = |option: &str| server.run(&[option, path, "echo text"]);
+    save("-o").expect(0);
+    assert_eq!(std::fs::read(&own).unwrap(), b"text\n", "a link of one's own is followed");
+    if std::os::unix::fs::lchown(&link, Some(65_534), None).is_err() {
+        return println!("left out: only root can give a link to another");
+    }
+    for option in ["-o", "--verdict"] {
+        let ran = save(option).expect(2);
+        assert!(ran.stderr.contains("another account's link"), "{}", ran.stderr);
+    }
+    let batch = Client::new(server.state()).args(&["batch", "-H", &server.addr, "--junit", path]);
+    batch.arg("true").run().expect(2);
+    assert_eq!(std::fs::read(&own).unwrap(), b"text\n");
+}
