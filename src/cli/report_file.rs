@@ -41,6 +41,19 @@ impl Place {
     }
 }
 
+/// Whether both stand for one regular file, or for the name of one: what is written last would replace what is written
+/// first.
+pub(super) fn are_one(one: &Path, other: &Path) -> bool {
+    let name = |path| match Place::of(path) {
+        Ok(Place::File(path)) => {
+            let folder = fs::canonicalize(folder_of(&path)).ok()?;
+            Some(folder.join(path.file_name()?))
+        }
+        _ => None,
+    };
+    name(one).is_some_and(|one| name(other) == Some(one))
+}
+
 /// Whether [`write`] will be able to, as far as that is known before there is something to write. Leaves
 /// nothing behind.
 pub(super) fn check(path: &Path) -> io::Result<()> {

@@ -120,6 +120,9 @@ async fn start(args: &Args, mut client: Client, command: Command) -> u8 {
 
 fn check_verdict(args: &Args) -> Result<(), String> {
     let Some(path) = &args.verdict else { return Ok(()) };
+    if args.output.as_ref().is_some_and(|output| report_file::are_one(output, path)) {
+        return Err("--output and --verdict name the same file; nothing was run".into());
+    }
     report_file::check(path)
         .map_err(|e| format!("cannot write --verdict {}: {e}; nothing was run", path.display()))
 }

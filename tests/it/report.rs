@@ -314,6 +314,37 @@ fn a_script_that_nobody_gives_is_an_empty_one() {
     assert_eq!(server.run(&[]).expect(0).text(), "");
 }
 
+#[test]
+fn what_is_to_be_saved_is_not_replaced_by_how_it_ended() {
+    let server = Server::start(&[]);
+    let file = server.dir().join("file");
+    let (path, again) = (file.to_str().unwrap(), server.dir().join("./file"));
+    let effect = server.dir().join("effect");
+    let command = format!("touch {}", effect.display());
+    for other in [path, again.to_str().unwrap()] {
+        let ran = server.run(&["-o", path, "--verdict", other, &command]).expect(2);
+        assert!(ran.stderr.contains("the same file"), "{}", ran.stderr);
+    }
+    std::os::unix::fs::symlink(&file, server.dir().join("link")).unwrap();
+    std::fs::write(&file, "old").unwrap();
+    let link = server.dir().join("link");
+    server.run(&["-o", path, "--verdict", link.to_str().unwrap(), &command]).expect(2);
+    assert!(!effect.exists() && std::fs::read(&file).unwrap() == b"old");
+    server.run(&["-o", "/dev/null", "--verdict", "/dev/null", "true"]).expect(0);
+    let batch = |more: &[&str]| {
+        Client::new(server.state())
+            .args(&["batch", "-H", &server.addr])
+            .args(more)
+            .arg(&command)
+            .run()
+    };
+    for (one, other) in [("--report", "--junit"), ("--junit", "--html"), ("--report", "--html")] {
+        let ran = batch(&[one, path, other, path]).expect(2);
+        assert!(ran.stderr.contains("the same file"), "{}", ran.stderr);
+    }
+    assert!(!effect.exists());
+}
+
 /// As the kernel does it with `fs.protected_symlinks` (proc_sys_fs(5)), in a folder such as /tmp.
 #[test]
 fn what_is_saved_where_all_can_write_is_written_through_no_link_of_anothers() {

@@ -21,6 +21,7 @@ mod summary;
 mod watch;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use args::Args;
@@ -245,13 +246,17 @@ fn write_reports(
 
 /// Whether the reports that were asked for can be written, as far as that is known now.
 fn check_reports(args: &Args) -> Result<(), String> {
-    for (option, path) in
-        [("--report", &args.report), ("--junit", &args.junit), ("--html", &args.html)]
-    {
-        if let Some(path) = path {
-            report_file::check(path)
-                .map_err(|e| format!("cannot write {option} {}: {e}", path.display()))?;
+    let named = [("--report", &args.report), ("--junit", &args.junit), ("--html", &args.html)];
+    let mut before: Vec<(&str, &PathBuf)> = Vec::new();
+    for (option, path) in named {
+        let Some(path) = path else { continue };
+        report_file::check(path)
+            .map_err(|e| format!("cannot write {option} {}: {e}", path.display()))?;
+        if let Some((other, _)) = before.iter().find(|(_, other)| report_file::are_one(other, path))
+        {
+            return Err(format!("{other} and {option} name the same file"));
         }
+        before.push((option, path));
     }
     Ok(())
 }
