@@ -1,7 +1,8 @@
 //! What is left of a run for machines: `-o`, `--verdict` and `--json`; and what `-q` and `-v` say.
 
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt, symlink};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt, symlink};
 
+use rustix::fs::{FileType, Mode};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -347,7 +348,7 @@ fn what_is_to_be_saved_is_not_replaced_by_how_it_ended() {
 
 /// As the kernel does it with `fs.protected_symlinks` (proc_sys_fs(5)), in a folder such as /tmp.
 #[test]
-fn what_is_saved_where_all_can_write_is_written_through_no_link_of_anothers() {
+fn what_is_saved_where_all_can_write_goes_through_no_link_of_anothers_and_into_nothing_of_theirs() {
     let server = Server::start(&[]);
     let folder = server.dir().join("all");
     std::fs::create_dir(&folder).unwrap();
@@ -362,11 +363,26 @@ fn what_is_saved_where_all_can_write_is_written_through_no_link_of_anothers() {
     if std::os::unix::fs::lchown(&link, Some(65_534), None).is_err() {
         return println!("left out: only root can give a link to another");
     }
-    for option in ["-o", "--verdict"] {
-        let ran = save(option).expect(2);
-        assert!(ran.stderr.contains("another account's link"), "{}", ran.stderr);
-    }
-    let batch = Client::new(server.state()).args(&["batch", "-H", &server.addr, "--junit", path]);
-    batch.arg("true").run().expect(2);
+    let refused = || {
+        for option in ["-o", "--verdict"] {
+            let ran = save(option).expect(2);
+            assert!(ran.stderr.contains("is another account's"), "{}", ran.stderr);
+        }
+        let batch = Client::new(server.state()).args(&["batch", "-H", &server.addr]);
+        batch.args(&["--junit", path, "true"]).run().expect(2);
+    };
+    refused();
     assert_eq!(std::fs::read(&own).unwrap(), b"text\n");
+    // Nor into what another can read.
+    let replaced_by = |kind| {
+        std::fs::remove_file(&link).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, &link, kind, Mode::from_raw_mode(0o666), 0).unwrap();
+        std::os::unix::fs::lchown(&link, Some(65_534), None).unwrap();
+    };
+    for kind in [FileType::Fifo, FileType::RegularFile] {
+        replaced_by(kind);
+        refused();
+    }
+    std::os::unix::fs::chown(&folder, Some(65_534), None).unwrap();
+    save("-o").expect(0);
 }

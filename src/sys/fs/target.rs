@@ -15,23 +15,22 @@ const SHARED: u32 = 0o1002;
 
 /// Where the links lead that `path` is. The path itself, if it is none, or if there is nothing at the end.
 ///
-/// Whoever reads links instead of opening them is not kept by the kernel from those that another has put into a folder that
-/// all can write to (`fs.protected_symlinks`, proc_sys_fs(5)): so that is done here, and also where the kernel does not.
+/// What another account has put into a folder that all can write to is neither followed nor written to: it may lead anywhere,
+/// or be read by them. The kernel sees to that where files are opened (`fs.protected_symlinks` and those of its kind,
+/// proc_sys_fs(5)); whoever reads links, or replaces files, has to do it.
 ///
 /// # Errors
-/// There is such a link, or the links lead in a circle.
+/// There is such a name, or the links lead in a circle.
 pub fn target_of(path: &Path) -> io::Result<PathBuf> {
     let mut at = path.to_owned();
     for _ in 0..=LINK_LIMIT {
-        match fs::symlink_metadata(&at) {
-            Ok(found) if found.is_symlink() => {
-                may_follow(&at, &found)?;
-                at = folder_of(&at).join(fs::read_link(&at)?);
-            }
-            Ok(_) => return Ok(at),
-            // Also where a link of the kernel's own leads, such as that of a pipe in /dev/fd.
-            Err(_) => return Ok(path.to_owned()),
+        // Nothing is also where a link of the kernel's own leads, such as that of a pipe in /dev/fd.
+        let Ok(found) = fs::symlink_metadata(&at) else { return Ok(path.to_owned()) };
+        may_use(&at, &found)?;
+        if !found.is_symlink() {
+            return Ok(at);
         }
+        at = folder_of(&at).join(fs::read_link(&at)?);
     }
     Err(Errno::LOOP.into())
 }
@@ -42,13 +41,13 @@ pub fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn may_follow(path: &Path, link: &Metadata) -> io::Result<()> {
+fn may_use(path: &Path, found: &Metadata) -> io::Result<()> {
     let folder = fs::metadata(folder_of(path))?;
     let is_shared = folder.permissions().mode() & SHARED == SHARED;
-    if !is_shared || [euid(), folder.uid()].contains(&link.uid()) {
+    if !is_shared || [euid(), folder.uid()].contains(&found.uid()) {
         return Ok(());
     }
     let text =
-        format!("{} is another account's link in a folder that all can write to", path.display());
+        format!("{} is another account's, in a folder that all can write to", path.display());
     Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
 }
