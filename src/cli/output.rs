@@ -1,8 +1,9 @@
 //! Where the client's output goes: the terminal or pipe it was given, a file, or memory.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata, Permissions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -143,25 +144,35 @@ pub(super) fn is_stdout(path: &Path) -> bool {
 }
 
 /// A file beside `path`, so that renaming it replaces `path` in one step, with the mode that a file
-/// made by a redirection would have.
+/// made by a redirection would have, or with that of the file that it replaces, and its owner.
 pub(super) fn temporary(path: &Path) -> io::Result<NamedTempFile> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let mode = |mode| fs::Permissions::from_mode(mode);
-    let before = fs::metadata(path).ok().map(|found| found.permissions().mode() & 0o777);
+    let before = fs::metadata(path).ok();
     let folder = folder_of(path);
     fs::metadata(folder)?;
     let made = tempfile::Builder::new()
         .prefix(".rexec-")
         // The umask is taken from what a new file has.
-        .permissions(mode(before.map_or(0o666, |_| 0o600)))
+        .permissions(Permissions::from_mode(before.as_ref().map_or(0o666, |_| 0o600)))
         .tempfile_in(folder);
     // Without the temporary name, which nobody knows.
     let made = made.map_err(|e| io::Error::from(e.kind()))?;
     if let Some(before) = before {
-        // A file system that knows no modes may refuse.
-        let _ = made.as_file().set_permissions(mode(before));
+        take_over(made.as_file(), &before)?;
     }
     Ok(made)
+}
+
+/// Gives a new file the owner, the group and the mode of one before it, as far as this account may. What only
+/// the group of that one could do is not another group's to do.
+fn take_over(file: &File, before: &Metadata) -> io::Result<()> {
+    // Only root gives files away.
+    let _ = fchown(file, Some(before.uid()), None);
+    let _ = fchown(file, None, Some(before.gid()));
+    let is_its_group = file.metadata()?.gid() == before.gid();
+    let mode = before.mode() & if is_its_group { 0o777 } else { 0o707 };
+    // A file system that knows no modes may refuse.
+    let _ = file.set_permissions(Permissions::from_mode(mode));
+    Ok(())
 }
 
 impl Output for ToFile {

@@ -386,3 +386,21 @@ fn what_is_saved_where_all_can_write_goes_through_no_link_of_anothers_and_into_n
     std::os::unix::fs::chown(&folder, Some(65_534), None).unwrap();
     save("-o").expect(0);
 }
+
+/// With the group of its maker instead, a file that its group may read would be another group's to read.
+#[test]
+fn a_file_that_is_replaced_keeps_its_owner_its_group_and_its_mode() {
+    let server = Server::start(&[]);
+    let file = server.dir().join("file");
+    for (option, mode) in [("-o", 0o640), ("--verdict", 0o664)] {
+        std::fs::write(&file, "old").unwrap();
+        if std::os::unix::fs::chown(&file, Some(65_534), Some(65_533)).is_err() {
+            return println!("left out: only root can give a file to another");
+        }
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        server.run(&[option, file.to_str().unwrap(), "echo new"]).expect(0);
+        let found = file.metadata().unwrap();
+        assert_ne!(std::fs::read(&file).unwrap(), b"old");
+        assert_eq!((found.uid(), found.gid(), found.mode() & 0o7777), (65_534, 65_533, mode));
+    }
+}
