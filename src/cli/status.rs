@@ -267,7 +267,8 @@ fn of_output(error: &OutputError, verdict: Option<&Verdict>, asked: Asked) -> (S
             };
             (Status::Closed, line)
         }
-        OutputError::GivenUp => (asked.status(), error.to_string()),
+        // Also a request of which it was doubtful whether it had arrived is given up: nobody has stopped that.
+        OutputError::GivenUp if asked != Asked::Nothing => (asked.status(), error.to_string()),
         _ => (Status::Output, format!("{error}; {}", what_became(verdict))),
     }
 }

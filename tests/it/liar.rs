@@ -1,6 +1,7 @@
 //! A server that lies, against an honest client: it ends, bounded in time and memory, never with
 //! status 0, and prints nothing that a terminal obeys.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -366,4 +367,23 @@ fn sizes_as_large_as_a_number_may_be_are_told_and_not_added_up() {
         "{}",
         ran.stderr
     );
+}
+
+/// A request whose answer was lost, and that is refused when it comes again: what it came to is asked for, and nobody has
+/// pressed Ctrl-C.
+#[test]
+fn what_a_run_that_nobody_stopped_has_written_is_not_called_interrupted() {
+    let connections = AtomicUsize::new(0);
+    let fake = Fake::start(move |raw| {
+        let id = welcome(raw);
+        if connections.fetch_add(1, Ordering::SeqCst) == 0 {
+            return;
+        }
+        raw.send(&json!({"type": "refused", "code": "too_many_runs", "text": "no"}), b"");
+        raw.expect("close");
+        raw.send(&verdict(&id, 2, b"text"), b"");
+        read_on(raw);
+    });
+    let ran = fake.run();
+    is_honest(ran, &[252], "given up; the command ended by itself with 0");
 }
