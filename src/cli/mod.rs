@@ -37,6 +37,7 @@ mod visible;
 
 use std::io::IsTerminal as _;
 
+use batch::clean::{in_ci, without_commands};
 use clap_complete::Shell;
 use rustix::process::{Resource, getrlimit};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
@@ -48,11 +49,12 @@ const SERVER: &str = "rexec-server";
 /// Most characters of a line on stderr.
 const LINE_LIMIT: usize = 4096;
 
-/// Writes one line on stderr, with the program's name in front, and without what a terminal obeys: part
-/// of it may be a peer's text. In systemd's journal it is an error.
+/// Writes one line on stderr, with the program's name in front, and without what a terminal or a CI system obeys:
+/// part of it may be a peer's text. In systemd's journal it is an error.
 pub(crate) fn complain(program: &str, line: &str) {
     let clean: String =
         line.chars().take(LINE_LIMIT).map(|c| if is_obeyed(c) { ' ' } else { c }).collect();
+    let clean = if in_ci() { without_commands(&clean) } else { clean.as_str().into() };
     let text = if !is_plain() && std::io::stderr().is_terminal() {
         format!("\x1b[1m{program}:\x1b[0m {clean}\n")
     } else {

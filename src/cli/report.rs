@@ -55,12 +55,16 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// One line of JSON.
+    /// One line of JSON, [without orders](without_orders).
     pub(super) fn line(&self) -> serde_json::Result<String> {
-        let mut line = serde_json::to_string(self)?;
-        line.push('\n');
-        Ok(line)
+        Ok(without_orders(&serde_json::to_string(self)?) + "\n")
     }
+}
+
+/// CI systems obey `##[command]` wherever it stands: the second sign, which JSON has in strings alone, is written
+/// as its number.
+pub(super) fn without_orders(json: &str) -> String {
+    json.replace("##", "#\\u0023")
 }
 
 fn texts([stdout, stderr]: [Vec<u8>; 2]) -> Texts {

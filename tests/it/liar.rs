@@ -387,3 +387,23 @@ fn what_a_run_that_nobody_stopped_has_written_is_not_called_interrupted() {
     let ran = fake.run();
     is_honest(ran, &[252], "given up; the command ended by itself with 0");
 }
+
+/// Some CI systems obey what stands behind two signs in any line, on whichever stream.
+#[test]
+fn text_from_the_server_gives_a_ci_system_no_orders() {
+    let fake = Fake::start(|raw| {
+        welcome(raw);
+        let text = "###vso[task.setvariable]x";
+        raw.send(&json!({"type": "refused", "code": "too_many_runs", "text": text}), b"");
+        read_on(raw);
+    });
+    for options in [&[][..], &["--json"], &["--verdict", "-"]] {
+        let ran = fake.client().args(options).arg("true").env("TF_BUILD", "True").run().expect(254);
+        let all = ran.text() + &ran.stderr;
+        assert!(all.contains("vso[") && !all.contains("##"), "{all}");
+        for line in ran.text().lines() {
+            let told: Value = serde_json::from_str(line).unwrap();
+            assert!(told["message"].as_str().unwrap().contains("###vso[task"), "{line}");
+        }
+    }
+}

@@ -26,7 +26,7 @@ pub(super) fn neutral(line: &[u8]) -> Vec<u8> {
 
 /// GitHub's runner obeys `::` at the start of a line and `##[` anywhere, Azure's `##vso[`, and TeamCity
 /// `##teamcity[`.
-fn without_commands(line: &str) -> Cow<'_, str> {
+pub(in crate::cli) fn without_commands(line: &str) -> Cow<'_, str> {
     let mut line = Cow::Borrowed(line);
     if line.contains("##") {
         line = Cow::Owned(line.replace("##", "# #").replace("##", "# #"));
@@ -53,7 +53,7 @@ pub(super) fn escaped(text: &str, also: &[char]) -> String {
 }
 
 /// Whether a CI system reads what is printed.
-pub(super) fn in_ci() -> bool {
+pub(in crate::cli) fn in_ci() -> bool {
     let set = |name| std::env::var_os(name).is_some_and(|v: std::ffi::OsString| !v.is_empty());
     ["CI", "GITHUB_ACTIONS", "GITLAB_CI", "TF_BUILD", "TEAMCITY_VERSION"].into_iter().any(set)
 }

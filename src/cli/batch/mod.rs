@@ -2,7 +2,7 @@
 
 mod args;
 mod blocks;
-mod clean;
+pub(super) mod clean;
 mod gather;
 mod html;
 mod junit;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ledger::{Entry, Ledger};
 use crate::cli::place::Place;
+use crate::cli::report::without_orders;
 use crate::client::Destination;
 use crate::client::batch::plan::StepSpec;
 use crate::client::batch::{Cause, Loss, Outcome};
@@ -145,12 +146,11 @@ pub(super) struct Summary {
 }
 
 impl Line {
-    /// One line of JSON. CI systems obey `##[command]` wherever it stands: the second sign, which JSON has
-    /// in strings alone, is written as its number.
+    /// One line of JSON, [without orders](without_orders).
     pub(super) fn text(&self) -> String {
         // Every key is a string, so this cannot fail.
         let line = serde_json::to_string(self).unwrap_or_default();
-        line.replace("##", "#\\u0023") + "\n"
+        without_orders(&line) + "\n"
     }
 
     pub(super) fn output(host: &str, step: usize, stream: Stream, bytes: Vec<u8>) -> Self {
