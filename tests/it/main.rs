@@ -64,6 +64,7 @@ mod python;
 mod quick;
 mod replay;
 mod report;
+mod restart;
 mod resume;
 mod retention;
 mod rights;
