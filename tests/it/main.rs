@@ -65,6 +65,7 @@ mod quick;
 mod replay;
 mod report;
 mod restart;
+mod restart_raced;
 mod resume;
 mod retention;
 mod rights;
