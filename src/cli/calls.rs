@@ -4,6 +4,7 @@ use std::io;
 
 use rustix::process::Signal;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::upgrade::{Upgrade, tell_reloaded, tell_reloading};
@@ -24,17 +25,39 @@ pub(super) enum Hangup {
     Heard(Terminals),
 }
 
-/// Turns signals into calls from now on. They are held.
-pub(super) fn listen(upgrade: Upgrade, hangup: Hangup) -> io::Result<mpsc::Receiver<Call>> {
+/// Signals that are heard, and what they ask for.
+pub(super) struct Hearing {
+    pub(super) calls: mpsc::Receiver<Call>,
+    task: JoinHandle<()>,
+}
+
+/// Turns signals into calls from now on, after one that was not obeyed yet. They are held.
+pub(super) fn listen(upgrade: Upgrade, hangup: Hangup, first: Option<Call>) -> io::Result<Hearing> {
     let signals = Signals::new(&HEARD)?;
-    let (sender, receiver) = mpsc::channel(2);
-    tokio::spawn(async move {
+    let (sender, calls) = mpsc::channel(2);
+    if let Some(call) = first {
+        // There is room for it.
+        let _ = sender.try_send(call);
+    }
+    let task = tokio::spawn(async move {
         // Its failure would be one of the kernel; the server is then ended by SIGKILL only.
         if let Err(e) = hear(&signals, &upgrade, hangup, &sender).await {
             warn!("cannot hear signals any more: {e}");
         }
     });
-    Ok(receiver)
+    Ok(Hearing { calls, task })
+}
+
+impl Hearing {
+    /// Hears no more: what comes from now on waits with the kernel, for the program that this process becomes. What
+    /// was heard would be lost with this one: the call to stop, if it is among that.
+    pub(super) async fn end(mut self) -> Option<Call> {
+        self.task.abort();
+        // It ends by the abort only.
+        let _ = self.task.await;
+        let mut left = std::iter::from_fn(|| self.calls.try_recv().ok());
+        left.find(|call| *call == Call::Stop)
+    }
 }
 
 async fn hear(

@@ -224,19 +224,26 @@ fn options(settings: Settings, inherited: Vec<Passed>) -> Result<Options, String
 }
 
 async fn serve(server: Server, upgrade: Upgrade, hangup: Hangup) -> Result<(), String> {
-    let mut calls = calls::listen(upgrade.clone(), hangup)
-        .map_err(|e| format!("cannot listen to signals: {e}"))?;
+    let listen = |first| {
+        calls::listen(upgrade.clone(), hangup, first)
+            .map_err(|e| format!("cannot listen to signals: {e}"))
+    };
+    let mut hearing = listen(None)?;
     tokio::spawn(adopt());
     announce(&server);
     let running = server.start().map_err(|e| e.to_string())?;
     loop {
-        let served = running.serve(&mut calls).await;
+        let served = running.serve(&mut hearing.calls).await;
         match served.map_err(|e| format!("cannot serve: {e}"))? {
             Ended::Stopped => return Ok(()),
             Ended::Drained => {
-                let why = running.hand_over(|handed| upgrade.replace(handed));
-                warn!("no upgrade, going on: {why}");
-                tell_reloaded();
+                let stop = hearing.end().await;
+                if stop.is_none() {
+                    let why = running.hand_over(|handed| upgrade.replace(handed));
+                    warn!("no upgrade, going on: {why}");
+                    tell_reloaded();
+                }
+                hearing = listen(stop)?;
             }
         }
     }

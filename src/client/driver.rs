@@ -46,6 +46,8 @@ pub(super) struct Driver<'a> {
     /// Time since boot when the request was first sent, or when this driver was made if another program had
     /// sent it before: it may be sent again after the machine has slept.
     first_sent: Option<Duration>,
+    /// A server has left without having begun the run. As long as it is not sent again, the request is nowhere.
+    sent_on: bool,
     /// How long before that the other program had sent it.
     sent_before: Duration,
     /// The keys to prove; once the request was sent, the one under which it was: under another identity
@@ -100,6 +102,7 @@ impl<'a> Driver<'a> {
             reconnect_timeout,
             wanted,
             first_sent: (!sent_before.is_zero()).then(boottime),
+            sent_on: false,
             sent_before,
             keys,
             state,
@@ -120,12 +123,16 @@ impl<'a> Driver<'a> {
                 Ok(open) => match self.leg(open).await {
                     Leg::Final(end) => return self.by_its_script(*end).await,
                     Leg::Doubted => continue,
+                    Leg::SentOn(why) => {
+                        self.send_on()?;
+                        why
+                    }
                     Leg::Broken(why) => {
                         self.state.unanswered += u32::from(!self.state.is_started());
                         why
                     }
                 },
-                Err(Error::Unreached(e)) if self.was_sent() => e.to_string(),
+                Err(Error::Unreached(e)) if self.was_sent() || self.sent_on => e.to_string(),
                 Err(e) => return Err(e),
             };
             *connection = None;
@@ -148,6 +155,24 @@ impl<'a> Driver<'a> {
         self.first_sent.is_some()
     }
 
+    /// The server that had the request is leaving: it will not begin the run, and another is asked. If no earlier
+    /// request may still arrive, that is asked for the first time.
+    fn send_on(&mut self) -> Result<(), Error> {
+        if self.state.may_be_started() {
+            return Ok(());
+        }
+        if self.state.is_to_be_ended() {
+            return Err(Error::Interrupted);
+        }
+        (self.sent_on, self.first_sent) = (true, None);
+        Ok(())
+    }
+
+    /// Whether no server has the request, although one had it.
+    fn is_nowhere(&self) -> bool {
+        self.sent_on && !self.was_sent()
+    }
+
     async fn connected<'c>(
         &mut self,
         connection: &'c mut Option<Connection>,
@@ -161,11 +186,20 @@ impl<'a> Driver<'a> {
 
     async fn open(&mut self) -> Result<Connection, Error> {
         let keys = self.keys.clone();
-        let open = Connection::open(self.target, &keys);
+        let (target, is_nowhere) = (self.target, self.is_nowhere());
+        let open = async {
+            let mut connection = Connection::open(target, &keys).await?;
+            if is_nowhere {
+                // Nobody may answer, where connections wait for a server that comes: there the request would be
+                // taken up after this client has gone.
+                connection.log_in(target).await?;
+            }
+            Ok(connection)
+        };
         let mut open = std::pin::pin!(open);
         loop {
             tokio::select! {
-                opened = &mut open => return Ok(opened?),
+                opened = &mut open => return opened,
                 Some(asked) = self.control.recv() => self.ask_later(asked, self.was_sent())?,
                 () = until(self.state.cancelled) => return Err(self.state.no_answer()),
             }
@@ -280,7 +314,10 @@ impl<'a> Driver<'a> {
         let outage =
             outage.get_or_insert_with(|| Outage { since: Instant::now(), pause: FIRST_PAUSE });
         if outage.since.elapsed() + outage.pause > self.reconnect_timeout {
-            return Err(Error::lost_link(&self.state.id, &why, self.reconnect_timeout));
+            return Err(match self.is_nowhere() {
+                true => Error::no_other_server(&why, self.reconnect_timeout),
+                false => Error::lost_link(&self.state.id, &why, self.reconnect_timeout),
+            });
         }
         tracing::info!(run = %self.state.id, "reconnecting: {why}");
         let until_then = Instant::now() + outage.pause;

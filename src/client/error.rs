@@ -156,6 +156,15 @@ impl Error {
         Self::Unknown { run: run.into(), text, code: None }
     }
 
+    /// A server has left without having begun the run, and none has come after it.
+    pub(super) fn no_other_server(why: &str, waited: Duration) -> Self {
+        let waited = waited.as_secs();
+        let text = format!(
+            "the server shut down before it began the run, and no other has begun it within {waited} s: {why}"
+        );
+        Self::Refused { code: Code::ShuttingDown, text }
+    }
+
     /// The link was lost for longer than the caller wanted to wait.
     pub(super) fn lost_link(run: &str, why: &str, waited: Duration) -> Self {
         let text = format!(

@@ -23,6 +23,8 @@ pub(super) enum Leg {
     Final(Box<Result<Verdict, Error>>),
     /// Too early.
     Broken(String),
+    /// With the word of a server that leaves without having begun the run.
+    SentOn(String),
     /// With a refusal, while an earlier request may still arrive: `close` comes next, on this connection.
     Doubted,
 }

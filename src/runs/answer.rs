@@ -20,7 +20,8 @@ pub enum Served {
     },
     /// By a supervisor, or by the record that it left.
     There(There),
-    /// Not yet: the id is free. To be asked again when the host admits new runs.
+    /// Not now: the id is free. To be asked again when the host admits new runs; if it is closed to them for good,
+    /// another one.
     Later,
 }
 

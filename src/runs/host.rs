@@ -197,6 +197,7 @@ impl Host {
             Claim::Past(code) => Err(Denied::Lost(code)),
             Claim::Full(full) => Err(Denied::Refused(Code::TooManyRuns, full.to_string())),
             Claim::Refused(_) if pass.is_none() => Ok(Served::Later),
+            Claim::Refused(Code::ShuttingDown) if self.is_closed_to_new() => Ok(Served::Later),
             Claim::Refused(Code::OutOfResources) => {
                 Err(Denied::NotStarted(Code::OutOfResources, why_not))
             }
@@ -345,13 +346,15 @@ impl Host {
         self.idle.notify_waiters();
     }
 
-    /// Starts nothing more.
+    /// Starts nothing more; what is asked for is answered [`Served::Later`].
     pub fn close_to_new(&self) {
         self.places.close();
         self.admit();
     }
 
-    pub(super) fn is_closed_to_new(&self) -> bool {
+    /// Whether nothing more is started, for good.
+    #[must_use]
+    pub fn is_closed_to_new(&self) -> bool {
         self.places.is_closed()
     }
 

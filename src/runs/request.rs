@@ -10,6 +10,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::journal::TEXT_LIMIT;
+use super::record::FRAME_COST;
 use crate::exec::Limits;
 use crate::exec::spec::{Program, Spec};
 use crate::proto::code::Code;
@@ -159,6 +160,13 @@ impl Request {
             env_end,
             imposed: Imposed::default(),
         })
+    }
+
+    /// How many bytes it takes while it waits.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let strings = self.header.must.iter().map(|name| size_of::<String>() + name.len());
+        self.body.len() + FRAME_COST + strings.sum::<usize>()
     }
 
     /// Has this run instead, or besides.

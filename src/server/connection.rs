@@ -40,8 +40,16 @@ pub const PERSON_TIMEOUT: Duration = Duration::from_secs(60);
 type Reader = FrameReader<ReadHalf<Stream>>;
 type Writer = FrameWriter<WriteHalf<Stream>>;
 
+/// A connection that was accepted.
+pub(super) struct Came {
+    pub(super) accepted: Accepted,
+    /// It came over a socket of a service manager's.
+    pub(super) is_managed: bool,
+}
+
 /// A connection that has logged in.
 struct LoggedIn {
+    is_managed: bool,
     reader: Reader,
     writer: Writer,
     who: Identity,
@@ -83,11 +91,11 @@ impl Stranger {
 }
 
 /// Serves a connection from its first byte to its last.
-pub(super) async fn serve(accepted: Accepted, mut place: Place, shared: Arc<Shared>) {
-    let address = accepted.address();
+pub(super) async fn serve(came: Came, mut place: Place, shared: Arc<Shared>) {
+    let address = came.accepted.address();
     let most = LOGIN_TIMEOUT + PERSON_TIMEOUT;
     let login = tokio::select! {
-        login = timeout(most, log_in(accepted, &shared)) => login.unwrap_or(Err(Stranger::Late(most))),
+        login = timeout(most, log_in(came, &shared)) => login.unwrap_or(Err(Stranger::Late(most))),
         () = place.shown_out() => Err(Stranger::ShownOut),
     };
     match login {
@@ -120,7 +128,8 @@ fn peer_name(address: Option<SocketAddr>) -> String {
     address.map_or_else(|| "a unix socket".into(), |address| address.to_string())
 }
 
-async fn log_in(accepted: Accepted, shared: &Arc<Shared>) -> Result<LoggedIn, Stranger> {
+async fn log_in(came: Came, shared: &Arc<Shared>) -> Result<LoggedIn, Stranger> {
+    let Came { accepted, is_managed } = came;
     let address = accepted.address();
     let deadline = Instant::now() + LOGIN_TIMEOUT;
     let securing = timeout_at(deadline, accepted.secure(&shared.tls));
@@ -144,7 +153,7 @@ async fn log_in(accepted: Accepted, shared: &Arc<Shared>) -> Result<LoggedIn, St
             let door = door_of(shared, user.as_deref())?;
             let guest = door.1.clone();
             let rights = rights::of(shared, (who.clone(), proven), caller(peer), door);
-            return Ok(LoggedIn { reader, writer, who, guest, rights, peer, client });
+            return Ok(LoggedIn { is_managed, reader, writer, who, guest, rights, peer, client });
         }
         Ok(Login::Again(refused)) => (refused, None),
         Ok(Login::Out { refused, why }) => (refused, why),
@@ -251,7 +260,7 @@ fn fault(error: &LoginError) -> Option<SessionEnd> {
 
 impl LoggedIn {
     async fn serve(self, shared: &Arc<Shared>) {
-        let Self { mut reader, mut writer, who, guest, rights, peer, client } = self;
+        let Self { is_managed, mut reader, mut writer, who, guest, rights, peer, client } = self;
         let Ok(_permit) = Arc::clone(&shared.places).try_acquire_owned() else {
             let most = shared.config.max_connections;
             let text = format!("the server has {most} connections already");
@@ -290,6 +299,8 @@ impl LoggedIn {
             guest,
             refusals,
             is_stale: false,
+            holds: Arc::clone(&shared.holds),
+            is_managed,
             held: None,
             waiting: Waiting::default(),
         };

@@ -40,8 +40,9 @@ use tokio::sync::Semaphore;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
+use connection::Came;
 pub use connection::{LOGIN_TIMEOUT, PERSON_TIMEOUT};
-pub use held::HOLD_LIMIT;
+pub use held::{HELD_LIMIT, HOLD_LIMIT};
 pub use instance::{FindError, NAME_LIMIT, RUNS, find_instance, find_journal, find_running};
 pub use lobby::PLACES;
 pub use outbox::{ANSWERS_LIMIT, STARTED_WAIT};
@@ -61,6 +62,7 @@ use crate::proto::header::Refused;
 use crate::runs::host::Host;
 use crate::runs::throttle::Throttle;
 use crate::transport::{Listener, TlsServer};
+use held::Holds;
 use lobby::Lobby;
 use penalties::Penalties;
 use policy::Policy;
@@ -134,6 +136,7 @@ pub(crate) struct Shared {
     tls: TlsServer,
     doors: Whom,
     lobby: Arc<Lobby>,
+    holds: Arc<Holds>,
     places: Arc<Semaphore>,
     arrivals: Arrivals,
     strangers: Throttle,
@@ -151,9 +154,10 @@ async fn accept(listener: Listener, shared: Arc<Shared>) {
                     shared.counters.refused(Why::Penalty);
                     continue;
                 }
+                let came = Came { accepted, is_managed: listener.is_managed() };
                 let place = shared.lobby.enter();
                 // It is large, and would be copied five times.
-                tokio::spawn(Box::pin(connection::serve(accepted, place, Arc::clone(&shared))));
+                tokio::spawn(Box::pin(connection::serve(came, place, Arc::clone(&shared))));
             }
             Err(e) => {
                 shared.about_strangers(|| format!("cannot accept a connection: {e}"));
@@ -189,6 +193,7 @@ impl Shared {
             tls,
             doors,
             lobby: Arc::default(),
+            holds: Arc::default(),
             arrivals: Arrivals::default(),
             strangers: Throttle::default(),
             peers: Arc::default(),

@@ -1,14 +1,14 @@
 //! What a logged-in client may ask, and the answers.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::timeout;
 use tracing::debug;
 
 use super::end::SessionEnd;
-use super::held::Held;
+use super::held::{Held, Holds, Wait};
 use super::outbox::Outbox;
 use super::policy::{Allowed, Asked, Forbidden, Rights, Whose};
 use super::rights::{RightsNow, imposed};
@@ -28,6 +28,7 @@ use crate::runs::run::Run;
 use crate::runs::shares::Usage;
 use crate::runs::throttle::Throttle;
 
+mod holding;
 mod judging;
 mod listing;
 mod orders;
@@ -56,7 +57,10 @@ pub(super) struct Requests {
     /// The client was silent for longer than an id is remembered for: a request that was held back
     /// all that time may be a run that is over and forgotten.
     pub(super) is_stale: bool,
-    /// A request that waits for the end of an upgrade.
+    pub(super) holds: Arc<Holds>,
+    /// Whether this connection came over a socket that outlives the server.
+    pub(super) is_managed: bool,
+    /// A request that waits for the server that comes.
     pub(super) held: Option<Held>,
     /// A request that waits for a supervisor.
     pub(super) waiting: Waiting,
@@ -131,23 +135,7 @@ impl Requests {
             Ok(request) => request,
             Err(bad) => return self.refuse(bad.code, bad.text),
         };
-        self.start(request, false).await
-    }
-
-    /// Asks again for what was held.
-    pub(super) async fn go_on(&mut self) -> Result<(), SessionEnd> {
-        let Some(held) = self.held.take() else { return Ok(()) };
-        let Some(guest) = self.guest.clone() else { return self.start_held(held).await };
-        self.waiting.look(async move {
-            guest.refresh_for_request(Instant::now()).await;
-            Looked::Held(Box::new(held))
-        });
-        Ok(())
-    }
-
-    async fn start_held(&mut self, held: Held) -> Result<(), SessionEnd> {
-        let is_late = held.is_late();
-        self.start(held.request, is_late).await
+        self.start(request, None).await
     }
 
     /// Whether a run is under way, or asked for.
@@ -155,17 +143,7 @@ impl Requests {
         self.held.is_some() || self.waiting.is_waiting() || self.outbox.is_busy()
     }
 
-    /// The client does not want what was held any more, or is not there.
-    fn let_go(&mut self) -> Result<(), SessionEnd> {
-        match self.held.take() {
-            Some(_) => {
-                self.refuse(Code::ShuttingDown, "the run was given up before it began".into())
-            }
-            None => Ok(()),
-        }
-    }
-
-    async fn start(&mut self, mut request: Request, is_late: bool) -> Result<(), SessionEnd> {
+    async fn start(&mut self, mut request: Request, wait: Option<Wait>) -> Result<(), SessionEnd> {
         let Some(options) = self.rights.now() else {
             return self.may_not_run(&request, Forbidden::no_longer_in());
         };
@@ -179,7 +157,7 @@ impl Requests {
                 Err(Forbidden { code, text }) => Err((code, text)),
             };
             let served = host.run(&identity, &request, &judge).await;
-            Answer::Run { request: Box::new(request), is_late, served }
+            Answer::Run { request: Box::new(request), wait, served }
         });
         self.ask(asked, Of::Run).await
     }
@@ -210,7 +188,7 @@ impl Requests {
 
     fn answer(&mut self, answer: Answer) -> Result<(), SessionEnd> {
         match answer {
-            Answer::Run { request, is_late, served } => self.started(*request, is_late, served),
+            Answer::Run { request, wait, served } => self.started(*request, wait, served),
             Answer::Attach { after, there: Ok(there), .. } => {
                 self.follow_there(there, after);
                 Ok(())
@@ -224,18 +202,11 @@ impl Requests {
     fn started(
         &mut self,
         request: Request,
-        is_late: bool,
+        wait: Option<Wait>,
         served: Result<Served, Denied>,
     ) -> Result<(), SessionEnd> {
         match served {
-            Ok(Served::Later) if is_late => {
-                let text = "the server is being upgraded and waits for other runs to end";
-                self.refuse(Code::ShuttingDown, text.into())
-            }
-            Ok(Served::Later) => {
-                self.held = Some(Held::new(request));
-                Ok(())
-            }
+            Ok(Served::Later) => self.hold(request, wait),
             Ok(Served::Here { owner, pid, attached }) => {
                 debug!(run = %request.id, identity = %self.identity, pid, attached, "run");
                 if request.after > owner.last()? {

@@ -93,11 +93,9 @@ impl Running {
             self.drain_to_stop(calls).await;
         }
         taking.end().await;
-        // Whoever is let in by now is answered. Shown to the door before the request was sent a client would
-        // not come back; after it, it would look for the server in vain.
-        tokio::select! {
-            _ = timeout(FAREWELL, self.shared.lobby.emptied()) => {}
-            () = stop_call(calls), if held.is_none() => {}
+        match held {
+            Some(()) => drop(timeout(FAREWELL, self.shared.lobby.emptied()).await),
+            None => self.part(calls).await,
         }
         match timeout(FAREWELL, self.shared.host.flush()).await {
             Ok(Ok(())) => {}
@@ -105,6 +103,22 @@ impl Running {
             Err(_) => error!("the journal's last lines are not on the disk: it does not answer"),
         }
         Ok(if held.is_none() { Ended::Stopped } else { Ended::Drained })
+    }
+
+    /// Whoever is let in by now is answered, and whoever waits for another server is sent there, where nobody is taken
+    /// any more by this one. Shown to the door before the request was sent a client would not come back; after it,
+    /// it would look for the server in vain.
+    async fn part(&self, calls: &mut Receiver<Call>) {
+        let Shared { lobby, holds, .. } = &*self.shared;
+        holds.leave();
+        let answered = async {
+            lobby.emptied().await;
+            holds.emptied().await;
+        };
+        tokio::select! {
+            _ = timeout(FAREWELL, answered) => {}
+            () = stop_call(calls) => {}
+        }
     }
 
     /// Waits until it is called to something that it can do. For an upgrade nothing new is started from then on.
@@ -155,7 +169,11 @@ impl Running {
         // Without systemd there is nobody to tell.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         let drain_timeout = self.shared.config.drain_timeout;
-        info!("shutting down: no new runs, {} s for those under way", drain_timeout.as_secs());
+        let new = match self.bound.iter().any(Bound::is_managed) {
+            true => "new runs wait for the next server",
+            false => "no new runs",
+        };
+        info!("shutting down: {new}, {} s for those under way", drain_timeout.as_secs());
         host.close_to_new();
         let at_once = tokio::select! {
             () = host.all_ended() => false,

@@ -76,7 +76,7 @@ async fn read_loop<R: AsyncRead + Unpin>(
         let next = timeout_at(busy_until + patience.idle, reader.next(silence));
         let next = tokio::select! {
             next = next => next,
-            () = Held::wait(requests.held.as_ref(), &requests.host),
+            () = Held::wait(requests.held.as_ref(), &requests.host, &requests.holds),
                 if !requests.waiting.is_waiting() =>
             {
                 requests.go_on().await?;

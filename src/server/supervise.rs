@@ -259,6 +259,8 @@ impl Supervisor {
             refusals: Arc::clone(&self.refusals),
             guest: None,
             is_stale: false,
+            holds: Arc::default(),
+            is_managed: false,
             held: None,
             waiting: Waiting::default(),
         };

@@ -9,7 +9,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::end::SessionEnd;
-use super::held::Held;
+use super::held::{Held, Wait};
 use crate::proto::code::Code;
 use crate::proto::header::ClientHeader;
 use crate::proto::id::RunId;
@@ -24,7 +24,7 @@ pub const BEHIND_LIMIT: usize = 2 * INPUT.largest;
 
 /// What was asked, and the answer.
 pub(super) enum Answer {
-    Run { request: Box<Request>, is_late: bool, served: Result<Served, Denied> },
+    Run { request: Box<Request>, wait: Option<Wait>, served: Result<Served, Denied> },
     Attach { id: RunId, after: u64, there: Result<There, Denied> },
     Close { id: RunId, closed: Closed },
     Order { run: String, obeyed: bool },

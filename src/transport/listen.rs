@@ -209,6 +209,13 @@ impl Bound {
         &self.address
     }
 
+    /// Whether the socket is a service manager's, and so outlives this process: whoever comes when that is gone
+    /// waits there for the next one.
+    #[must_use]
+    pub fn is_managed(&self) -> bool {
+        matches!(self.name, Name::Manager(_))
+    }
+
     /// The socket, to be placed where it can be handed over.
     pub fn socket_mut(&mut self) -> &mut OwnedFd {
         match &mut self.socket {
@@ -242,7 +249,8 @@ impl Bound {
                 Socket::Unix(tokio::net::UnixListener::from_std(socket.try_clone()?.into())?)
             }
         };
-        Ok(Listener { address: self.address.clone(), _file: self.file.clone(), socket })
+        let (file, is_managed) = (self.file.clone(), self.is_managed());
+        Ok(Listener { address: self.address.clone(), _file: file, socket, is_managed })
     }
 }
 
@@ -253,6 +261,7 @@ pub struct Listener {
     address: Endpoint,
     _file: Option<Arc<SocketFile>>,
     socket: Socket,
+    is_managed: bool,
 }
 
 #[derive(Debug)]
@@ -266,6 +275,12 @@ impl Listener {
     #[must_use]
     pub fn address(&self) -> &Endpoint {
         &self.address
+    }
+
+    /// As [`Bound::is_managed`].
+    #[must_use]
+    pub fn is_managed(&self) -> bool {
+        self.is_managed
     }
 
     /// The next connection, of which nothing was read yet. Cancel safe: a connection is not lost when

@@ -55,6 +55,7 @@ fn limits() -> BTreeMap<&'static str, u128> {
         ("ARRIVING_TIME", time(conn::ARRIVING_TIME)),
         ("LONGEST_PAUSE", time(server::LONGEST_PAUSE)),
         ("HOLD_LIMIT", time(server::HOLD_LIMIT)),
+        ("HELD_LIMIT", count(server::HELD_LIMIT)),
         ("LIST_LIMIT", count(server::LIST_LIMIT)),
         ("ANSWERS_LIMIT", count(server::ANSWERS_LIMIT)),
         ("JOURNAL_RESERVE", disk::writer::JOURNAL_RESERVE.into()),

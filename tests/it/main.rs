@@ -65,6 +65,8 @@ mod python;
 mod quick;
 mod replay;
 mod report;
+mod restart;
+mod restart_raced;
 mod resume;
 mod retention;
 mod rights;

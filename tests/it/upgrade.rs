@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use rustix::process::Signal;
 
 use super::support::activate::activated;
+use super::support::raw::Raw;
 use super::support::server::{finish, line_of, under};
 use super::support::{Client, Server, is_alive, kill, wait_until};
 
@@ -198,6 +199,20 @@ fn sigterm_ends_a_server_that_is_being_upgraded_and_what_waited_was_never_starte
     std::fs::write(&go, "").unwrap();
     finish(child).expect(6);
     assert_eq!(server.wait(), 0);
+}
+
+/// Nothing is under way any more; who has not logged in is waited for.
+#[test]
+fn sigterm_that_comes_at_the_end_of_an_upgrade_ends_the_server() {
+    let mut server = Server::start(&[]);
+    let late = Raw::connect(&server);
+    // Whoever comes after it is let in after it.
+    drop(Raw::login(&server));
+    server.signal(Signal::HUP);
+    wait_for_log(&server, "upgrading");
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait(), 0);
+    drop(late);
 }
 
 #[test]

@@ -26,6 +26,19 @@ impl State {
         Leg::Doubted
     }
 
+    /// The server leaves. Of a run that it has not begun that is all there is to know.
+    pub(super) fn sent_on(&self, text: String) -> Leg {
+        if self.only_looks() || self.was_started() || self.closing {
+            return Leg::Broken(text);
+        }
+        Leg::SentOn(text)
+    }
+
+    /// Whether the caller wants an end of what has not begun.
+    pub(in crate::client) fn is_to_be_ended(&self) -> bool {
+        self.is_given_up() || !self.pending.is_empty()
+    }
+
     /// The answer to `close`: what was sent earlier can start nothing any more.
     pub(super) fn never_started(&mut self) -> Leg {
         if self.was_started() {

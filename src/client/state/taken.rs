@@ -55,6 +55,7 @@ impl State {
                 Some(Leg::done(Err(self.unknown(refusal.text, refusal.code))))
             }
             ServerHeader::Error { code: Code::TakenOver, text } => Some(self.taken_over(text)),
+            ServerHeader::Error { code: Code::ShuttingDown, text } => Some(self.sent_on(text)),
             ServerHeader::Error { code: code @ Code::NotAuthorized, text } => {
                 Some(Leg::done(Err(self.not_let_in(code, text))))
             }

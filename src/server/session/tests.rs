@@ -14,7 +14,7 @@ use crate::runs::recover;
 use crate::server::policy::{Allowed, Policy};
 use crate::server::users::{Guest, System, Users};
 use crate::server::waiting::Waiting;
-use crate::server::{Config, Shared, Whom};
+use crate::server::{Config, HOLD_LIMIT, Shared, Whom};
 use crate::sys::fs::StateDir;
 use crate::transport::TlsServer;
 
@@ -60,7 +60,10 @@ fn connect() -> Peer {
 
 fn connect_as(guest: Option<Arc<Guest>>) -> Peer {
     let folder = tempfile::tempdir().unwrap();
-    let shared = shared(&folder);
+    connect_to(&shared(&folder), folder, guest)
+}
+
+fn connect_to(shared: &Shared, folder: TempDir, guest: Option<Arc<Guest>>) -> Peer {
     let (ours, theirs) = duplex(1 << 16);
     let (read, write) = split(theirs);
     let requests = Requests {
@@ -73,6 +76,8 @@ fn connect_as(guest: Option<Arc<Guest>>) -> Peer {
         refusals: Arc::clone(&shared.peers),
         guest,
         is_stale: false,
+        holds: Arc::clone(&shared.holds),
+        is_managed: true,
         held: None,
         waiting: Waiting::default(),
     };
@@ -120,6 +125,25 @@ async fn silence_ends_a_session_unless_it_was_announced() {
     suspended.say(json!({"type": "close", "id": "no such/id"}), b"").await;
     assert_eq!(suspended.hear().await["code"], "bad_request");
     assert_eq!(suspended.hear().await["code"], "peer_silent", "its next frame ended the pause");
+}
+
+/// By then its client still knows that nothing was started. An upgrade that became the server's end was a part of it.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_has_waited_for_too_long_for_another_server_is_refused() {
+    for upgrade in [Duration::ZERO, HOLD_LIMIT / 2] {
+        let folder = tempfile::tempdir().unwrap();
+        let shared = shared(&folder);
+        let mut peer = connect_to(&shared, folder, None);
+        shared.host.hold().await;
+        let began = Instant::now();
+        peer.say(json!({"type": "run", "id": "late", "form": "shell", "words": 1}), b"x\0").await;
+        tokio::time::sleep(upgrade).await;
+        shared.host.close_to_new();
+        assert_eq!(peer.hear().await["code"], "shutting_down");
+        assert!((HOLD_LIMIT..SILENCE).contains(&began.elapsed()), "{:?}", began.elapsed());
+        // It holds no room any more.
+        shared.holds.emptied().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
