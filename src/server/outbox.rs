@@ -116,12 +116,9 @@ impl Outbox {
         Ok(())
     }
 
-    /// Queues frames that are encoded already.
-    pub(super) fn answer_encoded(&self, frame: Bytes) {
-        let mut pending = self.lock();
-        pending.answers.push(frame);
-        pending.is_urgent = true;
-        self.called.notify_one();
+    /// Queues an answer that is encoded already.
+    pub(super) fn answer_encoded(&self, frame: Bytes) -> Result<(), SessionEnd> {
+        self.queue(frame, true)
     }
 
     /// Sends a run's frames after `after` from now on, behind the answers that wait.
