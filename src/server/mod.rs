@@ -24,6 +24,7 @@ mod serving;
 mod session;
 mod showing;
 mod start;
+mod start_error;
 pub mod status;
 pub mod supervise;
 mod told;
@@ -42,14 +43,17 @@ use tracing::{info, warn};
 
 pub use connection::{LOGIN_TIMEOUT, PERSON_TIMEOUT};
 pub use held::HOLD_LIMIT;
-pub use instance::{FindError, NAME_LIMIT, RUNS, find_instance, find_journal, find_running};
+pub use instance::{
+    FindError, InstanceError, NAME_LIMIT, RUNS, find_instance, find_journal, find_running,
+};
 pub use lobby::PLACES;
 pub use outbox::{ANSWERS_LIMIT, STARTED_WAIT};
 pub use penalties::{FORGET, FREE, LONGEST, REMEMBERED, SHORTEST};
 pub use requests::LIST_LIMIT;
 pub use running::{Call, Ended, Running};
 pub use session::LONGEST_PAUSE;
-pub use start::{Kept, Options, Server, StartError, foresee};
+pub use start::{Kept, Options, Server, foresee};
+pub use start_error::StartError;
 pub use users::System;
 pub use waiting::BEHIND_LIMIT;
 
