@@ -14,9 +14,10 @@ use super::classic::{self, ClassicAddr, ClassicSettings};
 use super::instance::{self, INSTANCES, JOURNAL, Name, READY, RUNS};
 use super::policy::Policy;
 use super::running::{Call, Ended, Running};
+use super::shared::{Config, Shared, Whom};
 use super::start_error::StartError;
+use super::status;
 use super::users::{System, Users};
-use super::{Config, Shared, Whom, status};
 use crate::exec::{BaseEnv, Groups, Scanner};
 use crate::identity::{
     AccessFiles, Authorized, Fingerprint, News, PublicKey, Role, Trouble, host_key, local_identity,
