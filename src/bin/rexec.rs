@@ -1,5 +1,5 @@
 //! The client: see `rexec --help`.
-#![cfg_attr(all(target_os = "linux", target_env = "gnu"), no_main)]
+#![cfg_attr(target_env = "gnu", no_main)]
 
 rexec::own_pow!();
 rexec::program!(rexec::rexec_main);

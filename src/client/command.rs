@@ -245,10 +245,5 @@ pub(super) fn millis(duration: Duration) -> u64 {
 pub(super) fn random_id() -> Result<String, UsageError> {
     let mut bits = [0; 16];
     getrandom::fill(&mut bits).map_err(|e| UsageError::Random(e.to_string()))?;
-    Ok(bits.iter().fold(String::with_capacity(32), |mut id, byte| {
-        use std::fmt::Write as _;
-        // Writing to a String cannot fail.
-        let _ = write!(id, "{byte:02x}");
-        id
-    }))
+    Ok(format!("{:032x}", u128::from_be_bytes(bits)))
 }

@@ -14,9 +14,9 @@ use super::command::millis;
 use super::connection::{Connection, NoWelcome, Target};
 use super::control::{Control, Input, RunIo};
 use super::error::{Error, OutputError};
-use super::leg::{Shared, until};
+use super::leg::{Leg, until};
 use super::sink::Sink;
-use super::state::{Leave, Leg, Role, State};
+use super::state::{Leave, LegEnd, Role, State};
 use super::stdin::StdinSender;
 use crate::conn::HEARTBEAT;
 use crate::identity::KeyRing;
@@ -121,13 +121,13 @@ impl<'a> Driver<'a> {
             let (progress, began) = (self.state.progress(), Instant::now());
             let why = match self.connected(connection).await {
                 Ok(open) => match self.leg(open).await {
-                    Leg::Final(end) => return self.by_its_script(*end).await,
-                    Leg::Doubted => continue,
-                    Leg::SentOn(why) => {
+                    LegEnd::Final(end) => return self.by_its_script(*end).await,
+                    LegEnd::Doubted => continue,
+                    LegEnd::SentOn(why) => {
                         self.send_on()?;
                         why
                     }
-                    Leg::Broken(why) => {
+                    LegEnd::Broken(why) => {
                         self.state.unanswered += u32::from(!self.state.is_started());
                         why
                     }
@@ -216,12 +216,12 @@ impl<'a> Driver<'a> {
     }
 
     /// One connection's time: the request, and all that follows.
-    async fn leg(&mut self, connection: &mut Connection) -> Leg {
+    async fn leg(&mut self, connection: &mut Connection) -> LegEnd {
         // Before the request: what is asked for while that is answered is sent behind it.
         self.state.start_leg();
         let request = match self.request() {
             Ok(request) => request,
-            Err(e) => return Leg::Broken(e.to_string()),
+            Err(e) => return LegEnd::Broken(e.to_string()),
         };
         let has_begun = AtomicBool::new(self.was_sent());
         self.first_sent.get_or_insert_with(boottime);
@@ -231,25 +231,25 @@ impl<'a> Driver<'a> {
         }
         match asked {
             Ok(Ok(())) => {}
-            Ok(Err(NoWelcome::Broken(why))) => return Leg::Broken(why),
-            Ok(Err(NoWelcome::Late)) => return Leg::Broken("the server took no request".into()),
+            Ok(Err(NoWelcome::Broken(why))) => return LegEnd::Broken(why),
+            Ok(Err(NoWelcome::Late)) => return LegEnd::Broken("the server took no request".into()),
             Ok(Err(NoWelcome::NoKey(why))) if self.state.may_be_started() => {
-                return Leg::Broken(why);
+                return LegEnd::Broken(why);
             }
             Ok(Err(NoWelcome::NoKey(why))) => {
                 let endpoint = self.target.endpoint.clone();
-                return Leg::done(Err(DialError::NoLogin { endpoint, why }.into()));
+                return LegEnd::done(Err(DialError::NoLogin { endpoint, why }.into()));
             }
             Ok(Err(NoWelcome::Refused(code, text))) => {
                 // A server that has no room for a connection now may have some later.
                 if self.state.may_be_started() && code != Code::NotAuthorized {
-                    return Leg::Broken(text);
+                    return LegEnd::Broken(text);
                 }
-                return Leg::done(Err(self.state.not_let_in(code, text)));
+                return LegEnd::done(Err(self.state.not_let_in(code, text)));
             }
-            Err(e) => return Leg::done(Err(e)),
+            Err(e) => return LegEnd::done(Err(e)),
         }
-        Shared::new(&mut self.state).drive(connection, &mut self.input, &mut self.control).await
+        Leg::new(&mut self.state).drive(connection, &mut self.input, &mut self.control).await
     }
 
     /// Sends the request and logs in. Fails if the caller wants the run stopped and nobody answers.
@@ -334,7 +334,7 @@ impl<'a> Driver<'a> {
     /// The link is gone but nothing more is needed of it.
     async fn write_the_rest(&mut self) -> Result<Verdict, Error> {
         loop {
-            if let Some(Leg::Final(end)) = self.state.last_word() {
+            if let Some(LegEnd::Final(end)) = self.state.last_word() {
                 return *end;
             }
             let progress = self.state.sink.progress();

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::connection::Connection;
 use super::control::{Control, Input};
 use super::error::OutputError;
-use super::state::{Leg, State};
+use super::state::{LegEnd, State};
 use crate::conn::{FrameReader, FrameWriter, HEARTBEAT, SILENCE};
 use crate::proto::frame::{self, FrameError};
 use crate::proto::header::ClientHeader;
@@ -23,8 +23,8 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 /// How long a connection that takes nothing more is read.
 const LAST_READ: Duration = Duration::from_secs(1);
 
-/// The state as the loops of a leg share it.
-pub(super) struct Shared<'a> {
+/// One leg: the run's state, as the loops on its connection share it.
+pub(super) struct Leg<'a> {
     state: Mutex<&'a mut State>,
     /// There is something to write.
     writer: Notify,
@@ -34,7 +34,7 @@ pub(super) struct Shared<'a> {
     clock: Notify,
 }
 
-impl<'a> Shared<'a> {
+impl<'a> Leg<'a> {
     pub(super) fn new(state: &'a mut State) -> Self {
         Self {
             state: Mutex::new(state),
@@ -60,23 +60,23 @@ impl<'a> Shared<'a> {
         connection: &mut Connection,
         input: &mut Option<Input>,
         control: &mut mpsc::UnboundedReceiver<Control>,
-    ) -> Leg {
+    ) -> LegEnd {
         let Connection { reader, writer, cork, .. } = connection;
-        let leg = tokio::select! {
+        let end = tokio::select! {
             biased;
-            leg = self.read(reader) => leg,
-            leg = self.write(writer) => leg,
-            leg = self.watch_sink() => leg,
-            leg = self.read_input(input) => leg,
-            leg = self.obey(control) => leg,
-            leg = self.enforce() => leg,
+            end = self.read(reader) => end,
+            end = self.write(writer) => end,
+            end = self.watch_sink() => end,
+            end = self.read_input(input) => end,
+            end = self.obey(control) => end,
+            end = self.enforce() => end,
         };
-        if matches!(leg, Leg::Final(_)) {
+        if matches!(end, LegEnd::Final(_)) {
             // The confirmation goes with the next request, or with the end of the connection.
             cork.put_in();
             self.flush(writer).await;
         }
-        leg
+        end
     }
 
     /// Sends what is queued, at the end, if the server takes it: it confirms the verdict.
@@ -90,30 +90,30 @@ impl<'a> Shared<'a> {
         let _ = tokio::time::timeout(LAST_WORD, sent).await;
     }
 
-    async fn read<R: AsyncRead + Unpin>(&self, reader: &mut FrameReader<R>) -> Leg {
+    async fn read<R: AsyncRead + Unpin>(&self, reader: &mut FrameReader<R>) -> LegEnd {
         loop {
             let frame = match reader.next(Some(SILENCE)).await {
                 Ok(Some(frame)) => frame,
-                Ok(None) => return Leg::Broken("the server closed the connection".into()),
-                Err(e) => return Leg::Broken(e.to_string()),
+                Ok(None) => return LegEnd::Broken("the server closed the connection".into()),
+                Err(e) => return LegEnd::Broken(e.to_string()),
             };
             match self.lock().take(frame) {
                 Ok(None) => {}
-                Ok(Some(leg)) => return leg,
-                Err(e) => return Leg::Broken(e.to_string()),
+                Ok(Some(end)) => return end,
+                Err(e) => return LegEnd::Broken(e.to_string()),
             }
             self.credit.notify_one();
             self.wake();
         }
     }
 
-    async fn write<W: AsyncWrite + Unpin>(&self, writer: &mut FrameWriter<W>) -> Leg {
+    async fn write<W: AsyncWrite + Unpin>(&self, writer: &mut FrameWriter<W>) -> LegEnd {
         let mut heartbeat = Instant::now() + HEARTBEAT;
         loop {
             let outgoing = self.lock().outgoing();
             let mut queue = match outgoing {
                 Ok(queue) => queue,
-                Err(e) => return Leg::Broken(e.to_string()),
+                Err(e) => return LegEnd::Broken(e.to_string()),
             };
             if queue.is_empty() && timeout_at(heartbeat, self.writer.notified()).await.is_ok() {
                 continue;
@@ -134,28 +134,28 @@ impl<'a> Shared<'a> {
     }
 
     /// A connection that takes nothing more may still bring the reason: reading ends the leg.
-    async fn read_on(&self, why: String) -> Leg {
+    async fn read_on(&self, why: String) -> LegEnd {
         tokio::time::sleep(LAST_READ).await;
-        Leg::Broken(why)
+        LegEnd::Broken(why)
     }
 
-    async fn watch_sink(&self) -> Leg {
+    async fn watch_sink(&self) -> LegEnd {
         loop {
             let progress = self.lock().sink.progress();
             progress.await;
             let mut state = self.lock();
             let moved = state.sink_moved();
-            if let Some(leg) = state.finished() {
-                return leg;
+            if let Some(end) = state.finished() {
+                return end;
             }
             if let Err(e) = moved {
-                return Leg::Broken(e.to_string());
+                return LegEnd::Broken(e.to_string());
             }
             self.wake();
         }
     }
 
-    async fn read_input(&self, input: &mut Option<Input>) -> Leg {
+    async fn read_input(&self, input: &mut Option<Input>) -> LegEnd {
         let Some(source) = input else { return std::future::pending().await };
         loop {
             let wanted = self.lock().stdin_wanted();
@@ -169,12 +169,12 @@ impl<'a> Shared<'a> {
                 Ok(true) => self.wake(),
                 Ok(false) => {
                     self.wake();
-                    if let Some(leg) = self.lock().input_refused() {
-                        return leg;
+                    if let Some(end) = self.lock().input_refused() {
+                        return end;
                     }
                     return std::future::pending().await;
                 }
-                Err(e) => return Leg::Broken(e.to_string()),
+                Err(e) => return LegEnd::Broken(e.to_string()),
             }
         }
     }
@@ -189,14 +189,14 @@ impl<'a> Shared<'a> {
         Ok(state.failure.is_none())
     }
 
-    async fn obey(&self, control: &mut mpsc::UnboundedReceiver<Control>) -> Leg {
+    async fn obey(&self, control: &mut mpsc::UnboundedReceiver<Control>) -> LegEnd {
         while let Some(asked) = control.recv().await {
             let mut state = self.lock();
             if let Err(e) = state.control(asked) {
-                return Leg::Broken(e.to_string());
+                return LegEnd::Broken(e.to_string());
             }
-            if let Some(leg) = state.last_word() {
-                return leg;
+            if let Some(end) = state.last_word() {
+                return end;
             }
             drop(state);
             self.wake();
@@ -211,7 +211,7 @@ impl<'a> Shared<'a> {
 
     /// Ends the leg when an answer has been waited for long enough: that to the request, which heartbeats
     /// do not replace, or that to a cancel.
-    async fn enforce(&self) -> Leg {
+    async fn enforce(&self) -> LegEnd {
         let answer_by = Instant::now() + SILENCE;
         loop {
             let (cancelled, started) = self.patience();
@@ -220,7 +220,7 @@ impl<'a> Shared<'a> {
                 () = until(cancelled) => return self.lock().last_word_now(),
                 () = until(unanswered) => {
                     let text = format!("the request was not answered within {} s", SILENCE.as_secs());
-                    return Leg::Broken(text);
+                    return LegEnd::Broken(text);
                 }
                 () = self.clock.notified() => {}
             }

@@ -1,6 +1,5 @@
 //! What a client may do with runs beside running them: start and leave, look, list, signal, stop, remove.
 
-use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -185,9 +184,8 @@ impl Client {
             Some(connection) => connection,
             None => Connection::open(&self.target, &self.target.keys).await?,
         };
-        let mut encoded = Vec::new();
-        frame::encode(request, b"", &mut encoded).map_err(|e| broken(&e.to_string()))?;
-        match connection.ask(Bytes::from(encoded), self.target.connect_timeout).await {
+        let encoded = frame::encoded(request, b"").map_err(|e| broken(&e.to_string()))?;
+        match connection.ask(encoded, self.target.connect_timeout).await {
             Ok(()) => answer(&mut connection).await.map(|frame| (connection, frame)),
             Err(NoWelcome::Refused(code, text)) => Err(NoWelcome::refusal(code, text)),
             Err(NoWelcome::Broken(why)) => Err(broken(&why)),

@@ -18,7 +18,7 @@ use crate::proto::header::ClientHeader;
 use crate::proto::verdict::Verdict;
 
 /// How a run's time on one connection ended.
-pub(super) enum Leg {
+pub(super) enum LegEnd {
     /// With its last word.
     Final(Box<Result<Verdict, Error>>),
     /// Too early.
@@ -98,7 +98,7 @@ pub(super) enum Leave {
     Said,
 }
 
-impl Leg {
+impl LegEnd {
     pub(super) fn done(end: Result<Verdict, Error>) -> Self {
         Self::Final(Box::new(end))
     }
@@ -207,9 +207,9 @@ impl State {
     }
 
     /// The last word, if there is one to be had without the server.
-    pub(super) fn last_word(&mut self) -> Option<Leg> {
-        if let Some(leg) = self.finished() {
-            return Some(leg);
+    pub(super) fn last_word(&mut self) -> Option<LegEnd> {
+        if let Some(end) = self.finished() {
+            return Some(end);
         }
         self.cancelled?;
         let verdict = self.verdict.take()?;
@@ -217,8 +217,8 @@ impl State {
     }
 
     /// The last word of a run that was cancelled, when the time for an answer is over.
-    pub(super) fn last_word_now(&mut self) -> Leg {
-        self.last_word().unwrap_or_else(|| Leg::done(Err(self.no_answer())))
+    pub(super) fn last_word_now(&mut self) -> LegEnd {
+        self.last_word().unwrap_or_else(|| LegEnd::done(Err(self.no_answer())))
     }
 
     /// The last word of a run that was cancelled, when no answer came.
@@ -278,9 +278,9 @@ impl State {
     }
 
     /// The end of a client whose input is not the run's.
-    pub(super) fn input_refused(&mut self) -> Option<Leg> {
+    pub(super) fn input_refused(&mut self) -> Option<LegEnd> {
         let is_other = matches!(self.failure, Some(OutputError::OtherInput));
-        is_other.then(|| Leg::done(Err(self.other_input())))
+        is_other.then(|| LegEnd::done(Err(self.other_input())))
     }
 
     /// That the run has another standard input than this client.

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
 use super::limits::Limits;
-use super::spec::Mark;
+use super::mark::Mark;
 use crate::sys::mutex::lock;
 use crate::sys::process::Pid;
 

@@ -24,3 +24,19 @@ impl Limits {
         *self == Self::default()
     }
 }
+
+/// What of holding a run to its limits failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// The run's control group.
+    Cgroup,
+    /// `RLIMIT_AS`.
+    Memory,
+    /// `RLIMIT_CPU`.
+    Cpu,
+    /// `RLIMIT_NPROC`.
+    Processes,
+    /// nice(2).
+    Nice,
+}

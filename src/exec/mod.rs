@@ -12,7 +12,9 @@
 //!    anybody else.
 
 pub mod cgroup;
+pub mod environment;
 pub mod limits;
+pub mod mark;
 pub mod not_started;
 pub mod program;
 pub mod pump;
@@ -26,13 +28,15 @@ pub mod wait;
 
 pub use crate::sys::process::{End, Ended, Usage};
 pub use cgroup::{Groups, GroupsError};
+pub use environment::BaseEnv;
 pub use limits::Limits;
+pub use mark::Mark;
 pub use not_started::{NotStarted, SpawnError};
 pub use pump::{Event, Pump, Stream, StreamEnd, pipes_released};
 pub use scan::{Containment, Scanner};
 pub use signal::Signal;
 pub use spawn::{Spawned, spawn};
-pub use spec::{BaseEnv, Mark, Program, Spec};
+pub use spec::{Program, Spec};
 pub use stop::{Leftovers, Stopped, TERM_GRACE, count_left, stop, stop_leftovers};
 pub use wait::{Child, adopt};
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::shim::Stage;
+use super::limits::Stage;
 use super::spec::TEXT_LIMIT;
 use crate::sys::users;
 

@@ -18,8 +18,8 @@ use rustix::process::{PidfdFlags, geteuid, getpid, pidfd_open, pidfd_send_signal
 use tokio::sync::oneshot;
 
 use super::cgroup;
+use super::mark::{MARK_VARIABLE, Mark};
 use super::signal::Signal;
-use super::spec::{MARK_VARIABLE, Mark};
 use crate::sys::mutex::lock;
 use crate::sys::process::{
     Pid, ProcessRef, gone, group_of, has_ended, is_executing, orphans, real_uid,

@@ -24,7 +24,7 @@ use rustix::process::{Resource, Rlimit, Signal, getrlimit, kill_process_group, n
 use serde::{Deserialize, Serialize};
 
 use super::cgroup;
-use super::limits::Limits;
+use super::limits::{Limits, Stage};
 use super::not_started::{NotStarted, SpawnError};
 use super::program::{find, working_directory};
 use super::spec::Spec;
@@ -47,22 +47,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Whether this program knows [`LIMITED`]: one that has the library built in need not.
 static IS_OFFERED: AtomicBool = AtomicBool::new(false);
-
-/// What was being done when it failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Stage {
-    /// The run's control group.
-    Cgroup,
-    /// `RLIMIT_AS`.
-    Memory,
-    /// `RLIMIT_CPU`.
-    Cpu,
-    /// `RLIMIT_NPROC`.
-    Processes,
-    /// nice(2).
-    Nice,
-}
 
 /// What the step takes on before it becomes the command.
 #[derive(Debug, Default, Serialize, Deserialize)]

@@ -19,10 +19,13 @@ use rustix::process::Uid;
 use tokio::net::unix::pipe::{Receiver, Sender};
 
 use super::cgroup::Group;
+use super::environment::{BaseEnv, Env};
+use super::limits::Stage;
+use super::mark::Mark;
 use super::not_started::{NotStarted, SpawnError};
 use super::program::{find, working_directory};
-use super::shim::{self, Stage, Terms};
-use super::spec::{BaseEnv, Env, Mark, Program, Spec, TEXT_LIMIT};
+use super::shim::{self, Terms};
+use super::spec::{Program, Spec, TEXT_LIMIT};
 use super::wait::Child;
 use crate::sys::clock::boottime;
 use crate::sys::pipe;

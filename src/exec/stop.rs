@@ -9,9 +9,9 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tracing::warn;
 
+use super::mark::Mark;
 use super::scan::{Action, Containment, Found, Scanner, Target};
 use super::signal::Signal;
-use super::spec::Mark;
 use super::wait::Child;
 use crate::sys::process::{ProcessRef, has_ended, orphans, watch};
 

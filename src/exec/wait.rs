@@ -13,8 +13,8 @@ use tokio::runtime::Handle;
 use tokio::time::sleep;
 
 use super::cgroup::Group;
+use super::mark::Mark;
 use super::signal::Signal;
-use super::spec::Mark;
 use crate::sys::process::{self, Ended, Pid, ProcessRef, Usage};
 
 /// A main process that was started and not yet reaped. Dropped unreaped, it goes on running and is

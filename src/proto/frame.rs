@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use byteorder::{ByteOrder, LittleEndian};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 /// Bytes of the length that stands before every header.
@@ -188,6 +189,31 @@ struct Sized<'a, H> {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
 fn is_zero(size: &usize) -> bool {
     *size == 0
+}
+
+/// Room for most headers.
+const HEADER_ROOM: usize = 320;
+
+/// One frame as bytes of its own.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encoded<H: Serialize>(header: &H, body: &[u8]) -> Result<Bytes, FrameError> {
+    encoded_in(Vec::new(), header, body)
+}
+
+/// The same in the memory of `room`, which is empty.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encoded_in<H: Serialize>(
+    mut room: Vec<u8>,
+    header: &H,
+    body: &[u8],
+) -> Result<Bytes, FrameError> {
+    room.reserve(body.len() + HEADER_ROOM);
+    encode(header, body, &mut room)?;
+    Ok(room.into())
 }
 
 /// Appends one frame to `out`: `header` (which must not have a `size` of its own) and `body`.

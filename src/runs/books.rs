@@ -10,17 +10,17 @@ use tracing::error;
 
 use super::answer::Denied;
 use super::credit::Budget;
-use super::disk::Folder;
-use super::disk::writer::{JOURNAL_RESERVE, Writer, is_full};
+use super::disk::writer::JOURNAL_RESERVE;
+use super::disk::{Folder, Writer, is_full};
 use super::excerpt::Excerpt;
 use super::ledger::Ledger;
-use super::record;
 use super::request::Request;
 use super::run::Run;
 use super::store::Store;
 use super::table::Key;
 use crate::exec::Mark;
 use crate::proto::code::Code;
+use crate::proto::frame::encoded;
 use crate::proto::stored::StoredHeader;
 use crate::proto::verdict::{Anchor, Received, Verdict};
 use crate::sys::mutex::lock;
@@ -89,7 +89,7 @@ impl Books {
                 let pid = process.pid.as_raw_nonzero().get().unsigned_abs();
                 let header = StoredHeader::Running { pid, start_time: process.start_time };
                 // A header of two numbers is within the limits.
-                if let Ok(frame) = record::encode(&header, b"") {
+                if let Ok(frame) = encoded(&header, b"") {
                     run.note(&frame);
                 }
             }
@@ -172,5 +172,5 @@ fn why_not(error: &io::Error) -> String {
 
 /// A header of a number and a flag is within the limits.
 fn claimed(start: bool) -> Option<Bytes> {
-    record::encode(&StoredHeader::Claimed { pid: std::process::id(), start }, b"").ok()
+    encoded(&StoredHeader::Claimed { pid: std::process::id(), start }, b"").ok()
 }

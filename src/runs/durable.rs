@@ -18,13 +18,12 @@ use super::excerpt::Excerpt;
 use super::journal::Origin;
 use super::judged::Judged;
 use super::link::Link;
-use super::record::encode;
 use super::request::Request;
 use super::table::Key;
 use crate::exec::{Leftovers, Mark};
 use crate::proto::code::Code;
 use crate::proto::digest::{Algorithm, Digest};
-use crate::proto::frame::FrameError;
+use crate::proto::frame::{FrameError, encoded};
 use crate::proto::header::{Refusal, ServerHeader, ShowFrom, Started};
 use crate::proto::stored::Grown;
 use crate::proto::verdict::{Anchor, Received, Verdict};
@@ -331,7 +330,7 @@ fn stdin_of(outcome: &Outcome) -> Received {
 /// # Errors
 /// [`FrameError`] if it is over the limits.
 pub fn verdict_frame(verdict: &Verdict) -> Result<Bytes, FrameError> {
-    encode(&ServerHeader::Verdict(Box::new(verdict.clone())), b"")
+    encoded(&ServerHeader::Verdict(Box::new(verdict.clone())), b"")
 }
 
 /// The final answer about a run of which nobody knows how it ended.
@@ -340,5 +339,5 @@ pub fn verdict_frame(verdict: &Verdict) -> Result<Bytes, FrameError> {
 /// [`FrameError`] if it is over the limits.
 pub fn lost_frame(key: &Key, code: Code) -> Result<Bytes, FrameError> {
     let (run, text) = (key.id.to_string(), code.clause());
-    encode(&ServerHeader::Lost(Refusal { run, code, text }), b"")
+    encoded(&ServerHeader::Lost(Refusal { run, code, text }), b"")
 }

@@ -11,23 +11,20 @@ use bytes::BytesMut;
 use tokio::time::{Instant, sleep_until};
 
 use super::clock::{self, millis};
-use super::disk::writer::Over;
+use super::disk::DEPTH;
+use super::disk::writer::NoMore;
 use super::excerpt::{Excerpt, Taker};
 use super::feed::{Feed, feed};
-use super::record::Recorder;
+use super::record::{PIECE, Recorder};
 use super::run::{Orders, Run};
 use super::stdin::Next;
 use crate::exec::{self, Child, Event, Pump, Scanner, Signal, Spawned};
 use crate::proto::digest::Algorithm;
-use crate::proto::frame::BODY_LIMIT;
 use crate::proto::header::Stream;
 use crate::proto::verdict::{End, Limit, StopBy, Stopped, StreamEndKind, Usage, Verdict};
 
-/// Most bytes of one piece of output.
-pub(super) const PIECE: usize = 256 * 1024;
 /// Most bytes of the first piece.
 const FIRST_PIECE: usize = 16 * 1024;
-const _: () = assert!(PIECE <= BODY_LIMIT);
 /// How long the pipes are read, whether there is room or not, after a stop by the client or because it is gone.
 const CUT_AFTER: Duration = Duration::from_millis(250);
 /// How long until a full disk is looked at again.
@@ -129,7 +126,7 @@ impl Engine {
         let pump = Pump::new(stdout, stderr, terms.wait_eof).holding(writers);
         let mut course = Course::new(terms, run.algorithm);
         if run.progress().is_some() {
-            course.recorder = course.recorder.recycling();
+            course.recorder = course.recorder.recycling(DEPTH);
         }
         Self { run, child, pump, stdin: stdin.map(Feed::from), scanner, course }
     }
@@ -342,8 +339,8 @@ impl Course {
         if stuck || (orders.give_up && self.stop == Stop::NotAsked) {
             self.cut_at.get_or_insert(now + CUT_AFTER);
         }
-        self.output_over |= orders.needs.over.is_some();
-        self.at_limit |= orders.needs.over == Some(Over::Limit);
+        self.output_over |= orders.needs.no_more.is_some();
+        self.at_limit |= orders.needs.no_more == Some(NoMore::Limit);
         self.output_over |= self.give_up_at(orders).is_some_and(|at| at <= now);
         self.output_over
     }

@@ -22,7 +22,6 @@ use super::excerpt::Excerpt;
 use super::judged::Judged;
 use super::ledger::Ledger;
 use super::place::{Counts, Judge, Place};
-use super::record::encode;
 use super::request::Request;
 use super::run::{Phase, Run};
 use super::settle::NOTED_AT_ONCE;
@@ -31,6 +30,7 @@ use super::spare::Spare;
 use super::table::{Burial, Claim, Key, Table};
 use crate::exec::{BaseEnv, Scanner};
 use crate::proto::code::Code;
+use crate::proto::frame::encoded;
 use crate::proto::header::ServerHeader;
 use crate::proto::id::RunId;
 use crate::proto::verdict::{StopBy, Verdict};
@@ -253,7 +253,7 @@ impl Host {
         self.counts.output.fetch_add(verdict.output_bytes(), Ordering::Relaxed);
         verdict.journal = self.books.ended(run, &mut verdict, output);
         pause::point("journaled");
-        match encode(&ServerHeader::Verdict(Box::new(verdict)), b"") {
+        match encoded(&ServerHeader::Verdict(Box::new(verdict)), b"") {
             Ok(frame) => run.finish(frame),
             Err(e) => error!(run = %run.key.id, "the verdict cannot be encoded: {e}"),
         }

@@ -7,10 +7,10 @@ use super::disk::{Outcome, Size};
 use super::durable::{Durable, State};
 use super::entry::Entry;
 use super::host::Host;
-use super::record::encode;
 use super::run::Run;
 use super::table::Key;
 use crate::proto::code::Code;
+use crate::proto::frame::encoded;
 use crate::proto::header::{ClientHeader, ServerHeader};
 use crate::proto::listing::{RunInfo, RunState};
 use crate::proto::verdict::Verdict;
@@ -87,7 +87,7 @@ impl Host {
 
     /// Hands an order to a run's supervisor. False if the run is over.
     pub async fn order(&self, run: &Arc<Durable>, order: ClientHeader) -> bool {
-        let Ok(asked) = encode(&order, b"") else { return false };
+        let Ok(asked) = encoded(&order, b"") else { return false };
         let answer = self.ask(run, asked).await;
         matches!(answer, Some(ServerHeader::Done { .. }))
     }

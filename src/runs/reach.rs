@@ -10,11 +10,10 @@ use super::disk::{Outcome, View};
 use super::durable::{Durable, Shown, State, There, Wanted};
 use super::host::Host;
 use super::link::{Link, RETRY};
-use super::record::encode;
 use super::request::Request;
 use crate::conn::Frame;
 use crate::proto::code::Code;
-use crate::proto::frame::{Decoded, Limits, decode};
+use crate::proto::frame::{Decoded, Limits, decode, encoded};
 use crate::proto::header::{Attach, ClientHeader, ServerHeader};
 use crate::proto::stored::Grown;
 
@@ -37,7 +36,7 @@ impl Host {
     /// [`Denied`]: there is nothing to be seen of it.
     pub async fn look(&self, run: &Arc<Durable>, attach: &Attach) -> Result<There, Denied> {
         let wanted = Attach { run: run.key.id.to_string(), ..attach.clone() };
-        let asked = encode(&ClientHeader::Attach(wanted), b"")
+        let asked = encoded(&ClientHeader::Attach(wanted), b"")
             .map_err(|e| Denied::Refused(Code::BadRequest, e.to_string()))?;
         let Attach { after, from, follow, .. } = *attach;
         self.reach(run, asked, Wanted { after, from, follow }).await
@@ -46,7 +45,7 @@ impl Host {
     /// Gives a run up.
     pub(super) async fn close_there(&self, run: &Arc<Durable>) -> Closed {
         let id = run.key.id.to_string();
-        let Ok(asked) = encode(&ClientHeader::Close { id, first_sent_ms_ago: 0 }, b"") else {
+        let Ok(asked) = encoded(&ClientHeader::Close { id, first_sent_ms_ago: 0 }, b"") else {
             return Closed::Lost(Code::SupervisorLost);
         };
         match self.reach(run, asked, Wanted::END).await {
@@ -119,7 +118,7 @@ impl Host {
     ) -> Result<There, Denied> {
         match run.left(outcome, wanted) {
             Ok(Some((started, shown))) => {
-                let answer = encode(&ServerHeader::Started(started), b"")
+                let answer = encoded(&ServerHeader::Started(started), b"")
                     .map_err(|e| Denied::Refused(Code::BadRequest, e.to_string()))?;
                 Ok(There { run: Arc::clone(run), answer, shown: Some(shown) })
             }

@@ -8,14 +8,16 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::Serialize;
 
 use super::credit::{Budget, OUTPUT, Window};
 use crate::proto::digest::{Algorithm, Running};
-use crate::proto::frame::{self, FrameError};
+use crate::proto::frame::{BODY_LIMIT, FrameError, encoded, encoded_in};
 use crate::proto::header::{Mark, MarkedStream, Output, ServerHeader, Stream};
 use crate::proto::verdict::{StreamEnd, StreamEndKind};
 
+/// Most bytes of one piece of output.
+pub(super) const PIECE: usize = 256 * 1024;
+const _: () = assert!(PIECE <= BODY_LIMIT);
 /// Bytes of output from one mark to the next.
 pub const MARK_EVERY: u64 = 64 * 1024 * 1024;
 /// What a kept frame costs beside its bytes.
@@ -33,18 +35,23 @@ pub struct Recorder {
 
 /// The frames that were made last. In the memory of one that nobody has any more the next one is made: pages that
 /// are new each time would cost more than to hash what is put into them.
-#[derive(Debug, Default)]
-struct Made(VecDeque<Bytes>);
+#[derive(Debug)]
+struct Made {
+    frames: VecDeque<Bytes>,
+    most: usize,
+}
 
 impl Made {
-    /// One being made, those that wait for the disk, and one for the moment in which the writer goes on.
-    const MOST: usize = super::disk::DEPTH + 2;
+    /// One being made, those that wait, and one for the moment in which whoever takes them goes on.
+    fn of(waiting: usize) -> Self {
+        Self { frames: VecDeque::new(), most: waiting + 2 }
+    }
 
     fn room(&mut self) -> Vec<u8> {
-        if self.0.len() < Self::MOST {
+        if self.frames.len() < self.most {
             return Vec::new();
         }
-        let Some(Ok(mut oldest)) = self.0.pop_front().map(Bytes::try_into_mut) else {
+        let Some(Ok(mut oldest)) = self.frames.pop_front().map(Bytes::try_into_mut) else {
             return Vec::new();
         };
         // First, or it would be copied.
@@ -61,10 +68,11 @@ impl Recorder {
         Self { streams, next_seq: 1, since_mark: 0, made: None }
     }
 
-    /// The same for a record whose frames are soon written and dropped: their memory is used again.
+    /// The same for a record whose frames are soon written and dropped, of which so many wait at most: their memory is
+    /// used again.
     #[must_use]
-    pub fn recycling(self) -> Self {
-        Self { made: Some(Made::default()), ..self }
+    pub fn recycling(self, waiting: usize) -> Self {
+        Self { made: Some(Made::of(waiting)), ..self }
     }
 
     /// Whether the memory of frames is used again.
@@ -101,9 +109,9 @@ impl Recorder {
     }
 
     fn frame(&mut self, header: &ServerHeader, piece: &[u8]) -> Result<Bytes, FrameError> {
-        let Some(made) = &mut self.made else { return encode(header, piece) };
-        let frame = encode_into(made.room(), header, piece)?;
-        made.0.push_back(frame.clone());
+        let Some(made) = &mut self.made else { return encoded(header, piece) };
+        let frame = encoded_in(made.room(), header, piece)?;
+        made.frames.push_back(frame.clone());
         Ok(frame)
     }
 
@@ -129,26 +137,8 @@ impl Recorder {
         };
         let Some(streams) = self.streams.iter().map(marked).collect() else { return Ok(None) };
         let seq = self.take_seq();
-        encode(&ServerHeader::Mark(Mark { seq, streams }), b"").map(Some)
+        encoded(&ServerHeader::Mark(Mark { seq, streams }), b"").map(Some)
     }
-}
-
-/// One frame as bytes of its own.
-///
-/// # Errors
-/// A [`FrameError`] if it is over the limits of the format.
-pub fn encode<H: Serialize>(header: &H, body: &[u8]) -> Result<Bytes, FrameError> {
-    encode_into(Vec::new(), header, body)
-}
-
-fn encode_into<H: Serialize>(
-    mut out: Vec<u8>,
-    header: &H,
-    body: &[u8],
-) -> Result<Bytes, FrameError> {
-    out.reserve(body.len() + 320);
-    frame::encode(header, body, &mut out)?;
-    Ok(out.into())
 }
 
 /// The frames that are kept. Debug does not show them: output may hold secrets.
@@ -282,7 +272,8 @@ mod tests {
 
     #[test]
     fn frames_are_made_in_the_memory_of_those_that_nobody_has_any_more() {
-        let mut recorder = Recorder::new(&[Stream::Stdout], Algorithm::Sha256).recycling();
+        const WAITING: usize = 2;
+        let mut recorder = Recorder::new(&[Stream::Stdout], Algorithm::Sha256).recycling(WAITING);
         let mut made = Vec::new();
         for n in 0..100u8 {
             let frame = recorder.output(Stream::Stdout, &[n; 1000], 0).unwrap().remove(0);
@@ -292,7 +283,7 @@ mod tests {
         }
         made.sort_unstable();
         made.dedup();
-        assert!(made.len() <= Made::MOST, "{} places", made.len());
+        assert!(made.len() <= WAITING + 2, "{} places", made.len());
         let held: Vec<_> =
             (0..100u8).map(|n| recorder.output(Stream::Stdout, &[n; 1000], 0).unwrap()).collect();
         for (n, frames) in (0..100u8).zip(&held) {

@@ -48,8 +48,8 @@ pub struct Unfinished {
     here: bool,
 }
 
-/// An id whose last line is there.
-struct Over {
+/// The last line of a run.
+struct LastLine {
     /// What is said of it.
     code: Code,
     /// When it was accepted, milliseconds since boot; none if an earlier segment says that.
@@ -65,7 +65,7 @@ struct Past {
     /// When the segment begins, milliseconds since boot.
     begins_ms: Option<u64>,
     open: HashMap<(String, String), Unfinished>,
-    over: HashMap<(String, String), Over>,
+    ended: HashMap<(String, String), LastLine>,
 }
 
 /// Where this process is; in which folder is added when that is open.
@@ -122,9 +122,9 @@ pub fn open(
     }
     if same_boot {
         let recent = millis(clock::boottime().saturating_sub(KEEP));
-        for ((identity, run), over) in past.over.iter().filter(|(_, over)| over.is_since(recent)) {
+        for ((identity, run), last) in past.ended.iter().filter(|(_, last)| last.is_since(recent)) {
             let Some(key) = key_of(identity, run) else { continue };
-            table.inherit(key, over.code);
+            table.inherit(key, last.code);
         }
     }
     let unfinished =
@@ -202,7 +202,7 @@ fn keep_durable(
     let mut going_on = Vec::new();
     for found in found {
         let name = found.name();
-        let journaled = past.over.remove(&name).map(|over| over.line);
+        let journaled = past.ended.remove(&name).map(|last| last.line);
         let Some(run) = found.into_run(journaled) else { continue };
         if let Some(open) = past.open.remove(&name) {
             ledger.resumed(&run.key, open.accepted);
@@ -229,7 +229,7 @@ fn key_of(identity: &str, run: &str) -> Option<Key> {
     Some(Key { identity: identity.into(), id: RunId::new(run).ok()? })
 }
 
-impl Over {
+impl LastLine {
     fn is_since(&self, ms: u64) -> bool {
         self.accepted_ms.is_none_or(|accepted| accepted >= ms)
     }
@@ -248,7 +248,7 @@ impl Past {
             Event::Accepted(accepted) => {
                 let key = (accepted.identity.clone(), accepted.run.clone());
                 // Of a run before this one with the same id.
-                self.over.remove(&key);
+                self.ended.remove(&key);
                 self.open.insert(key, Unfinished { accepted, start_time: 0, here: false });
             }
             Event::Running { run, identity, start_time, .. } => {
@@ -277,12 +277,13 @@ impl Past {
             let name = run.name();
             run.outcome.is_none()
                 && !self.open.contains_key(&name)
-                && !self.over.contains_key(&name)
+                && !self.ended.contains_key(&name)
         };
         let sought = found.iter().filter(unknown);
         let sought = sought.map(|run| (run.name(), run.meta.mark.clone())).collect();
-        let over = |(name, line)| (name, Over { code: Code::Forgotten, accepted_ms: None, line });
-        self.over.extend(journal.ends_before(sought).into_iter().map(over));
+        let ended =
+            |(name, line)| (name, LastLine { code: Code::Forgotten, accepted_ms: None, line });
+        self.ended.extend(journal.ends_before(sought).into_iter().map(ended));
     }
 
     /// A durable run gets its folder after its claim and before its supervisor: one without a folder was
@@ -304,7 +305,7 @@ impl Past {
 
     fn end(&mut self, key: (String, String), line: Anchor, code: Code) {
         let accepted_ms = self.open.remove(&key).map(|open| open.accepted.boottime_ms);
-        self.over.insert(key, Over { code, accepted_ms, line });
+        self.ended.insert(key, LastLine { code, accepted_ms, line });
     }
 
     /// Ids first sent before this may have been used without leaving a trace here.

@@ -15,7 +15,7 @@ use crate::exec::Limits;
 use crate::exec::spec::{Program, Spec};
 use crate::proto::code::Code;
 use crate::proto::digest::{Algorithm, Digest};
-use crate::proto::frame::{FrameError, INTEGER_LIMIT};
+use crate::proto::frame::{FrameError, INTEGER_LIMIT, encoded};
 use crate::proto::header::{ClientHeader, Form, RunRequest};
 use crate::proto::id::RunId;
 use crate::proto::strings;
@@ -325,7 +325,7 @@ impl Request {
             was_started: false,
             ..self.header.clone()
         };
-        super::record::encode(&ClientHeader::Run(Box::new(header)), &self.body)
+        encoded(&ClientHeader::Run(Box::new(header)), &self.body)
     }
 
     /// When to stop the run, counted from its start.

@@ -224,7 +224,7 @@ impl Run {
         };
         let needs = shared.store.needs();
         // Who does not want the output does not pay for it either.
-        if needs.over.is_some() && !shared.discard && shared.goes_on() {
+        if needs.no_more.is_some() && !shared.discard && shared.goes_on() {
             shared.stop = shared.stop.or(Some(StopBy::Policy));
         }
         Orders {

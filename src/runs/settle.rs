@@ -16,10 +16,10 @@ use super::durable::{Durable, State, verdict_frame};
 use super::host::Host;
 use super::link::{Link, RETRY};
 use super::place::Place;
-use super::record::encode;
 use crate::conn::Frame;
 use crate::exec::{TERM_GRACE, stop_leftovers};
 use crate::proto::code::Code;
+use crate::proto::frame::encoded;
 use crate::proto::header::{Attach, ClientHeader, ServerHeader, ShowFrom};
 use crate::proto::stored::StoredHeader;
 use crate::proto::verdict::Verdict;
@@ -141,7 +141,7 @@ impl Host {
                         // Who comes late finds the record claimed, and starts nothing.
                         let pid = std::process::id();
                         let header = StoredHeader::Claimed { pid, start: false };
-                        let frame = encode(&header, b"").map_err(io::Error::other)?;
+                        let frame = encoded(&header, b"").map_err(io::Error::other)?;
                         Writer::new(record, u64::MAX).note(&frame)?;
                     }
                     Some(found)
@@ -235,7 +235,7 @@ async fn verdict_of(run: &Durable) -> Option<Frame> {
     run.goes_on();
     let attach =
         Attach { run: run.key.id.to_string(), after: 0, from: ShowFrom::Verdict, follow: true };
-    let mut frame = link.ask(encode(&ClientHeader::Attach(attach), b"").ok()?).await.ok()?;
+    let mut frame = link.ask(encoded(&ClientHeader::Attach(attach), b"").ok()?).await.ok()?;
     loop {
         if let Ok(ServerHeader::Verdict(_)) = frame.header() {
             return Some(frame);

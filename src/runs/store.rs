@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::credit::Budget;
 use super::disk::Writer;
-use super::disk::writer::Over;
+use super::disk::writer::NoMore;
 use super::record::{AckAhead, Record};
 
 /// A record that is being made.
@@ -26,7 +26,7 @@ pub struct Needs {
     /// The disk is full: ask again after a while.
     pub waits: bool,
     /// Nothing more may be added: the run is to be stopped.
-    pub over: Option<Over>,
+    pub no_more: Option<NoMore>,
 }
 
 impl Store {
@@ -73,7 +73,7 @@ impl Store {
             Self::Memory(record) => Needs { room: record.room(), ..Needs::default() },
             Self::Disk(writer) => {
                 let room = writer.room();
-                Needs { room, waits: writer.is_waiting(), over: writer.over() }
+                Needs { room, waits: writer.is_waiting(), no_more: writer.no_more() }
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Binding everything that a server listens on, or claiming it from what was handed over.
 
 use super::classic::{self, ClassicAddr};
-use super::start::StartError;
+use super::start_error::StartError;
 use crate::sys::listen_fds::Passed;
 use crate::transport::{Bound, Inherited, ListenAddr, claim_or_bind, claim_rest};
 

@@ -39,11 +39,12 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tracing::{debug, warn};
 
 pub use address::{ClassicAddr, ClassicAddrError, Kind, StartError, warning_lines};
 
+use super::accepting::pause_after;
 use crate::exec::{BaseEnv, Scanner};
 use crate::runs::throttle::Throttle;
 use crate::sys::fs;
@@ -183,9 +184,7 @@ async fn admit(listener: &Listener, shared: &Shared) -> (Client, OwnedSemaphoreP
             Ok(accepted) => accepted,
             Err(e) => {
                 shared.warn(|| format!("cannot accept a classic connection: {e}"));
-                if super::out_of_descriptors(&e) {
-                    sleep(super::ACCEPT_PAUSE).await;
-                }
+                pause_after(&e).await;
                 continue;
             }
         };

@@ -8,9 +8,8 @@ use std::{fmt, fs, io};
 
 use super::classic::ClassicAddr;
 use super::running::LOCK_NAME;
-use super::start::StartError;
 use super::status;
-use crate::sys::fs::{Lock, Locked, StateDir, lock_exclusive, lock_within};
+use crate::sys::fs::{FsError, Lock, Locked, StateDir, lock_exclusive, lock_within};
 use crate::sys::listen_fds::Passed;
 use crate::transport::{Endpoint, ListenAddr};
 
@@ -30,6 +29,26 @@ pub(super) const READY: &str = "ready";
 const LEFT_FOR: Duration = Duration::from_secs(2);
 /// Most names that an error lists.
 const LISTED: usize = 16;
+
+/// Why a server cannot have a folder under its name.
+#[derive(Debug, thiserror::Error)]
+pub enum InstanceError {
+    /// The folder, or a file in it.
+    #[error(transparent)]
+    State(#[from] FsError),
+    /// The name cannot be that of a folder.
+    #[error(
+        "{0:?} cannot be the name of an instance: give --name with up to {NAME_LIMIT} characters, no / and no \
+         dot in front"
+    )]
+    Name(String),
+    /// Another server has it.
+    #[error("another server uses the name {0:?} already: stop it, or give this one another --name")]
+    Taken(String),
+    /// The instance's folder cannot be locked.
+    #[error("cannot lock the folder of {0:?}: {1}")]
+    Lock(String, io::Error),
+}
 
 /// Why it is not clear which journal is meant.
 #[derive(Debug, thiserror::Error)]
@@ -165,7 +184,7 @@ impl Name {
         given: Option<String>,
         listen: &[ListenAddr],
         classic: &[ClassicAddr],
-    ) -> Result<Self, StartError> {
+    ) -> Result<Self, InstanceError> {
         let first = listen.first().or_else(|| classic.first().map(|c| &c.address));
         let name = match (given, first) {
             (Some(text), _) => Self { text, any_port: false },
@@ -180,7 +199,7 @@ impl Name {
         if fits && name.text.chars().all(allowed) {
             Ok(name)
         } else {
-            Err(StartError::Name(name.text))
+            Err(InstanceError::Name(name.text))
         }
     }
 
@@ -193,14 +212,14 @@ impl Name {
         &self,
         instances: &StateDir,
         handed: Option<File>,
-    ) -> Result<(StateDir, Lock), StartError> {
+    ) -> Result<(StateDir, Lock), InstanceError> {
         if let Some(opened) = handed.and_then(|lock| self.again(instances, lock)) {
             return Ok(opened);
         }
         let patience = if self.any_port { Duration::ZERO } else { LEFT_FOR };
         let mut opened = open(instances, &self.text, patience);
         let mut number = 2_u64;
-        while self.any_port && matches!(opened, Err(StartError::NameTaken(_))) {
+        while self.any_port && matches!(opened, Err(InstanceError::Taken(_))) {
             opened = open(instances, &format!("{}~{number}", self.text), Duration::ZERO);
             number += 1;
         }
@@ -241,11 +260,11 @@ fn open(
     instances: &StateDir,
     name: &str,
     patience: Duration,
-) -> Result<(StateDir, Lock), StartError> {
+) -> Result<(StateDir, Lock), InstanceError> {
     let instance = instances.subdir(name)?;
     let lock = lock_within(&instance.open_append("lock")?, patience).map_err(|e| match e {
-        Locked::Held => StartError::NameTaken(name.to_owned()),
-        Locked::Io(e) => StartError::Lock(name.to_owned(), e),
+        Locked::Held => InstanceError::Taken(name.to_owned()),
+        Locked::Io(e) => InstanceError::Lock(name.to_owned(), e),
     })?;
     Ok((instance, lock))
 }

@@ -10,8 +10,8 @@ use tokio::sync::Notify;
 use super::end::SessionEnd;
 use super::serving::{Batch, Serving};
 use crate::proto::code::Code;
+use crate::proto::frame::encoded;
 use crate::proto::header::ServerHeader;
-use crate::runs::record::encode;
 use crate::sys::mutex::lock;
 
 /// Most answers that wait for a client that asks but does not read.
@@ -94,12 +94,12 @@ impl Outbox {
 
     /// Queues an answer with a body.
     pub(super) fn answer_with(&self, header: &ServerHeader, body: &[u8]) -> Result<(), SessionEnd> {
-        self.queue(encode(header, body)?, true)
+        self.queue(encoded(header, body)?, true)
     }
 
     /// Queues an answer that may wait [`STARTED_WAIT`] for more.
     pub(super) fn answer_soon(&self, header: &ServerHeader) -> Result<(), SessionEnd> {
-        self.queue(encode(header, b"")?, false)
+        self.queue(encoded(header, b"")?, false)
     }
 
     fn queue(&self, frame: Bytes, is_urgent: bool) -> Result<(), SessionEnd> {
@@ -116,12 +116,9 @@ impl Outbox {
         Ok(())
     }
 
-    /// Queues frames that are encoded already.
-    pub(super) fn answer_encoded(&self, frame: Bytes) {
-        let mut pending = self.lock();
-        pending.answers.push(frame);
-        pending.is_urgent = true;
-        self.called.notify_one();
+    /// Queues an answer that is encoded already.
+    pub(super) fn answer_encoded(&self, frame: Bytes) -> Result<(), SessionEnd> {
+        self.queue(frame, true)
     }
 
     /// Sends a run's frames after `after` from now on, behind the answers that wait.

@@ -10,8 +10,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::end::SessionEnd;
 use super::waiting::{BEHIND_LIMIT, flooded};
+use crate::proto::frame::encoded;
 use crate::runs::link::Link;
-use crate::runs::record::{FRAME_COST, encode};
+use crate::runs::record::FRAME_COST;
 
 /// The way to one supervisor. What waits is still passed on when this is dropped.
 pub(super) struct Posted {
@@ -30,7 +31,7 @@ impl Posted {
 
     /// Sends one frame, now or later.
     pub(super) fn send(&self, header: &impl Serialize, body: &[u8]) -> Result<(), SessionEnd> {
-        let frame = encode(header, body)?;
+        let frame = encoded(header, body)?;
         let cost = frame.len() + FRAME_COST;
         if self.waiting.fetch_add(cost, Ordering::Relaxed) + cost > BEHIND_LIMIT {
             return Err(flooded());

@@ -189,10 +189,7 @@ impl Requests {
     fn answer(&mut self, answer: Answer) -> Result<(), SessionEnd> {
         match answer {
             Answer::Run { request, wait, served } => self.started(*request, wait, served),
-            Answer::Attach { after, there: Ok(there), .. } => {
-                self.follow_there(there, after);
-                Ok(())
-            }
+            Answer::Attach { after, there: Ok(there), .. } => self.follow_there(there, after),
             Answer::Attach { id, there: Err(denied), .. } => self.deny(&id, denied),
             Answer::Close { id, closed } => self.closed(&id, closed),
             Answer::Order { run, obeyed } => self.outbox.answer(&obeyed_or_not(run, obeyed)),
@@ -225,8 +222,7 @@ impl Requests {
             }
             Ok(Served::There(there)) => {
                 debug!(run = %request.id, identity = %self.identity, "durable run");
-                self.follow_there(there, request.after);
-                Ok(())
+                self.follow_there(there, request.after)
             }
             Err(denied) => self.deny(&request.id, denied),
         }
@@ -248,17 +244,19 @@ impl Requests {
         self.outbox.answer(&ServerHeader::Lost(refusal))
     }
 
-    fn follow_there(&self, there: There, after: u64) {
-        self.outbox.answer_encoded(there.answer.clone());
+    fn follow_there(&self, there: There, after: u64) -> Result<(), SessionEnd> {
+        self.outbox.answer_encoded(there.answer.clone())?;
         self.show(there, after);
+        Ok(())
     }
 
     /// The answer to `close` is the verdict: its client does not know of `started` there.
-    fn follow_closed(&self, there: There) {
+    fn follow_closed(&self, there: There) -> Result<(), SessionEnd> {
         if there.shown.is_none() {
-            self.outbox.answer_encoded(there.answer.clone());
+            self.outbox.answer_encoded(there.answer.clone())?;
         }
         self.show(there, 0);
+        Ok(())
     }
 
     fn show(&self, there: There, after: u64) {
@@ -379,10 +377,7 @@ impl Requests {
                 self.outbox.follow(Serving::here(owner, &self.host)?, 0);
                 Ok(())
             }
-            Closed::There(there) => {
-                self.follow_closed(there);
-                Ok(())
-            }
+            Closed::There(there) => self.follow_closed(there),
         }
     }
 }

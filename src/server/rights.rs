@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::warn;
 
-use super::Shared;
+use super::shared::{Shared, tell};
 use super::users::Guest;
-use crate::identity::{Again, Authorized, Caller, Identity, KeyOptions, News, Proven};
+use crate::identity::{Again, Authorized, Caller, Identity, KeyOptions, Proven};
 use crate::runs::request::Imposed;
 
 /// For how long a judgement holds for the pieces of a run's standard input: they may be gigabytes, and are not
@@ -83,11 +82,6 @@ pub(super) fn of_a_server(imposed: Imposed) -> RightsNow {
     let Imposed { command, environment } = imposed;
     let options = Arc::new(KeyOptions { command, environment, ..KeyOptions::default() });
     RightsNow::new(move || Some(Arc::clone(&options)))
-}
-
-/// Says what has come up in the files of keys.
-pub(super) fn tell(news: &News) {
-    warn!("{news}");
 }
 
 /// What these rights put in the place of what a client asks to be run.

@@ -12,8 +12,10 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
+use super::accepting::accept;
 use super::classic::{self, ClassicSettings};
-use super::{Shared, accept, status};
+use super::shared::Shared;
+use super::status;
 use crate::proto::verdict::StopBy;
 use crate::runs::host::Host;
 use crate::sys::fs::Lock;

@@ -9,6 +9,7 @@ use super::posted::Posted;
 use super::serving::{BATCH, Batch, Serving, damaged};
 use crate::conn::{ConnError, Frame};
 use crate::proto::code::Code;
+use crate::proto::frame::encoded;
 use crate::proto::header::{ClientHeader, ServerHeader};
 use crate::proto::stored::Grown;
 use crate::runs::disk::View;
@@ -16,7 +17,7 @@ use crate::runs::durable::{Durable, Shown, State, lost_frame};
 use crate::runs::host::Host;
 use crate::runs::link::Link;
 use crate::runs::owner::Outgoing;
-use crate::runs::record::{AckAhead, encode};
+use crate::runs::record::AckAhead;
 use crate::sys::mutex::lock;
 
 /// A client's look at a durable run.
@@ -92,7 +93,7 @@ impl Showing {
         }
         if !self.follow && self.supervisor.is_some() && self.view.is_at_end() && !*ended {
             let (run, seq) = (self.run.key.id.to_string(), *last);
-            batch.outgoing.frames.push(encode(&ServerHeader::SoFar { run, seq }, b"")?);
+            batch.outgoing.frames.push(encoded(&ServerHeader::SoFar { run, seq }, b"")?);
             batch.over = true;
         }
         Ok(batch)

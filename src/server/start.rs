@@ -5,33 +5,32 @@ use std::fs::File;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::{fmt, io};
 
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::addresses::Addresses;
 use super::classic::{self, ClassicAddr, ClassicSettings};
-use super::instance::{self, INSTANCES, JOURNAL, NAME_LIMIT, Name, READY, RUNS};
+use super::instance::{self, INSTANCES, JOURNAL, Name, READY, RUNS};
 use super::policy::Policy;
 use super::running::{Call, Ended, Running};
-use super::users::{self, System, Users};
-use super::{Config, Shared, Whom, status};
-use crate::exec::{BaseEnv, Groups, GroupsError, NotStarted, Scanner};
+use super::shared::{Config, Shared, Whom};
+use super::start_error::StartError;
+use super::status;
+use super::users::{System, Users};
+use crate::exec::{BaseEnv, Groups, Scanner};
 use crate::identity::{
-    AccessFiles, Authorized, Fingerprint, KeyError, LineError, News, PublicKey, Role, Trouble,
-    host_key, local_identity,
+    AccessFiles, Authorized, Fingerprint, News, PublicKey, Role, Trouble, host_key, local_identity,
 };
 use crate::runs::books::Books;
 use crate::runs::durable::Keeping;
 use crate::runs::host::{Host, Settings};
-use crate::runs::journal::JournalError;
 use crate::runs::journal::rules::{Digester, Rules};
 use crate::runs::recover::{self, Recovered};
 use crate::runs::retention::Retention;
-use crate::sys::fs::{FsError, Lock, StateDir, euid};
+use crate::sys::fs::{Lock, StateDir, euid};
 use crate::sys::listen_fds::{Passed, Slots};
-use crate::transport::{BindError, Bound, Endpoint, InheritError, ListenAddr, TlsServer};
+use crate::transport::{Bound, Endpoint, ListenAddr, TlsServer};
 
 /// What an operator decides about a server.
 #[derive(Debug)]
@@ -78,127 +77,6 @@ pub struct Kept {
 impl Default for Kept {
     fn default() -> Self {
         Self { record_limit: 1 << 30, retention: Retention::default() }
-    }
-}
-
-/// Why a server cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The state folder, or a file in it.
-    #[error(transparent)]
-    State(#[from] FsError),
-    /// A key of the server's own.
-    #[error(transparent)]
-    Key(#[from] KeyError),
-    /// The host key is no key for TLS.
-    #[error("the host key cannot be used for TLS: {0}")]
-    Tls(#[from] rustls::Error),
-    /// An address.
-    #[error(transparent)]
-    Bind(#[from] BindError),
-    /// A socket that was handed over.
-    #[error(transparent)]
-    Inherit(#[from] InheritError),
-    /// The tutorial's clients cannot be served there, or by this account.
-    #[error(transparent)]
-    Classic(#[from] classic::StartError),
-    /// Only root can be another user.
-    #[error("--users are other accounts than this one, and only root can run commands as another")]
-    NotRoot,
-    /// Root, and with it whoever can edit the policy of a user.
-    #[error(
-        "--authorized-keys lets keys in as no user in particular: in system mode the keys of each user are in \
-             {}/USER",
-        users::KEYS_FOLDER
-    )]
-    KeysOfNobody,
-    /// They would pass by the policy.
-    #[error(
-        "--classic serves programs of this account without asking who they are, and rule {0:?} of the policy is for \
-         them: leave one of the two out"
-    )]
-    ClassicUnderPolicy(String),
-    /// The journal of this instance.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    /// A file that says who is let in cannot be read. A server that is under way, or takes over from one, goes on
-    /// and lets nobody of it in.
-    #[error("cannot read {option} {}: {error}", path.display())]
-    Access {
-        /// What names it.
-        option: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        error: FsError,
-    },
-    /// A line of a revocation list is not understood: it may be the one that counts.
-    #[error("{option} {}: {error}", path.display(), option = Role::Revoked.option())]
-    Revoked {
-        /// The file.
-        path: PathBuf,
-        /// The line.
-        error: LineError,
-    },
-    /// Others could reach it and nobody would be let in.
-    #[error(
-        "{0} can be reached from other machines, but no key is authorized: give --authorized-keys FILE, or \
-         listen on 127.0.0.1"
-    )]
-    NobodyAuthorized(Endpoint),
-    /// The same, although files of keys were named.
-    #[error(
-        "{address} can be reached from other machines, but {} lets no key in: add a line such as those in \
-         ~/.ssh/*.pub, of type ssh-ed25519, or listen on 127.0.0.1",
-        List(files)
-    )]
-    NoKeys {
-        /// Where others could reach it.
-        address: Endpoint,
-        /// What was searched for keys.
-        files: Vec<PathBuf>,
-    },
-    /// The folder for control groups.
-    #[error("--cgroup: {0}")]
-    Cgroup(#[from] GroupsError),
-    /// The shell cannot be run.
-    #[error("--shell {}: {reason}; give the path of a shell, such as /bin/sh", shell.display())]
-    Shell {
-        /// What was asked for.
-        shell: PathBuf,
-        /// Why not.
-        reason: NotStarted,
-    },
-    /// The name cannot be that of a folder.
-    #[error(
-        "{0:?} cannot be the name of an instance: give --name with up to {NAME_LIMIT} characters, no / and no \
-         dot in front"
-    )]
-    Name(String),
-    /// Another server has it.
-    #[error("another server uses the name {0:?} already: stop it, or give this one another --name")]
-    NameTaken(String),
-    /// The instance's folder cannot be locked.
-    #[error("cannot lock the folder of {0:?}: {1}")]
-    Lock(String, io::Error),
-    /// `/proc` does not tell where this process is.
-    #[error("/proc does not tell where this is: {0}")]
-    Origin(io::Error),
-    /// The system refuses a thread or a watch on a socket.
-    #[error("cannot start: {0}")]
-    System(io::Error),
-}
-
-impl StartError {
-    /// Why a server that listens there does not start, if these files let in no more than so many keys.
-    #[must_use]
-    pub fn nobody_let_in(listen: &[ListenAddr], files: Vec<PathBuf>, keys: usize) -> Option<Self> {
-        let ListenAddr(address) = listen.iter().find(|address| !address.0.is_local())?;
-        match (keys, files.is_empty()) {
-            (0, true) => Some(Self::NobodyAuthorized(address.clone())),
-            (0, false) => Some(Self::NoKeys { address: address.clone(), files }),
-            _ => None,
-        }
     }
 }
 
@@ -434,16 +312,4 @@ fn resolve_shell(shell: &Path) -> Result<PathBuf, StartError> {
     BaseEnv::of_this_process()
         .program(shell)
         .map_err(|reason| StartError::Shell { shell: shell.to_owned(), reason })
-}
-
-/// Paths with commas between them.
-struct List<'a>(&'a [PathBuf]);
-
-impl fmt::Display for List<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, path) in self.0.iter().enumerate() {
-            write!(f, "{}{}", if i == 0 { "" } else { ", " }, path.display())?;
-        }
-        Ok(())
-    }
 }

@@ -1,4 +1,4 @@
-//! What a server counts, and the socket in its instance's folder by which it tells.
+//! What a server tells of itself, and the socket in its instance's folder by which it tells.
 
 use std::fs;
 use std::io::{self, Read as _};
@@ -6,7 +6,7 @@ use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt as _;
@@ -14,7 +14,8 @@ use tokio::net::UnixListener;
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::Shared;
+pub use super::counters::RefusedCounts;
+use super::shared::Shared;
 use crate::sys::fs::is_own_or_root;
 use crate::sys::process::resident;
 
@@ -24,72 +25,6 @@ const SOCKET: &str = "status.sock";
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Most bytes of an answer.
 const ANSWER_LIMIT: u64 = 64 * 1024;
-
-/// Why a stranger was not let in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Why {
-    /// The key, the account or the proof.
-    NotAuthorized,
-    /// Another refusal.
-    Refused,
-    /// TLS did not come about, or the peer left before it had logged in.
-    Broken,
-    /// What it said was none of this protocol.
-    Protocol,
-    /// It took too long.
-    Late,
-    /// It was shown out for a newcomer.
-    ShownOut,
-    /// It was not spoken to, for what had come from there before.
-    Penalty,
-}
-
-/// What has happened since the start.
-#[derive(Debug)]
-pub(super) struct Counters {
-    since: Instant,
-    connections: AtomicU64,
-    logins: AtomicU64,
-    open: AtomicU64,
-    refused: [AtomicU64; 7],
-}
-
-impl Default for Counters {
-    fn default() -> Self {
-        Self {
-            since: Instant::now(),
-            connections: AtomicU64::new(0),
-            logins: AtomicU64::new(0),
-            open: AtomicU64::new(0),
-            refused: std::array::from_fn(|_| AtomicU64::new(0)),
-        }
-    }
-}
-
-/// Counts a login as long as it is kept.
-pub(super) struct Open<'a>(&'a Counters);
-
-impl Drop for Open<'_> {
-    fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Counters {
-    pub(super) fn connected(&self) {
-        self.connections.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn refused(&self, why: Why) {
-        self.refused[why as usize].fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn logged_in(&self) -> Open<'_> {
-        self.logins.fetch_add(1, Ordering::Relaxed);
-        self.open.fetch_add(1, Ordering::Relaxed);
-        Open(self)
-    }
-}
 
 /// What a server tells of itself, since it was started or has upgraded itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,25 +49,6 @@ pub struct Status {
     pub runs: RunCounts,
     /// Bytes of memory: what is resident, and what of the budget is in use.
     pub memory: MemoryUse,
-}
-
-/// Logins that did not come about.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RefusedCounts {
-    /// The key, the account or the proof.
-    pub not_authorized: u64,
-    /// Another refusal.
-    pub refused: u64,
-    /// TLS did not come about, or the peer left.
-    pub broken: u64,
-    /// Not this protocol.
-    pub protocol: u64,
-    /// Too late.
-    pub late: u64,
-    /// Shown out for a newcomer.
-    pub shown_out: u64,
-    /// Not spoken to, for what had come from there before.
-    pub penalty: u64,
 }
 
 /// Runs since the start.
@@ -160,7 +76,6 @@ pub struct MemoryUse {
 pub(super) fn status(shared: &Shared) -> Status {
     let (counters, runs) = (&shared.counters, shared.host.counts());
     let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    let refused = |why: Why| get(&counters.refused[why as usize]);
     Status {
         server: crate::handshake::AGENT.into(),
         pid: std::process::id(),
@@ -168,15 +83,7 @@ pub(super) fn status(shared: &Shared) -> Status {
         connections: get(&counters.connections),
         logins: get(&counters.logins),
         logged_in: get(&counters.open),
-        refused: RefusedCounts {
-            not_authorized: refused(Why::NotAuthorized),
-            refused: refused(Why::Refused),
-            broken: refused(Why::Broken),
-            protocol: refused(Why::Protocol),
-            late: refused(Why::Late),
-            shown_out: refused(Why::ShownOut),
-            penalty: refused(Why::Penalty),
-        },
+        refused: counters.refused_so_far(),
         penalties: shared.penalties.count() as u64,
         runs: RunCounts {
             running: shared.host.running() as u64,

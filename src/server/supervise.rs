@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::warn;
 
+use super::accepting::ACCEPT_PAUSE;
 use super::outbox::Outbox;
 use super::policy::Allowed;
 use super::requests::{Judge, Requests};
@@ -47,8 +48,6 @@ use crate::sys::{pause, process};
 
 /// How long those who are connected have to take the verdict; after that they read it from the record.
 const FAREWELL: Duration = Duration::from_secs(60);
-/// Between two failures to accept a connection.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// No session of a supervisor ends for want of a request.
 const IDLE: Duration = Duration::from_secs(365 * 24 * 3600);
 

@@ -9,11 +9,12 @@ use tokio::sync::{Notify, watch};
 
 use super::end::SessionEnd;
 use super::serving::{Batch, damaged};
+use crate::proto::frame::encoded;
 use crate::proto::header::ServerHeader;
 use crate::proto::stored::Grown;
 use crate::runs::disk::{Progress, verdict_at};
 use crate::runs::owner::{Outgoing, Owner};
-use crate::runs::record::{AckAhead, encode};
+use crate::runs::record::AckAhead;
 use crate::runs::run::Run;
 use crate::sys::mutex::lock;
 
@@ -109,7 +110,7 @@ impl Told {
             (said.is_due(now), may_wait, said.say(now))
         };
         if let Some(grown) = grown {
-            outgoing.frames.push(encode(&grown, b"")?);
+            outgoing.frames.push(encoded(&grown, b"")?);
         }
         if is_due && now.ended {
             let verdict = verdict_at(&self.file, now.length).await.map_err(|e| damaged(&e))?;

@@ -8,15 +8,10 @@ use std::time::Duration;
 /// kernel's page of clocks already: rustix would look for it anew, in each process.
 #[must_use]
 pub fn boottime() -> Duration {
-    #[cfg(target_os = "linux")]
-    let clock = libc::CLOCK_BOOTTIME;
-    // Elsewhere the monotonic clock is the nearest there is; only Linux serves.
-    #[cfg(not(target_os = "linux"))]
-    let clock = libc::CLOCK_MONOTONIC;
     // SAFETY: `timespec` is a plain C structure, of which all zeroes is a value.
     let mut now: libc::timespec = unsafe { std::mem::zeroed() };
     // SAFETY: `now` is writable for as long as the call takes. It does not fail for a clock that there is.
-    unsafe { libc::clock_gettime(clock, &raw mut now) };
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now) };
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or(0))
 }

@@ -14,12 +14,12 @@ const PANICKED: i32 = 101;
 
 /// Makes a function the program's `main`: `rexec::program!(rexec::rexec_main)`. It gives the exit status. Where
 /// the arguments can be had without the runtime, which is glibc, the runtime's way is not taken; the file then
-/// needs `#![cfg_attr(all(target_os = "linux", target_env = "gnu"), no_main)]`.
+/// needs `#![cfg_attr(target_env = "gnu", no_main)]`.
 #[macro_export]
 macro_rules! program {
     ($main:path) => {
         // SAFETY: the name, and the type that a `main` of C has. Nothing unwinds out of it: it does not return.
-        #[cfg(all(target_os = "linux", target_env = "gnu"))]
+        #[cfg(target_env = "gnu")]
         #[allow(unsafe_code, reason = "the C library calls it by this name")]
         #[unsafe(no_mangle)]
         extern "C" fn main(
@@ -29,7 +29,7 @@ macro_rules! program {
             $crate::sys::entry::enter($main)
         }
 
-        #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+        #[cfg(not(target_env = "gnu"))]
         fn main() -> ::std::process::ExitCode {
             $main().into()
         }

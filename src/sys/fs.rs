@@ -151,10 +151,7 @@ pub enum Trust {
 }
 
 fn mode_of(stat: &Stat) -> u32 {
-    // `st_mode` is 16 bits wide on some systems.
-    #[allow(clippy::useless_conversion, clippy::unnecessary_cast, reason = "differs by system")]
-    let mode = stat.st_mode as u32;
-    mode & 0o7777
+    stat.st_mode & 0o7777
 }
 
 fn file_type(stat: &Stat) -> FileType {
@@ -355,18 +352,12 @@ impl Drop for Temp<'_> {
 }
 
 /// For file systems without hard links.
-#[cfg(any(target_vendor = "apple", target_os = "linux", target_os = "android"))]
 fn rename_if_free(dir: BorrowedFd<'_>, temp: &str, name: &Path) -> io::Result<bool> {
     match rustix::fs::renameat_with(dir, temp, dir, name, rustix::fs::RenameFlags::NOREPLACE) {
         Ok(()) => Ok(true),
         Err(Errno::EXIST) => Ok(false),
         Err(e) => Err(e.into()),
     }
-}
-
-#[cfg(not(any(target_vendor = "apple", target_os = "linux", target_os = "android")))]
-fn rename_if_free(_: BorrowedFd<'_>, _: &str, _: &Path) -> io::Result<bool> {
-    Err(Errno::OPNOTSUPP.into())
 }
 
 fn random_name() -> io::Result<String> {

@@ -7,7 +7,7 @@
 ///
 /// To be called before there are other threads. Does nothing where the C library is another one.
 pub fn keep(bytes: i32) {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[cfg(target_env = "gnu")]
     {
         // SAFETY: both only set numbers that the allocator goes by; out of range, they are passed over.
         unsafe {
@@ -16,7 +16,7 @@ pub fn keep(bytes: i32) {
             libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_FROM);
         }
     }
-    #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+    #[cfg(not(target_env = "gnu"))]
     let _ = bytes;
 }
 
@@ -24,7 +24,7 @@ pub fn keep(bytes: i32) {
 /// end alone, and thousands of connections that are gone would be held for good by one block behind them. Takes tens of
 /// milliseconds after such a peak, and next to nothing otherwise. Does nothing where the C library is another one.
 pub fn give_back() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[cfg(target_env = "gnu")]
     {
         // SAFETY: it takes the allocator's own locks, and touches only what is free.
         unsafe { libc::malloc_trim(0) };
@@ -32,11 +32,11 @@ pub fn give_back() {
 }
 
 /// Larger than any frame.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[cfg(target_env = "gnu")]
 const MAPPED_FROM: i32 = 4 << 20;
 
 #[cfg(test)]
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[cfg(target_env = "gnu")]
 mod tests {
     /// Pages that this process has in memory (proc(5), statm).
     fn resident() -> usize {

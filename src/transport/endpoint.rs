@@ -69,8 +69,7 @@ pub enum EndpointError {
 }
 
 /// Most bytes of a unix socket's path: `sun_path` less its NUL.
-const PATH_LIMIT: usize =
-    if cfg!(any(target_os = "linux", target_os = "android")) { 107 } else { 103 };
+const PATH_LIMIT: usize = 107;
 
 impl Host {
     fn parse(text: &str) -> Result<Self, EndpointError> {

@@ -8,9 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-#[cfg(target_os = "linux")]
-use tokio::io::Interest;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
 
@@ -113,7 +111,6 @@ impl Socket {
     }
 
     /// Writes what is to leave with what is written next.
-    #[cfg(target_os = "linux")]
     fn poll_write_more(
         &self,
         cx: &mut Context<'_>,
@@ -162,7 +159,6 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        #[cfg(target_os = "linux")]
         if self.cork.as_ref().is_some_and(Cork::is_in) {
             return self.poll_write_more(cx, bufs);
         }
@@ -184,7 +180,7 @@ impl AsyncWrite for Socket {
 
 /// Keeps the last bytes of a TCP connection back, so that they leave in one packet with what is written next, and the
 /// other side wakes up once for both (`MSG_MORE`, send(2)). The kernel keeps them for 200 ms at most, and sends them when
-/// the connection is closed. On a unix socket, and on other systems than Linux, nothing is kept back: then there are
+/// the connection is closed. On a unix socket nothing is kept back: then there are
 /// more packets, and nothing else is different.
 #[derive(Debug, Clone, Default)]
 pub struct Cork(Arc<AtomicBool>);
@@ -200,7 +196,6 @@ impl Cork {
         self.0.store(false, Ordering::Relaxed);
     }
 
-    #[cfg(target_os = "linux")]
     fn is_in(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
@@ -211,7 +206,6 @@ impl Cork {
 pub(super) fn tune(socket: &impl AsFd) {
     let _ = rustix::net::sockopt::set_tcp_nodelay(socket, true);
     let _ = rustix::net::sockopt::set_socket_keepalive(socket, true);
-    #[cfg(not(target_os = "openbsd"))]
     let _ = rustix::net::sockopt::set_tcp_keepidle(socket, KEEPALIVE);
 }
 

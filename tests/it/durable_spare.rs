@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::time::Instant;
 
+use rexec::proto::frame::encoded;
 use rexec::proto::header::{ClientHeader, ServerHeader};
 use rexec::runs::disk::Folder;
 use rexec::runs::judged::Judged;
 use rexec::runs::launch::{SUPERVISE, Setup};
 use rexec::runs::link::Link;
-use rexec::runs::record::encode;
 use rexec::runs::request::Imposed;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -216,7 +216,7 @@ async fn a_supervisor_that_was_asked_for_nothing_ends_with_its_server_whoever_el
     });
     let next = next.unwrap();
     let list = ClientHeader::List { limit: Some(1), all: false };
-    next.ask(encode(&list, b"").unwrap()).await.unwrap();
+    next.ask(encoded(&list, b"").unwrap()).await.unwrap();
     drop(link);
     let alone = Instant::now();
     wait_until("its end", || supervisor.try_wait().unwrap().is_some());
@@ -233,7 +233,7 @@ async fn a_short_run_is_told_in_one_word_unless_somebody_waits_for_its_start() {
             let Given { link, mut supervisor, .. } = Given::to(&mut server).await;
             let run = json!({"type": "run", "id": "job", "form": "shell", "words": 1,
                              "durable": true, "keep": keep});
-            let started = link.ask(encode(&run, b"true\0").unwrap()).await.unwrap();
+            let started = link.ask(encoded(&run, b"true\0").unwrap()).await.unwrap();
             let started = started.header().unwrap();
             assert!(matches!(started, ServerHeader::Started(_)), "{started:?}");
             link.next_now().await.expect("how far the record is");

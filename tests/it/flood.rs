@@ -7,6 +7,7 @@ use rexec::proto::digest::Digest;
 use rexec::proto::frame::encode;
 use serde_json::{Value, json};
 
+use super::durable::verb;
 use super::support::{Server, raw::Raw, wait_until};
 
 fn frame(header: &Value, body: &[u8]) -> Vec<u8> {
@@ -236,6 +237,23 @@ fn a_client_that_asks_and_does_not_read_is_cut_off_in_bounded_memory() {
     assert_eq!(frames.last().unwrap().0["code"], "flooded");
     let grown = server.memory_kib("VmHWM").saturating_sub(before);
     assert!(grown < 8 * 1024, "grown by {grown} KiB");
+}
+
+/// What a supervisor answers is passed on, and nothing of it is shown: the next may be asked at once.
+#[test]
+fn a_client_that_does_not_read_what_supervisors_answer_is_cut_off() {
+    let server = Server::start(&[]);
+    let mut raw = Raw::login(&server);
+    raw.run("job", "exec sleep 600", json!({"durable": true, "grace_ms": 0}));
+    raw.expect("started");
+    raw.send(&json!({"type": "detach"}), b"");
+    raw.until("detached");
+    let attach = frame(&json!({"type": "attach", "run": "job", "after": 1_u64 << 40}), b"");
+    // Many more than there is room for, but less than may wait behind the first.
+    raw.send_bytes(&attach.repeat(3000));
+    let cut = "flooded: more was asked than was read of the answers";
+    wait_until("its end", || server.log().contains(cut));
+    verb(&server, "stop", &["job"]).expect(0);
 }
 
 /// Connections that have sent all of a request of 1 MiB but its last byte; it was `sent` so far.

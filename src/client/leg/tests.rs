@@ -28,8 +28,8 @@ async fn a_verdict_that_answers_close_is_checked_by_the_digest_that_it_names() {
         let mut bytes = Vec::new();
         frame::encode(&ServerHeader::Verdict(verdict), b"", &mut bytes).unwrap();
         let frame = FrameReader::new(&bytes[..], Limits::FULL).next(None).await.unwrap().unwrap();
-        let leg = state.take(frame).unwrap();
-        assert_eq!(matches!(leg, Some(Leg::Final(end)) if end.is_ok()), status, "{named:?}");
+        let end = state.take(frame).unwrap();
+        assert_eq!(matches!(end, Some(LegEnd::Final(end)) if end.is_ok()), status, "{named:?}");
     }
 }
 
@@ -139,7 +139,7 @@ async fn a_verdict_in_hand_is_told_when_the_answer_to_a_cancel_was_waited_for_lo
     written(&state, 1).await;
     hear(&mut state, &verdict(2, &whole), b"").await;
     state.cancelled = Some(Instant::now());
-    let Leg::Final(end) = Shared::new(&mut state).enforce().await else { panic!("no last word") };
+    let LegEnd::Final(end) = Leg::new(&mut state).enforce().await else { panic!("no last word") };
     let Err(Error::Output { error: OutputError::GivenUp, verdict: Some(verdict) }) = *end else {
         panic!("{end:?}")
     };
@@ -151,7 +151,7 @@ async fn why_a_run_was_cancelled_is_told_when_no_answer_came() {
     let (mut state, _gate) = state();
     hear(&mut state, &started(), b"").await;
     hear(&mut state, &piece(2, &mut Running::new(), b"hi"), b"hi").await;
-    let Leg::Final(end) = state.last_word_now() else { panic!("no last word") };
+    let LegEnd::Final(end) = state.last_word_now() else { panic!("no last word") };
     let Err(Error::Unknown { text, .. }) = *end else { panic!("{end:?}") };
     assert_eq!(
         text,
@@ -165,7 +165,7 @@ async fn a_cancel_that_is_asked_for_while_the_request_is_sent_is_sent_behind_it(
     let (mut state, _gate) = state();
     state.start_leg();
     state.control(Control::Cancel).unwrap();
-    Shared::new(&mut state).wake();
+    Leg::new(&mut state).wake();
     assert_eq!(said(&mut state), [ClientHeader::Cancel { run: None, as_operator: false }]);
 }
 
@@ -215,12 +215,12 @@ async fn a_pause_is_told_once_it_is_written() {
     let waits = Duration::ZERO;
     let (mut state, _gate) = state();
     hear(&mut state, &started(), b"").await;
-    let shared = Shared::new(&mut state);
+    let leg = Leg::new(&mut state);
     let (near, mut far) = tokio::io::duplex(8);
     let mut writer = FrameWriter::new(near);
     let (told, mut waiting) = tokio::sync::mpsc::channel(1);
-    shared.lock().control(Control::Pause { told }).unwrap();
-    let mut write = std::pin::pin!(shared.write(&mut writer));
+    leg.lock().control(Control::Pause { told }).unwrap();
+    let mut write = std::pin::pin!(leg.write(&mut writer));
     assert!(tokio::time::timeout(waits, &mut write).await.is_err());
     assert!(tokio::time::timeout(waits, waiting.recv()).await.is_err(), "told too early");
     let read = async {

@@ -2,36 +2,36 @@
 
 use super::super::connection::NoWelcome;
 use super::super::error::Error;
-use super::{Leave, Leg, Role, State, StdinSender};
+use super::{Leave, LegEnd, Role, State, StdinSender};
 use crate::proto::code::Code;
 
 impl State {
     /// Nothing was started by this request. An earlier one may still arrive and start it, unless its id
     /// is another run's, which lasts longer than the network holds anything back.
-    pub(super) fn refused(&mut self, code: Code, text: String) -> Leg {
+    pub(super) fn refused(&mut self, code: Code, text: String) -> LegEnd {
         if self.is_started() {
-            return Leg::Broken(format!("the run was refused although it had started: {text}"));
+            return LegEnd::Broken(format!("the run was refused although it had started: {text}"));
         }
         if self.only_looks() {
-            return Leg::done(Err(NoWelcome::refusal(code, text)));
+            return LegEnd::done(Err(NoWelcome::refusal(code, text)));
         }
         if self.was_started() || self.closing {
-            return Leg::done(Err(self.unknown(text, code)));
+            return LegEnd::done(Err(self.unknown(text, code)));
         }
         let error = NoWelcome::refusal(code, text);
         if self.unanswered == 0 || matches!(error, Error::Conflict { .. }) {
-            return Leg::done(Err(error));
+            return LegEnd::done(Err(error));
         }
         self.doubted = Some(error);
-        Leg::Doubted
+        LegEnd::Doubted
     }
 
     /// The server leaves. Of a run that it has not begun that is all there is to know.
-    pub(super) fn sent_on(&self, text: String) -> Leg {
+    pub(super) fn sent_on(&self, text: String) -> LegEnd {
         if self.only_looks() || self.was_started() || self.closing {
-            return Leg::Broken(text);
+            return LegEnd::Broken(text);
         }
-        Leg::SentOn(text)
+        LegEnd::SentOn(text)
     }
 
     /// Whether the caller wants an end of what has not begun.
@@ -40,12 +40,12 @@ impl State {
     }
 
     /// The answer to `close`: what was sent earlier can start nothing any more.
-    pub(super) fn never_started(&mut self) -> Leg {
+    pub(super) fn never_started(&mut self) -> LegEnd {
         if self.was_started() {
             let text = "the server says that the run was never started, although it had started";
-            return Leg::Broken(text.into());
+            return LegEnd::Broken(text.into());
         }
-        Leg::done(Err(self.doubted.take().unwrap_or(Error::Interrupted)))
+        LegEnd::done(Err(self.doubted.take().unwrap_or(Error::Interrupted)))
     }
 
     /// Whether the run is to be stopped, so that its output need not be whole.
@@ -55,19 +55,19 @@ impl State {
 
     /// By this client's own late request, perhaps: then another try takes the run back. If not, the record
     /// of a durable run can still be seen.
-    pub(super) fn taken_over(&mut self, text: String) -> Leg {
+    pub(super) fn taken_over(&mut self, text: String) -> LegEnd {
         if self.unanswered > 0 {
             self.unanswered -= 1;
-            return Leg::Broken(text);
+            return LegEnd::Broken(text);
         }
         let may_look = self.role == Role::Owner { durable: true };
         if may_look && self.leave == Leave::Stay && !self.is_given_up() {
             self.role = Role::Viewer { late: false };
             // The rest of the input is for the other one to send.
             self.stdin = StdinSender::new(false);
-            return Leg::Broken(text);
+            return LegEnd::Broken(text);
         }
-        Leg::done(Err(self.unknown(text, Code::TakenOver)))
+        LegEnd::done(Err(self.unknown(text, Code::TakenOver)))
     }
 
     /// Whether an earlier connection may have started the run.

@@ -1,6 +1,6 @@
 //! What a server's frames do to the state of a run.
 
-use super::{Leave, Leg, Role, Started, State};
+use super::{Leave, LegEnd, Role, Started, State};
 use crate::client::error::{Error, OutputError};
 use crate::conn::Frame;
 use crate::proto::code::Code;
@@ -12,7 +12,7 @@ use crate::proto::verdict::Verdict;
 
 impl State {
     /// One frame of the server's. The leg's end, if it brings that.
-    pub(in crate::client) fn take(&mut self, frame: Frame) -> Result<Option<Leg>, FrameError> {
+    pub(in crate::client) fn take(&mut self, frame: Frame) -> Result<Option<LegEnd>, FrameError> {
         let header = frame.header_by(ServerHeader::read)?;
         if self.verdict.is_some() && is_of_record(&header) {
             self.failure.get_or_insert(OutputError::AfterVerdict);
@@ -52,15 +52,15 @@ impl State {
             ServerHeader::NotStarted(refusal) => Some(self.refused(refusal.code, refusal.text)),
             ServerHeader::NeverStarted { .. } => Some(self.never_started()),
             ServerHeader::Lost(refusal) => {
-                Some(Leg::done(Err(self.unknown(refusal.text, refusal.code))))
+                Some(LegEnd::done(Err(self.unknown(refusal.text, refusal.code))))
             }
             ServerHeader::Error { code: Code::TakenOver, text } => Some(self.taken_over(text)),
             ServerHeader::Error { code: Code::ShuttingDown, text } => Some(self.sent_on(text)),
             ServerHeader::Error { code: code @ Code::NotAuthorized, text } => {
-                Some(Leg::done(Err(self.not_let_in(code, text))))
+                Some(LegEnd::done(Err(self.not_let_in(code, text))))
             }
             ServerHeader::Error { code, text } => {
-                Some(Leg::Broken(format!("{}: {text}", code.name())))
+                Some(LegEnd::Broken(format!("{}: {text}", code.name())))
             }
             ServerHeader::Welcome(_)
             | ServerHeader::Done { .. }
@@ -83,9 +83,9 @@ impl State {
     }
 
     /// The end of all that there is. What is not there by then does not come.
-    fn take_so_far(&mut self, seq: u64) -> Result<Option<Leg>, FrameError> {
+    fn take_so_far(&mut self, seq: u64) -> Result<Option<LegEnd>, FrameError> {
         if !self.only_looks() || !self.is_started() {
-            return Ok(Some(Leg::Broken(
+            return Ok(Some(LegEnd::Broken(
                 "the server showed a record that was not asked for".into(),
             )));
         }
@@ -101,10 +101,10 @@ impl State {
         (self.received, self.stdin.confirmed())
     }
 
-    fn take_started(&mut self, started: &header::Started) -> Result<Option<Leg>, FrameError> {
+    fn take_started(&mut self, started: &header::Started) -> Result<Option<LegEnd>, FrameError> {
         if self.is_started() {
             // Each time all of the input that is kept would be sent again.
-            return Ok(Some(Leg::Broken("the run has started a second time".into())));
+            return Ok(Some(LegEnd::Broken("the run has started a second time".into())));
         }
         if self.only_looks() && !self.was_started() && is_meant(&started.run, &self.id) {
             self.id.clone_from(&started.run);
@@ -115,7 +115,7 @@ impl State {
         self.started = Started::Here;
         if !self.agree(Algorithm::from_name(&started.hash)) {
             let text = "the server uses another digest than was agreed on".into();
-            return Ok(Some(Leg::done(Err(self.unknown(text, Code::Unsupported)))));
+            return Ok(Some(LegEnd::done(Err(self.unknown(text, Code::Unsupported)))));
         }
         if self.only_looks() {
             return self.go_on();
@@ -124,11 +124,11 @@ impl State {
             Some(frames) => self.outgoing.send_encoded(frames?),
             None => {
                 let text = "the server does not have the standard input that it confirmed".into();
-                return Ok(Some(Leg::done(Err(self.unknown(text, Code::Corrupt)))));
+                return Ok(Some(LegEnd::done(Err(self.unknown(text, Code::Corrupt)))));
             }
         }
         if !started.attached && self.is_left_with_its_start() {
-            return Ok(Some(Leg::done(Err(Error::Detached { run: self.id.clone() }))));
+            return Ok(Some(LegEnd::done(Err(Error::Detached { run: self.id.clone() }))));
         }
         self.go_on()
     }
@@ -150,19 +150,19 @@ impl State {
     }
 
     /// The run goes on without this client, if that was its wish.
-    fn detached(&self, run: String) -> Leg {
+    fn detached(&self, run: String) -> LegEnd {
         if run != self.id {
             return another_run();
         }
         match self.leave {
-            Leave::Said => Leg::done(Err(Error::Detached { run })),
+            Leave::Said => LegEnd::done(Err(Error::Detached { run })),
             Leave::Stay | Leave::WhenSent | Leave::Now => {
-                Leg::Broken("the server let a run go on alone that was not left".into())
+                LegEnd::Broken("the server let a run go on alone that was not left".into())
             }
         }
     }
 
-    fn go_on(&mut self) -> Result<Option<Leg>, FrameError> {
+    fn go_on(&mut self) -> Result<Option<LegEnd>, FrameError> {
         for control in std::mem::take(&mut self.pending) {
             self.ask(control)?;
         }
@@ -199,7 +199,7 @@ impl State {
         }
     }
 
-    fn take_verdict(&mut self, verdict: Box<Verdict>) -> Result<Option<Leg>, FrameError> {
+    fn take_verdict(&mut self, verdict: Box<Verdict>) -> Result<Option<LegEnd>, FrameError> {
         if verdict.run != self.id {
             return Ok(Some(another_run()));
         }
@@ -231,8 +231,8 @@ impl State {
         written && verdict.seq == self.received + 1 && !is_cut
     }
 
-    pub(super) fn end(&mut self, verdict: Verdict) -> Leg {
-        Leg::done(match self.failure.take() {
+    pub(super) fn end(&mut self, verdict: Verdict) -> LegEnd {
+        LegEnd::done(match self.failure.take() {
             Some(error) => Err(Error::Output { error, verdict: Some(Box::new(verdict)) }),
             None if verdict.stopped.is_none() && self.sink.written() < verdict.seq => {
                 let error = OutputError::GivenUp;
@@ -244,16 +244,16 @@ impl State {
 
     /// The end, once the verdict is here and everything before it was written; or, of who only looks, once
     /// something is wrong with the output.
-    pub(in crate::client) fn finished(&mut self) -> Option<Leg> {
+    pub(in crate::client) fn finished(&mut self) -> Option<LegEnd> {
         if self.verdict.is_none()
             && self.only_looks()
             && let Some(error) = self.failure.take()
         {
             // There is no use in seeing more of it, and nobody knows how long it goes on.
-            return Some(Leg::done(Err(Error::Output { error, verdict: None })));
+            return Some(LegEnd::done(Err(Error::Output { error, verdict: None })));
         }
         if self.so_far.is_some_and(|seq| self.sink.written() >= seq) {
-            return Some(Leg::done(Err(Error::Detached { run: self.id.clone() })));
+            return Some(LegEnd::done(Err(Error::Detached { run: self.id.clone() })));
         }
         let seq = self.verdict.as_ref()?.seq;
         if self.failure.is_none() && self.sink.written() < seq {
@@ -269,8 +269,8 @@ fn is_meant(id: &str, part: &str) -> bool {
     id.contains(part) && RunId::new(id).is_ok()
 }
 
-fn another_run() -> Leg {
-    Leg::Broken("the server answered for another run".into())
+fn another_run() -> LegEnd {
+    LegEnd::Broken("the server answered for another run".into())
 }
 
 /// Whether the frame has a place in the run's record, or stands for some that have.

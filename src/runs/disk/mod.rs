@@ -9,6 +9,7 @@ pub mod writer;
 
 pub use folder::{Folder, Meta, Outcome, Size};
 pub use over::Over;
-pub(super) use tail::DEPTH;
+pub use tail::Progress;
+pub(super) use tail::{DEPTH, is_full};
 pub use view::{View, verdict_at};
-pub use writer::{Progress, Writer};
+pub use writer::Writer;

@@ -14,7 +14,6 @@ use rustix::io::Errno;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
-use super::writer::{Progress, is_full};
 use crate::sys::fs::Lock;
 use crate::sys::mutex::lock;
 
@@ -22,6 +21,17 @@ use crate::sys::mutex::lock;
 const LARGE: usize = 64 * 1024;
 /// So many frames wait at most while another thread writes.
 pub(in crate::runs) const DEPTH: usize = 2;
+
+/// How far a record is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes of whole frames in the file, the verdict's not counted.
+    pub length: u64,
+    /// Place of the last frame that clients see; 0 if there is none.
+    pub last: u64,
+    /// The verdict stands behind these bytes.
+    pub ended: bool,
+}
 
 /// The end of one record.
 pub(super) struct Tail {
@@ -214,6 +224,12 @@ impl Tail {
         }
         Ok(())
     }
+}
+
+/// Whether there is no space, or no more for this account.
+#[must_use]
+pub(in crate::runs) fn is_full(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::NOSPC | Errno::DQUOT))
 }
 
 #[cfg(test)]

@@ -14,8 +14,8 @@ use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
 use rustix::io::Errno;
 use tokio::sync::{Notify, watch};
 
-use super::tail::{DEPTH, Reach, Tail};
-use crate::runs::engine::PIECE;
+use super::tail::{DEPTH, Progress, Reach, Tail, is_full};
+use crate::runs::record::PIECE;
 use crate::sys::fs::Lock;
 use crate::sys::pause;
 
@@ -33,20 +33,9 @@ const STEP: u64 = 384 * 1024;
 const _: () = assert!(STEP > PIECE as u64 + 2 * FRAMES + END_RESERVE);
 const LONGEST_STEP: u64 = 16 * 1024 * 1024;
 
-/// How far a record is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// Bytes of whole frames in the file, the verdict's not counted.
-    pub length: u64,
-    /// Place of the last frame that clients see; 0 if there is none.
-    pub last: u64,
-    /// The verdict stands behind these bytes.
-    pub ended: bool,
-}
-
 /// Why nothing more may be added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Over {
+pub enum NoMore {
     /// The record has passed its limit.
     Limit,
     /// The file cannot be written.
@@ -122,7 +111,7 @@ impl Writer {
         self.tail.go_on(false);
         let Reach { end, waiting, busy, .. } = self.tail.reach();
         let most = if busy { DEPTH } else { 1 };
-        if waiting >= most || self.over().is_some() {
+        if waiting >= most || self.no_more().is_some() {
             return 0;
         }
         if end >= self.limit {
@@ -160,12 +149,12 @@ impl Writer {
 
     /// Whether nothing more may be added, and why.
     #[must_use]
-    pub fn over(&self) -> Option<Over> {
+    pub fn no_more(&self) -> Option<NoMore> {
         let Reach { end, failed, .. } = self.tail.reach();
         if self.failed || failed {
-            return Some(Over::Failed);
+            return Some(NoMore::Failed);
         }
-        self.limit_at.is_some_and(|at| end > at).then_some(Over::Limit)
+        self.limit_at.is_some_and(|at| end > at).then_some(NoMore::Limit)
     }
 
     /// Place of the last frame, written or not.
@@ -226,12 +215,6 @@ impl Writer {
     }
 }
 
-/// Whether there is no space, or no more for this account.
-#[must_use]
-pub fn is_full(error: &io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::NOSPC | Errno::DQUOT))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -277,11 +260,11 @@ mod tests {
     #[test]
     fn only_what_comes_behind_the_limit_is_too_much() {
         let (mut writer, _file) = writer(10);
-        assert_eq!((writer.room(), writer.over()), (10, None));
+        assert_eq!((writer.room(), writer.no_more()), (10, None));
         writer.push(Bytes::from_static(b"0123456789"));
-        assert_eq!((writer.room(), writer.over()), (1, None), "it may be all");
+        assert_eq!((writer.room(), writer.no_more()), (1, None), "it may be all");
         writer.push(Bytes::from_static(b"a"));
-        assert_eq!((writer.room(), writer.over()), (0, Some(Over::Limit)));
+        assert_eq!((writer.room(), writer.no_more()), (0, Some(NoMore::Limit)));
         writer.finish(b"verdict").unwrap();
         assert_eq!(writer.progress().borrow().last, 3);
     }

@@ -11,10 +11,11 @@ use crate::runs::books::Books;
 use crate::runs::host::{Host, Settings};
 use crate::runs::journal::rules::{Digester, Rules};
 use crate::runs::recover;
+use crate::server::HOLD_LIMIT;
 use crate::server::policy::{Allowed, Policy};
+use crate::server::shared::{Config, Shared, Whom};
 use crate::server::users::{Guest, System, Users};
 use crate::server::waiting::Waiting;
-use crate::server::{Config, HOLD_LIMIT, Shared, Whom};
 use crate::sys::fs::StateDir;
 use crate::transport::TlsServer;
 

@@ -15,11 +15,8 @@ pub(super) const LINK_LIMIT: usize = 40;
 
 const STICKY: u32 = 0o1000;
 
-/// A folder may be passed by who may search it; only these systems open it without reading it.
-#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+/// A folder may be passed by who may search it, and need not be readable.
 const SEARCH: OFlags = OFlags::PATH;
-#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
-const SEARCH: OFlags = OFlags::RDONLY;
 
 /// Where the walk stands: a checked folder, and the names still to go.
 pub(super) struct Walk {

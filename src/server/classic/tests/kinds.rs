@@ -49,8 +49,12 @@ async fn every_kind_byte_for_byte_and_many_commands_on_one_connection() {
         let server = Server::start(kind);
         let mut peer = server.connect().await;
         for (command, body) in COMMANDS.iter().zip(bodies()) {
-            peer.say(command).await;
             let expected = framed(kind, &body);
+            // Nothing would tell its end, and the next could come in the same read.
+            if expected.is_empty() {
+                continue;
+            }
+            peer.say(command).await;
             assert!(peer.take(expected.len()).await == expected, "{kind}: {command}");
         }
     }
