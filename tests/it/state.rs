@@ -356,7 +356,9 @@ fn fifty_clients_and_servers_at_once_agree_on_one_pair_of_keys() {
                 let command = command.stdout(Stdio::piped()).stderr(Stdio::null());
                 servers.push(command.spawn().unwrap());
             } else {
-                clients.push(Client::new(&state).args(&["-n", &gate.addr, "true"]).spawn());
+                // All of them wait until there is a server.
+                let client = Client::new(&state).args(&["-n", "--connect-timeout", "1m"]);
+                clients.push(client.args(&[&gate.addr, "true"]).spawn());
             }
         }
         let addresses: Vec<_> = servers.iter_mut().map(listening).collect();
