@@ -6,10 +6,11 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 
 use super::support::activate::activated;
-use super::support::{Client, Ran, Server, has_ipv6};
+use super::support::{Client, Ran, Server, allow_descriptors, has_ipv6};
 
 /// What a server says that must not start with these descriptors and arguments.
 fn refused(status: i32, made: &[&str], args: &[&str], env: &[(&str, &str)]) -> String {
+    allow_descriptors();
     let dir = tempfile::tempdir().unwrap();
     let mut command = Command::new("true");
     command.env("REXEC_STATE_DIR", dir.path().join("state")).envs(env.iter().copied());

@@ -2,6 +2,7 @@
 //! root; which controllers it has there is another matter.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -52,7 +53,10 @@ impl Delegated {
         let inside = mounted.join(name.replace(['(', ')'], ""));
         let dir = mounts.as_ref().map_or_else(|| inside.clone(), |mounts| mounts.seen(&inside));
         let delegated = Self { dir, inside, mounts };
-        fs::create_dir(&delegated.dir).ok().map(|()| delegated)
+        fs::create_dir(&delegated.dir).ok()?;
+        // Whatever the umask is: users of the machine look into it.
+        fs::set_permissions(&delegated.dir, PermissionsExt::from_mode(0o755)).ok()?;
+        Some(delegated)
     }
 
     fn arg(&self) -> &str {

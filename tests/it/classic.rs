@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use super::support::{PATIENCE, program};
+use super::support::{PATIENCE, allow_descriptors, program};
 
 /// The account that owns nothing (`nobody` on Debian).
 const NOBODY: u32 = 65534;
@@ -121,6 +121,7 @@ fn root_does_not_serve_them() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
+    allow_descriptors();
     let output = Command::new(env!("CARGO_BIN_EXE_rexec-server"))
         .args(["--classic", "raw=127.0.0.1:0"])
         .env("REXEC_STATE_DIR", dir.path().join("state"))

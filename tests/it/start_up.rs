@@ -11,10 +11,11 @@ use serde_json::{Value, json};
 use super::durable::{leave, verb};
 use super::support::raw::Raw;
 use super::support::server::{finish, line_of, under};
-use super::support::{Client, Ran, Server, has_ipv6, kill, program, wait_until};
+use super::support::{Client, Ran, Server, allow_descriptors, has_ipv6, kill, program, wait_until};
 
 /// Runs a server that must not start; one that does is ended, and its test fails.
 fn fails(state: &Path, args: &[&str], prefix: &[&str]) -> String {
+    allow_descriptors();
     let mut command = Command::new(env!("CARGO_BIN_EXE_rexec-server"));
     command.args(args).env("REXEC_STATE_DIR", state);
     under(&[prefix, &["timeout", "60"]].concat())(&mut command);

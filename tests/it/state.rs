@@ -9,10 +9,13 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 use super::support::server::{finish, under};
-use super::support::{Client, PATIENCE, Ran, Server, kill, other::Other, wait_until};
+use super::support::{
+    Client, PATIENCE, Ran, Server, allow_descriptors, kill, other::Other, wait_until,
+};
 
 /// A server that is not expected to start; its state folder is `state`.
 pub(super) fn server(state: &Path, args: &[&str]) -> Command {
+    allow_descriptors();
     let mut command = Command::new(env!("CARGO_BIN_EXE_rexec-server"));
     command.args(args).env("REXEC_STATE_DIR", state).env("HOME", state);
     command

@@ -85,7 +85,7 @@ pub(crate) fn has_ipv6() -> bool {
 }
 
 /// Lets this process and what it starts have as many descriptors as a server wants, if it may: a login often has 1,024.
-fn allow_descriptors() {
+pub(crate) fn allow_descriptors() {
     const WANTED: u64 = 16_384;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let wanted = maximum.map_or(WANTED, |most| most.min(WANTED));
