@@ -52,11 +52,10 @@ impl Delegated {
         let name = format!("rexec-test-{}-{:?}", std::process::id(), std::thread::current().id());
         let inside = mounted.join(name.replace(['(', ')'], ""));
         let dir = mounts.as_ref().map_or_else(|| inside.clone(), |mounts| mounts.seen(&inside));
-        let delegated = Self { dir, inside, mounts };
-        fs::create_dir(&delegated.dir).ok()?;
+        fs::create_dir(&dir).ok()?;
         // Whatever the umask is: users of the machine look into it.
-        fs::set_permissions(&delegated.dir, PermissionsExt::from_mode(0o755)).ok()?;
-        Some(delegated)
+        fs::set_permissions(&dir, PermissionsExt::from_mode(0o755)).unwrap();
+        Some(Self { dir, inside, mounts })
     }
 
     fn arg(&self) -> &str {
