@@ -324,6 +324,7 @@ fn a_batch_goes_to_users() {
 
 #[test]
 fn only_root_can_serve_users_and_keys_of_nobody_in_particular_are_refused() {
+    let Some(other) = Other::new() else { return };
     let server = env!("CARGO_BIN_EXE_rexec-server");
     let state = tempfile::tempdir().unwrap();
     let serve = |args: &[&str]| {
@@ -339,7 +340,6 @@ fn only_root_can_serve_users_and_keys_of_nobody_in_particular_are_refused() {
         let ran = serve(args).expect(status);
         assert!(ran.stderr.contains(part), "{args:?}: {}", ran.stderr);
     }
-    let Some(other) = Other::new() else { return };
     let mut command = Command::new(server);
     command.args(["--listen", "127.0.0.1:0", "--users", "root"]);
     command.env("REXEC_STATE_DIR", other.folder("state"));
