@@ -6,10 +6,11 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 
 use super::support::activate::activated;
-use super::support::{Client, Ran, Server};
+use super::support::{Client, Ran, Server, allow_descriptors, has_ipv6};
 
 /// What a server says that must not start with these descriptors and arguments.
 fn refused(status: i32, made: &[&str], args: &[&str], env: &[(&str, &str)]) -> String {
+    allow_descriptors();
     let dir = tempfile::tempdir().unwrap();
     let mut command = Command::new("true");
     command.env("REXEC_STATE_DIR", dir.path().join("state")).envs(env.iter().copied());
@@ -48,6 +49,9 @@ fn without_listen_it_serves_what_was_handed_over() {
 /// The addresses are taken: binding them anew would fail.
 #[test]
 fn a_socket_that_was_handed_over_is_used_for_its_listen_address() {
+    if !has_ipv6() {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let unix = format!("unix:{}/s", dir.path().display());
     let made = ["tcp:127.0.0.1", &unix, "tcp:::1"];

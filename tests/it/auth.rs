@@ -256,6 +256,8 @@ fn another_user_is_let_in_neither_by_tcp_nor_by_the_unix_socket() {
     let theirs = other.folder("theirs");
     let dir = other.path("mine");
     std::fs::create_dir(&dir).unwrap();
+    // Whatever the umask is.
+    std::fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let server = Server::at(&dir.join("state"), "127.0.0.1:0", &[], |_| ());
     let as_other = |address: &str, options: &[&str]| {
         let mut client = Client::new(&theirs.join("state")).args(options).args(&[address, "true"]);

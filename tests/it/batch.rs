@@ -13,6 +13,7 @@ mod shown;
 mod steps;
 
 use super::support::fleet::Fleet;
+use super::support::server::own_port as nobody;
 
 #[test]
 fn every_step_runs_on_every_host_in_order() {
@@ -61,9 +62,4 @@ fn a_failed_step_ends_its_host_and_its_code_is_the_status() {
     let ran = fleet.batch(&[]).args(&["-s", &steps[0], "-s", &steps[1]]).run().expect(7);
     assert!(!file.exists());
     assert!(ran.stderr.contains("2 failed, 2 not started"), "{}", ran.stderr);
-}
-
-/// An address at which nobody listens.
-fn nobody() -> String {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }

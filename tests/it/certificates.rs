@@ -11,7 +11,7 @@ use rexec::proto::code::Code;
 use rexec::transport::HostTrust;
 
 use super::support::agent::RealAgent;
-use super::support::{Client, Ran, Server, wait_until};
+use super::support::{Client, Ran, Server, program, wait_until};
 
 fn keygen(folder: &Path, args: &[&str]) {
     let mut command = Command::new("ssh-keygen");
@@ -214,9 +214,7 @@ fn a_certificate_of_a_key_with_a_passphrase_is_asked_about_first() {
     keygen(office.here.path(), &["-p", "-N", "hunter22", "-P", "", "-f", "user"]);
     office.sign("ca", &["-n", "deploy"]);
     let askpass = office.path("askpass");
-    std::fs::write(&askpass, "#!/bin/sh\necho asked >&2\necho hunter22\n").unwrap();
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-    std::fs::set_permissions(&askpass, mode).unwrap();
+    program::made(&askpass, "#!/bin/sh\necho asked >&2\necho hunter22\n");
     let ask = || {
         let print = super::auth::host_key(&office.server).1.to_string();
         let client = Client::new(&office.path("state")).arg("-i").arg(office.path("user"));

@@ -2,6 +2,7 @@
 //! root; which controllers it has there is another matter.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -51,8 +52,10 @@ impl Delegated {
         let name = format!("rexec-test-{}-{:?}", std::process::id(), std::thread::current().id());
         let inside = mounted.join(name.replace(['(', ')'], ""));
         let dir = mounts.as_ref().map_or_else(|| inside.clone(), |mounts| mounts.seen(&inside));
-        let delegated = Self { dir, inside, mounts };
-        fs::create_dir(&delegated.dir).ok().map(|()| delegated)
+        fs::create_dir(&dir).ok()?;
+        // Whatever the umask is: users of the machine look into it.
+        fs::set_permissions(&dir, PermissionsExt::from_mode(0o755)).unwrap();
+        Some(Self { dir, inside, mounts })
     }
 
     fn arg(&self) -> &str {

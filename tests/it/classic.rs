@@ -3,9 +3,10 @@
 use std::io::{BufRead, BufReader, Lines};
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use super::support::PATIENCE;
+use super::support::{PATIENCE, allow_descriptors, program};
 
 /// The account that owns nothing (`nobody` on Debian).
 const NOBODY: u32 = 65534;
@@ -37,11 +38,11 @@ struct Nobodys {
 impl Nobodys {
     fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let program = dir.path().join("rexec-server");
-        std::fs::copy(env!("CARGO_BIN_EXE_rexec-server"), &program).unwrap();
+        let path = dir.path().join("rexec-server");
+        program::copied(Path::new(env!("CARGO_BIN_EXE_rexec-server")), &path);
         let own = if rustix::process::geteuid().is_root() { Some(NOBODY) } else { None };
         chown(dir.path(), own, None).unwrap();
-        let mut command = Command::new(&program);
+        let mut command = Command::new(&path);
         command.args(["--listen", "127.0.0.1:0", "--classic", "json=127.0.0.1:0"]);
         command.env("REXEC_STATE_DIR", dir.path().join("state")).stdout(Stdio::piped());
         command.stderr(Stdio::null());
@@ -120,6 +121,7 @@ fn root_does_not_serve_them() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
+    allow_descriptors();
     let output = Command::new(env!("CARGO_BIN_EXE_rexec-server"))
         .args(["--classic", "raw=127.0.0.1:0"])
         .env("REXEC_STATE_DIR", dir.path().join("state"))

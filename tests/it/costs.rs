@@ -28,7 +28,8 @@ fn open_files(pid: u32) -> BTreeSet<PathBuf> {
 
 fn children(pid: u32) -> Vec<u32> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
-    let lists = tasks.map(|task| fs::read_to_string(task.path().join("children")).unwrap());
+    // A thread may have ended by now.
+    let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
     lists
         .flat_map(|list| list.split_whitespace().map(|p| p.parse().unwrap()).collect::<Vec<_>>())
         .collect()

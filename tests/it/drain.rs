@@ -4,7 +4,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::support::server::{Server, finish, line_of};
-use super::support::{is_alive, kill, pid_in, wait_until};
+use super::support::{at_a_deadline, is_alive, kill, pid_in, wait_until, whole_pid_in};
 
 /// appleboy/ssh-action#40, jenkinsci/publish-over-ssh-plugin#230: over ssh this hangs for a minute.
 #[test]
@@ -26,7 +26,12 @@ fn nohup_in_the_background_returns_at_once_and_the_sleeper_lives_on() {
 fn what_was_left_behind_with_its_own_output_holds_nothing() {
     let server = Server::start(&[]);
     let file = server.dir().join("pid");
-    let text = format!("sleep 600 >/dev/null 2>&1 & echo $! > {}", file.display());
+    // It has let go of the run's own before that ends.
+    let text = format!(
+        "(exec >/dev/null 2>&1; : > {0}.apart; exec sleep 600) & echo $! > {0}; \
+         while [ ! -e {0}.apart ]; do sleep 0.01; done",
+        file.display()
+    );
     let ran = server.run(&["--json", &text]).expect(0);
     let pid = pid_in(&file);
     assert!(is_alive(pid));
@@ -69,8 +74,11 @@ fn a_deadline_ends_the_waiting_for_the_last_writer() {
     let server = Server::start(&[]);
     let file = server.dir().join("pid");
     let text = format!("sleep 600 & echo $! > {}; sleep 600", file.display());
-    server.run(&["--wait-eof", "--timeout", "500ms", &text]).expect(124);
-    assert!(!is_alive(pid_in(&file)));
+    let pid = at_a_deadline(|ms| {
+        server.run(&["--wait-eof", "--timeout", &format!("{ms}ms"), &text]).expect(124);
+        whole_pid_in(&file)
+    });
+    assert!(!is_alive(pid));
 }
 
 /// A command that leaves behind who holds its output for ever, and ends.
@@ -88,12 +96,15 @@ fn left_behind(server: &Server) -> u32 {
 #[test]
 fn a_deadline_ends_the_waiting_for_the_last_writer_after_the_command_itself() {
     let server = Server::start(&[]);
-    let client = server.client().args(&["--json", "--wait-eof", "--timeout", "500ms"]);
-    let ran = finish(client.arg(leaves_a_holder(&server)).spawn()).expect(124);
+    let report = at_a_deadline(|ms| {
+        let client = server.client().args(&["--json", "--wait-eof", "--timeout"]);
+        let ran = client.arg(format!("{ms}ms")).arg(leaves_a_holder(&server)).run().expect(124);
+        let report: Value = serde_json::from_slice(&ran.stdout).unwrap();
+        let ended_before = report["verdict"]["end"] == json!({"exited": {"code": 0}});
+        ended_before.then_some(report)
+    });
     assert!(!is_alive(left_behind(&server)));
-    let report: Value = serde_json::from_slice(&ran.stdout).unwrap();
     assert_eq!(report["verdict"]["stopped"]["by"], "deadline");
-    assert_eq!(report["verdict"]["end"], json!({"exited": {"code": 0}}));
     assert_eq!(report["verdict"]["stdout"]["end"], "eof");
 }
 
@@ -127,8 +138,12 @@ fn after_a_stop_nobody_waits_for_a_writer_that_escaped_it() {
         "setsid env -i sh -c 'echo $$ > {}; exec sleep 600' & while [ ! -s {0} ]; do sleep 0.01; done",
         file.display()
     );
-    let ran = server.run(&["--json", "--wait-eof", "--timeout", "500ms", &text]).expect(124);
-    kill(pid_in(&file), Signal::KILL);
+    let (ran, pid) = at_a_deadline(|ms| {
+        let timeout = format!("{ms}ms");
+        let ran = server.run(&["--json", "--wait-eof", "--timeout", &timeout, &text]).expect(124);
+        whole_pid_in(&file).map(|pid| (ran, pid))
+    });
+    kill(pid, Signal::KILL);
     let report: Value = serde_json::from_slice(&ran.stdout).unwrap();
     assert_eq!(report["verdict"]["stdout"]["end"], "held");
 }

@@ -184,19 +184,14 @@ fn a_run_whose_supervisor_was_killed_is_lost_and_its_tree_stopped() {
         &server,
         &format!("echo shown; setsid sleep 600 & echo $! > {}; wait", pid.display()),
     );
-    wait_until("its child", || {
-        std::fs::read_to_string(&pid).is_ok_and(|text| text.ends_with('\n'))
-    });
+    pid_in(&pid);
     wait_until("its output", || verb(&server, "logs", &[&id]).text() == "shown\n");
     let [supervisor] = supervisors(server.state())[..] else { panic!("no supervisor") };
     kill(supervisor, Signal::KILL);
     let ran = verb(&server, "attach", &[&id]).expect(253);
     assert_eq!(ran.stdout, b"shown\n");
     assert!(ran.stderr.contains("kept the durable run was ended"), "{}", ran.stderr);
-    let child = std::fs::read_to_string(pid).unwrap();
-    wait_until("the end of its tree", || {
-        !PathBuf::from(format!("/proc/{}", child.trim())).exists()
-    });
+    wait_until("the end of its tree", || !is_alive(pid_in(&pid)));
     assert!(String::from_utf8_lossy(&verb(&server, "ps", &[]).stdout).contains("  lost  "));
     assert!(!files_of(&server, &id).contains(&"socket".into()), "its socket is gone");
 }

@@ -45,6 +45,8 @@ fn a_server_on_a_copied_state_folder_leaves_the_runs_of_the_original_alone() {
     let foreground = server.client().arg(text(&pids[1])).spawn();
     let alive = pids.each_ref().map(|pid| pid_in(pid));
     wait_until_shown(&server, &id);
+    // Nothing comes or goes in the folder while it is copied.
+    wait_until("the next supervisor", || spare_supervisors(server.state()).len() == 1);
     let elsewhere = server.dir().join("copy");
     copy(server.state(), &elsewhere);
     let other = Server::at(&elsewhere, "127.0.0.1:0", &[], |_| ());

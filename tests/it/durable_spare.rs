@@ -35,6 +35,7 @@ fn from_the_first_durable_run_on_one_supervisor_waits_for_the_next_and_goes_with
     assert!(spare_supervisors(server.state()).is_empty());
     Client::new(server.state()).args(&["--durable", &server.addr, "true"]).run().expect(0);
     let first = spare(&server);
+    wait_until("the end of the one before", || supervisors(server.state()).is_empty());
     let (gate, wait) = gate(&server, "gate");
     let id = leave(&server, &format!("echo one; {wait}; exit 7"));
     assert_eq!(supervisors(server.state()), [first], "it has the run");

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use super::support::agent::RealAgent;
 use super::support::terminal::Terminal;
-use super::support::{Client, Ran, Server};
+use super::support::{Client, Ran, Server, program};
 
 /// Every kind of key that can sign from a file, as `ssh-keygen -t`, `-b` has it.
 pub(super) const KINDS: [[&str; 2]; 6] = [
@@ -85,9 +85,7 @@ impl Away {
     pub(super) fn askpass(&self, prints: &str) -> PathBuf {
         let (path, asked) = (self.path("askpass"), self.path("asked"));
         let text = format!("#!/bin/sh\necho \"$1\" >> {}\n{prints}\n", asked.display());
-        std::fs::write(&path, text).unwrap();
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-        std::fs::set_permissions(&path, mode).unwrap();
+        program::made(&path, text);
         path
     }
 

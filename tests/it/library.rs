@@ -15,9 +15,11 @@ use rexec::{Client, Command};
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::support::Server;
 use super::support::fake::Fake;
+use super::support::raw::Raw;
 use super::support::relay::{Relay, Way};
+use super::support::server::own_port;
+use super::support::{Server, wait_until};
 
 fn client_to(server: &Server, address: &str) -> Client {
     let state = StateDir::open(server.state()).unwrap();
@@ -149,8 +151,7 @@ async fn each_way_to_fail_is_an_error_of_its_own() {
     let verdict =
         client.output(&Command::shell("sleep 600").deadline(Duration::from_millis(50))).await;
     assert_eq!(verdict.unwrap().verdict.stopped.unwrap().by, StopBy::Deadline);
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let end = client_to(&server, &nobody.to_string()).output(&Command::shell("true")).await;
+    let end = client_to(&server, &own_port()).output(&Command::shell("true")).await;
     assert!(matches!(end, Err(Error::Unreached(_))), "{end:?}");
 }
 
@@ -221,6 +222,12 @@ async fn an_id_stands_for_one_request() {
     let server = Server::start(&[]);
     let first = Command::shell("echo once").id("the-one");
     client(&server).output(&first).await.unwrap();
+    // Until its end is confirmed, whoever asks for the run again is told that.
+    let mut raw = Raw::login(&server);
+    wait_until("the confirmation", || {
+        raw.send(&json!({"type": "list"}), b"");
+        raw.expect("runs").1 == b"[]"
+    });
     let again = client(&server).output(&first).await;
     assert!(matches!(again, Err(Error::Unknown { code: Some(Code::Forgotten), .. })), "{again:?}");
 }

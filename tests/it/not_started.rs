@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
+use super::support::program;
 use super::support::raw::Raw;
 use super::support::server::{Ran, Server, under};
 
@@ -18,10 +19,11 @@ fn refused(server: &Server, args: &[&str]) -> (String, String) {
     (report["code"].as_str().unwrap().to_owned(), stderr)
 }
 
-fn file(server: &Server, name: &str, mode: u32, bytes: &[u8]) -> PathBuf {
-    let path = server.dir().join(name);
+/// A file that nobody may execute.
+fn plain(server: &Server, bytes: &[u8]) -> PathBuf {
+    let path = server.dir().join("plain");
     std::fs::write(&path, bytes).unwrap();
-    std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
     path
 }
 
@@ -35,9 +37,10 @@ fn assert_culprit(server: &Server, args: &[&str], code: &str, culprit: &str) {
 #[test]
 fn the_program_is_named_when_it_is_at_fault() {
     let server = Server::start(&[]);
-    let plain = file(&server, "plain", 0o644, b"#!/bin/sh\n");
-    let orphan = file(&server, "orphan", 0o755, b"#!/no/such/interpreter\n");
-    let noise = file(&server, "noise", 0o755, b"\x7fELF no more than that");
+    let plain = plain(&server, b"#!/bin/sh\n");
+    let [orphan, noise] = ["orphan", "noise"].map(|name| server.dir().join(name));
+    program::made(&orphan, b"#!/no/such/interpreter\n");
+    program::made(&noise, b"\x7fELF no more than that");
     let text = |path: &PathBuf| path.display().to_string();
     let (plain, orphan, noise) = (text(&plain), text(&orphan), text(&noise));
     assert_culprit(&server, &["--", "no-such-program"], "program_not_found", "no-such-program");
@@ -53,7 +56,7 @@ fn the_program_is_named_when_it_is_at_fault() {
 #[test]
 fn the_folder_is_named_when_it_is_at_fault() {
     let server = Server::start(&[]);
-    let plain = file(&server, "plain", 0o644, b"").display().to_string();
+    let plain = plain(&server, b"").display().to_string();
     assert_culprit(&server, &["--cwd", "/no/such", "true"], "cwd_missing", "/no/such");
     assert_culprit(&server, &["--cwd", &plain, "true"], "cwd_not_a_directory", "plain");
     assert_culprit(&server, &["--cwd", "/no/such", "--", "no-program"], "cwd_missing", "/no/such");

@@ -50,7 +50,7 @@ fn relay(server: &Server) -> String {
 /// A client with a key that nobody knows.
 fn stranger(server: &Server, state: &std::path::Path, address: &str) -> Ran {
     let (_, print) = super::auth::host_key(server);
-    let options = ["--host-key", &print.to_string(), "--connect-timeout", "1s"];
+    let options = ["--host-key", &print.to_string(), "--connect-timeout", "30s"];
     Client::new(state).args(&options).args(&[address, "true"]).run()
 }
 

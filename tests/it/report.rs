@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::durable::{leave, verb};
 use super::support::relay::{Relay, Way};
-use super::support::server::{finish, line_of, under};
+use super::support::server::{finish, line_of, own_port, under};
 use super::support::terminal::Terminal;
 use super::support::{Client, Server, json_in, kill, wait_until};
 
@@ -99,8 +99,7 @@ fn verdict_of(server: &Server, client: &Client, status: i32) -> Value {
 #[test]
 fn every_outcome_leaves_its_verdict() {
     let server = Server::start(&[]);
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let nobody = nobody.to_string();
+    let nobody = own_port();
     let relay = Relay::to(&server.addr);
     relay.cut_after(&[(Way::Down, 50_000)]);
     let cut = Client::new(server.state()).args(&["--reconnect-timeout", "0s"]);

@@ -9,7 +9,7 @@ use rexec::transport::HostTrust;
 use rustix::process::Signal;
 
 use super::auth::Abroad;
-use super::support::{Ran, finish, wait_until};
+use super::support::{Ran, finish, has_ipv6, wait_until};
 
 /// Says what it was asked for, where it is, and which of the variables it has that a client might have set.
 const TRAP: &str = "command=\"echo trapped: \\\"$SSH_ORIGINAL_COMMAND\\\"; \
@@ -48,7 +48,7 @@ fn in_a_runtime<T>(work: impl Future<Output = T>) -> T {
 #[test]
 fn a_command_that_is_imposed_is_run_however_another_is_asked_for() {
     let abroad = Abroad::with(TRAP, &[]);
-    let home = std::env::var("HOME").unwrap();
+    let home = std::env::home_dir().unwrap().display().to_string();
     let evil = [
         "-e",
         "LD_PRELOAD=/evil.so",
@@ -154,8 +154,7 @@ fn a_key_is_let_in_from_where_and_until_when_its_line_says() {
 /// On a socket for both families the address of an IPv4 peer begins with `::ffff:`.
 #[test]
 fn from_means_the_peers_own_address_on_a_socket_for_both_families() {
-    if std::net::TcpListener::bind("[::1]:0").is_err() {
-        println!("left out: there is no IPv6 here");
+    if !has_ipv6() {
         return;
     }
     let mut abroad = Abroad::with("", &["--listen", "[::]:0"]);

@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::json;
 
 use super::support::relay::{Relay, Way};
-use super::support::server::{finish, line_of};
+use super::support::server::{finish, line_of, own_port};
 use super::support::{Client, Ran, Server, in_parallel, json_in};
 
 /// 255 of the command itself is told apart from 255 of a link by the verdict
@@ -78,12 +78,12 @@ fn it_is_never_255_when_the_effect_file_exists() {
 #[test]
 fn a_server_that_is_not_there_is_unreached() {
     let server = Server::start(&[]);
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let client = Client::new(server.state()).args(&["--json", &nobody.to_string(), "true"]);
+    let nobody = own_port();
+    let client = Client::new(server.state()).args(&["--json", &nobody, "true"]);
     let ran = client.run().expect(255);
     let report: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
     assert_eq!((&report["outcome"], &report["verdict"]), (&json!("unreached"), &json!(null)));
-    assert!(ran.stderr.contains(&nobody.to_string()), "{}", ran.stderr);
+    assert!(ran.stderr.contains(&nobody), "{}", ran.stderr);
 }
 
 /// gliderlabs/cmd#89, dokku/docket#301.

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use super::durable_kill::pause_file;
 use super::durable_places::run_folder;
 use super::support::{
-    Client, Server, is_alive, json_in, kill, pid_in, supervisors, try_kill, wait_until,
+    Client, Server, is_alive, json_in, kill, pid_in, supervisors, try_kill, wait_until, whole_lines,
 };
 
 /// A segment of so many bytes is followed by the next one.
@@ -33,7 +33,7 @@ fn segments(server: &Server) -> Vec<PathBuf> {
 /// Every line about runs, over all segments.
 fn lines(server: &Server) -> Vec<Value> {
     let text: String = segments(server).iter().map(|p| fs::read_to_string(p).unwrap()).collect();
-    let short = text.lines().filter(|line| line.len() < 100_000);
+    let short = whole_lines(&text).filter(|line| line.len() < 100_000);
     short.map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 

@@ -9,10 +9,13 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 use super::support::server::{finish, under};
-use super::support::{Client, PATIENCE, Ran, Server, kill, other::Other, wait_until};
+use super::support::{
+    Client, PATIENCE, Ran, Server, allow_descriptors, kill, other::Other, wait_until,
+};
 
 /// A server that is not expected to start; its state folder is `state`.
 pub(super) fn server(state: &Path, args: &[&str]) -> Command {
+    allow_descriptors();
     let mut command = Command::new(env!("CARGO_BIN_EXE_rexec-server"));
     command.args(args).env("REXEC_STATE_DIR", state).env("HOME", state);
     command
@@ -356,7 +359,9 @@ fn fifty_clients_and_servers_at_once_agree_on_one_pair_of_keys() {
                 let command = command.stdout(Stdio::piped()).stderr(Stdio::null());
                 servers.push(command.spawn().unwrap());
             } else {
-                clients.push(Client::new(&state).args(&["-n", &gate.addr, "true"]).spawn());
+                // All of them wait until there is a server.
+                let client = Client::new(&state).args(&["-n", "--connect-timeout", "1m"]);
+                clients.push(client.args(&[&gate.addr, "true"]).spawn());
             }
         }
         let addresses: Vec<_> = servers.iter_mut().map(listening).collect();

@@ -1,6 +1,6 @@
 //! Which program takes over when a server is upgraded, and what happens if none can.
 
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,20 +8,14 @@ use std::process::Command;
 use rustix::process::Signal;
 
 use super::support::server::finish;
-use super::support::{Client, PATIENCE, Server};
+use super::support::{Client, PATIENCE, Server, program};
 use super::upgrade::{PROGRAM, under_way, upgrade, wait_for_log};
-
-/// Copies a file in another process: what this one has open to write, children that other tests start at
-/// this moment have too, and it could not be executed (ETXTBSY).
-fn copy_to(from: &Path, to: &Path) {
-    assert!(Command::new("cp").arg(from).arg(to).status().unwrap().success());
-}
 
 /// A server whose program is a copy, which a test may replace.
 fn from_copy(args: &[&str]) -> (Server, tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let copy = dir.path().join("rexec-server");
-    copy_to(Path::new(PROGRAM), &copy);
+    program::copied(Path::new(PROGRAM), &copy);
     let server = Server::with(args, |command| {
         let mut other = Command::new(&copy);
         other.args(command.get_args());
@@ -35,7 +29,7 @@ fn from_copy(args: &[&str]) -> (Server, tempfile::TempDir, PathBuf) {
 fn the_program_that_was_put_in_its_place_takes_over() {
     let (mut server, dir, copy) = from_copy(&[]);
     let next = dir.path().join("next");
-    copy_to(Path::new(PROGRAM), &next);
+    program::copied(Path::new(PROGRAM), &next);
     let inode = next.metadata().unwrap().ino();
     let exe = format!("/proc/{}/exe", server.pid());
     assert_ne!(std::fs::metadata(&exe).unwrap().ino(), inode);
@@ -61,10 +55,7 @@ fn a_program_that_is_missing_broken_or_does_not_know_the_arguments_does_not_take
     for (text, complaint) in bad {
         std::fs::remove_file(&copy).unwrap();
         if !text.is_empty() {
-            let source = copy.with_extension("source");
-            std::fs::write(&source, text).unwrap();
-            std::fs::set_permissions(&source, PermissionsExt::from_mode(0o755)).unwrap();
-            copy_to(&source, &copy);
+            program::made(&copy, text);
         }
         server.signal(Signal::HUP);
         wait_for_log(&server, complaint);
@@ -113,15 +104,15 @@ fn systemd_is_told_of_an_upgrade_and_of_one_that_failed() {
     };
     let (copy, server);
     {
-        let program = dir.path().join("rexec-server");
-        copy_to(Path::new(PROGRAM), &program);
+        let own = dir.path().join("rexec-server");
+        program::copied(Path::new(PROGRAM), &own);
         server = Server::with(&[], |command| {
-            let mut other = Command::new(&program);
+            let mut other = Command::new(&own);
             other.args(command.get_args()).env("NOTIFY_SOCKET", &path);
             other.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
             *command = other;
         });
-        copy = program;
+        copy = own;
     }
     assert_eq!(next(), "READY=1\n");
     for missing in [false, true] {

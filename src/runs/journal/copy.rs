@@ -81,9 +81,16 @@ impl fmt::Display for CopyTo {
 pub struct Copier {
     to: CopyTo,
     socket: UnixDatagram,
-    /// How many lines have not been copied since that was last said.
-    lost: Mutex<u64>,
+    lost: Mutex<Lost>,
     warnings: Throttle,
+}
+
+/// How many lines have not been copied.
+#[derive(Debug, Default)]
+struct Lost {
+    all: u64,
+    /// When that was last said.
+    told: u64,
 }
 
 impl Copier {
@@ -110,9 +117,10 @@ impl Copier {
 
     fn lose(&self, error: &io::Error) {
         let mut lost = lock(&self.lost);
-        *lost += 1;
+        lost.all += 1;
         if self.warnings.allow().is_some() {
-            let count = std::mem::take(&mut *lost);
+            let count = lost.all - lost.told;
+            lost.told = lost.all;
             warn!("{count} lines of the journal were not copied to {}: {error}", self.to);
         }
     }
@@ -175,12 +183,16 @@ mod tests {
         for _ in 0..10_000 {
             copier.copy(&[b'x'; 1000]);
         }
-        let lost = *copier.lost.lock().unwrap();
-        assert!(lost > 1000, "{lost}");
+        let lost = || copier.lost.lock().unwrap().all;
+        let before = lost();
+        assert!(before > 1000, "{before}");
         assert!(received(&log).ends_with('x'));
         drop(log);
+        // Until it executes its program, a child that another test starts at this moment has the log open too: then
+        // there is room for one line, where one was received.
         copier.copy(b"{}");
-        assert_eq!(*copier.lost.lock().unwrap(), lost + 1);
+        copier.copy(b"{}");
+        assert!((before + 1..=before + 2).contains(&lost()), "{} after {before}", lost());
     }
 
     #[test]

@@ -102,7 +102,7 @@ fn bury(table: &Table<u8>, identity: &str, count: usize) {
 }
 
 /// A user makes any number of keys.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn all_keys_of_a_user_have_one_share() {
     let table = table();
     bury(&table, "alice@key:one", IDENTITY_IDS_LIMIT - 1);
@@ -131,7 +131,7 @@ async fn an_identity_over_its_share_is_refused_and_takes_nothing_from_others() {
     assert!(matches!(claim(&table, "a", "x"), Claim::New(_)), "the others are forgotten");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_full_table_refuses_everybody_and_forgets_nothing() {
     let table = table();
     for identity in ["a", "b", "c", "d"] {
@@ -165,7 +165,7 @@ async fn a_run_that_is_kept_is_not_forgotten_with_what_its_id_stood_for_before()
     assert!(matches!(claim(&table, "a", "x"), Claim::Existing(run) if *run == 0));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn ids_of_durable_runs_that_are_over_count_and_are_never_forgotten_for_a_new_one() {
     let table = table();
     let identity = Arc::<str>::from("a");

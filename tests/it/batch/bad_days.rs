@@ -56,7 +56,7 @@ fn every_kind_of_bad_host_has_its_verdict_and_the_others_finish() {
         (garbles.address(), "lost", 1),
     ];
     let more: Vec<&str> = expected.iter().map(|(addr, ..)| addr.as_str()).collect();
-    let times = ["--connect-timeout", "1s", "--reconnect-timeout", "300ms", "--retries", "1"];
+    let times = ["--connect-timeout", "5s", "--reconnect-timeout", "300ms", "--retries", "1"];
     let ran =
         fleet.batch(&more).args(&times).args(&["--json", "-s", "echo well"]).run().expect(254);
     let summary: Value = serde_json::from_str(ran.text().lines().last().unwrap()).unwrap();
@@ -140,10 +140,13 @@ fn hosts_that_flood_do_not_fill_memory() {
 #[test]
 fn a_closed_output_stops_everything() {
     let fleet = Fleet::start(2);
-    let mut child = fleet
-        .batch(&[])
-        .args(&["-s", "echo first; sleep 0.2; while echo more; do :; done"])
-        .spawn();
+    // Neither says anything before both are under way.
+    let script = format!(
+        "cd {}; echo > $$.begun; until [ $(ls | grep -c begun) = 2 ]; do sleep 0.01; done; \
+         echo first; sleep 0.2; while echo more; do :; done",
+        fleet.first().dir().display()
+    );
+    let mut child = fleet.batch(&[]).args(&["-s", &script]).spawn();
     let line = super::super::support::server::line_of(&mut child);
     assert!(line.ends_with(" out: first"), "{line}");
     drop(child.stdout.take());
@@ -174,10 +177,7 @@ fn of_hundreds_of_hosts_each_has_its_verdict() {
     let mut server = Server::start(&args);
     let mut addrs = vec![server.addr.clone()];
     addrs.extend((1..GOOD).map(|_| server.announced()));
-    let closed: Vec<TcpListener> =
-        (0..BAD).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    addrs.extend(closed.iter().map(|listener| listener.local_addr().unwrap().to_string()));
-    drop(closed);
+    addrs.extend((0..BAD).map(|_| nobody()));
     let hosts = server.dir().join("hosts");
     fs::write(&hosts, addrs.join("\n")).unwrap();
     let client = Client::new(server.state()).args(&["batch", "--hosts", hosts.to_str().unwrap()]);

@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 
 use super::super::support::fleet::Fleet;
-use super::super::support::{finish, pid_in, wait_until};
+use super::super::support::{at_a_deadline, finish, pid_in, wait_until};
 use rustix::process::Signal;
 
 #[test]
@@ -42,9 +42,12 @@ fn ctrl_c_stops_everything_and_still_reports() {
 #[test]
 fn a_deadline_of_the_batch_stops_what_runs() {
     let fleet = Fleet::start(2);
-    let args = ["-j", "1", "--deadline", "300ms", "-s", "exec sleep 600"];
-    let ran = fleet.batch(&[]).args(&args).run().expect(124);
-    assert!(ran.stderr.contains("1 deadline, 1 not started"), "{}", ran.stderr);
+    let ran = at_a_deadline(|ms| {
+        let deadline = format!("{ms}ms");
+        let args = ["-j", "1", "--deadline", &deadline, "-s", "exec sleep 600"];
+        let ran = fleet.batch(&[]).args(&args).run().expect(124);
+        ran.stderr.contains("1 deadline, 1 not started").then_some(ran)
+    });
     let told = ran.stderr.lines().filter(|line| line.contains(": deadline: ")).collect::<Vec<_>>();
     let is_told = |line: &&str| line.ends_with("the batch met its deadline (--deadline)");
     assert!(told.len() == 2 && told.iter().all(is_told), "{told:?}");

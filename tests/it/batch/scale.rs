@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::net::{AddressFamily, SocketType};
 use serde_json::Value;
 
 use super::super::support::fake::Fake;
-use super::super::support::{Client, Server, json_in, wait_until};
+use super::super::support::{Client, Server, json_in, program, wait_until};
 use super::bad_days::{peak, stranger};
+use super::nobody;
 
 const GOOD: usize = 380;
 const CLOSED: usize = 30;
@@ -30,8 +30,7 @@ const PEAK_KIB: u64 = 64 * 1024;
 /// A shell of a server's own, whatever the command is.
 fn shell(dir: &Path, name: &str, text: &str) -> String {
     let path = dir.join(name);
-    fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    program::made(&path, format!("#!/bin/sh\n{text}\n"));
     path.display().to_string()
 }
 
@@ -126,10 +125,7 @@ impl Day {
         let flood = shell(dir, "flood", &format!("yes \"$REXEC_RUN\" | head -c {FLOODED}"));
         let dying = at_many(Some(&good.0), 3, DIE, Some(&hang));
         let flooding = at_many(Some(&good.0), 4, FLOOD, Some(&flood));
-        let closed: Vec<_> =
-            (0..CLOSED).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let closed =
-            closed.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect();
+        let closed = (0..CLOSED).map(|_| nobody()).collect();
         let full = (0..HANG).map(|_| Full::new()).collect();
         let cut = (0..CUT).map(|_| Fake::started(|_, _| ())).collect();
         let garbling = (0..GARBLE).map(|_| Fake::started(|raw, _| raw.send_bytes(&[0xff; 64])));

@@ -49,13 +49,13 @@ fn a_plan_is_run_as_it_says() {
 #[test]
 fn each_way_in_which_a_command_ends_has_its_verdict_and_its_status() {
     let fleet = Fleet::start(1);
-    for (step, verdict, status) in [
-        ("true", "1 ok", 0),
-        ("exit 200", "failed: exit 200", 200),
-        ("kill -9 $$", "signalled: the command was killed by signal 9", 137),
-        ("exec sleep 600", "deadline: ", 124),
+    for (step, timeout, verdict, status) in [
+        ("true", "1h", "1 ok", 0),
+        ("exit 200", "1h", "failed: exit 200", 200),
+        ("kill -9 $$", "1h", "signalled: the command was killed by signal 9", 137),
+        ("exec sleep 600", "300ms", "deadline: ", 124),
     ] {
-        let ran = fleet.batch(&[]).args(&["-t", "300ms", step]).run().expect(status);
+        let ran = fleet.batch(&[]).args(&["-t", timeout, step]).run().expect(status);
         assert!(ran.stderr.contains(verdict), "{step}: {}", ran.stderr);
     }
 }

@@ -8,6 +8,7 @@ pub(crate) mod fake;
 pub(crate) mod fleet;
 pub(crate) mod mounts;
 pub(crate) mod other;
+pub(crate) mod program;
 pub(crate) mod raw;
 pub(crate) mod relay;
 pub(crate) mod served;
@@ -20,6 +21,8 @@ pub(crate) mod user;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub(crate) use server::{Client, Ran, Server, finish, supervisors};
 
@@ -50,15 +53,51 @@ pub(crate) fn memory_kib(pid: u32, field: &str) -> u64 {
     line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0)
 }
 
-/// The number in a file that a command writes with `echo $$ > FILE`, once it is whole.
+/// The number in a file that a command writes with `echo $$ > FILE`, if it is whole.
+pub(crate) fn whole_pid_in(path: &Path) -> Option<u32> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.strip_suffix('\n')?.trim().parse().ok()
+}
+
+/// The same, once it is whole.
 pub(crate) fn pid_in(path: &Path) -> u32 {
     let mut pid = None;
     wait_until(&format!("a pid in {}", path.display()), || {
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        pid = text.strip_suffix('\n').and_then(|t| t.trim().parse().ok());
+        pid = whole_pid_in(path);
         pid.is_some()
     });
     pid.unwrap()
+}
+
+/// Tries longer and longer deadlines, in milliseconds, until `run` has a result: what is to happen before one takes
+/// its time on a busy machine.
+pub(crate) fn at_a_deadline<T>(run: impl FnMut(u64) -> Option<T>) -> T {
+    [500, 2_000, 8_000, 32_000].into_iter().find_map(run).expect("no deadline was long enough")
+}
+
+/// Whether this machine has an address of IPv6.
+pub(crate) fn has_ipv6() -> bool {
+    let has = std::net::TcpListener::bind("[::1]:0").is_ok();
+    if !has {
+        println!("left out: there is no IPv6 here");
+    }
+    has
+}
+
+/// Lets this process and what it starts have as many descriptors as a server wants, if it may: a login often has 1,024.
+pub(crate) fn allow_descriptors() {
+    const WANTED: u64 = 16_384;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.map_or(WANTED, |most| most.min(WANTED));
+    if current.is_some_and(|current| current < wanted) {
+        setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum }).unwrap();
+    }
+}
+
+/// The lines of a file that a program is still writing: of the last one there may be only a part, since whoever
+/// reads it sees each page of the file as it comes.
+pub(crate) fn whole_lines(text: &str) -> impl Iterator<Item = &str> {
+    text[..text.rfind('\n').map_or(0, |end| end + 1)].lines()
 }
 
 /// Sends a signal to a process that the test knows by its id.

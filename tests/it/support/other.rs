@@ -7,6 +7,8 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
+use super::program;
+
 /// A uid that owns nothing: `nobody`'s.
 pub(crate) const UID: u32 = 65534;
 
@@ -26,9 +28,10 @@ impl Other {
         std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
         for program in [env!("CARGO_BIN_EXE_rexec"), env!("CARGO_BIN_EXE_rexec-server")] {
             let name = Path::new(program).file_name().unwrap();
-            std::fs::hard_link(program, dir.path().join(name))
-                .or_else(|_| std::fs::copy(program, dir.path().join(name)).map(drop))
-                .unwrap();
+            // On another file system it takes a copy.
+            if std::fs::hard_link(program, dir.path().join(name)).is_err() {
+                program::copied(Path::new(program), &dir.path().join(name));
+            }
         }
         Some(Self { dir })
     }

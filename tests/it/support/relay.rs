@@ -51,9 +51,9 @@ impl Relay {
                 {
                     let cut = relay.budget.lock().unwrap().pop();
                     relay.carry(&client, &server, cut);
+                } else {
+                    relay.connections.fetch_add(1, Ordering::SeqCst);
                 }
-                // Only now: a connection that is counted can be cut.
-                relay.connections.fetch_add(1, Ordering::SeqCst);
             }
         });
         Self { addr, shared }
@@ -101,6 +101,8 @@ impl Shared {
     fn carry(self: &Arc<Self>, client: &TcpStream, server: &TcpStream, cut: Option<(Way, u64)>) {
         let pair = |stream: &TcpStream| stream.try_clone().unwrap();
         self.open.lock().unwrap().extend([pair(client), pair(server)]);
+        // A connection that is counted can be cut, and no byte comes of one that is not.
+        self.connections.fetch_add(1, Ordering::SeqCst);
         for (way, from, to) in [(Way::Up, client, server), (Way::Down, server, client)] {
             let limit = match cut {
                 Some((cut_way, bytes)) if cut_way == way => bytes,

@@ -12,7 +12,7 @@ use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use super::{PATIENCE, kill, memory_kib, wait_until};
+use super::{PATIENCE, allow_descriptors, kill, memory_kib, try_kill, wait_until, whole_lines};
 
 /// A server on a free port of 127.0.0.1 and on a unix socket, with a state folder of its own. Stopped,
 /// with its runs, on drop.
@@ -102,6 +102,7 @@ impl Server {
         args: &[&str],
         adapt: impl FnOnce(&mut Command),
     ) -> Self {
+        allow_descriptors();
         let mut command = Command::new(env!("CARGO_BIN_EXE_rexec-server"));
         command
             .args(["--name", name, "--listen", listen, "--listen", socket])
@@ -141,11 +142,11 @@ impl Server {
         std::fs::read_to_string(self.state.with_extension("log")).unwrap_or_default()
     }
 
-    /// Every line of its journal about runs so far, parsed.
+    /// Every whole line of its journal about runs so far, parsed.
     pub(crate) fn journal(&self) -> Vec<serde_json::Value> {
         let path = self.state.join("instances/test/journal/000001.jsonl");
         let text = std::fs::read_to_string(path).unwrap_or_default();
-        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        let lines = whole_lines(&text).map(|line| serde_json::from_str(line).unwrap());
         let of_runs =
             |line: &serde_json::Value| line["type"] != "login" && line["type"] != "refused";
         lines.filter(of_runs).collect()
@@ -257,9 +258,10 @@ pub(crate) fn stop_supervisors(state: &Path) {
             return;
         }
         for pid in left {
-            kill(pid, Signal::CONT);
+            // It may end meanwhile.
+            try_kill(pid, Signal::CONT);
             let late = std::time::Instant::now() > deadline;
-            kill(pid, if late { Signal::KILL } else { Signal::TERM });
+            try_kill(pid, if late { Signal::KILL } else { Signal::TERM });
         }
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
