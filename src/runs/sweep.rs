@@ -93,7 +93,8 @@ pub fn collect(
 /// The run in a folder, if it is over. What cannot be read is left alone: the next server speaks of it.
 fn past_in(folder: Folder, boot: &str) -> Option<Past<Folder>> {
     let over = Over::open(&folder).ok()??;
-    let (ended, record) = (over.outcome().ok()?.noted().seen_from(boot), over.record().ok()?);
+    let ended = over.outcome().ok()?.noted().seen_from(boot);
+    let record = over.record().ok()?.map(|size| size.kept);
     let identity = folder.meta().ok().flatten().map_or_else(String::new, |meta| meta.identity);
     Some(Past { run: folder, holder: holder(&identity).into(), ended, record })
 }
@@ -181,7 +182,7 @@ impl Host {
             Entry::Gone(gone) => (&gone.key, gone.ended, None),
             Entry::There(run) => {
                 let State::Over(outcome) = run.state() else { return None };
-                let record = run.folder.disk().ok()?.map(|size| size.disk);
+                let record = run.folder.disk().ok()?.map(|size| size.kept);
                 if record.is_none() {
                     self.gone(run, &outcome);
                 }

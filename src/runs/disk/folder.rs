@@ -3,11 +3,13 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::size::Size;
 use crate::exec::Mark;
 use crate::proto::code::Code;
 use crate::proto::digest::Digest;
@@ -23,8 +25,6 @@ pub(super) const OUTCOME: &str = "outcome.json";
 pub(super) const RECORD: &str = "record";
 const SOCKET: &str = "socket";
 pub(super) const LOG: &str = "log";
-/// The unit in which stat(2) counts blocks.
-pub(super) const BLOCK: u64 = 512;
 /// Most bytes of `meta.json` and `outcome.json`, which hold a command of
 /// [`TEXT_LIMIT`](crate::runs::journal::TEXT_LIMIT) at most.
 const JSON_LIMIT: u64 = 256 * 1024;
@@ -92,15 +92,6 @@ impl Outcome {
             Self::Ended { noted, .. } | Self::Lost { noted, .. } => noted,
         }
     }
-}
-
-/// How large a record is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Size {
-    /// Its bytes.
-    pub length: u64,
-    /// Bytes of disk that it takes, with what was set aside for it.
-    pub disk: u64,
 }
 
 /// Who may write a record.
@@ -253,9 +244,9 @@ impl Folder {
     /// # Errors
     /// What the system says.
     pub fn disk(&self) -> io::Result<Option<Size>> {
-        match fs::metadata(self.0.join(RECORD)) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            found => found.map(|m| Some(Size { length: m.len(), disk: m.blocks() * BLOCK })),
+        match rustix::fs::stat(self.0.join(RECORD)) {
+            Err(Errno::NOENT) => Ok(None),
+            found => Ok(Some(found?.into())),
         }
     }
 

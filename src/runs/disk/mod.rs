@@ -3,12 +3,14 @@
 pub mod folder;
 pub mod over;
 pub mod scan;
+pub mod size;
 mod tail;
 pub mod view;
 pub mod writer;
 
-pub use folder::{Folder, Meta, Outcome, Size};
+pub use folder::{Folder, Meta, Outcome};
 pub use over::Over;
+pub use size::Size;
 pub use tail::Progress;
 pub(super) use tail::{DEPTH, is_full};
 pub use view::{View, verdict_at};

@@ -10,7 +10,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, openat, statat, unlinkat};
 use rustix::io::Errno;
 
-use super::folder::{BLOCK, Folder, LOG, META, OUTCOME, Outcome, RECORD, read_json};
+use super::folder::{Folder, LOG, META, OUTCOME, Outcome, RECORD, read_json};
+use super::size::Size;
 
 /// The open folder of a run whose end was written down.
 #[derive(Debug)]
@@ -44,13 +45,13 @@ impl<'a> Over<'a> {
         read_json(&self.outcome)
     }
 
-    /// Bytes of disk that the record takes; none if it is gone.
+    /// How large the record is; none if it is gone.
     ///
     /// # Errors
     /// What the system says.
-    pub fn record(&self) -> io::Result<Option<u64>> {
+    pub fn record(&self) -> io::Result<Option<Size>> {
         let stat = statat(&self.dir, RECORD, AtFlags::SYMLINK_NOFOLLOW).map_err(io::Error::from);
-        Ok(if_there(stat)?.map(|stat| u64::try_from(stat.st_blocks).unwrap_or(0) * BLOCK))
+        Ok(if_there(stat)?.map(Size::from))
     }
 
     /// Removes the record. What says that the run was there stays.
