@@ -1,9 +1,10 @@
 //! Binding everything that a server listens on, or claiming it from what was handed over.
 
 use super::classic::{self, ClassicAddr};
+use super::left;
 use super::start_error::StartError;
 use crate::sys::listen_fds::Passed;
-use crate::transport::{Bound, Inherited, ListenAddr, claim_or_bind, claim_rest};
+use crate::transport::{BindError, Bound, Inherited, ListenAddr, claim_or_bind, claim_rest};
 
 /// Everything that is listened on.
 pub(super) struct Addresses {
@@ -23,7 +24,7 @@ impl Addresses {
         let mut inherited = Inherited::new(passed, wanted)?;
         let mut bound = Vec::new();
         for address in &listen {
-            bound.extend(claim_or_bind(address, &mut inherited)?);
+            bound.extend(claim_or_bind_late(address, &mut inherited)?);
         }
         let classic = bind_classic(classic, &mut inherited)?;
         if listen.is_empty() {
@@ -36,6 +37,15 @@ impl Addresses {
     }
 }
 
+/// Who has the address may be about to leave it.
+fn claim_or_bind_late(
+    address: &ListenAddr,
+    inherited: &mut Inherited,
+) -> Result<Vec<Bound>, BindError> {
+    let is_taken = |e: &BindError| matches!(e, BindError::InUse(_));
+    left::get(&address.0, is_taken, || claim_or_bind(address, inherited))
+}
+
 fn bind_classic(
     addresses: &[ClassicAddr],
     inherited: &mut Inherited,
@@ -43,7 +53,7 @@ fn bind_classic(
     let mut all = Vec::new();
     for address in addresses {
         address.check()?;
-        let bound = claim_or_bind(&address.address, inherited)?;
+        let bound = claim_or_bind_late(&address.address, inherited)?;
         all.extend(bound.into_iter().map(|bound| (address.kind, bound)));
     }
     Ok(all)

@@ -3,13 +3,13 @@
 use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 use std::{fmt, fs, io};
 
 use super::classic::ClassicAddr;
+use super::left;
 use super::running::LOCK_NAME;
 use super::status;
-use crate::sys::fs::{FsError, Lock, Locked, StateDir, lock_exclusive, lock_within};
+use crate::sys::fs::{FsError, Lock, Locked, StateDir, lock_exclusive};
 use crate::sys::listen_fds::Passed;
 use crate::transport::{Endpoint, ListenAddr};
 
@@ -24,9 +24,6 @@ pub const RUNS: &str = "runs";
 /// The folder among those of the runs where the next one's is prepared. A start removes it, with what a supervisor
 /// that was killed while it waited has left.
 pub(super) const READY: &str = "ready";
-/// A server that was killed may leave its name for so long to what it was just starting: that has what was open until
-/// it executes its program (vfork(2)).
-const LEFT_FOR: Duration = Duration::from_secs(2);
 /// Most names that an error lists.
 const LISTED: usize = 16;
 
@@ -216,11 +213,15 @@ impl Name {
         if let Some(opened) = handed.and_then(|lock| self.again(instances, lock)) {
             return Ok(opened);
         }
-        let patience = if self.any_port { Duration::ZERO } else { LEFT_FOR };
-        let mut opened = open(instances, &self.text, patience);
+        let is_taken = |e: &InstanceError| matches!(e, InstanceError::Taken(_));
+        if !self.any_port {
+            let what = format_args!("the name {:?}", self.text);
+            return left::get(what, is_taken, || open(instances, &self.text));
+        }
+        let mut opened = open(instances, &self.text);
         let mut number = 2_u64;
-        while self.any_port && matches!(opened, Err(InstanceError::Taken(_))) {
-            opened = open(instances, &format!("{}~{number}", self.text), Duration::ZERO);
+        while opened.as_ref().is_err_and(is_taken) {
+            opened = open(instances, &format!("{}~{number}", self.text));
             number += 1;
         }
         opened
@@ -256,13 +257,9 @@ fn folder_of(file: &File) -> Option<String> {
     Some(path.parent()?.file_name()?.to_str()?.to_owned())
 }
 
-fn open(
-    instances: &StateDir,
-    name: &str,
-    patience: Duration,
-) -> Result<(StateDir, Lock), InstanceError> {
+fn open(instances: &StateDir, name: &str) -> Result<(StateDir, Lock), InstanceError> {
     let instance = instances.subdir(name)?;
-    let lock = lock_within(&instance.open_append("lock")?, patience).map_err(|e| match e {
+    let lock = lock_exclusive(instance.open_append("lock")?).map_err(|e| match e {
         Locked::Held => InstanceError::Taken(name.to_owned()),
         Locked::Io(e) => InstanceError::Lock(name.to_owned(), e),
     })?;

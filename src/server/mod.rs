@@ -14,6 +14,7 @@ mod counters;
 mod end;
 mod held;
 mod instance;
+mod left;
 mod lobby;
 mod outbox;
 mod penalties;

@@ -25,7 +25,7 @@ pub(crate) mod testing;
 mod tests;
 mod walk;
 
-pub use append::{append_line, lock_within};
+pub use append::append_line;
 pub use state::{StateDir, home_dir, open_state_dir, state_dir_path};
 pub use target::{folder_of, target_of};
 

@@ -375,8 +375,10 @@ fn two_servers_of_one_name_are_kept_apart_and_two_names_are_fine() {
         command
     };
     let refused = start("test").output().unwrap();
-    let line = String::from_utf8_lossy(&refused.stderr);
-    assert_eq!((refused.status.code(), line.lines().count()), (Some(1), 1), "{line}");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    let [waits, line] = said.lines().collect::<Vec<_>>()[..] else { panic!("{said}") };
+    assert!(waits.contains("waiting up to") && waits.contains("the name \"test\""), "{waits}");
+    assert_eq!(refused.status.code(), Some(1), "{line}");
     assert!(
         line.contains("another server uses the name \"test\"") && line.contains("--name"),
         "{line}"

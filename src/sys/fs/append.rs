@@ -59,10 +59,7 @@ fn in_turn(file: &File) -> io::Result<Lock> {
 }
 
 /// Locks `file`, and waits so long, in this thread, for others that hold it.
-///
-/// # Errors
-/// [`Locked`].
-pub fn lock_within(file: &File, patience: Duration) -> Result<Lock, Locked> {
+fn lock_within(file: &File, patience: Duration) -> Result<Lock, Locked> {
     let late = Instant::now() + patience;
     loop {
         match lock_exclusive(file.try_clone().map_err(Locked::Io)?) {
