@@ -320,6 +320,7 @@ impl<'a> Driver<'a> {
             });
         }
         tracing::info!(run = %self.state.id, "reconnecting: {why}");
+        self.target.keys.ask().note(&format!("reconnecting: {why}"));
         let until_then = Instant::now() + outage.pause;
         outage.pause = (outage.pause * 2).min(LONGEST_PAUSE);
         loop {

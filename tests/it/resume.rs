@@ -87,14 +87,17 @@ fn a_silent_command_outlives_its_link() {
         pid.display(),
         gate.display()
     );
-    let child = Client::new(server.state()).args(&[&relay.addr, &text]).spawn();
+    let child = Client::new(server.state()).args(&["-v", &relay.addr, &text]).spawn();
     pid_in(&pid);
     for connections in 2..=4 {
         relay.cut();
         wait_until("the reconnection", || relay.connections() >= connections);
     }
     std::fs::write(gate, "").unwrap();
-    assert_eq!(finish(child).expect(0).text(), "done\n");
+    let ran = finish(child).expect(0);
+    assert_eq!(ran.text(), "done\n");
+    let told = ran.stderr.lines().filter(|line| line.starts_with("rexec: reconnecting: ")).count();
+    assert!(told >= 3, "{}", ran.stderr);
 }
 
 #[test]
