@@ -48,7 +48,7 @@ fn a_program_that_is_missing_broken_or_does_not_know_the_arguments_does_not_take
     let (child, go) = under_way(&server, "go");
     let bad = [
         ("", "does not start: No such file"),
-        ("no program", "does not start"),
+        ("no program", "does not start: Exec format"),
         ("#!/bin/sh\necho 'what is --verbose?' >&2; exit 2\n", "what is --verbose?"),
         ("#!/bin/sh\nkill -9 $$\n", "it says nothing"),
     ];
