@@ -67,6 +67,7 @@ mod replay;
 mod report;
 mod restart;
 mod restart_raced;
+mod restart_told;
 mod resume;
 mod retention;
 mod rights;
