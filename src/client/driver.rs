@@ -360,16 +360,14 @@ impl<'a> Driver<'a> {
             return end;
         }
         let mut running = self.state.hasher();
-        tokio::select! {
-            read = read_through(input, size, &mut running) => match read {
-                Ok(()) if (running.offset(), running.digest()) == (size, digest) => end,
-                Ok(()) => Err(self.state.other_input()),
-                Err(e) => {
-                    let (error, verdict) = (OutputError::Input(e), end.ok().map(Box::new));
-                    Err(Error::Output { error, verdict })
-                }
-            },
-            Some(_) = self.control.recv() => end,
+        let read = read_through(input, size, &mut running, &mut self.control).await;
+        match read {
+            Ok(()) if (running.offset(), running.digest()) == (size, digest) => end,
+            Ok(()) => Err(self.state.other_input()),
+            Err(e) => {
+                let (error, verdict) = (OutputError::Input(e), end.ok().map(Box::new));
+                Err(Error::Output { error, verdict })
+            }
         }
     }
 
@@ -378,13 +376,25 @@ impl<'a> Driver<'a> {
     }
 }
 
-/// Reads so many bytes, or up to an earlier end.
-async fn read_through(input: &mut Input, size: u64, into: &mut Running) -> io::Result<()> {
+/// Reads so many bytes, or up to an earlier end, unless the caller gives it up: then it is not known whose input it is.
+async fn read_through(
+    input: &mut Input,
+    size: u64,
+    into: &mut Running,
+    control: &mut mpsc::UnboundedReceiver<Control>,
+) -> io::Result<()> {
     let mut source = input.take(size);
     let mut buffer = BytesMut::with_capacity(READ_AT_ONCE);
-    while source.read_buf(&mut buffer).await? > 0 {
+    loop {
+        tokio::select! {
+            read = source.read_buf(&mut buffer) => if read? == 0 {
+                return Ok(());
+            },
+            Some(asked) = control.recv() => if !matches!(asked, Control::Pause { .. }) {
+                return Err(io::Error::other("given up before all of it was compared with the run's"));
+            },
+        }
         into.update(&buffer);
         buffer.clear();
     }
-    Ok(())
 }

@@ -8,7 +8,7 @@ use tracing::info;
 
 /// How long that may be. What a server was just starting has all that the server had open until it executes its
 /// program (vfork(2)), also when the server is killed meanwhile.
-pub(super) const LEFT_FOR: Duration = Duration::from_secs(5);
+const LEFT_FOR: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Gets `what` nobody else has, or somebody else lets go of within [`LEFT_FOR`]. That it is waited for is said at once: it

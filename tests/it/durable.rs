@@ -156,6 +156,25 @@ fn another_script_is_another_request_and_the_input_of_a_command_is_none() {
     }
 }
 
+/// Its client does not know whether it was the script of this run.
+#[test]
+fn a_script_that_is_not_read_to_its_end_is_no_success() {
+    use std::io::BufRead as _;
+    let server = Server::start(&[]);
+    let client = || Client::new(server.state()).args(&["--id", "script", &server.addr]);
+    client().run_with(b"echo one\n").expect(0);
+    let mut waits = client().stdin(std::process::Stdio::piped()).spawn();
+    let mut line = String::new();
+    std::io::BufReader::new(waits.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "one\n");
+    let _stdin = waits.stdin.take();
+    wait_until("its end", || {
+        kill(waits.id(), Signal::INT);
+        waits.try_wait().unwrap().is_some()
+    });
+    assert_ne!(finish(waits).status, 0);
+}
+
 #[test]
 fn a_run_outlives_its_server_and_its_client_goes_on_with_it() {
     let mut server = Server::start(&[]);

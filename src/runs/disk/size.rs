@@ -12,7 +12,7 @@ pub struct Size {
     pub length: u64,
     /// Bytes of disk that it takes, with what was set aside for it.
     pub disk: u64,
-    /// The same without what was set aside and not used, which its supervisor gives back when the run is over already.
+    /// The same without what was set aside and not used: the supervisor of a run that is over is about to give that back.
     pub kept: u64,
 }
 
