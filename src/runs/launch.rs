@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
 use tracing::{error, warn};
 
 use super::answer::Denied;
@@ -137,16 +138,14 @@ impl Host {
     /// Gives a run a supervisor with its folder, and tells it of the run.
     async fn launch_supervisor(
         self: &Arc<Self>,
-        run: &Durable,
+        run: &Arc<Durable>,
         meta: Meta,
         (judged, imposed): (Judged, Imposed),
         keeping: &Keeping,
     ) -> io::Result<Link> {
-        let waited = self.spare.take().await;
-        let is_taken = waited.is_some();
-        let Ready { link, folder, .. } = match waited {
+        let Ready { link, folder, .. } = match self.spare.take().await {
             Some(ready) => ready,
-            None => start_supervisor(keeping)?,
+            None => self.start_another().await?,
         };
         folder.become_that_of(&run.folder, &meta).map_err(|e| no_place(folder.path(), &e))?;
         pause::point("launched");
@@ -155,11 +154,23 @@ impl Host {
         let setup = Setup { folder, identity, mark, record_limit, judged, imposed };
         // One that is gone is noticed when it is asked.
         let _ = link.send(&setup, self.settings.shell.as_os_str().as_bytes()).await;
-        if is_taken {
-            // While this run waits for the disk; otherwise there is a start to wait for already.
-            self.prepare_another();
-        }
+        self.prepare_another(Arc::clone(run));
         Ok(link)
+    }
+
+    /// Starts a supervisor in a thread that may wait: for the disk, and until the new program runs, which on busy
+    /// processors is long (vfork(2)).
+    pub(super) async fn start_another(self: &Arc<Self>) -> io::Result<Ready> {
+        let turn = Arc::clone(&self.starting).acquire_owned().await;
+        let host = Arc::clone(self);
+        let start = move || {
+            let _turn = turn;
+            let Some(keeping) = &host.keeping else {
+                return Err(io::ErrorKind::Unsupported.into());
+            };
+            start_supervisor(keeping)
+        };
+        spawn_blocking(start).await.unwrap_or_else(|e| Err(io::Error::other(e)))
     }
 
     fn first_answer(
@@ -213,7 +224,6 @@ impl Host {
             Ok(_) => {
                 self.counts().started.fetch_add(1, Ordering::Relaxed);
                 self.watch(Arc::clone(run), Some(place));
-                self.prepare_another();
             }
             Err(Denied::Refused(code, text) | Denied::NotStarted(code, text)) => {
                 self.table.release(&run.key);
@@ -247,7 +257,7 @@ pub(super) struct Ready {
 }
 
 /// Starts a supervisor, which waits at its end of the link to be told for which run.
-pub(super) fn start_supervisor(keeping: &Keeping) -> io::Result<Ready> {
+fn start_supervisor(keeping: &Keeping) -> io::Result<Ready> {
     let folder = Folder::prepare(&keeping.ready).map_err(|e| no_place(&keeping.ready, &e))?;
     match start_in(&folder, keeping) {
         Ok((link, pid)) => Ok(Ready { link, pid, folder }),

@@ -4,16 +4,21 @@
 //! listens, in a folder that becomes that of a run. It holds nothing of any run until it is told which
 //! one, and goes with its server: the link is its standard input.
 
-use std::io;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tracing::warn;
 
+use super::durable::Durable;
 use super::host::Host;
-use super::launch::{Ready, start_supervisor};
+use super::launch::Ready;
 use crate::sys::mutex::lock;
 use crate::sys::process::is_stopped;
+
+/// How long a run is given to end before another supervisor is started: a program that starts takes processors
+/// from a run that is short.
+const SPARE_AFTER: Duration = Duration::from_millis(5);
 
 /// The supervisor that waits, if there is one.
 #[derive(Debug, Default)]
@@ -40,19 +45,18 @@ impl Spare {
 }
 
 impl Host {
-    /// Has a supervisor ready for the next run, if there is none.
-    pub(super) fn prepare_another(self: &Arc<Self>) {
+    /// Has a supervisor ready for the next run, if there is none: once `run` is over or has had its time.
+    pub(super) fn prepare_another(self: &Arc<Self>, run: Arc<Durable>) {
         let host = Arc::clone(self);
         tokio::spawn(async move {
+            let _ = timeout(SPARE_AFTER, run.over()).await;
+            drop(run);
             let Ok(_only) = host.spare.starting.try_lock() else { return };
             if lock(&host.spare.waits).is_some() || host.is_closed_to_new() {
                 return;
             }
-            let starter = Arc::clone(&host);
-            // A start waits for the disk, and for the new program.
-            let start = move || starter.keeping.as_ref().map(start_supervisor).transpose();
-            match spawn_blocking(start).await.unwrap_or_else(|e| Err(io::Error::other(e))) {
-                Ok(ready) => *lock(&host.spare.waits) = ready,
+            match host.start_another().await {
+                Ok(ready) => *lock(&host.spare.waits) = Some(ready),
                 Err(e) => warn!("no supervisor is kept ready: {e}"),
             }
         });
