@@ -7,7 +7,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use tokio::time::{Instant, sleep_until};
 
 use super::clock::{self, millis};
@@ -15,6 +14,7 @@ use super::disk::DEPTH;
 use super::disk::writer::NoMore;
 use super::excerpt::{Excerpt, Taker};
 use super::feed::{Feed, feed};
+use super::intake::Intake;
 use super::record::{PIECE, Recorder};
 use super::run::{Orders, Run};
 use super::stdin::Next;
@@ -66,7 +66,7 @@ struct Course {
     started: Instant,
     started_at: String,
     recorder: Recorder,
-    buffer: BytesMut,
+    intake: Intake,
     taker: Taker,
     /// Most bytes of the next piece: grown by those who fill it, so that a quiet run holds little.
     reach: usize,
@@ -107,7 +107,7 @@ impl fmt::Debug for Course {
         f.debug_struct("Course")
             .field("terms", &self.terms)
             .field("started", &self.started_at)
-            .field("buffer", &format_args!("{} bytes", self.buffer.len()))
+            .field("intake", &self.intake)
             .field("main", &self.main)
             .field("stop", &self.stop)
             .field("ends", &self.ends)
@@ -126,7 +126,7 @@ impl Engine {
         let pump = Pump::new(stdout, stderr, terms.wait_eof).holding(writers);
         let mut course = Course::new(terms, run.algorithm);
         if run.progress().is_some() {
-            course.recorder = course.recorder.recycling(DEPTH);
+            course.intake = Intake::recycling(DEPTH);
         }
         Self { run, child, pump, stdin: stdin.map(Feed::from), scanner, course }
     }
@@ -168,10 +168,9 @@ impl Engine {
             let reading = orders.needs.room > 0 && !course.output_over;
             if !reading {
                 pump.pause();
-                if !course.recorder.recycles() {
-                    course.buffer = BytesMut::new();
-                }
+                course.intake.rest();
             }
+            let room = course.room(orders.needs.room);
             let retry = orders.needs.waits.then(|| Instant::now() + DISK_PAUSE);
             let timer = earliest(course.timer(&orders), retry);
             tokio::select! {
@@ -179,7 +178,7 @@ impl Engine {
                     course.main_ended(ended.ok());
                     course.output_failed(&pump.main_ended());
                 }
-                event = pump.next(course.room(orders.needs.room), &mut course.buffer), if reading => {
+                event = async { pump.next(room, course.intake.buffer(room)).await }, if reading => {
                     course.output(event, run);
                 }
                 stopped = ready(&mut stopping), if stopping.is_some() => {
@@ -210,7 +209,7 @@ impl Course {
             terms,
             started: Instant::now(),
             started_at: clock::timestamp(),
-            buffer: BytesMut::new(),
+            intake: Intake::default(),
             reach: FIRST_PIECE,
             main: Main::Runs,
             stop: Stop::NotAsked,
@@ -299,17 +298,16 @@ impl Course {
     fn output(&mut self, event: io::Result<Event>, run: &Run) {
         match event {
             Ok(Event::Piece { .. }) if self.output_left == Some(0) => {
-                self.buffer.clear();
+                self.intake.clear();
                 (self.output_exceeded, self.output_over) = (true, true);
             }
             Ok(Event::Piece { stream, len }) => {
                 self.output_left = self.output_left.map(|left| left.saturating_sub(len as u64));
                 self.reach =
                     if len >= self.reach { (self.reach * 4).min(PIECE) } else { self.reach };
-                self.taker.add(stream.into(), &self.buffer);
+                self.taker.add(stream.into(), self.intake.piece());
                 let time_ms = millis(self.started.elapsed());
-                let piece = self.recorder.output(stream.into(), &self.buffer, time_ms);
-                self.buffer.clear();
+                let piece = self.recorder.output(stream.into(), &mut self.intake, time_ms);
                 match piece {
                     Ok(frames) => run.record(frames),
                     Err(_) => self.output_over = true,
@@ -457,7 +455,7 @@ mod tests {
             merge: false,
         };
         let mut course = Course::new(terms, Algorithm::Sha256);
-        course.buffer.extend_from_slice(b"hunter2");
+        course.intake.buffer(7).extend_from_slice(b"hunter2");
         let shown = format!("{course:?}");
         assert!(shown.contains("7 bytes") && !shown.contains("hunter2"), "{shown}");
     }

@@ -22,6 +22,7 @@ pub mod entry;
 pub mod excerpt;
 mod feed;
 pub mod host;
+pub mod intake;
 pub mod journal;
 pub mod judged;
 pub mod launch;

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::credit::{Budget, OUTPUT, Window};
+use super::intake::Intake;
 use crate::proto::digest::{Algorithm, Running};
-use crate::proto::frame::{BODY_LIMIT, FrameError, encoded, encoded_in};
+use crate::proto::frame::{BODY_LIMIT, FrameError, encoded};
 use crate::proto::header::{Mark, MarkedStream, Output, ServerHeader, Stream};
 use crate::proto::verdict::{StreamEnd, StreamEndKind};
 
@@ -29,35 +30,6 @@ pub struct Recorder {
     streams: Vec<(Stream, Running)>,
     next_seq: u64,
     since_mark: u64,
-    /// None: whoever gets the frames keeps them.
-    made: Option<Made>,
-}
-
-/// The frames that were made last. In the memory of one that nobody has any more the next one is made: pages that
-/// are new each time would cost more than to hash what is put into them.
-#[derive(Debug)]
-struct Made {
-    frames: VecDeque<Bytes>,
-    most: usize,
-}
-
-impl Made {
-    /// One being made, those that wait, and one for the moment in which whoever takes them goes on.
-    fn of(waiting: usize) -> Self {
-        Self { frames: VecDeque::new(), most: waiting + 2 }
-    }
-
-    fn room(&mut self) -> Vec<u8> {
-        if self.frames.len() < self.most {
-            return Vec::new();
-        }
-        let Some(Ok(mut oldest)) = self.frames.pop_front().map(Bytes::try_into_mut) else {
-            return Vec::new();
-        };
-        // First, or it would be copied.
-        oldest.clear();
-        Vec::from(oldest)
-    }
 }
 
 impl Recorder {
@@ -65,20 +37,7 @@ impl Recorder {
     #[must_use]
     pub fn new(streams: &[Stream], algorithm: Algorithm) -> Self {
         let streams = streams.iter().map(|s| (*s, Running::by(algorithm))).collect();
-        Self { streams, next_seq: 1, since_mark: 0, made: None }
-    }
-
-    /// The same for a record whose frames are soon written and dropped, of which so many wait at most: their memory is
-    /// used again.
-    #[must_use]
-    pub fn recycling(self, waiting: usize) -> Self {
-        Self { made: Some(Made::of(waiting)), ..self }
-    }
-
-    /// Whether the memory of frames is used again.
-    #[must_use]
-    pub fn recycles(&self) -> bool {
-        self.made.is_some()
+        Self { streams, next_seq: 1, since_mark: 0 }
     }
 
     /// The frame of a piece that was just read, and a mark if one is due before it.
@@ -88,7 +47,7 @@ impl Recorder {
     pub fn output(
         &mut self,
         stream: Stream,
-        piece: &[u8],
+        intake: &mut Intake,
         time_ms: u64,
     ) -> Result<Vec<Bytes>, FrameError> {
         let mut frames = Vec::with_capacity(1);
@@ -99,20 +58,13 @@ impl Recorder {
         let Some((_, running)) = self.streams.iter_mut().find(|(s, _)| *s == stream) else {
             return Ok(frames);
         };
-        let offset = running.offset();
+        let (offset, piece) = (running.offset(), intake.piece());
         running.update(piece);
         let hash = running.digest();
         self.since_mark += piece.len() as u64;
         let header = Output { stream, seq, offset, hash, filename: None, time_ms };
-        frames.push(self.frame(&ServerHeader::Output(header), piece)?);
+        frames.push(intake.frame(&ServerHeader::Output(header))?);
         Ok(frames)
-    }
-
-    fn frame(&mut self, header: &ServerHeader, piece: &[u8]) -> Result<Bytes, FrameError> {
-        let Some(made) = &mut self.made else { return encoded(header, piece) };
-        let frame = encoded_in(made.room(), header, piece)?;
-        made.frames.push_back(frame.clone());
-        Ok(frame)
     }
 
     /// What a stream was, in all, if it ends here.
@@ -244,9 +196,9 @@ mod tests {
     #[test]
     fn pieces_carry_offset_seq_and_running_digest() {
         let mut recorder = Recorder::new(&[Stream::Stdout, Stream::Stderr], Algorithm::Sha256);
-        recorder.output(Stream::Stdout, b"ab", 1).unwrap();
-        recorder.output(Stream::Stderr, b"E", 2).unwrap();
-        let frames = recorder.output(Stream::Stdout, b"c", 3).unwrap();
+        recorder.output(Stream::Stdout, &mut Intake::of(b"ab"), 1).unwrap();
+        recorder.output(Stream::Stderr, &mut Intake::of(b"E"), 2).unwrap();
+        let frames = recorder.output(Stream::Stdout, &mut Intake::of(b"c"), 3).unwrap();
         let (ServerHeader::Output(output), body) = header(&frames[0]) else { panic!() };
         assert_eq!((output.seq, output.offset, body), (3, 2, b"c".to_vec()));
         assert_eq!(output.hash, Digest::of(b"abc"));
@@ -257,38 +209,18 @@ mod tests {
     #[test]
     fn a_mark_comes_every_64_mib_and_a_reader_can_go_on_from_it() {
         let mut recorder = Recorder::new(&[Stream::Both], Algorithm::Sha256);
-        let piece = vec![1; 1 << 20];
-        for _ in 0..64 {
-            assert_eq!(recorder.output(Stream::Both, &piece, 0).unwrap().len(), 1);
+        let piece = vec![1; PIECE];
+        for _ in 0..256 {
+            let piece = &mut Intake::of(&piece);
+            assert_eq!(recorder.output(Stream::Both, piece, 0).unwrap().len(), 1);
         }
-        let frames = recorder.output(Stream::Both, b"x", 0).unwrap();
+        let frames = recorder.output(Stream::Both, &mut Intake::of(b"x"), 0).unwrap();
         let (ServerHeader::Mark(mark), _) = header(&frames[0]) else { panic!("no mark") };
         let (ServerHeader::Output(output), body) = header(&frames[1]) else { panic!("no output") };
-        assert_eq!((mark.seq, output.seq), (65, 66));
+        assert_eq!((mark.seq, output.seq), (257, 258));
         let mut running = Running::resume(&mark.streams[0].state, mark.streams[0].offset).unwrap();
         running.update(&body);
         assert_eq!((running.digest(), running.offset()), (output.hash, MARK_EVERY + 1));
-    }
-
-    #[test]
-    fn frames_are_made_in_the_memory_of_those_that_nobody_has_any_more() {
-        const WAITING: usize = 2;
-        let mut recorder = Recorder::new(&[Stream::Stdout], Algorithm::Sha256).recycling(WAITING);
-        let mut made = Vec::new();
-        for n in 0..100u8 {
-            let frame = recorder.output(Stream::Stdout, &[n; 1000], 0).unwrap().remove(0);
-            let (_, body) = header(&frame);
-            assert_eq!(body, [n; 1000]);
-            made.push(frame.as_ptr());
-        }
-        made.sort_unstable();
-        made.dedup();
-        assert!(made.len() <= WAITING + 2, "{} places", made.len());
-        let held: Vec<_> =
-            (0..100u8).map(|n| recorder.output(Stream::Stdout, &[n; 1000], 0).unwrap()).collect();
-        for (n, frames) in (0..100u8).zip(&held) {
-            assert_eq!(header(&frames[0]).1, [n; 1000], "what is held is not written over");
-        }
     }
 
     #[test]

@@ -3,17 +3,22 @@ use std::os::unix::fs::FileExt as _;
 use super::*;
 use crate::proto::digest::Algorithm;
 use crate::proto::frame::encoded;
+use crate::runs::intake::Intake;
 use crate::runs::record::Recorder;
 
 /// The frames of a record that has come past a mark, and the place of each that clients see.
 fn frames() -> Vec<(Vec<u8>, u64)> {
     let mut recorder = Recorder::new(&[Stream::Stdout, Stream::Stderr], Algorithm::Sha256);
-    let mut out = |stream, piece: &[u8]| recorder.output(stream, piece, 3).unwrap()[0].to_vec();
+    let mut out = |stream, piece: &[u8]| {
+        recorder.output(stream, &mut Intake::of(piece), 3).unwrap()[0].to_vec()
+    };
     let claimed = encoded(&StoredHeader::Claimed { pid: 7, start: true }, b"").unwrap().to_vec();
     let running = encoded(&StoredHeader::Running { pid: 8, start_time: 9 }, b"").unwrap().to_vec();
     let before = [out(Stream::Stdout, b"one"), out(Stream::Stderr, b"two")];
     let mark = recorder.mark().unwrap().unwrap().to_vec();
-    let mut out = |stream, piece: &[u8]| recorder.output(stream, piece, 3).unwrap()[0].to_vec();
+    let mut out = |stream, piece: &[u8]| {
+        recorder.output(stream, &mut Intake::of(piece), 3).unwrap()[0].to_vec()
+    };
     let after = [out(Stream::Stderr, b"three"), out(Stream::Stdout, b"four")];
     let [one, two] = before;
     let [three, four] = after;
