@@ -66,7 +66,8 @@ pub(crate) fn record(peers: &Peers, rounds: Rounds, mib: u64) -> Fallible<Row> {
     let addr = peers.rexec.addr.as_str();
     let folder = tempfile::tempdir_in(state()?)?;
     let file = folder.path().join("dd");
-    let text = format!("head -c {} /dev/zero", mib << 20);
+    // The same program, into the record instead of the file.
+    let text = dd_words(mib).join(" ");
     let names = [
         "dd, to the disk (fdatasync)",
         "dd, to memory",
@@ -98,8 +99,8 @@ pub(crate) fn record(peers: &Peers, rounds: Rounds, mib: u64) -> Fallible<Row> {
         title: format!("record: {mib} MiB into one folder"),
         unit: "GB/s",
         notes: vec![
-            "dd has 256 KiB blocks of zeros; the record also has every byte's SHA-256, the time of a \
-             client process twice, and the command that writes into a pipe; only dd to the disk waits for that"
+            "dd has 256 KiB blocks of zeros, and is what is run for the record too; that also has every byte's SHA-256, a \
+             pipe, and the time of a client process twice; only dd to the disk waits for that"
                 .into(),
             "a pipe, SHA-256 and a file: the least that a record is, without frames, a server or a client: one thread reads \
              the command's pipe and hashes, another one writes"
@@ -115,10 +116,14 @@ pub(crate) fn record(peers: &Peers, rounds: Rounds, mib: u64) -> Fallible<Row> {
 }
 
 fn dd(file: &Path, mib: u64, more: &[&str]) -> std::io::Result<Sample> {
-    let mut command = Command::new("dd");
-    command.args(["if=/dev/zero", "bs=256k", "status=none"]).arg(format!("count={}", mib * 4));
-    command.arg(format!("of={}", file.display())).args(more);
+    let [program, args @ ..] = dd_words(mib);
+    let mut command = Command::new(program);
+    command.args(args).arg(format!("of={}", file.display())).args(more);
     spawn::run(command)
+}
+
+fn dd_words(mib: u64) -> [String; 5] {
+    ["dd", "if=/dev/zero", "bs=256k", "status=none", &format!("count={}", mib * 4)].map(Into::into)
 }
 
 /// What the output of a command cannot be kept without.
@@ -158,7 +163,8 @@ fn write_all(file: &File, pieces: &Receiver<Vec<u8>>, each: impl Fn(Vec<u8>)) ->
 /// How fast a record is shown, beside a run that makes the same output now.
 pub(crate) fn attach(peers: &Peers, rounds: Rounds, mib: u64) -> Fallible<Row> {
     let addr = peers.rexec.addr.as_str();
-    let text = format!("head -c {} /dev/zero", mib << 20);
+    // The same program, into the record instead of the file.
+    let text = dd_words(mib).join(" ");
     let folder = tempfile::tempdir()?;
     let names = [
         "rexec, a fresh run",
