@@ -102,8 +102,8 @@ async fn read_loop<R: AsyncRead + Unpin>(
         let header = frame.header_by(ClientHeader::read)?;
         let pauses = header == ClientHeader::Pause;
         silence = patience.silence.map(|most| if pauses { LONGEST_PAUSE } else { most });
-        let (at, body) = (heard.into_std(), frame.body);
-        requests.handle(Heard { at, header, body }).await?;
+        let (at, size) = (heard.into_std(), frame.size());
+        requests.handle(Heard { at, header, body: frame.body, size }).await?;
     }
 }
 

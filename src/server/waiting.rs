@@ -48,6 +48,8 @@ pub(super) struct Heard {
     pub(super) at: Instant,
     pub(super) header: ClientHeader,
     pub(super) body: Bytes,
+    /// Bytes of the whole frame: its header may be nearly all of it.
+    pub(super) size: usize,
 }
 
 /// What is waited for. Boxed by whoever makes it: it is large, and a session has room for one at any time.
@@ -124,7 +126,7 @@ impl Waiting {
 
     /// Keeps what came behind.
     pub(super) fn keep(&mut self, heard: Heard) -> Result<(), SessionEnd> {
-        self.bytes += heard.body.len() + FRAME_COST;
+        self.bytes += heard.size + FRAME_COST;
         if self.bytes > BEHIND_LIMIT {
             return Err(flooded());
         }
@@ -145,7 +147,7 @@ impl Waiting {
             return None;
         }
         let heard = self.behind.pop_front()?;
-        self.bytes -= heard.body.len() + FRAME_COST;
+        self.bytes -= heard.size + FRAME_COST;
         Some(heard)
     }
 }
@@ -168,7 +170,7 @@ mod tests {
     use super::*;
 
     fn heard(header: ClientHeader, body: Bytes) -> Heard {
-        Heard { at: Instant::now(), header, body }
+        Heard { at: Instant::now(), header, size: body.len(), body }
     }
 
     #[test]

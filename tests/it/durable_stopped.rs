@@ -1,5 +1,6 @@
 //! Supervisors that are stopped: whoever waits for one is heard all the same.
 
+use rexec::proto::frame::HEADER_LIMIT;
 use rexec::server::BEHIND_LIMIT;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -83,4 +84,20 @@ fn what_is_sent_to_it_beyond_all_credit_ends_the_connection_and_not_the_run() {
     assert_eq!(owner.expect("error").0["code"], "flooded");
     kill(supervisor, Signal::CONT);
     assert_eq!(supervisors(server.state()), [supervisor]);
+}
+
+#[test]
+fn who_waits_for_it_is_held_to_the_limit_by_headers_as_by_bodies() {
+    let server = Server::start(&[]);
+    let (_owner, supervisor) = stopped(&server, "exec sleep 600");
+    let mut viewer = Raw::login(&server);
+    viewer.send(&json!({"type": "attach", "run": "job"}), b"");
+    is_heard(&mut viewer);
+    let part = "x".repeat(HEADER_LIMIT / 2);
+    for _ in 0..=BEHIND_LIMIT / part.len() {
+        viewer.send(&json!({"type": "cancel", "run": part}), b"");
+    }
+    viewer.send(&json!({"type": "list"}), b"");
+    assert_eq!(viewer.expect("error").0["code"], "flooded");
+    kill(supervisor, Signal::CONT);
 }
