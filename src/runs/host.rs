@@ -260,20 +260,6 @@ impl Host {
         self.trim();
     }
 
-    /// Records that nobody has confirmed are kept for as many runs as may be under way; past that the
-    /// oldest of those whose clients are gone is dropped before its time.
-    fn trim(&self) {
-        let most = self.settings.max_runs;
-        if self.table.passing_count() <= most + self.books.open_count() {
-            return;
-        }
-        let mut abandoned = self.runs_here();
-        abandoned.retain(|run| run.abandoned_since().is_some());
-        abandoned.sort_by_key(|run| run.abandoned_since());
-        let surplus = abandoned.len().saturating_sub(most);
-        abandoned.iter().take(surplus).for_each(|run| self.table.end(&run.key, Code::Forgotten));
-    }
-
     /// Every run of this process.
     pub(super) fn runs_here(&self) -> Vec<Arc<Run>> {
         let here = |kept: &Arc<Entry>| match &**kept {

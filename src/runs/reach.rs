@@ -123,7 +123,7 @@ impl Host {
                 Ok(There { run: Arc::clone(run), answer, shown: Some(shown) })
             }
             Ok(None) => {
-                self.gone(run, outcome);
+                self.found_gone(run);
                 Err(Denied::Lost(Code::Forgotten))
             }
             Err(e) => {

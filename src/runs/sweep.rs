@@ -147,6 +147,17 @@ impl Host {
         }
     }
 
+    /// Records that nobody has confirmed are kept for as many runs as may be under way; past that the
+    /// oldest of those whose clients are gone is dropped before its time.
+    pub(super) fn trim(&self) {
+        let most = self.settings.max_runs;
+        if self.table.passing_count() <= most + self.books.open_count() {
+            return;
+        }
+        let surplus = surplus(self.runs_here(), |run| run.abandoned_since(), most);
+        surplus.iter().for_each(|run| self.table.end(&run.key, Code::Forgotten));
+    }
+
     async fn sweep_disk(self: &Arc<Self>) {
         let mut tick = interval(EVERY);
         loop {
@@ -184,7 +195,7 @@ impl Host {
                 let State::Over(outcome) = run.state() else { return None };
                 let record = run.folder.disk().ok()?.map(|size| size.kept);
                 if record.is_none() {
-                    self.gone(run, &outcome);
+                    self.found_gone(run);
                 }
                 (&run.key, outcome.noted().seen_from(boot), record)
             }
@@ -223,11 +234,36 @@ impl Host {
         Ok(())
     }
 
-    /// Its record is no longer there: only its id is kept in mind.
-    pub(super) fn gone(&self, run: &Durable, outcome: &Arc<Outcome>) {
+    /// Its record was found to be no longer there. By now it may be forgotten, and its id another run's.
+    pub(super) fn found_gone(&self, run: &Durable) {
+        let _one = lock(&run.noting);
+        if let State::Over(outcome) = run.state() {
+            self.gone(run, &outcome);
+        }
+    }
+
+    /// Its record is no longer there: only its id is kept in mind. `noting` is held.
+    fn gone(&self, run: &Durable, outcome: &Arc<Outcome>) {
         let boot = self.books.ledger().map_or("", |ledger| &ledger.origin().boot);
         let gone = Gone { key: run.key.clone(), ended: outcome.noted().seen_from(boot) };
         self.table.keep(run.key.clone(), Arc::new(Entry::Gone(gone)));
         run.set_state(State::Forgotten(Arc::clone(outcome)));
     }
 }
+
+/// The abandoned ones that are more than `most`, the oldest first. Each is asked once: the answer changes as clients come
+/// and go, and keys that change may make a sort panic.
+fn surplus<T>(
+    runs: Vec<T>,
+    abandoned_since: impl Fn(&T) -> Option<Instant>,
+    most: usize,
+) -> Vec<T> {
+    let abandoned = runs.into_iter().filter_map(|run| Some((abandoned_since(&run)?, run)));
+    let mut abandoned: Vec<_> = abandoned.collect();
+    abandoned.sort_by_key(|(since, _)| *since);
+    let surplus = abandoned.len().saturating_sub(most);
+    abandoned.into_iter().take(surplus).map(|(_, run)| run).collect()
+}
+
+#[cfg(test)]
+mod tests;
