@@ -16,7 +16,7 @@ use super::upgrade::{Upgrade, tell_reloaded};
 use super::{SERVER, check, complain, gc, journal, log, print_definition, server_status};
 use crate::exec::{self, shim};
 use crate::runs::host;
-use crate::runs::launch::SUPERVISE;
+use crate::runs::ready::SUPERVISE;
 use crate::runs::retention::Retention;
 use crate::server::users::own_files;
 use crate::server::{Config, Ended, Kept, Options, Server};

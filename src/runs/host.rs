@@ -24,7 +24,6 @@ use super::ledger::Ledger;
 use super::place::{Counts, Judge, Place};
 use super::request::Request;
 use super::run::{Phase, Run};
-use super::settle::NOTED_AT_ONCE;
 use super::shares::Shares;
 use super::spare::Spare;
 use super::table::{Burial, Claim, Key, Table};
@@ -40,6 +39,9 @@ use crate::sys::pause;
 /// So long an upgrade waits for a supervisor that is being started to answer: it is found again by
 /// whoever takes over.
 const START_PATIENCE: Duration = Duration::from_secs(5);
+
+/// So many ends of runs are put on the disk at one time.
+const NOTED_AT_ONCE: usize = 4;
 
 /// What a server's operator decided about runs.
 #[derive(Debug, Clone)]

@@ -1,36 +1,34 @@
 //! Starting the supervisor of a durable run.
 
 use std::io;
-use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::process::CommandExt as _;
-use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tracing::{error, warn};
 
 use super::answer::Denied;
+use super::disk::Meta;
 use super::disk::scan::running;
-use super::disk::{Folder, Meta};
 use super::durable::{Durable, Keeping, State, There, Wanted};
 use super::host::Host;
 use super::judged::Judged;
 use super::link::Link;
 use super::place::Place;
+use super::ready::{Ready, no_place};
 use super::request::{Imposed, Request};
 use crate::conn::Frame;
 use crate::proto::code::Code;
 use crate::proto::header::ServerHeader;
 use crate::sys::pause;
-use crate::sys::process;
 
-/// The argument by which this program is a supervisor.
-pub const SUPERVISE: &str = "supervise";
+/// How long a run is given to end before another supervisor is started: a program that starts takes processors
+/// from a run that is short.
+const SPARE_AFTER: Duration = Duration::from_millis(5);
 
 /// What a supervisor is told before its request.
 #[derive(Debug, Serialize, Deserialize)]
@@ -160,7 +158,7 @@ impl Host {
 
     /// Starts a supervisor in a thread that may wait: for the disk, and until the new program runs, which on busy
     /// processors is long (vfork(2)).
-    pub(super) async fn start_another(self: &Arc<Self>) -> io::Result<Ready> {
+    async fn start_another(self: &Arc<Self>) -> io::Result<Ready> {
         let turn = Arc::clone(&self.starting).acquire_owned().await;
         let host = Arc::clone(self);
         let start = move || {
@@ -168,9 +166,26 @@ impl Host {
             let Some(keeping) = &host.keeping else {
                 return Err(io::ErrorKind::Unsupported.into());
             };
-            start_supervisor(keeping)
+            Ready::start(keeping)
         };
         spawn_blocking(start).await.unwrap_or_else(|e| Err(io::Error::other(e)))
+    }
+
+    /// Has a supervisor ready for the next run, if there is none: once `run` is over or has had its time.
+    fn prepare_another(self: &Arc<Self>, run: Arc<Durable>) {
+        let host = Arc::clone(self);
+        tokio::spawn(async move {
+            let _ = timeout(SPARE_AFTER, run.over()).await;
+            drop(run);
+            let Some(vacancy) = host.spare.vacancy() else { return };
+            if host.is_closed_to_new() {
+                return;
+            }
+            match host.start_another().await {
+                Ok(ready) => vacancy.fill(ready),
+                Err(e) => warn!("no supervisor is kept ready: {e}"),
+            }
+        });
     }
 
     fn first_answer(
@@ -245,58 +260,4 @@ async fn ask_new(link: Link, request: &Request) -> Result<(Link, Frame), NoAnswe
         Ok(answer) => Ok((link, answer)),
         Err(_) => Err(NoAnswer::Gone),
     }
-}
-
-/// A supervisor that has no run yet.
-#[derive(Debug)]
-pub(super) struct Ready {
-    pub(super) link: Link,
-    pub(super) pid: Pid,
-    /// What it has prepared: the run's folder when there is one, removed by itself when there is none.
-    pub(super) folder: Folder,
-}
-
-/// Starts a supervisor, which waits at its end of the link to be told for which run.
-fn start_supervisor(keeping: &Keeping) -> io::Result<Ready> {
-    let folder = Folder::prepare(&keeping.ready).map_err(|e| no_place(&keeping.ready, &e))?;
-    match start_in(&folder, keeping) {
-        Ok((link, pid)) => Ok(Ready { link, pid, folder }),
-        Err(e) => {
-            folder.remove();
-            Err(e)
-        }
-    }
-}
-
-/// A run cannot have a folder.
-fn no_place(folder: &Path, error: &io::Error) -> io::Error {
-    let advice = match error.kind() {
-        io::ErrorKind::NotFound => {
-            "; put back what is missing, or start the server anew, which makes it empty"
-        }
-        _ => "",
-    };
-    io::Error::new(error.kind(), format!("no place in {}: {error}{advice}", folder.display()))
-}
-
-/// It leaves this process's session, which a leader of a process group cannot.
-fn start_in(folder: &Folder, keeping: &Keeping) -> io::Result<(Link, Pid)> {
-    let (link, theirs) = Link::pair()?;
-    // By descriptor: the program that is running, also when its file has been replaced.
-    let program = format!("/proc/self/fd/{}", keeping.program.as_raw_fd());
-    let mut command = Command::new(program);
-    command.arg0("rexec-server").arg(SUPERVISE).arg(&keeping.runs).arg(folder.path());
-    // Where its folder is when it comes to it: at once it may be a run's.
-    command.current_dir(folder.path());
-    command.stdin(theirs).stdout(Stdio::null()).stderr(folder.log()?);
-    let pid = process::spawn_reaper(&mut command)?;
-    drop(command);
-    match pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from).and_then(process::watch) {
-        Ok(pidfd) => drop(tokio::spawn(process::reap_when_ended(pid, pidfd))),
-        Err(e) => {
-            warn!("a supervisor is not watched: {e}");
-            process::disown(pid);
-        }
-    }
-    Ok((link, pid))
 }

@@ -32,6 +32,7 @@ pub mod listing;
 pub mod owner;
 pub mod place;
 mod reach;
+pub mod ready;
 pub mod record;
 pub mod recover;
 pub mod request;

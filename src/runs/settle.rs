@@ -28,8 +28,6 @@ use crate::sys::pause;
 
 /// How long whoever has started a run is given to see its end.
 const WATCH_AFTER: Duration = Duration::from_millis(50);
-/// So many ends of runs are put on the disk at one time.
-pub(super) const NOTED_AT_ONCE: usize = 4;
 
 impl Host {
     /// Waits for the end of a run and writes it down, in a task of its own. `place` is that of a run that

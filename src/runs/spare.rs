@@ -4,21 +4,11 @@
 //! listens, in a folder that becomes that of a run. It holds nothing of any run until it is told which
 //! one, and goes with its server: the link is its standard input.
 
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::Mutex;
 
-use tokio::time::timeout;
-use tracing::warn;
-
-use super::durable::Durable;
-use super::host::Host;
-use super::launch::Ready;
+use super::ready::Ready;
 use crate::sys::mutex::lock;
 use crate::sys::process::is_stopped;
-
-/// How long a run is given to end before another supervisor is started: a program that starts takes processors
-/// from a run that is short.
-const SPARE_AFTER: Duration = Duration::from_millis(5);
 
 /// The supervisor that waits, if there is one.
 #[derive(Debug, Default)]
@@ -42,23 +32,22 @@ impl Spare {
         }
         Some(ready)
     }
+
+    /// The right to start one; none while one waits or is being started.
+    pub(super) fn vacancy(&self) -> Option<Vacancy<'_>> {
+        let only = self.starting.try_lock().ok()?;
+        lock(&self.waits).is_none().then_some(Vacancy { spare: self, _only: only })
+    }
 }
 
-impl Host {
-    /// Has a supervisor ready for the next run, if there is none: once `run` is over or has had its time.
-    pub(super) fn prepare_another(self: &Arc<Self>, run: Arc<Durable>) {
-        let host = Arc::clone(self);
-        tokio::spawn(async move {
-            let _ = timeout(SPARE_AFTER, run.over()).await;
-            drop(run);
-            let Ok(_only) = host.spare.starting.try_lock() else { return };
-            if lock(&host.spare.waits).is_some() || host.is_closed_to_new() {
-                return;
-            }
-            match host.start_another().await {
-                Ok(ready) => *lock(&host.spare.waits) = Some(ready),
-                Err(e) => warn!("no supervisor is kept ready: {e}"),
-            }
-        });
+/// The right to start the supervisor that is to wait: nobody else has it meanwhile.
+pub(super) struct Vacancy<'a> {
+    spare: &'a Spare,
+    _only: tokio::sync::MutexGuard<'a, ()>,
+}
+
+impl Vacancy<'_> {
+    pub(super) fn fill(self, ready: Ready) {
+        *lock(&self.spare.waits) = Some(ready);
     }
 }

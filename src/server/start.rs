@@ -59,7 +59,7 @@ pub struct Options {
     /// What is decided about runs.
     pub settings: Settings,
     /// What is decided about durable runs; none: there are none. Their supervisors are this very program,
-    /// started with the arguments of [`SUPERVISE`](crate::runs::launch::SUPERVISE), so only `rexec-server` has them.
+    /// started with the arguments of [`SUPERVISE`](crate::runs::ready::SUPERVISE), so only `rexec-server` has them.
     pub kept: Option<Kept>,
     /// What is written into the journal, how surely, and where else.
     pub journal: Rules,
