@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::time::SystemTime;
 
 use super::output::write_all;
-use super::server_args::Args as ServeArgs;
+use super::server_args::definition;
 use super::settings::{Settings, origin};
 use super::{SERVER, complain, unprinted};
 use crate::exec::Groups;
@@ -15,23 +15,6 @@ use crate::server::policy::Rule;
 use crate::server::{StartError, foresee};
 use crate::sys::fs::euid;
 use crate::units;
-
-/// Check the configuration and print every setting with where it comes from, every rule of the policy, and
-/// every line of the files of keys with what it means
-///
-/// Takes the options of the server itself; what is printed are its settings in force. Nothing is started or
-/// changed. Exit status: 0 all is well, 1 the configuration or a file that it names is not, 2 wrong usage.
-#[derive(Debug, clap::Args)]
-#[group(skip)]
-pub(super) struct Args {
-    /// What the server would be started with.
-    #[command(flatten)]
-    pub(super) serve: ServeArgs,
-
-    /// Print one JSON object instead: the settings, and the files of keys line by line
-    #[arg(long)]
-    pub(super) json: bool,
-}
 
 /// Exit status: a file of keys, or a line of one, is refused, or a server would not start.
 pub(super) const REFUSED: u8 = 1;
@@ -141,7 +124,7 @@ fn told(settings: &Settings) -> String {
 }
 
 fn is_list(key: &str) -> bool {
-    let definition = super::server_args::definition();
+    let definition = definition();
     let argument = definition.get_arguments().find(|a| a.get_long() == Some(key));
     argument.is_some_and(|a| matches!(a.get_action(), clap::ArgAction::Append))
 }

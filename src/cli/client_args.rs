@@ -13,8 +13,8 @@ use clap_complete::Shell;
 use super::man::Section;
 use super::place::Place;
 use super::reach::Reach;
-use super::ssh_options;
 use super::status::TABLE;
+use super::{ssh_options, words};
 use crate::proto::digest::Algorithm;
 use crate::units::{duration, some_time};
 
@@ -163,15 +163,12 @@ fn output_file() -> impl TypedValueParser<Value = PathBuf> {
 fn with_verb(mut error: clap::Error, args: &[OsString]) -> clap::Error {
     let word = args.get(1).and_then(|word| word.to_str()).filter(|word| !word.starts_with('-'));
     if matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::UnknownArgument)
-        && let Some(verb) = word.and_then(super::verbs::like)
+        && let Some(verb) = word.and_then(words::like)
     {
-        error.insert(ContextKind::SuggestedSubcommand, ContextValue::String(verb));
+        error.insert(ContextKind::SuggestedSubcommand, ContextValue::String(verb.into()));
     }
     error
 }
-
-/// Shows the help, that of a verb if one follows.
-pub(super) const HELP: &str = "help";
 
 /// The definition, for the manual page, which has every option of `rexec batch` too.
 pub(super) fn definition() -> clap::Command {

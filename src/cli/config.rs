@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer};
 
-use super::client_args::HELP;
+use super::words::is_taken;
 use crate::client::Destination;
 use crate::identity::Fingerprint;
 use crate::mistake::from_toml;
@@ -54,7 +54,7 @@ impl<'de> Deserialize<'de> for Name {
                 .to_string();
             return Err(D::Error::custom(line));
         }
-        if super::verbs::is_verb(&text) || [super::batch::VERB, HELP].contains(&text.as_str()) {
+        if is_taken(&text) {
             return Err(D::Error::custom(format_args!("{text:?} is a command of rexec")));
         }
         Ok(Self(text))

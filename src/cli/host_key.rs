@@ -2,8 +2,8 @@
 
 use tokio::time::Instant;
 
+use super::reach::At;
 use super::status::Status;
-use super::verbs::At;
 use crate::client::LONGEST_CONNECT;
 use crate::identity::known_hosts::line_for;
 use crate::transport::{DialError, Endpoint, host_key};

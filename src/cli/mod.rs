@@ -4,6 +4,7 @@ mod access_args;
 mod batch;
 mod calls;
 mod check;
+mod clean;
 mod client_args;
 mod config;
 mod gc;
@@ -34,11 +35,12 @@ mod trouble;
 mod upgrade;
 mod verbs;
 mod visible;
+mod words;
 
 use std::io::IsTerminal as _;
 
-use batch::clean::{in_ci, without_commands};
 use clap_complete::Shell;
+use clean::{in_ci, is_obeyed, without_commands};
 use rustix::process::{Resource, getrlimit};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
@@ -80,20 +82,6 @@ const DESCRIPTORS: u64 = 16;
 
 /// What a program's heap keeps for what comes next, bytes: the largest window of output.
 const HEAP_KEPT: i32 = 8 << 20;
-
-/// Control characters, and those that reorder, break or hide text.
-pub(crate) fn is_obeyed(c: char) -> bool {
-    let alone = ['\u{ad}', '\u{61c}', '\u{180e}', '\u{feff}'];
-    let ranges = [
-        '\u{200b}'..='\u{200f}',
-        '\u{2028}'..='\u{202e}',
-        '\u{2060}'..='\u{206f}',
-        '\u{fff9}'..='\u{fffb}',
-        // Letters that nobody sees.
-        '\u{e0000}'..='\u{e0fff}',
-    ];
-    c.is_control() || alone.contains(&c) || ranges.iter().any(|range| range.contains(&c))
-}
 
 /// Prints what clap has to say: help and version on stdout, errors on stderr.
 pub(crate) fn usage(program: &str, error: &clap::Error) -> u8 {

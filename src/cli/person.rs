@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::complain;
-use super::terminal::{Echo, Terminal};
+use super::terminal::{Echo, PASSPHRASE_LIMIT, Terminal};
 use crate::identity::{Ask, Asking, PublicKey};
 use crate::sys::signals::let_in;
 
@@ -21,8 +21,6 @@ use crate::sys::signals::let_in;
 const ASKPASS_VAR: &str = "REXEC_ASKPASS";
 /// That program may take so long.
 const ASKPASS_TIMEOUT: Duration = Duration::from_secs(120);
-/// Most bytes of a passphrase.
-pub(super) const PASSPHRASE_LIMIT: usize = 1024;
 
 /// What may be said and asked.
 #[derive(Debug, Clone, Copy)]

@@ -14,6 +14,17 @@ use crate::identity::{Ask, Fingerprint, KeyRing, OwnKeys};
 use crate::transport::{Endpoint, HostTrust, NewHosts, Own};
 use crate::units::{duration, some_time};
 
+/// A server that is named, and how it is reached.
+#[derive(Debug, Clone, Args)]
+pub(super) struct At {
+    /// The server: host:port, [::1]:8080, localhost:8080, unix:/path/to/socket, a name of
+    /// ~/.config/rexec/config.toml, or rexec://host:port?host-key=SHA256:...; with USER@ in front if it
+    /// serves several users
+    pub(super) addr: Place,
+    #[command(flatten)]
+    pub(super) reach: Reach,
+}
+
 /// Where to go, as whom, and how patiently.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Reach {

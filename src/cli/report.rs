@@ -68,12 +68,13 @@ pub(super) fn without_orders(json: &str) -> String {
 }
 
 fn texts([stdout, stderr]: [Vec<u8>; 2]) -> Texts {
-    let (stdout, stdout_base64) = text(stdout);
-    let (stderr, stderr_base64) = text(stderr);
+    let (stdout, stdout_base64) = text_or_base64(stdout);
+    let (stderr, stderr_base64) = text_or_base64(stderr);
     Texts { stdout, stdout_base64, stderr, stderr_base64 }
 }
 
-fn text(bytes: Vec<u8>) -> (Option<String>, Option<String>) {
+/// Bytes as text if they are UTF-8, else in base64.
+pub(super) fn text_or_base64(bytes: Vec<u8>) -> (Option<String>, Option<String>) {
     match String::from_utf8(bytes) {
         Ok(text) => (Some(text), None),
         Err(e) => (None, Some(STANDARD.encode(e.as_bytes()))),

@@ -7,7 +7,7 @@ use std::pin::{Pin, pin};
 
 use tokio::sync::mpsc;
 
-use super::client_args::{Args, HELP, definition, sections, with_verbs};
+use super::client_args::{Args, definition, sections, with_verbs};
 use super::input::StandardInput;
 use super::output::{Kept, Standard, ToFile, Unfinished, is_stdout, print_all};
 use super::prompt;
@@ -15,6 +15,7 @@ use super::report::Report;
 use super::signals::{AskedSoFar, Signals};
 use super::status::{Answer, Asked, Status, of_end};
 use super::visible::json_for_stdout;
+use super::words::{BATCH, HELP, is_verb};
 use super::{HEAP_KEPT, complain, print_definition, report_file};
 use crate::client::{Client, Command, Error, Input, Output, RunIo};
 use crate::proto::digest::Algorithm;
@@ -25,11 +26,11 @@ use crate::sys::heap;
 #[must_use]
 pub fn main(args: &[OsString]) -> u8 {
     if let Some(verb) = args.get(1).and_then(|word| word.to_str())
-        && super::verbs::is_verb(verb)
+        && is_verb(verb)
     {
         return super::verbs::main(args);
     }
-    if args.get(1).is_some_and(|word| word == super::batch::VERB) {
+    if args.get(1).is_some_and(|word| word == BATCH) {
         return super::batch::main(args);
     }
     if args.get(1).is_some_and(|word| word == HELP) {

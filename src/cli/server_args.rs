@@ -12,7 +12,7 @@ use clap_complete::Shell;
 use super::access_args::AccessArgs;
 use super::journal_args::JournalArgs;
 use super::man::Section;
-use super::{check, gc, journal, server_status};
+use super::{gc, journal, server_status};
 use crate::identity::Network;
 use crate::server::classic::ClassicAddr;
 use crate::transport::{Endpoint, Host, ListenAddr};
@@ -55,8 +55,25 @@ pub(super) enum Command {
     #[command(subcommand)]
     Journal(journal::Command),
     Gc(gc::Args),
-    Check(Box<check::Args>),
+    Check(Box<CheckArgs>),
     Status(server_status::Args),
+}
+
+/// Check the configuration and print every setting with where it comes from, every rule of the policy, and
+/// every line of the files of keys with what it means
+///
+/// Takes the options of the server itself; what is printed are its settings in force. Nothing is started or
+/// changed. Exit status: 0 all is well, 1 the configuration or a file that it names is not, 2 wrong usage.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(super) struct CheckArgs {
+    /// What the server would be started with.
+    #[command(flatten)]
+    pub(super) serve: Args,
+
+    /// Print one JSON object instead: the settings, and the files of keys line by line
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 /// The verb that only reads the settings.

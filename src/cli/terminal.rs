@@ -15,10 +15,12 @@ use tokio::io::unix::AsyncFd;
 use zeroize::Zeroizing;
 
 use super::output::write_all;
-use super::person::PASSPHRASE_LIMIT;
 use super::signals::suspend;
 use crate::sys::process::watch;
 use crate::sys::signals::is_ignored;
+
+/// Most bytes of a passphrase, or of an answer.
+pub(super) const PASSPHRASE_LIMIT: usize = 1024;
 
 const CTRL_C: u8 = 3;
 const CTRL_D: u8 = 4;

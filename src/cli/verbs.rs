@@ -6,10 +6,8 @@ use clap::{Parser, Subcommand};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::client_args::HELP;
 use super::output::{Standard, is_given_kept};
-use super::place::Place;
-use super::reach::Reach;
+use super::reach::At;
 use super::signals::{AskedSoFar, Signals};
 use super::status::{Asked, Status, of_end, of_verdict};
 use crate::client::{Client, Control, Error, RunIo};
@@ -20,9 +18,6 @@ use crate::proto::verdict::Verdict;
 mod listing;
 
 use listing::ps;
-
-/// From here on a mistyped word is like another: clap's own limit.
-const LIKE: f64 = 0.7;
 
 /// Look after durable runs.
 #[derive(Debug, Parser)]
@@ -112,16 +107,6 @@ enum Verb {
     },
 }
 
-#[derive(Debug, Clone, clap::Args)]
-pub(super) struct At {
-    /// The server: host:port, [::1]:8080, localhost:8080, unix:/path/to/socket, a name of
-    /// ~/.config/rexec/config.toml, or rexec://host:port?host-key=SHA256:...; with USER@ in front if it
-    /// serves several users
-    pub(super) addr: Place,
-    #[command(flatten)]
-    pub(super) reach: Reach,
-}
-
 #[derive(Debug, clap::Args)]
 struct Run {
     /// The run's id, or a unique part of it
@@ -147,22 +132,6 @@ enum Where {
     Start,
     /// What is still to come.
     End,
-}
-
-/// Whether a first argument is a verb: no address is such a word. The definitions are not made for an
-/// address or an option: that takes longer than all else before a run's connection.
-pub(super) fn is_verb(word: &str) -> bool {
-    let is_word = word.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
-    is_word && definitions().iter().any(|verb| verb.get_name() == word)
-}
-
-/// The verb that is most like this word, as clap measures it.
-pub(super) fn like(word: &str) -> Option<String> {
-    let near = |verb: String| (strsim::jaro(word, &verb), verb);
-    let verbs = definitions().into_iter().map(|verb| verb.get_name().to_owned());
-    let all = verbs.chain([super::batch::VERB, HELP].map(str::to_owned));
-    let best = all.map(near).max_by(|a, b| a.0.total_cmp(&b.0));
-    best.filter(|(likeness, _)| *likeness > LIKE).map(|(_, verb)| verb)
 }
 
 /// The verbs, for completions.
@@ -395,4 +364,17 @@ async fn remove(at: &At, mut client: Client, runs: &[String]) -> u8 {
         }
     }
     first_failure
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::words::VERBS;
+
+    #[test]
+    fn every_verb_is_among_the_words_that_the_program_takes_for_itself() {
+        let defined = definitions();
+        let names: Vec<_> = defined.iter().map(clap::Command::get_name).collect();
+        assert_eq!(names, VERBS);
+    }
 }

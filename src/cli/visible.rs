@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal as _};
 
-use super::is_obeyed;
+use super::clean::is_obeyed;
 
 /// Text with what a terminal obeys written out.
 pub(super) fn visible(text: &str) -> String {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{CommandFactory as _, Parser, ValueEnum};
 
 use crate::cli::reach::Reach;
+use crate::cli::words::BATCH;
 use crate::units::some_time;
 
 /// Run commands on many machines, and get one verdict for each of them.
@@ -207,7 +208,7 @@ impl Args {
 
 /// The definition, for completions.
 pub(in crate::cli) fn definition() -> clap::Command {
-    Args::command().name(super::VERB)
+    Args::command().name(BATCH)
 }
 
 const AFTER_HELP: &str = "\

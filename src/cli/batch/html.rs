@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::time::Duration;
 
-use super::clean::neutral;
 use super::ledger::{Entry, Ledger};
 use super::spill::{Block, Spill};
 use super::summary::time;
+use crate::cli::clean::neutral;
 
 /// Most bytes of a step's output that the page has; `--log-dir` keeps all.
 const OUTPUT_LIMIT: usize = 256 * 1024;
@@ -141,7 +141,7 @@ fn details(
 }
 
 fn escaped(text: &str) -> String {
-    super::clean::escaped(text, &[])
+    crate::cli::clean::escaped(text, &[])
 }
 
 /// The policy lets the page fetch nothing, whatever stands in it.

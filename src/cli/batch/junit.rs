@@ -5,8 +5,8 @@
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
-use super::clean::escaped;
 use super::ledger::{Entry, Ledger};
+use crate::cli::clean::escaped;
 use crate::client::batch::Outcome;
 
 /// The document.

@@ -30,7 +30,7 @@ impl Names {
 
 /// A name without what a terminal obeys.
 pub(super) fn shown(name: &str) -> String {
-    String::from_utf8_lossy(&super::clean::neutral(name.as_bytes())).into_owned()
+    String::from_utf8_lossy(&crate::cli::clean::neutral(name.as_bytes())).into_owned()
 }
 
 /// How one step of one host ended.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::clean::neutral;
+use crate::cli::clean::neutral;
 use crate::units::counted;
 
 /// Most hosts under way that have rows at once, and most that failed; the others are counted. Less on a

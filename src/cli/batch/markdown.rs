@@ -7,9 +7,9 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use super::clean::escaped;
 use super::ledger::Ledger;
 use super::summary::{Row, rows, time};
+use crate::cli::clean::escaped;
 use crate::sys::kept::is_kept;
 
 /// Most bytes of a summary; GitHub shows none above 1 MiB.

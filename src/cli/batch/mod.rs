@@ -2,7 +2,6 @@
 
 mod args;
 mod blocks;
-pub(super) mod clean;
 mod gather;
 mod html;
 mod junit;
@@ -14,6 +13,7 @@ mod markdown;
 mod mask;
 mod report;
 mod resume;
+mod rows;
 mod show;
 mod spill;
 mod steps_file;
@@ -36,9 +36,6 @@ use super::report_file;
 use super::signals::Signals;
 use super::status::Status;
 use crate::client::batch::{Before, Halter, Host, How, Loss, Outcome, Why};
-
-/// The word that begins it.
-pub(super) const VERB: &str = "batch";
 
 /// How often Ctrl-C still has a report follow: once to stop, once to not wait. The next one leaves at once,
 /// also when whoever reads the output has stopped reading.
@@ -227,7 +224,7 @@ fn write_reports(
             markdown::append(path.as_ref(), ledger, elapsed)
                 .map_err(|e| format!("cannot append to {STEP_SUMMARY} {}: {e}", path.display()))
         });
-    let line = Line::Summary(report::summary(ledger, subject, ledger.status(), elapsed));
+    let line = Line::Summary(rows::summary(ledger, subject, ledger.status(), elapsed));
     let report = args.report.as_ref().map_or(Ok(()), |path| {
         report_file::write(path, line.text().as_bytes())
             .map_err(|e| format!("cannot write --report {}: {e}", path.display()))

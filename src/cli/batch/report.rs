@@ -4,16 +4,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use super::ledger::{Entry, Ledger};
 use crate::cli::place::Place;
-use crate::cli::report::without_orders;
+use crate::cli::report::{text_or_base64, without_orders};
 use crate::client::Destination;
 use crate::client::batch::plan::StepSpec;
-use crate::client::batch::{Cause, Loss, Outcome};
 use crate::proto::header::Stream;
 use crate::proto::verdict::Verdict;
 use crate::runs::clock::millis;
@@ -154,10 +150,7 @@ impl Line {
     }
 
     pub(super) fn output(host: &str, step: usize, stream: Stream, bytes: Vec<u8>) -> Self {
-        let (text, base64) = match String::from_utf8(bytes) {
-            Ok(text) => (Some(text), None),
-            Err(e) => (None, Some(STANDARD.encode(e.as_bytes()))),
-        };
+        let (text, base64) = text_or_base64(bytes);
         Self::Output { host: host.into(), step: step + 1, stream, text, base64 }
     }
 }
@@ -172,62 +165,8 @@ pub(super) fn from_unix_ms(ms: u64) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(ms))
 }
 
-/// The row for an entry.
-pub(super) fn row(ledger: &Ledger, host: usize, step: usize, entry: &Entry) -> Row {
-    let (exit_code, signal) = match entry.outcome {
-        Outcome::Ok if entry.attempts > 0 => (Some(0), None),
-        Outcome::Failed { code } => (Some(code), None),
-        Outcome::Signalled { signal } => (None, Some(signal)),
-        _ => (None, None),
-    };
-    Row {
-        host: ledger.names.hosts[host].clone(),
-        step: step + 1,
-        verdict: entry.outcome.name().into(),
-        cause: cause(entry.outcome).map(str::to_owned),
-        exit_code,
-        signal,
-        message: entry.detail.clone(),
-        run: entry.run.clone(),
-        sent_ms: entry.sent.map(unix_ms),
-        attempts: entry.attempts,
-        elapsed_ms: millis(entry.elapsed),
-        end: entry.verdict.clone(),
-    }
-}
-
-/// What a name of a verdict leaves open.
-fn cause(outcome: Outcome) -> Option<&'static str> {
-    match outcome {
-        Outcome::Stopped(Some(why)) | Outcome::NotStarted(Cause::Batch(why)) => Some(why.name()),
-        Outcome::NotStarted(Cause::Earlier) => Some("earlier_step"),
-        Outcome::Lost(Loss::End) => Some(LOST_END),
-        Outcome::Lost(Loss::Output) => Some("output"),
-        _ => None,
-    }
-}
-
 /// The cause of a `lost` of which nobody knows how it ended.
 pub(super) const LOST_END: &str = "end";
-
-/// The whole report.
-pub(super) fn summary(ledger: &Ledger, subject: Subject, status: u8, elapsed: Duration) -> Summary {
-    let mut verdicts = Vec::new();
-    for (host, entries) in ledger.entries.iter().enumerate() {
-        for (step, entry) in entries.iter().enumerate() {
-            verdicts.extend(entry.as_ref().map(|entry| row(ledger, host, step, entry)));
-        }
-    }
-    let counts = super::summary::tally(ledger);
-    Summary {
-        status,
-        began_ms: unix_ms(ledger.began),
-        elapsed_ms: millis(elapsed),
-        counts: counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
-        subject,
-        verdicts,
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,6 @@ use std::io::{self, IsTerminal as _};
 
 use super::args::{Args, Shown};
 use super::blocks::{Blocks, Groups};
-use super::clean::{in_ci, neutral};
 use super::html::Kept;
 use super::ledger::{Entry, Names};
 use super::lines::Lines;
@@ -12,6 +11,7 @@ use super::live::Live;
 use super::logs::{Log, Logs};
 use super::mask::{Masker, Secrets};
 use super::report::Line;
+use crate::cli::clean::{in_ci, neutral};
 use crate::cli::is_dumb;
 use crate::cli::output::{is_given_kept, write_all};
 use crate::cli::visible::json_for_stdout;

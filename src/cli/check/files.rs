@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::super::is_obeyed;
-use super::super::settings::Settings;
 use super::Findings;
+use crate::cli::clean::is_obeyed;
+use crate::cli::settings::Settings;
 use crate::identity::{CheckedFile, CheckedLine, Role, Said};
 
 /// For people: comments of TOML, so that the settings before them can be read as a configuration.

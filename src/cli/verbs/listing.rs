@@ -1,8 +1,9 @@
 //! `rexec ps`: the list of runs.
 
-use super::{At, failed};
+use super::failed;
 use crate::cli::past::short;
 use crate::cli::print;
+use crate::cli::reach::At;
 use crate::cli::status::{Asked, Status, of_verdict};
 use crate::cli::visible::{json_for_stdout, visible};
 use crate::client::{Client, Runs};

@@ -1,9 +1,21 @@
-//! Commands' lines without what terminals and CI systems obey.
+//! Text of others without what terminals and CI systems obey.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use crate::cli::is_obeyed;
+/// Control characters, and those that reorder, break or hide text.
+pub(super) fn is_obeyed(c: char) -> bool {
+    let alone = ['\u{ad}', '\u{61c}', '\u{180e}', '\u{feff}'];
+    let ranges = [
+        '\u{200b}'..='\u{200f}',
+        '\u{2028}'..='\u{202e}',
+        '\u{2060}'..='\u{206f}',
+        '\u{fff9}'..='\u{fffb}',
+        // Letters that nobody sees.
+        '\u{e0000}'..='\u{e0fff}',
+    ];
+    c.is_control() || alone.contains(&c) || ranges.iter().any(|range| range.contains(&c))
+}
 
 /// A line that a terminal shows and a CI system prints, and that neither obeys: control characters as
 /// `^[` (`cat -v`), characters that hide or reorder text as `\u{202e}`, and commands such as
@@ -26,7 +38,7 @@ pub(super) fn neutral(line: &[u8]) -> Vec<u8> {
 
 /// GitHub's runner obeys `::` at the start of a line and `##[` anywhere, Azure's `##vso[`, and TeamCity
 /// `##teamcity[`.
-pub(in crate::cli) fn without_commands(line: &str) -> Cow<'_, str> {
+pub(super) fn without_commands(line: &str) -> Cow<'_, str> {
     let mut line = Cow::Borrowed(line);
     if line.contains("##") {
         line = Cow::Owned(line.replace("##", "# #").replace("##", "# #"));
@@ -53,7 +65,7 @@ pub(super) fn escaped(text: &str, also: &[char]) -> String {
 }
 
 /// Whether a CI system reads what is printed.
-pub(in crate::cli) fn in_ci() -> bool {
+pub(super) fn in_ci() -> bool {
     let set = |name| std::env::var_os(name).is_some_and(|v: std::ffi::OsString| !v.is_empty());
     ["CI", "GITHUB_ACTIONS", "GITLAB_CI", "TF_BUILD", "TEAMCITY_VERSION"].into_iter().any(set)
 }

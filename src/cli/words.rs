@@ -1,0 +1,34 @@
+//! The words that `rexec` takes for itself: no address, and no name of a server, is one of them.
+
+/// What is done with durable runs, and with a server's host key.
+pub(super) const VERBS: [&str; 8] =
+    ["ps", "attach", "logs", "wait", "signal", "stop", "rm", "host-key"];
+/// Many hosts.
+pub(super) const BATCH: &str = "batch";
+/// What `help VERB` asks for is what `VERB --help` does.
+pub(super) const HELP: &str = "help";
+
+/// From here on a mistyped word is like another: clap's own limit.
+const LIKE: f64 = 0.7;
+
+/// Whether it is one of [`VERBS`]. Their definitions are not made for that: it takes longer than all else before a
+/// run's connection.
+pub(super) fn is_verb(word: &str) -> bool {
+    VERBS.contains(&word)
+}
+
+/// Whether it is any of these words.
+pub(super) fn is_taken(word: &str) -> bool {
+    all().any(|taken| taken == word)
+}
+
+/// The one that is most like this word, as clap measures it.
+pub(super) fn like(word: &str) -> Option<&'static str> {
+    let near = |taken| (strsim::jaro(word, taken), taken);
+    let best = all().map(near).max_by(|a, b| a.0.total_cmp(&b.0));
+    best.filter(|(likeness, _)| *likeness > LIKE).map(|(_, taken)| taken)
+}
+
+fn all() -> impl Iterator<Item = &'static str> {
+    VERBS.into_iter().chain([BATCH, HELP])
+}
