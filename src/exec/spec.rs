@@ -11,6 +11,7 @@ use crate::sys::users::User;
 /// Longest text that can be passed as one word, without its NUL: `MAX_ARG_STRLEN` of execve(2), 32
 /// pages. Kernels with larger pages take more; the limit here is the same on all machines.
 pub const TEXT_LIMIT: usize = 131_071;
+
 /// What to execute.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Program {
@@ -82,6 +83,7 @@ impl fmt::Debug for Spec {
             .field("wait_eof", &self.wait_eof)
             .field("own_path", &self.own_path)
             .field("limits", &self.limits)
+            .field("cgroup", &self.cgroup)
             .field("user", &self.user.as_ref().map(|user| &user.name))
             .finish()
     }
@@ -92,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn debug_shows_no_secret() {
+    fn debug_shows_where_it_is_run_and_no_secret() {
         let spec = Spec {
             program: Program::Shell { shell: "/bin/sh".into(), text: "hunter2".into() },
             env: vec![("TOKEN".into(), "hunter2".into())],
@@ -102,10 +104,11 @@ mod tests {
             wait_eof: false,
             own_path: false,
             limits: Limits::default(),
-            cgroup: None,
+            cgroup: Some(Path::new("/sys/fs/cgroup/rexec").into()),
             user: None,
         };
-        assert!(!format!("{spec:?}").contains("hunter2"));
-        assert!(format!("{spec:?}").contains("TOKEN"));
+        let shown = format!("{spec:?}");
+        assert!(!shown.contains("hunter2"), "{shown}");
+        assert!(shown.contains("TOKEN") && shown.contains("/sys/fs/cgroup/rexec"), "{shown}");
     }
 }
