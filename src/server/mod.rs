@@ -8,6 +8,7 @@
 
 mod accepting;
 mod addresses;
+mod batch;
 pub mod classic;
 mod connection;
 mod counters;

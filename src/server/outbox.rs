@@ -7,8 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use super::batch::Batch;
 use super::end::SessionEnd;
-use super::serving::{Batch, Serving};
+use super::serving::Serving;
 use crate::proto::code::Code;
 use crate::proto::frame::encoded;
 use crate::proto::header::ServerHeader;
@@ -158,7 +159,7 @@ impl Outbox {
     }
 
     /// Notes how far the record was sent, if it is still the same run's; and what serves it from now on.
-    pub(super) fn sent(&self, current: &Current, batch: &mut Batch) {
+    pub(super) fn sent(&self, current: &Current, batch: &Batch) {
         let mut pending = self.lock();
         let Some(run) = &mut pending.run else { return };
         if !Arc::ptr_eq(&run.serving, &current.serving) {
@@ -167,8 +168,10 @@ impl Outbox {
         run.sent = batch.outgoing.last;
         // Nothing follows the verdict, but the run is asked whether there is more.
         run.ended |= batch.outgoing.ended;
-        if let Some(instead) = batch.instead.take() {
-            run.serving = Arc::new(*instead);
+        if batch.is_left
+            && let Some(rest) = run.serving.without_supervisor()
+        {
+            run.serving = Arc::new(rest);
         }
         if batch.over {
             pending.run = None;

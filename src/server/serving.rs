@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::batch::{BATCH, Batch, damaged};
 use super::end::SessionEnd;
 use super::policy::Whose;
 use super::showing::Showing;
@@ -12,13 +13,9 @@ use crate::proto::code::Code;
 use crate::proto::header::{ClientHeader, ServerHeader};
 use crate::proto::id::RunId;
 use crate::runs::host::Host;
-use crate::runs::owner::{Outgoing, Owner};
+use crate::runs::owner::Owner;
 use crate::runs::record::AckAhead;
 use crate::runs::run::Run;
-
-/// So much of the record is taken at a time: two of an engine's largest pieces with their headers, or a
-/// file would be read in parts that end just before the second one does.
-pub(super) const BATCH: usize = 520 * 1024;
 
 /// A run, and this connection's part in it.
 #[derive(Debug)]
@@ -29,18 +26,6 @@ pub(super) enum Serving {
     Told(Told),
     /// The record of a durable run, for a client.
     Shown(Showing),
-}
-
-/// What is to be sent, and whether the run is done with.
-#[derive(Debug, Default)]
-pub(super) struct Batch {
-    pub(super) outgoing: Outgoing,
-    /// It may wait for what else there is to say, as `started` does.
-    pub(super) may_wait: bool,
-    /// The last word was among it: no confirmation will come.
-    pub(super) over: bool,
-    /// The supervisor is gone: the rest comes from here.
-    pub(super) instead: Option<Box<Serving>>,
 }
 
 impl Serving {
@@ -92,6 +77,14 @@ impl Serving {
             }
             Self::Told(told) => told.batch(after).await,
             Self::Shown(shown) => shown.batch().await,
+        }
+    }
+
+    /// The same look without its supervisor, which is gone. Only who looks at a record has one.
+    pub(super) fn without_supervisor(&self) -> Option<Self> {
+        match self {
+            Self::Shown(shown) => Some(Self::Shown(shown.without_supervisor())),
+            Self::Owned(_) | Self::Told(_) => None,
         }
     }
 
@@ -173,8 +166,4 @@ impl Order {
             Self::Cancel(whose) => ClientHeader::Cancel { run, as_operator: whose == Whose::All },
         }
     }
-}
-
-pub(super) fn damaged(error: &std::io::Error) -> SessionEnd {
-    SessionEnd::word(Code::Corrupt, format!("cannot read the run's record: {error}"))
 }

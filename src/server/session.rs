@@ -9,11 +9,11 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
+use super::batch::Batch;
 use super::end::{SessionEnd, last_word};
 use super::held::Held;
 use super::outbox::{Outbox, STARTED_WAIT, Taken};
 use super::requests::Requests;
-use super::serving::Batch;
 use super::waiting::Heard;
 use crate::conn::{FrameReader, FrameWriter, HEARTBEAT};
 use crate::proto::code::Code;
@@ -121,14 +121,14 @@ async fn write_loop<W: AsyncWrite + Unpin>(
         for answer in answers {
             writer.queue_encoded(answer).await?;
         }
-        let mut batch = match &run {
+        let batch = match &run {
             Some(run) => run.serving.batch(run.sent).await?,
             None => Batch::default(),
         };
         let said = queue(writer, &batch.outgoing).await?;
-        is_urgent |= (said && !batch.may_wait) || batch.instead.is_some();
+        is_urgent |= (said && !batch.may_wait) || batch.is_left;
         if let Some(run) = &run {
-            outbox.sent(run, &mut batch);
+            outbox.sent(run, &batch);
         }
         if !is_urgent {
             if !runs && !writer.is_empty() {

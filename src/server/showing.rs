@@ -4,9 +4,9 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::batch::{BATCH, Batch, damaged};
 use super::end::SessionEnd;
 use super::posted::Posted;
-use super::serving::{BATCH, Batch, Serving, damaged};
 use crate::conn::{ConnError, Frame};
 use crate::proto::code::Code;
 use crate::proto::frame::encoded;
@@ -117,9 +117,9 @@ impl Showing {
     }
 
     /// The same look, without the supervisor.
-    fn left(&self) -> Serving {
+    pub(super) fn without_supervisor(&self) -> Self {
         let (run, view) = (Arc::clone(&self.run), Arc::clone(&self.view));
-        Serving::Shown(Self { run, view, follow: self.follow, supervisor: None })
+        Self { run, view, follow: self.follow, supervisor: None }
     }
 }
 
@@ -171,7 +171,7 @@ impl Supervisor {
                 let noted = self.host.ended(&showing.run, frame);
                 showing.view.ends_with(verdict.seq, noted.unwrap_or_else(|| frame.encoded()));
                 self.outgoing.send(&ClientHeader::Ack { seq: verdict.seq }, b"")?;
-                batch.instead = Some(Box::new(showing.left()));
+                batch.is_left = true;
             }
             ServerHeader::Error { code, text } => return Err(SessionEnd::word(code, text)),
             ServerHeader::Detached { .. } => {
@@ -188,7 +188,7 @@ impl Supervisor {
         let run = &showing.run;
         if let State::Over(outcome) | State::Forgotten(outcome) = run.state() {
             run.finish(&showing.view, &outcome).map_err(|e| damaged(&e))?;
-            batch.instead = Some(Box::new(showing.left()));
+            batch.is_left = true;
             return Ok(());
         }
         batch.over = true;

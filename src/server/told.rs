@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{Notify, watch};
 
+use super::batch::{Batch, damaged};
 use super::end::SessionEnd;
-use super::serving::{Batch, damaged};
 use crate::proto::frame::encoded;
 use crate::proto::header::ServerHeader;
 use crate::proto::stored::Grown;

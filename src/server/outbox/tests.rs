@@ -53,10 +53,10 @@ fn a_look_after_the_verdict_does_not_take_it_back() {
     outbox.follow(Serving::Owned(owner()), 0);
     let current = outbox.take().run;
     let outgoing = Outgoing { last: 1, ended: true, ..Outgoing::default() };
-    outbox.sent(current.as_ref().unwrap(), &mut Batch { outgoing, ..Batch::default() });
+    outbox.sent(current.as_ref().unwrap(), &Batch { outgoing, ..Batch::default() });
     assert!(!outbox.is_busy());
     let outgoing = Outgoing { last: 1, ..Outgoing::default() };
-    outbox.sent(current.as_ref().unwrap(), &mut Batch { outgoing, ..Batch::default() });
+    outbox.sent(current.as_ref().unwrap(), &Batch { outgoing, ..Batch::default() });
     assert!(!outbox.is_busy() && outbox.serving().is_some());
 }
 
