@@ -26,10 +26,10 @@ pub struct Usage {
 
 /// The shares of all identities.
 #[derive(Debug, Default)]
-pub struct Shares(Mutex<HashMap<Arc<str>, Entry>>);
+pub struct Shares(Mutex<HashMap<Arc<str>, Account>>);
 
 #[derive(Debug)]
-struct Entry {
+struct Account {
     running: u64,
     /// When the last start has had its part of the minute.
     paid: Instant,
@@ -65,7 +65,7 @@ impl Shares {
         }
         let holder: Arc<str> =
             if holder == &**identity { Arc::clone(identity) } else { holder.into() };
-        let entry = entries.entry(Arc::clone(&holder)).or_insert(Entry { running: 0, paid: now });
+        let entry = entries.entry(Arc::clone(&holder)).or_insert(Account { running: 0, paid: now });
         entry.running += 1;
         entry.paid = entry.paid.max(now) + part;
         Ok((judged, Share { shares: Arc::clone(self), holder }))
@@ -82,7 +82,7 @@ impl Shares {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Account>> {
         lock(&self.0)
     }
 }

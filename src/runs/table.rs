@@ -40,7 +40,7 @@ pub fn holder(identity: &str) -> &str {
 
 /// What an id stands for.
 #[derive(Debug)]
-pub enum Entry<R> {
+enum Slot<R> {
     /// A run that goes on, or whose end is not confirmed yet.
     Live(Arc<R>),
     /// A run that is over, or an id that was given up: why nothing more can be said.
@@ -108,7 +108,7 @@ pub struct Table<R> {
 
 #[derive(Debug)]
 struct Inner<R> {
-    entries: HashMap<Key, Entry<R>>,
+    entries: HashMap<Key, Slot<R>>,
     /// How many of them each [`holder`] has; never 0.
     shares: HashMap<Box<str>, usize>,
     /// When to forget what is past, soonest first.
@@ -140,8 +140,8 @@ impl<R: Held> Table<R> {
         let mut inner = self.lock();
         inner.expire();
         match inner.entries.get(key) {
-            Some(Entry::Live(run)) => return Claim::Existing(Arc::clone(run)),
-            Some(Entry::Past(code)) => return Claim::Past(*code),
+            Some(Slot::Live(run)) => return Claim::Existing(Arc::clone(run)),
+            Some(Slot::Past(code)) => return Claim::Past(*code),
             None if self.may_have_forgotten(first_sent_ago) => {
                 return Claim::Past(Code::BeforeMemory);
             }
@@ -155,7 +155,7 @@ impl<R: Held> Table<R> {
             Err(code) => return Claim::Refused(code),
         };
         inner.passing += usize::from(run.passes());
-        inner.insert(key.clone(), Entry::Live(Arc::clone(&run)));
+        inner.insert(key.clone(), Slot::Live(Arc::clone(&run)));
         Claim::New(run)
     }
 
@@ -171,8 +171,8 @@ impl<R: Held> Table<R> {
         let mut inner = self.lock();
         inner.expire();
         match inner.entries.get(key) {
-            Some(Entry::Live(run)) => return Burial::Existing(Arc::clone(run)),
-            Some(Entry::Past(code)) => return Burial::Past(*code),
+            Some(Slot::Live(run)) => return Burial::Existing(Arc::clone(run)),
+            Some(Slot::Past(code)) => return Burial::Past(*code),
             None if self.may_have_forgotten(first_sent_ago) => {
                 return Burial::Past(Code::BeforeMemory);
             }
@@ -197,7 +197,7 @@ impl<R: Held> Table<R> {
 
     fn past(&self, key: &Key, code: Code, keep: Duration) {
         let mut inner = self.lock();
-        if let Some(Entry::Live(run)) = inner.entries.get(key) {
+        if let Some(Slot::Live(run)) = inner.entries.get(key) {
             inner.passing -= usize::from(run.passes());
             inner.remember(key.clone(), code, keep);
         }
@@ -212,7 +212,7 @@ impl<R: Held> Table<R> {
     /// A run could not be started, or is over and forgotten: its id is free again.
     pub fn release(&self, key: &Key) {
         let mut inner = self.lock();
-        if let Some(Entry::Live(run)) = inner.remove(key) {
+        if let Some(Slot::Live(run)) = inner.remove(key) {
             inner.passing -= usize::from(run.passes());
         }
     }
@@ -220,7 +220,7 @@ impl<R: Held> Table<R> {
     /// A durable run of a server before this one, or what is left of one of this server: its id is taken
     /// whatever the limits.
     pub fn keep(&self, key: Key, run: Arc<R>) {
-        self.lock().insert(key, Entry::Live(run));
+        self.lock().insert(key, Slot::Live(run));
     }
 
     /// How many live runs are of the kind that passes.
@@ -235,14 +235,14 @@ impl<R: Held> Table<R> {
     pub fn find(&self, identity: Option<&Arc<str>>, part: &str) -> Vec<Arc<R>> {
         let inner = self.lock();
         if let (Ok(id), Some(identity)) = (RunId::new(part), identity)
-            && let Some(Entry::Live(run)) =
+            && let Some(Slot::Live(run)) =
                 inner.entries.get(&Key { identity: Arc::clone(identity), id })
         {
             return vec![Arc::clone(run)];
         }
         let (mut exact, mut found) = (Vec::new(), Vec::new());
         for (key, entry) in &inner.entries {
-            let Entry::Live(run) = entry else { continue };
+            let Slot::Live(run) = entry else { continue };
             if identity.is_some_and(|identity| key.identity != *identity) {
                 continue;
             }
@@ -258,9 +258,9 @@ impl<R: Held> Table<R> {
     /// All live runs.
     #[must_use]
     pub fn all_live(&self) -> Vec<Arc<R>> {
-        let live = |entry: &Entry<R>| match entry {
-            Entry::Live(run) => Some(Arc::clone(run)),
-            Entry::Past(_) => None,
+        let live = |entry: &Slot<R>| match entry {
+            Slot::Live(run) => Some(Arc::clone(run)),
+            Slot::Past(_) => None,
         };
         self.lock().entries.values().filter_map(live).collect()
     }
@@ -281,7 +281,7 @@ impl<R: Held> Inner<R> {
         }
     }
 
-    fn insert(&mut self, key: Key, entry: Entry<R>) {
+    fn insert(&mut self, key: Key, entry: Slot<R>) {
         let identity = Arc::clone(&key.identity);
         if self.entries.insert(key, entry).is_some() {
             return;
@@ -293,7 +293,7 @@ impl<R: Held> Inner<R> {
         }
     }
 
-    fn remove(&mut self, key: &Key) -> Option<Entry<R>> {
+    fn remove(&mut self, key: &Key) -> Option<Slot<R>> {
         let removed = self.entries.remove(key)?;
         let holder = holder(&key.identity);
         if let Some(share) = self.shares.get_mut(holder) {
@@ -306,7 +306,7 @@ impl<R: Held> Inner<R> {
     }
 
     fn remember(&mut self, key: Key, code: Code, keep: Duration) {
-        self.insert(key.clone(), Entry::Past(code));
+        self.insert(key.clone(), Slot::Past(code));
         self.expiry.insert((Instant::now() + keep, key));
     }
 
@@ -315,7 +315,7 @@ impl<R: Held> Inner<R> {
         while self.expiry.first().is_some_and(|(at, _)| *at <= now) {
             // The id may be a run's by now.
             if let Some((_, key)) = self.expiry.pop_first()
-                && matches!(self.entries.get(&key), Some(Entry::Past(_)))
+                && matches!(self.entries.get(&key), Some(Slot::Past(_)))
             {
                 self.remove(&key);
             }
