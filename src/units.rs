@@ -1,4 +1,4 @@
-//! Times and sizes as people write them.
+//! Times and sizes: as people write them, and as numbers.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -45,6 +45,12 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 #[must_use]
 pub fn spelt(time: Duration) -> String {
     humantime::format_duration(time).to_string()
+}
+
+/// A duration in whole milliseconds; the most that there are if it is longer.
+#[must_use]
+pub fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A number of things: `1 host`, `2 hosts`. Nouns with a regular plural only.

@@ -12,6 +12,7 @@ use crate::proto::digest::Algorithm;
 use crate::proto::frame::{BODY_LIMIT, INTEGER_LIMIT};
 use crate::proto::header::{Form, RunRequest};
 use crate::proto::strings;
+use crate::units;
 
 /// A command and how it is to run, much like `std::process::Command`.
 ///
@@ -238,7 +239,7 @@ fn setting(name: &OsStr, value: &OsStr) -> Result<OsString, UsageError> {
 
 /// As long as the wire can say: what is longer ends after everything else.
 pub(super) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).min(INTEGER_LIMIT - 1)
+    units::millis(duration).min(INTEGER_LIMIT - 1)
 }
 
 /// 128 random bits: nobody else's run has the same.

@@ -14,7 +14,7 @@ use super::command::millis;
 use super::connection::{Connection, NoWelcome, Target};
 use super::control::{Control, Input, RunIo};
 use super::error::{Error, OutputError};
-use super::leg::{Leg, until};
+use super::leg::Leg;
 use super::sink::Sink;
 use super::state::{Leave, LegEnd, Role, State};
 use super::stdin::StdinSender;
@@ -25,7 +25,7 @@ use crate::proto::digest::Running;
 use crate::proto::frame::{self, FrameError};
 use crate::proto::header::{Attach, ClientHeader, Form, RunRequest, ShowFrom};
 use crate::proto::verdict::Verdict;
-use crate::sys::clock::boottime;
+use crate::sys::clock::{boottime, until};
 use crate::transport::DialError;
 
 /// First pause before a reconnection; doubled up to [`LONGEST_PAUSE`].

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::connection::Connection;
 use super::control::{Control, Input};
@@ -16,6 +16,7 @@ use super::state::{LegEnd, State};
 use crate::conn::{FrameReader, FrameWriter, HEARTBEAT, SILENCE};
 use crate::proto::frame::{self, FrameError};
 use crate::proto::header::ClientHeader;
+use crate::sys::clock::until;
 use crate::sys::mutex::lock;
 
 /// How long a leg tries to send what confirms a verdict.
@@ -231,13 +232,6 @@ impl<'a> Leg<'a> {
 /// A line of a few bytes does not keep the buffer that it was read into.
 fn exact(bytes: BytesMut) -> Bytes {
     if bytes.len() < bytes.capacity() / 2 { Bytes::copy_from_slice(&bytes) } else { bytes.freeze() }
-}
-
-pub(in crate::client) async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(at) => sleep_until(at).await,
-        None => std::future::pending().await,
-    }
 }
 
 #[cfg(test)]

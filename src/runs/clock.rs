@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 pub use crate::sys::clock::boottime;
+pub use crate::units::millis;
 
 /// So long after a boot the clock that people set has been set: until then it may be the one of a machine
 /// without a battery.
@@ -14,12 +15,6 @@ pub const CLOCK_IS_SET: Duration = Duration::from_secs(600);
 #[must_use]
 pub fn timestamp() -> String {
     humantime::format_rfc3339_millis(SystemTime::now()).to_string()
-}
-
-/// A duration in whole milliseconds.
-#[must_use]
-pub fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// When something happened, so that its age can be told whatever is done to the clock that people set.

@@ -1,7 +1,9 @@
-//! The clock that counts sleep, and the time zone of this machine.
+//! The clock that counts sleep, the time zone of this machine, and waiting for a moment.
 #![expect(unsafe_code, reason = "mktime(3) and clock_gettime(2) are asked of the C library")]
 
 use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
 
 /// Time since the machine started, sleep included: it does not jump, and it is the same for every
 /// process until the next boot (`CLOCK_BOOTTIME`, `clock_gettime(2)`). By the C library, which knows the
@@ -30,4 +32,12 @@ pub fn local_time([year, month, day, hour, minute, second]: [i32; 6]) -> Option<
     // SAFETY: `fields` is a valid `tm` of this function's own, for as long as the call takes.
     let seconds = unsafe { libc::mktime(&raw mut fields) };
     (seconds != -1).then_some(seconds)
+}
+
+/// Waits until then; without a deadline, for ever.
+pub async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }

@@ -12,7 +12,7 @@ use crate::client::Destination;
 use crate::client::batch::plan::StepSpec;
 use crate::proto::header::Stream;
 use crate::proto::verdict::Verdict;
-use crate::runs::clock::millis;
+use crate::units::millis;
 
 /// The version of the format.
 pub(super) const VERSION: u32 = 1;

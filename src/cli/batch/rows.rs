@@ -6,7 +6,7 @@ use super::ledger::{Entry, Ledger};
 use super::report::{LOST_END, Row, Subject, Summary, unix_ms};
 use super::summary::tally;
 use crate::client::batch::{Cause, Loss, Outcome};
-use crate::runs::clock::millis;
+use crate::units::millis;
 
 /// The row for an entry.
 pub(super) fn row(ledger: &Ledger, host: usize, step: usize, entry: &Entry) -> Row {

@@ -12,7 +12,7 @@ use super::show::{Piece, Reader, Show, verdict};
 use super::summary;
 use crate::cli::reach::Reach;
 use crate::client::batch::{Event, Halter, How, Outcome, Running, StepEnd, Why};
-use crate::runs::clock::millis;
+use crate::units::millis;
 
 /// What watches a batch.
 pub(super) struct Watcher {

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use super::worker::{Counts, Worker};
 use super::{Cause, Event, Halter, Host, How, Step, Why};
-use crate::client::leg::until;
 use crate::client::{RECONNECT_TIMEOUT, UsageError};
+use crate::sys::clock::until;
 
 /// Hosts that are worked on at once, unless the caller says otherwise.
 pub const AT_ONCE: usize = 32;
