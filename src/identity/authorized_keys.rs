@@ -7,7 +7,8 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::line::{LINE_LIMIT, LineReason, is_key_type, lines, no_type, quote, word};
+use super::line::{LINE_LIMIT, is_key_type, lines, quote, word};
+use super::line_error::{LineReason, no_type};
 use super::options::split;
 use super::{Fingerprint, KeyOptions, LineError, Permits, PublicKey, Sought};
 

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use super::authorized_keys::{Entry, parse, parse_authorities};
-use super::line::{LineReason, lines, quote};
+use super::line::{lines, quote};
+use super::line_error::LineReason;
 use super::revoked::uncommented;
 use super::watched::read_list;
 use super::{

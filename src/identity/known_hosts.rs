@@ -6,7 +6,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::glob::is_match;
-use super::line::{FILE_LIMIT, LINE_LIMIT, LineReason, is_key_type, lines, quote, word};
+use super::line::{FILE_LIMIT, LINE_LIMIT, is_key_type, lines, quote, word};
+use super::line_error::LineReason;
 use super::{Fingerprint, LineError, PublicKey, PublicKeyError};
 use crate::sys::fs::{FsError, TrustedFile};
 

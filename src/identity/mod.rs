@@ -16,17 +16,21 @@ mod check;
 mod ed25519;
 mod fingerprint;
 mod glob;
+mod granted;
 mod key;
 mod keyring;
 pub mod known_hosts;
 mod line;
+mod line_error;
 mod local;
 mod network;
 mod options;
 mod private;
 mod proof;
+mod proof_error;
 mod public;
 mod revoked;
+mod revoked_error;
 mod short_scalar;
 mod signature;
 mod sk;
@@ -49,22 +53,22 @@ pub use certificate::{
 pub use channel::Channel;
 pub use check::{CheckedFile, CheckedLine, Said, check_files, check_found};
 pub use fingerprint::{Fingerprint, NotAFingerprint};
+pub use granted::{Caller, Granted, Proven, Sought};
 pub use key::{KEY_FILE_LIMIT, Key, KeyError, KeyFile, StoredKey};
 pub use keyring::{KeyRing, USUAL_FILES};
-pub use line::{LineError, LineReason};
+pub use line_error::{LineError, LineReason};
 pub use local::{OwnKeys, host_key, host_public_key, local_identity};
 pub use network::Network;
 pub use options::{Authority, Barred, KeyOptions, OptionError, Permits};
-pub use proof::{
-    NAMESPACE, PROOF_LIMIT, ProofError, USER_LIMIT, auth_text, is_user, sign, sign_auth, verify,
-    verify_auth,
-};
+pub use proof::{NAMESPACE, auth_text, is_user, sign, sign_auth, verify, verify_auth};
+pub use proof_error::{PROOF_LIMIT, ProofError, USER_LIMIT};
 pub use public::{PublicKey, PublicKeyError, RSA_LEAST, RSA_MOST};
-pub use revoked::{Revoked, RevokedError};
+pub use revoked::Revoked;
+pub use revoked_error::RevokedError;
 pub use sk::Presence;
 pub use time::{NotATime, parse_time};
 pub use watched::{Found, Handed, News, Role, Source, Trouble, read_list};
-pub use who::{Caller, Granted, Identity, Proven, Sought};
+pub use who::Identity;
 
 #[cfg(test)]
 #[path = "../../tests/it/support/soft_key.rs"]

@@ -7,52 +7,15 @@ use ring::digest;
 use ssh_key::encoding::Decode as _;
 use ssh_key::{HashAlg, LineEnding, Signature, SshSig};
 
+use super::proof_error::{PROOF_LIMIT, ProofError, USER_LIMIT};
 use super::{Fingerprint, Key, Presence, PublicKey, signature};
 
 /// Over which digest of a message rexec's keys sign.
 const HASH: HashAlg = HashAlg::Sha512;
 /// The namespace of rexec's signatures; one made for another purpose has another.
 pub const NAMESPACE: &str = "rexec";
-/// Most bytes of a proof. An Ed25519 one has about 300, one by the longest RSA key 3,000.
-pub const PROOF_LIMIT: usize = 8 << 10;
 /// What stands before and after the base64 of a signature (`PROTOCOL.sshsig`).
 const ARMOUR: (&str, &str) = ("-----BEGIN SSH SIGNATURE-----", "-----END SSH SIGNATURE-----");
-/// Most bytes of a user name.
-pub const USER_LIMIT: usize = 256;
-
-/// Why a proof is not accepted, or cannot be made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ProofError {
-    /// The user name cannot stand in a line.
-    #[error(
-        "a user name has 1 to {USER_LIMIT} bytes, no blanks and no control characters, and is not \"-\""
-    )]
-    User,
-    /// Longer than [`PROOF_LIMIT`].
-    #[error("the signature is over the limit of {PROOF_LIMIT} bytes")]
-    TooLong,
-    /// Not an armoured SSHSIG of version 1.
-    #[error("the signature is not an SSH signature")]
-    Malformed,
-    /// Made for another purpose.
-    #[error("the signature was not made for rexec")]
-    Namespace,
-    /// Made by another key than the one named.
-    #[error("the signature was made by another key")]
-    OtherKey,
-    /// Of an algorithm that is not this key's, or over another text.
-    #[error("the signature does not prove the key on this connection")]
-    Wrong,
-    /// A security key that was not touched.
-    #[error("the security key was not touched for this signature, and it must be here")]
-    Untouched,
-    /// A security key that did not ask who it was.
-    #[error("the security key did not ask for its PIN for this signature, and it must here")]
-    Unverified,
-    /// The provider refused to sign.
-    #[error("the key could not sign")]
-    Sign,
-}
 
 /// The text that a client signs. Each side builds it from its own view of the connection: six lines,
 /// each ended by a line feed.

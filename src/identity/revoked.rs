@@ -19,8 +19,10 @@ use std::collections::BTreeSet;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::line::{LineReason, is_key_type, lines, no_type, quote, word};
-use super::{Certificate, Fingerprint, LineError, NotAFingerprint, PublicKey, PublicKeyError};
+use super::line::{is_key_type, lines, quote, word};
+use super::line_error::{LineReason, no_type};
+use super::revoked_error::RevokedError;
+use super::{Certificate, Fingerprint, LineError, PublicKey, PublicKeyError};
 
 /// How a binary list of ssh-keygen(1) begins (PROTOCOL.krl).
 const BINARY: &str = "SSHKRL\n\0";
@@ -31,34 +33,6 @@ pub struct Revoked {
     keys: BTreeSet<Fingerprint>,
     serials: Vec<(u64, u64)>,
     ids: BTreeSet<String>,
-}
-
-/// Why a line of a revocation list is not understood.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RevokedError {
-    /// The whole file.
-    #[error(
-        "this is a binary list of ssh-keygen -k; give the text that it was made from (see ssh-keygen(1), KEY \
-         REVOCATION LISTS)"
-    )]
-    Binary,
-    /// Neither a key nor a known word.
-    #[error("{0:?} revokes nothing; write a key, or hash:, serial: or id: and a value")]
-    Unknown(String),
-    /// `serial:`.
-    #[error(
-        "{0:?} is no serial number, and no range of them such as 5-9; 0 is none, and none begins with it but 0x..."
-    )]
-    Serial(String),
-    /// `hash:`.
-    #[error("{0}")]
-    Hash(#[from] NotAFingerprint),
-    /// `id:` alone.
-    #[error("the value is missing")]
-    Empty,
-    /// The line of a certificate.
-    #[error("a certificate is revoked by its number or key id: write serial: N or id: KEY-ID")]
-    Certificate,
 }
 
 impl Revoked {
@@ -196,6 +170,7 @@ fn serials(text: &str) -> Result<(u64, u64), RevokedError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::NotAFingerprint;
 
     const KEY: &str =
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJZcUKuqYvDLPWEDpwZMAJQHNMNiAyxoTCUj6LLkwlgs";

@@ -7,8 +7,9 @@ use ssh_key::encoding::{Decode as _, Encode as _};
 use ssh_key::public::{EcdsaPublicKey, KeyData, RsaPublicKey};
 use ssh_key::{Algorithm, EcdsaCurve, HashAlg, Mpint, Signature};
 
+use super::proof_error::ProofError;
 use super::sk::{self, Presence};
-use super::{ProofError, PublicKey, ed25519};
+use super::{PublicKey, ed25519};
 
 /// Checks that `signature` is `key`'s over `message`.
 pub(super) fn verify(

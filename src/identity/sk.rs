@@ -5,7 +5,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::ProofError;
+use super::proof_error::ProofError;
 
 /// Somebody touched the device.
 const TOUCHED: u8 = 0x01;
