@@ -3,11 +3,11 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::bind_error::BindError;
 use super::inherited::{Address, Inherited, Name, Socket as InheritedSocket};
-use super::socket_file::SocketFile;
+use super::socket_file::{BACKLOG, SocketFile};
 use super::stream::tune;
 use super::{Endpoint, Host, ListenAddr, Stream, TlsFault, TlsServer};
 use crate::identity::Channel;
@@ -15,59 +15,8 @@ use crate::identity::Channel;
 #[cfg(test)]
 mod tests;
 
-/// Connections that the kernel completes ahead of `accept` (`listen(2)`); Linux takes the smaller of
-/// this and `net.core.somaxconn`.
-pub(super) const BACKLOG: i32 = 1024;
 /// Free ports tried until one is free for both families of `localhost:0`.
 const FREE_PORT_TRIES: usize = 16;
-
-/// Why an address cannot be listened on. Says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum BindError {
-    /// Somebody listens there.
-    #[error("{0} is in use: another server listens there; stop it or choose another address")]
-    InUse(Endpoint),
-    /// A port below 1024, or a folder that may not be written.
-    #[error("no permission to listen on {0}; choose a port from 1024 up, or a folder of your own")]
-    Denied(Endpoint),
-    /// Not an address of this machine.
-    #[error("{0} is not an address of this machine; listen on one of its own, or on 0.0.0.0")]
-    NotHere(Endpoint),
-    /// The resolver does not know the name.
-    #[error(
-        "cannot listen on {endpoint}: the name has no address here ({source}); give an address of this machine, \
-         such as 127.0.0.1, or 0.0.0.0 for all"
-    )]
-    Resolve {
-        /// What was asked for.
-        endpoint: Endpoint,
-        /// Its answer.
-        source: io::Error,
-    },
-    /// A file that is no socket, or another user's socket, stands in the way.
-    #[error("{} is not a socket of ours; remove it or choose another path", .0.display())]
-    NotOurs(PathBuf),
-    /// Something else.
-    #[error("cannot listen on {endpoint}: {source}")]
-    Io {
-        /// What was asked for.
-        endpoint: Endpoint,
-        /// The system's answer.
-        source: io::Error,
-    },
-}
-
-impl BindError {
-    pub(super) fn new(endpoint: &Endpoint, source: io::Error) -> Self {
-        let endpoint = endpoint.clone();
-        match source.kind() {
-            io::ErrorKind::AddrInUse => Self::InUse(endpoint),
-            io::ErrorKind::PermissionDenied => Self::Denied(endpoint),
-            io::ErrorKind::AddrNotAvailable => Self::NotHere(endpoint),
-            _ => Self::Io { endpoint, source },
-        }
-    }
-}
 
 /// A bound socket that takes connections already (the kernel keeps them), to be registered with a runtime.
 #[derive(Debug)]

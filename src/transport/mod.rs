@@ -4,8 +4,10 @@
 //! shows none there, it proves its key later over the exporter of the [channel](crate::identity::Channel). On unix sockets
 //! the kernel tells each side whose process the other is.
 
+mod bind_error;
 mod dial;
 mod endpoint;
+mod host_key_error;
 mod inherited;
 mod listen;
 mod socket_file;
@@ -16,14 +18,15 @@ mod verifier;
 #[cfg(target_arch = "x86_64")]
 mod x25519;
 
+pub use bind_error::BindError;
 pub use dial::{ClientStream, DialError, Tried, connect, host_key};
 pub use endpoint::{Endpoint, EndpointError, Host, ListenAddr};
+pub use host_key_error::{HostKeyError, UnknownHost};
 pub use inherited::{InheritError, Inherited};
 pub use listen::{
-    Accepted, BindError, Bound, HandshakeError, Listener, Peer, ServerStream, bind, claim_or_bind,
-    claim_rest,
+    Accepted, Bound, HandshakeError, Listener, Peer, ServerStream, bind, claim_or_bind, claim_rest,
 };
 pub use stream::{Cork, Stream};
 pub use tls::{ALPN, BUFFER_LIMIT, EXPORTER_LABEL, TlsFault, TlsServer};
-pub use trust::{HostKeyError, HostTrust, NewHosts, Own, UnknownHost};
+pub use trust::{HostTrust, NewHosts, Own};
 pub use verifier::HostKeyCheck;

@@ -12,11 +12,13 @@ use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 
-use super::listen::BACKLOG;
 use super::{BindError, Endpoint};
 use crate::sys::fs::{Lock, Locked, euid, lock_exclusive};
 use crate::sys::mutex::lock;
 
+/// Connections to any socket, be it in a file or not, that the kernel completes ahead of `accept` (`listen(2)`); Linux takes the smaller of
+/// this and `net.core.somaxconn`.
+pub(super) const BACKLOG: i32 = 1024;
 /// How long another server's start in the same folder is waited for; it takes a millisecond, so whoever has the lock
 /// for longer is none.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
