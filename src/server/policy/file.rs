@@ -14,6 +14,9 @@ use crate::identity::Fingerprint;
 use crate::runs::excerpt::EXCERPT_LIMIT;
 use crate::units;
 
+/// What a rule says of whoever comes from the server's own account on this machine.
+pub(super) const LOCAL: &str = "local";
+
 /// The highest niceness, setpriority(2).
 const NICEST: u8 = 19;
 
@@ -78,7 +81,7 @@ impl<'de> Deserialize<'de> for Name {
                 format!("{text:?} is no name: up to 64 letters, digits, '-', '_' and '.' are");
             return Err(D::Error::custom(line));
         }
-        if text == super::LOCAL {
+        if text == LOCAL {
             return Err(D::Error::custom("\"local\" is this server's own account already"));
         }
         Ok(Self(text))
@@ -93,7 +96,7 @@ impl Stable {
     /// `local`, `local:UID`, `key:SHA256:…` or `SHA256:…`.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let uid = text.strip_prefix("local:").map(str::parse::<u32>);
-        if text == super::LOCAL || matches!(uid, Some(Ok(_))) {
+        if text == LOCAL || matches!(uid, Some(Ok(_))) {
             return Ok(Self(text.into()));
         }
         let print = text.strip_prefix("key:").unwrap_or(text).parse::<Fingerprint>();

@@ -19,10 +19,8 @@ pub use pattern::Pattern;
 use crate::exec::Limits;
 use crate::mistake::{Mistake, from_toml};
 use crate::runs::judged::Ceilings;
-use file::{File, Name, Stable};
+use file::{File, LOCAL, Name, Stable};
 
-/// What a rule says of whoever comes from the server's own account on this machine.
-const LOCAL: &str = "local";
 /// What a rule says of whom no other rule names.
 const OTHERS: &str = "*";
 /// The tables that [`Policy::parse`] reads.
