@@ -25,13 +25,15 @@ mod halt;
 pub mod hosts;
 pub mod output;
 pub mod plan;
+mod spec;
 mod step;
 mod verdict;
 mod worker;
 
-pub use engine::{AT_ONCE, Batch, BatchError, Options, RETRIES, Running};
+pub use engine::Running;
 pub use event::{Event, StepEnd};
 pub use halt::{Halter, How, Why};
+pub use spec::{AT_ONCE, Batch, BatchError, Options, RETRIES};
 pub use step::{Before, OnError, RetryOn, Step};
 pub use verdict::{Cause, Loss, Outcome, worst, worst_of};
 

@@ -7,9 +7,10 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use super::engine::Batch;
 use super::output::ToEvents;
-use super::{Before, Cause, Event, Halter, How, Loss, OnError, Outcome, RetryOn, Step, StepEnd};
+use super::{
+    Batch, Before, Cause, Event, Halter, How, Loss, OnError, Outcome, RetryOn, Step, StepEnd,
+};
 use crate::client::command::random_id;
 use crate::client::{Client, Command, Control, Error, RunIo, UsageError};
 use crate::proto::code::Code;
