@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use super::output::write_all;
 use super::signals::suspend;
-use crate::sys::process::watch;
+use crate::sys::poll::watch;
 use crate::sys::signals::is_ignored;
 
 /// Most bytes of a passphrase, or of an answer.

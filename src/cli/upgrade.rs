@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::check::REFUSED;
 use super::server_args::CHECK;
 use super::settings::names_a_file;
+use crate::sys::poll::watch;
 use crate::sys::process::{self, Pid};
 use crate::sys::replace::{own_program, replace};
 
@@ -85,7 +86,7 @@ impl Upgrade {
 
 /// The exit status of a child, once it has ended; none if a signal ended it.
 async fn status_of(pid: Pid) -> io::Result<Option<i32>> {
-    let pidfd = process::watch(pidfd_open(pid, PidfdFlags::empty())?)?;
+    let pidfd = watch(pidfd_open(pid, PidfdFlags::empty())?)?;
     let _ended = pidfd.readable().await?;
     let peek = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
     let status = waitid(WaitId::PidFd(pidfd.as_fd()), peek)?;

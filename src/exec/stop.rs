@@ -13,7 +13,8 @@ use super::mark::Mark;
 use super::scan::{Action, Containment, Found, Scanner, Target};
 use super::signal::Signal;
 use super::wait::Child;
-use crate::sys::process::{ProcessRef, has_ended, orphans, watch};
+use crate::sys::poll::watch;
+use crate::sys::process::{ProcessRef, has_ended, orphans};
 
 /// Time between SIGTERM and SIGKILL.
 pub const TERM_GRACE: Duration = Duration::from_secs(5);

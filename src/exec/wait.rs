@@ -15,6 +15,7 @@ use tokio::time::sleep;
 use super::cgroup::Group;
 use super::mark::Mark;
 use super::signal::Signal;
+use crate::sys::poll::watch;
 use crate::sys::process::{self, Ended, Pid, ProcessRef, Usage};
 
 /// A main process that was started and not yet reaped. Dropped unreaped, it goes on running and is
@@ -43,7 +44,7 @@ impl Child {
 
     fn try_follow(pid: Pid, since: Duration, mark: Mark) -> io::Result<Self> {
         // Not reaped, so the pid cannot be another's.
-        let pidfd = process::watch(pidfd_open(pid, PidfdFlags::empty())?)?;
+        let pidfd = watch(pidfd_open(pid, PidfdFlags::empty())?)?;
         let process = ProcessRef::of_child(pid, since)?;
         Ok(Self { process, mark, uid: None, group: None, pidfd: Some(pidfd) })
     }

@@ -12,6 +12,7 @@ use tracing::warn;
 use super::disk::Folder;
 use super::durable::Keeping;
 use super::link::Link;
+use crate::sys::poll::watch;
 use crate::sys::process;
 
 /// The argument by which this program is a supervisor.
@@ -64,7 +65,7 @@ fn start_in(folder: &Folder, keeping: &Keeping) -> io::Result<(Link, Pid)> {
     command.stdin(theirs).stdout(Stdio::null()).stderr(folder.log()?);
     let pid = process::spawn_reaper(&mut command)?;
     drop(command);
-    match pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from).and_then(process::watch) {
+    match pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from).and_then(watch) {
         Ok(pidfd) => drop(tokio::spawn(process::reap_when_ended(pid, pidfd))),
         Err(e) => {
             warn!("a supervisor is not watched: {e}");

@@ -4,7 +4,7 @@
 
 #![expect(
     unsafe_code,
-    reason = "sigaction, close_range, wait4, waitid with rusage, TIOCNOTTY, getpgid and getsid of any pid and tokio's registration of a descriptor have no safe form"
+    reason = "sigaction, close_range, wait4, waitid with rusage, TIOCNOTTY, and getpgid and getsid of any pid have no safe form"
 )]
 
 use std::collections::BTreeMap;
@@ -22,7 +22,6 @@ use rustix::event::PollFlags;
 use rustix::fs::{FileType, OFlags, Stat, fcntl_getfl, fstat, stat as stat_path};
 pub use rustix::process::Pid;
 use rustix::process::PidfdFlags;
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
@@ -254,19 +253,6 @@ pub fn leads_session(pid: Pid) -> bool {
     let pid = pid.as_raw_nonzero().get();
     // SAFETY: takes and gives integers.
     unsafe { libc::getsid(pid) == pid }
-}
-
-/// Registers a descriptor that is read from with the runtime; a pidfd becomes readable when its process ends.
-///
-/// # Errors
-/// epoll_ctl(2) failed: out of memory or of watches.
-///
-/// # Panics
-/// Outside of a Tokio runtime with I/O enabled.
-pub fn watch(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an OwnedFd is open, and the same, for as long as it lives; the AsyncFd owns it.
-    let registered = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
-    Ok(registered?)
 }
 
 /// Whether the process of a pidfd has ended; a zombie has.

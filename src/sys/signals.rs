@@ -19,7 +19,7 @@ use rustix::process::Signal;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
-use super::process::watch;
+use super::poll::watch;
 
 /// Bytes of one `struct signalfd_siginfo`.
 const INFO_LEN: usize = size_of::<libc::signalfd_siginfo>();
