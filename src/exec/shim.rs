@@ -30,12 +30,11 @@ use super::program::{find, working_directory};
 use super::spec::Spec;
 use crate::sys::pipe;
 use crate::sys::process::{self, Pid};
+use crate::sys::replace::THIS_PROGRAM;
 use crate::sys::users::User;
 
 /// The argument by which this program is the step.
 pub const LIMITED: &str = "limited";
-/// This program by what it is, not by its name: its file may have been replaced.
-pub(super) const PROGRAM: &str = "/proc/self/exe";
 /// Exit status of a step that did not become the command. Its report says why.
 const FAILED: u8 = 127;
 /// In front of the names of the command's variables.
@@ -93,7 +92,7 @@ pub(super) fn signed(name: &OsStr) -> OsString {
     OsString::from_vec([SIGN, name.as_bytes()].concat())
 }
 
-/// Starts `command`, which is [`PROGRAM`] with all that the command is to have but its words. Returns when
+/// Starts `command`, which is [`THIS_PROGRAM`] with all that the command is to have but its words. Returns when
 /// the command itself runs, so it takes a start of this program more. `file` is the program's, unless the step is
 /// to look for it.
 ///
@@ -113,7 +112,7 @@ pub(super) fn spawn(
     let json = serde_json::to_string(terms).map_err(|e| NotStarted::Other(e.into()))?;
     command.arg0("rexec-server").args([LIMITED, &writer.as_raw_fd().to_string(), &json]);
     command.arg(file.unwrap_or(Path::new(""))).args(words);
-    let itself = Path::new(PROGRAM);
+    let itself = Path::new(THIS_PROGRAM);
     let pid = process::spawn_handing(command, writer.as_fd())
         .map_err(|e| NotStarted::from_exec(e, file.unwrap_or(itself)))?;
     drop(writer);
@@ -229,7 +228,7 @@ mod tests {
         let limits = Limits { nice: Some(1), ..Limits::default() };
         let file = Some(Path::new("/bin/true"));
         let terms = Terms::of_limits(limits);
-        let started = spawn(&mut Command::new(PROGRAM), (file, &[]), &terms);
+        let started = spawn(&mut Command::new(THIS_PROGRAM), (file, &[]), &terms);
         assert!(matches!(started, Err(SpawnError::NotStarted(NotStarted::Other(_)))));
     }
 }

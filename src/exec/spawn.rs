@@ -30,6 +30,7 @@ use super::wait::Child;
 use crate::sys::clock::boottime;
 use crate::sys::pipe;
 use crate::sys::process::{self, Pid};
+use crate::sys::replace::THIS_PROGRAM;
 
 /// A run that was started: its main process and this side's ends of its pipes.
 #[derive(Debug)]
@@ -145,7 +146,7 @@ impl Wanted<'_> {
                 (Some(file), cwd, Terms::of_limits(self.spec.limits))
             }
         };
-        let mut command = Command::new(shim::PROGRAM);
+        let mut command = Command::new(THIS_PROGRAM);
         command.env_clear().process_group(0).current_dir(&cwd);
         command.envs(self.env.iter().map(|(name, value)| (shim::signed(name), value)));
         stdio.give_to(&mut command);

@@ -30,6 +30,7 @@ use crate::runs::recover::{self, Recovered};
 use crate::runs::retention::Retention;
 use crate::sys::fs::{Lock, StateDir, euid};
 use crate::sys::listen_fds::{Passed, Slots};
+use crate::sys::replace::THIS_PROGRAM;
 use crate::transport::{Bound, Endpoint, ListenAddr, TlsServer};
 
 /// What an operator decides about a server.
@@ -229,7 +230,7 @@ impl Server {
 }
 
 fn keeping(instance: &StateDir, runs: &StateDir, kept: Kept) -> Result<Keeping, StartError> {
-    let program = File::open("/proc/self/exe").map_err(StartError::System)?;
+    let program = File::open(THIS_PROGRAM).map_err(StartError::System)?;
     // On the disk of those that it is for, which may not be this instance's.
     let ready = runs.subdir(READY)?;
     let Kept { record_limit, retention } = kept;

@@ -84,6 +84,9 @@ fn execve(
     Err(io::Error::last_os_error())
 }
 
+/// The program of this process by what it is, not by its name: its file may have been replaced.
+pub const THIS_PROGRAM: &str = "/proc/self/exe";
+
 /// Where the program of this process is, by a path that leads to a newer one once it is replaced: as
 /// it was called, with folders and PATH resolved but not links. If that is another file (a caller
 /// may name a program as it likes), the path of the executable itself.
@@ -94,7 +97,7 @@ fn execve(
 /// `/proc` does not tell.
 pub fn own_program(called: &OsStr) -> io::Result<PathBuf> {
     let this = std::env::current_exe()?;
-    let is_this = |path: &PathBuf| same_file(path, Path::new("/proc/self/exe"));
+    let is_this = |path: &PathBuf| same_file(path, Path::new(THIS_PROGRAM));
     let found = if called.as_bytes().contains(&b'/') {
         std::path::absolute(called).ok()
     } else {

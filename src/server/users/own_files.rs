@@ -18,11 +18,11 @@ use crate::identity::{Found, read_list};
 use crate::sys::pause;
 use crate::sys::pipe;
 use crate::sys::process;
+use crate::sys::replace::THIS_PROGRAM;
 use crate::sys::users::User;
 
 /// The argument by which this program reads a user's files.
 pub const READ_AS: &str = "read-as";
-const PROGRAM: &str = "/proc/self/exe";
 /// Most bytes that are read of what it found: two of the longest files, each byte an escape of JSON.
 const ANSWER_LIMIT: usize = 64 << 20;
 /// How long the user's folders may take to answer.
@@ -62,7 +62,7 @@ impl Reader {
 
 fn ask(asked: &Asked, left: impl FnOnce(Option<OwnedFd>)) -> io::Result<Vec<Found>> {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
-    let mut command = Command::new(PROGRAM);
+    let mut command = Command::new(THIS_PROGRAM);
     command.env_clear().current_dir("/").process_group(0);
     pause::hand_on(&mut command);
     command.arg(READ_AS).arg(serde_json::to_string(asked)?);
