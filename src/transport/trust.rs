@@ -180,7 +180,8 @@ pub enum HostKeyError {
     /// On this machine, but not a server of this account.
     #[error(
         "another user or program answers on {endpoint}: its host key is {shown}, this account's is {own}; \
-         give --host-key {shown} if that is the server you mean"
+         give --host-key {shown} if that is the server you mean{}",
+        if *is_to_be_believed { " (--accept-new is for other machines)" } else { "" }
     )]
     NotOwn {
         /// The address asked for.
@@ -189,6 +190,8 @@ pub enum HostKeyError {
         shown: Fingerprint,
         /// The key of a server of this account.
         own: Fingerprint,
+        /// Whether any new host was to be believed, which does not go for this machine.
+        is_to_be_believed: bool,
     },
     /// The key was accepted, and cannot be remembered.
     #[error("the host key cannot be added to the known hosts: {0}; --host-key accepts it for once")]
@@ -361,7 +364,9 @@ impl HostTrust {
         match self.own.as_ref().map(Own::key).transpose()? {
             Some(own) if endpoint.is_local() && own == key => Ok(()),
             Some(own) if endpoint.is_local() => {
-                Err(HostKeyError::NotOwn { endpoint, shown, own: own.fingerprint() })
+                let is_to_be_believed = matches!(self.new_hosts, NewHosts::Accept(_));
+                let own = own.fingerprint();
+                Err(HostKeyError::NotOwn { endpoint, shown, own, is_to_be_believed })
             }
             _ => {
                 let line = line_for(&host, port, key);
