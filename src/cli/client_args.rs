@@ -15,6 +15,7 @@ use super::place::Place;
 use super::reach::Reach;
 use super::ssh_options;
 use super::status::TABLE;
+use super::verbs::habits::{is_needless, suggest};
 use crate::proto::digest::Algorithm;
 use crate::units::{duration, some_time};
 
@@ -162,10 +163,12 @@ fn output_file() -> impl TypedValueParser<Value = PathBuf> {
 /// A first word that is no server may be a verb that was mistyped.
 fn with_verb(mut error: clap::Error, args: &[OsString]) -> clap::Error {
     let word = args.get(1).and_then(|word| word.to_str()).filter(|word| !word.starts_with('-'));
-    if matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::UnknownArgument)
-        && let Some(verb) = word.and_then(super::verbs::like)
-    {
-        error.insert(ContextKind::SuggestedSubcommand, ContextValue::String(verb));
+    if matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::UnknownArgument) {
+        if word.is_some_and(is_needless) {
+            suggest(&mut error, "a command needs no verb: rexec ADDR COMMAND");
+        } else if let Some(verb) = word.and_then(super::verbs::like) {
+            error.insert(ContextKind::SuggestedSubcommand, ContextValue::String(verb));
+        }
     }
     error
 }

@@ -213,6 +213,33 @@ fn wrong_usage_is_2_and_says_what_was_wrong() {
     assert!(ran(PROGRAMS[1], &twice).expect(1).stderr.contains("127.0.0.1:1 is named twice"));
 }
 
+/// What hands type that know docker and kubectl.
+#[test]
+fn habits_of_other_programs_are_told_what_there_is_in_their_place() {
+    let at = "127.0.0.1:1";
+    let cases: [(&[&str], &str); 14] = [
+        (&["logs", "-f", at, "x"], "tip: rexec attach"),
+        (&["logs", at, "--follow", "x"], "tip: rexec attach"),
+        (&["logs", "--tail=3", at, "x"], "| tail -n N"),
+        (&["logs", "-n", "3", at, "x"], "| tail -n N"),
+        (&["attach", "--tail", "0", at, "x"], "--from end"),
+        (&["ps", "-a", at], "that have ended are listed too"),
+        (&["wait", "--timeout", "5s", at, "x"], "timeout(1)"),
+        (&["stop", "-s", "KILL", at, "x"], "rexec signal"),
+        (&["rm", "-f", at, "x"], "rexec stop"),
+        (&["logs", "5f1c2a9e"], "the server stands before the run"),
+        (&["kill", at, "x"], "'signal'"),
+        (&["ls", at], "'ps'"),
+        (&["exec", at, "ls"], "a command needs no verb: rexec ADDR COMMAND"),
+        (&["-w", "/srv", at, "ls"], "--cwd"),
+    ];
+    for (args, culprit) in cases {
+        let ran = ran(PROGRAMS[0], args).expect(2);
+        assert!(ran.stderr.contains(culprit) && ran.stdout.is_empty(), "{args:?}: {}", ran.stderr);
+        assert!(!ran.stderr.contains("as a value"), "{args:?}: {}", ran.stderr);
+    }
+}
+
 #[test]
 fn manual_pages_name_values_and_have_the_usual_sections() {
     let page = |program| ran(program, &["--man"]).expect(0).text();
