@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::builder::{PathBufValueParser, PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{CommandFactory as _, Parser};
+use clap::{Args as _, CommandFactory as _, Parser};
 use clap_complete::Shell;
 
 use super::man::Section;
@@ -176,9 +176,14 @@ fn with_verb(mut error: clap::Error, args: &[OsString]) -> clap::Error {
 /// Shows the help, that of a verb if one follows.
 pub(super) const HELP: &str = "help";
 
-/// The definition, for the manual page, which has every option of `rexec batch` too.
+/// The definition, for the manual page, which has every option of `rexec batch` too, and of the other verbs those
+/// that are theirs alone.
 pub(super) fn definition() -> clap::Command {
-    Args::command().subcommand(super::batch::definition())
+    let shared = Reach::augment_args(clap::Command::new("rexec"));
+    let is_shared = |arg: &clap::Arg| shared.get_arguments().any(|a| a.get_id() == arg.get_id());
+    let hidden = |arg: clap::Arg| if is_shared(&arg) { arg.hide(true) } else { arg };
+    let verbs = super::verbs::definitions().into_iter().map(|verb| verb.mut_args(hidden));
+    Args::command().subcommands(verbs).subcommand(super::batch::definition())
 }
 
 /// The definition with the verbs, for completions. Without the address and the command, which no shell can
@@ -213,6 +218,10 @@ const COMMANDS: &str =
 
 RUN is a run's id or a unique part of it. `rexec VERB --help` says more.
 ";
+const SHARED: &str =
+    "--quiet, --verbose, --identity, --known-hosts, --host-key, --accept-new, --connect-timeout and
+--reconnect-timeout go for all of them.
+";
 
 fn statuses() -> String {
     TABLE.iter().map(|(status, meaning, _)| format!("  {status:<9} {meaning}\n")).collect()
@@ -225,7 +234,7 @@ fn after_help() -> String {
 /// What the manual page has besides the options.
 pub(super) fn sections() -> Vec<Section> {
     vec![
-        ("ALL COMMANDS", COMMANDS.into()),
+        ("ALL COMMANDS", format!("{COMMANDS}\n{SHARED}")),
         ("EXIT STATUS", statuses()),
         ("EXAMPLES", EXAMPLES.into()),
         ("SEE ALSO", SEE_ALSO.into()),

@@ -121,6 +121,33 @@ fn completions_and_the_manual_page_know_the_subcommands() {
 }
 
 #[test]
+fn the_manual_page_has_the_options_of_each_verb() {
+    let man = ran(PROGRAMS[0], &["--man"]).expect(0).text().replace("\\-", "-");
+    let commands = man.split(".SH COMMANDS\n").nth(1).unwrap().split("\n.SH ").next().unwrap();
+    let cases = [
+        ("ps", "--limit"),
+        ("attach", "--forward-signals"),
+        ("logs", "RUN"),
+        ("wait", "--any"),
+        ("signal", "SIGNAL"),
+        ("host-key", "ADDR"),
+        ("batch", "--serial"),
+    ];
+    for (verb, option) in cases {
+        let section = commands.split(&format!(".SS \"rexec {verb}\"\n")).nth(1).expect(verb);
+        let section = section.split(".SS").next().unwrap();
+        assert!(section.contains(option), "{verb}: {section}");
+        let is_said_once = verb == "batch" || !section.contains("--known-hosts");
+        assert!(is_said_once, "{verb}: {section}");
+    }
+    assert!(man.contains("known-hosts, --host-key"), "whose options they are too");
+    let synopsis = man.split(".SH SYNOPSIS\n").nth(1).unwrap().split(".SH").next().unwrap();
+    let plain = ["\\fB", "\\fI", "\\fR"].iter().fold(synopsis.to_owned(), |s, f| s.replace(f, ""));
+    assert!(plain.contains("rexec signal ADDR RUN SIGNAL\n"), "{plain}");
+    assert!(plain.contains("[--json] ADDR RUN...\n") && plain.contains(" [COMMAND]...\n.br\n"));
+}
+
+#[test]
 fn a_server_that_is_not_reached_is_named_once() {
     let ran = ran(PROGRAMS[0], &["127.0.0.1:1", "true"]).expect(255);
     assert_eq!(ran.stderr.matches("127.0.0.1:1").count(), 1, "{}", ran.stderr);
