@@ -268,6 +268,27 @@ fn habits_of_other_programs_are_told_what_there_is_in_their_place() {
 }
 
 #[test]
+fn whoever_starts_a_server_as_others_are_started_is_told_how() {
+    let cases: [(&[&str], &str); 8] = [
+        (&["-p", "7791"], "tip: --listen HOST:PORT"),
+        (&["--port=7791"], "tip: --listen HOST:PORT"),
+        (&["127.0.0.1:7791"], "tip: --listen HOST:PORT"),
+        (&["7791"], "tip: --listen HOST:PORT"),
+        (&["-c", "server.toml"], "tip: --config FILE"),
+        (&["-d", "--listen", "127.0.0.1:1"], "a shell with &"),
+        (&["start"], "without a command it serves"),
+        (&["stop"], "SIGTERM"),
+    ];
+    for (args, tip) in cases {
+        let ran = ran(PROGRAMS[1], args).expect(2);
+        assert!(ran.stderr.contains(tip) && ran.stdout.is_empty(), "{args:?}: {}", ran.stderr);
+        assert!(!ran.stderr.contains("'status'"), "{args:?}: {}", ran.stderr);
+    }
+    let ran = ran(PROGRAMS[1], &["stauts"]).expect(2);
+    assert!(ran.stderr.contains("'status'"), "{}", ran.stderr);
+}
+
+#[test]
 fn manual_pages_name_values_and_have_the_usual_sections() {
     let page = |program| ran(program, &["--man"]).expect(0).text();
     for (program, option) in
