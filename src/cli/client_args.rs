@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use clap::builder::{PathBufValueParser, PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{CommandFactory as _, Parser};
+use clap::{Args as _, CommandFactory as _, Parser};
 use clap_complete::Shell;
 
+use super::habits::{is_needless, suggest};
 use super::man::Section;
 use super::place::Place;
 use super::reach::Reach;
@@ -162,17 +163,24 @@ fn output_file() -> impl TypedValueParser<Value = PathBuf> {
 /// A first word that is no server may be a verb that was mistyped.
 fn with_verb(mut error: clap::Error, args: &[OsString]) -> clap::Error {
     let word = args.get(1).and_then(|word| word.to_str()).filter(|word| !word.starts_with('-'));
-    if matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::UnknownArgument)
-        && let Some(verb) = word.and_then(words::like)
-    {
-        error.insert(ContextKind::SuggestedSubcommand, ContextValue::String(verb.into()));
+    if matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::UnknownArgument) {
+        if word.is_some_and(is_needless) {
+            suggest(&mut error, "a command needs no verb: rexec ADDR COMMAND");
+        } else if let Some(verb) = word.and_then(words::like) {
+            error.insert(ContextKind::SuggestedSubcommand, ContextValue::String(verb.into()));
+        }
     }
     error
 }
 
-/// The definition, for the manual page, which has every option of `rexec batch` too.
+/// The definition, for the manual page, which has every option of `rexec batch` too, and of the other verbs those
+/// that are theirs alone.
 pub(super) fn definition() -> clap::Command {
-    Args::command().subcommand(super::batch::definition())
+    let shared = Reach::augment_args(clap::Command::new("rexec"));
+    let is_shared = |arg: &clap::Arg| shared.get_arguments().any(|a| a.get_id() == arg.get_id());
+    let hidden = |arg: clap::Arg| if is_shared(&arg) { arg.hide(true) } else { arg };
+    let verbs = super::verbs::definitions().into_iter().map(|verb| verb.mut_args(hidden));
+    Args::command().subcommands(verbs).subcommand(super::batch::definition())
 }
 
 /// The definition with the verbs, for completions. Without the address and the command, which no shell can
@@ -207,6 +215,10 @@ const COMMANDS: &str =
 
 RUN is a run's id or a unique part of it. `rexec VERB --help` says more.
 ";
+const SHARED: &str =
+    "--quiet, --verbose, --identity, --known-hosts, --host-key, --accept-new, --connect-timeout and
+--reconnect-timeout go for all of them.
+";
 
 fn statuses() -> String {
     TABLE.iter().map(|(status, meaning, _)| format!("  {status:<9} {meaning}\n")).collect()
@@ -219,7 +231,7 @@ fn after_help() -> String {
 /// What the manual page has besides the options.
 pub(super) fn sections() -> Vec<Section> {
     vec![
-        ("ALL COMMANDS", COMMANDS.into()),
+        ("ALL COMMANDS", format!("{COMMANDS}\n{SHARED}")),
         ("EXIT STATUS", statuses()),
         ("EXAMPLES", EXAMPLES.into()),
         ("SEE ALSO", SEE_ALSO.into()),

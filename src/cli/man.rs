@@ -98,7 +98,9 @@ fn is_alone(arg: &Arg) -> bool {
 /// An option or operand with a blank before it. The first operand, an address, may be left out only
 /// for the sake of what is exclusive.
 fn word(arg: &Arg) -> Vec<Inline> {
-    let (before, after) = if arg.get_index() == Some(1) { (" ", "") } else { (" [", "]") };
+    let is_address = arg.get_index() == Some(1) && matches!(arg.get_action(), ArgAction::Set);
+    let is_needed = is_address || arg.is_required_set();
+    let (before, after) = if is_needed { (" ", "") } else { (" [", "]") };
     let more = if matches!(arg.get_action(), ArgAction::Append) { "..." } else { "" };
     let mut line = vec![roman(before)];
     line.extend(flag(arg));

@@ -8,6 +8,7 @@ mod clean;
 mod client_args;
 mod config;
 mod gc;
+mod habits;
 mod host_key;
 mod input;
 mod journal;

@@ -217,7 +217,7 @@ impl Output for Kept {
         let mut kept = lock(&self.0);
         if kept.iter().map(Vec::len).sum::<usize>() + bytes.len() > JSON_LIMIT {
             let text =
-                format!("--json holds at most {JSON_LIMIT} bytes of output; use -o FILE for more");
+                format!("--json holds at most {JSON_LIMIT} bytes of output; leave it out for more");
             return Err(io::Error::other(text));
         }
         kept[usize::from(stream == Stream::Stderr)].extend_from_slice(bytes);

@@ -4,12 +4,17 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
+use super::output::print_all;
 use super::status::Answer;
+use super::visible::json_for_stdout;
 use crate::proto::verdict::Verdict;
 
 /// One object: the whole truth about a run.
 #[derive(Debug, Serialize)]
 pub(super) struct Report<'a> {
+    /// The run, as it was named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run: Option<&'a str>,
     /// The client's exit status.
     status: u8,
     /// What the status says, by a stable name.
@@ -46,6 +51,7 @@ impl<'a> Report<'a> {
         output: Option<[Vec<u8>; 2]>,
     ) -> Self {
         Self {
+            run: None,
             status: answer.status.code(),
             outcome: answer.status.name(),
             message: answer.line.as_deref(),
@@ -55,9 +61,21 @@ impl<'a> Report<'a> {
         }
     }
 
+    /// The same of a run that the command line names.
+    pub(super) fn of(self, run: &'a str) -> Self {
+        Self { run: Some(run), ..self }
+    }
+
     /// One line of JSON, [without orders](without_orders).
     pub(super) fn line(&self) -> serde_json::Result<String> {
         Ok(without_orders(&serde_json::to_string(self)?) + "\n")
+    }
+
+    /// Prints it; the line to say if that cannot be done.
+    pub(super) fn print(&self) -> Result<(), String> {
+        let line = self.line().map_err(std::io::Error::from);
+        line.and_then(|line| print_all(json_for_stdout(line).as_bytes()))
+            .map_err(|e| format!("cannot write the report: {e}"))
     }
 }
 

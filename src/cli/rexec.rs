@@ -14,10 +14,10 @@ use super::prompt;
 use super::report::Report;
 use super::signals::{AskedSoFar, Signals};
 use super::status::{Answer, Asked, Status, of_end};
-use super::visible::json_for_stdout;
 use super::words::{BATCH, HELP, is_verb};
 use super::{HEAP_KEPT, complain, print_definition, report_file};
 use crate::client::{Client, Command, Error, Input, Output, RunIo};
+use crate::proto::code::Code;
 use crate::proto::digest::Algorithm;
 use crate::proto::verdict::Verdict;
 use crate::sys::heap;
@@ -248,7 +248,7 @@ async fn one(args: &Args, mut client: Client, command: Command) -> u8 {
     {
         say(args, &format!("{} let us in as {}", welcome.server, welcome.identity));
     }
-    let answer = of_end(&end, asked.get());
+    let answer = with_hint(args, of_end(&end, asked.get()));
     let verdict = match &end {
         Ok(verdict) => Some(verdict),
         Err(Error::Output { verdict, .. }) => verdict.as_deref(),
@@ -258,6 +258,21 @@ async fn one(args: &Args, mut client: Client, command: Command) -> u8 {
     // The process ends, and the connection with it.
     std::mem::forget(client);
     status
+}
+
+/// Words that are no program may have been meant for something else.
+fn with_hint(args: &Args, mut answer: Answer) -> Answer {
+    let [program, more, ..] = &args.command[..] else { return answer };
+    let is_missing = answer.code == Some(Code::ProgramNotFound);
+    if let Some(line) = answer.line.as_mut().filter(|_| is_missing && !args.exact) {
+        let holds = |byte| program.as_bytes().contains(&byte);
+        if holds(b' ') && more.as_bytes().starts_with(b"-") {
+            line.push_str("; options of rexec stand before the command");
+        } else if !holds(b'/') {
+            line.push_str("; --shell gives several words to the server's shell, as ssh does");
+        }
+    }
+    answer
 }
 
 /// Tells people and machines how it ended.
@@ -275,10 +290,8 @@ fn finish(args: &Args, answer: &Answer, verdict: Option<&Verdict>, kept: Option<
         line.and_then(|line| report_file::write(path, line.as_bytes()))
             .map_err(|e| format!("cannot write --verdict {}: {e}", path.display()))
     });
-    let printed = kept.map_or(Ok(()), |kept| {
-        print_report(&Report::new(answer, verdict, Some(kept.take())))
-            .map_err(|e| format!("cannot write the report: {e}"))
-    });
+    let printed =
+        kept.map_or(Ok(()), |kept| Report::new(answer, verdict, Some(kept.take())).print());
     let mut status = answer.status.code();
     for line in [saved, printed].into_iter().filter_map(Result::err) {
         say(args, &line);
@@ -290,10 +303,6 @@ fn finish(args: &Args, answer: &Answer, verdict: Option<&Verdict>, kept: Option<
 /// A line of the client's own.
 fn say(args: &Args, line: &str) {
     args.reach.say(line);
-}
-
-fn print_report(report: &Report<'_>) -> io::Result<()> {
-    print_all(json_for_stdout(report.line()?).as_bytes())
 }
 
 fn summary(verdict: &Verdict) -> String {

@@ -5,11 +5,12 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use super::access_args::AccessArgs;
+use super::habits::suggest;
 use super::journal_args::JournalArgs;
 use super::man::Section;
 use super::{gc, journal, server_status};
@@ -234,8 +235,45 @@ pub(super) fn definition() -> clap::Command {
 
 impl Program {
     pub(super) fn read(args: &[OsString]) -> Result<Self, clap::Error> {
-        Self::try_parse_from(args)
+        Self::try_parse_from(args).map_err(explained)
     }
+}
+
+/// What was meant by an option or a command as other servers have them.
+fn explained(mut error: clap::Error) -> clap::Error {
+    let (kind, of) = match error.kind() {
+        ErrorKind::UnknownArgument => (ContextKind::InvalidArg, instead as fn(&str) -> _),
+        ErrorKind::InvalidSubcommand => (ContextKind::InvalidSubcommand, command_for as _),
+        _ => return error,
+    };
+    let Some(ContextValue::String(word)) = error.get(kind) else { return error };
+    if let Some(tip) = of(word) {
+        error.remove(ContextKind::SuggestedSubcommand);
+        suggest(&mut error, tip);
+    }
+    error
+}
+
+const LISTEN: &str = "--listen HOST:PORT, such as --listen 127.0.0.1:8080";
+
+fn instead(option: &str) -> Option<&'static str> {
+    Some(match option {
+        "-p" | "--port" | "-b" | "--bind" | "-l" | "--address" => LISTEN,
+        "-c" => "--config FILE",
+        "-d" | "-D" | "--daemon" | "--detach" => {
+            "it stays in the foreground: a service manager runs it, or a shell with &"
+        }
+        _ => return None,
+    })
+}
+
+fn command_for(word: &str) -> Option<&'static str> {
+    Some(match word {
+        "start" | "run" | "serve" => "without a command it serves: rexec-server --listen HOST:PORT",
+        "stop" | "restart" | "reload" => "SIGTERM ends a server, SIGHUP upgrades it in place",
+        _ if word.contains(|c: char| c == ':' || c.is_ascii_digit()) => LISTEN,
+        _ => return None,
+    })
 }
 
 impl Args {

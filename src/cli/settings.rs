@@ -161,7 +161,10 @@ fn parse(text: &str) -> Result<(Vec<Written>, Policy), Mistake> {
 
 /// That there is no such key, and what may have been meant.
 fn no_such(name: &str, value: &DeValue<'_>, keys: &[String]) -> String {
-    if matches!(value, DeValue::Table(_)) {
+    let is_table = |value: &DeValue<'_>| matches!(value, DeValue::Table(_));
+    let is_tables =
+        matches!(value, DeValue::Array(all) if all.iter().any(|one| is_table(one.get_ref())));
+    if is_table(value) || is_tables {
         let tables = TABLES.map(|table| format!("[{table}.NAME]")).join(", ");
         return format!("there is no table {name:?}; there are {tables}");
     }
@@ -301,6 +304,7 @@ mod tests {
             ("max-runs = [1]", "1:12", "a text or a whole number"),
             ("log-format = \"xml\"", "1:14", "text, json"),
             ("config = \"x\"", "1:1", "no setting"),
+            ("[[rules]]\nfor = [\"*\"]", "1:3", "there are [identity.NAME]"),
             ("max-runs = ", "1:12", ""),
             ("[rule.a]\nfor = [\"x\"]", "2:8", "[identity.x]"),
             ("[rule.a]\nfor = [\"@x\"]", "2:8", "[group.x]"),

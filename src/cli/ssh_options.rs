@@ -1,7 +1,8 @@
-//! Options of ssh(1) that hands type by themselves, and what there is in their place.
+//! Options of ssh(1), and a few of docker, that hands type by themselves, and what there is in their place.
 
-use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use super::habits::suggest;
 
 const FORWARDING: &str = "there is no forwarding";
 
@@ -9,7 +10,7 @@ const FORWARDING: &str = "there is no forwarding";
 fn instead(option: &str) -> Option<&'static str> {
     Some(match option {
         "-p" => "the port is a part of the address: HOST:PORT",
-        "-l" => "the user is a part of the address: USER@HOST:PORT",
+        "-l" | "-u" | "--user" => "the user is a part of the address: USER@HOST:PORT",
         "-4" | "-6" => "write the address itself: 127.0.0.1:PORT or [::1]:PORT",
         "-T" => "a command never has a terminal: there is none to leave out",
         "-f" => "-d leaves a run running that outlives its client",
@@ -20,6 +21,7 @@ fn instead(option: &str) -> Option<&'static str> {
             "no connection is shared; rexec batch runs many commands over one to each host"
         }
         "-E" => "what rexec says is on stderr: 2>>FILE",
+        "-w" | "--workdir" => "the folder is --cwd DIR",
         "-C" => "there is no compression",
         _ => return None,
     })
@@ -38,8 +40,7 @@ pub(super) fn explained(mut error: clap::Error) -> clap::Error {
         _ => None,
     };
     if let Some(tip) = tip {
-        let tips = vec![StyledStr::from(tip)];
-        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips));
+        suggest(&mut error, tip);
     }
     error
 }

@@ -25,6 +25,8 @@ pub enum Status {
     Unreached,
     /// Reached, never started.
     NotStarted,
+    /// Reached, and not told of a run that others have started.
+    Refused,
     /// Cannot know.
     Unknown,
     /// The output here is not what the command wrote.
@@ -68,7 +70,7 @@ impl Status {
             Self::Terminated => 143,
             Self::Closed => 141,
             Self::Unreached => 255,
-            Self::NotStarted => 254,
+            Self::NotStarted | Self::Refused => 254,
             Self::Unknown => 253,
             Self::Output => 252,
             Self::Stopped => 251,
@@ -89,6 +91,7 @@ impl Status {
             Self::Closed => "stdout_closed",
             Self::Unreached => "unreached",
             Self::NotStarted => "not_started",
+            Self::Refused => "refused",
             Self::Unknown => "unknown",
             Self::Output => "output_failed",
             Self::Stopped => "stopped",

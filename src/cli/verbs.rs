@@ -3,21 +3,23 @@
 use std::ffi::OsString;
 
 use clap::{Parser, Subcommand};
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 
-use super::output::{Standard, is_given_kept};
+use super::output::Kept;
 use super::reach::At;
-use super::signals::{AskedSoFar, Signals};
-use super::status::{Asked, Status, of_end, of_verdict};
-use crate::client::{Client, Control, Error, RunIo};
+use super::report::Report;
+use super::status::{Answer, Asked, Status, of_end, of_verdict};
+use crate::client::{Client, Error};
 use crate::exec::Signal;
 use crate::proto::id::{BadId, RunId};
 use crate::proto::verdict::Verdict;
 
 mod listing;
+mod view;
+mod waited;
 
 use listing::ps;
+use view::{View, logs};
+use waited::Waited;
 
 /// Look after durable runs.
 #[derive(Debug, Parser)]
@@ -55,6 +57,9 @@ enum Verb {
         /// Ctrl-C is SIGINT for the run, as when it is run in the foreground
         #[arg(long)]
         forward_signals: bool,
+        /// Print one JSON object when it has ended: how, stdout and stderr, as `rexec --json` does
+        #[arg(long)]
+        json: bool,
     },
     /// Show what a durable run has written so far
     Logs {
@@ -75,6 +80,9 @@ enum Verb {
         /// Wait for all; the default
         #[arg(long)]
         all: bool,
+        /// Print a JSON object for each run, one a line: how it has ended
+        #[arg(long)]
+        json: bool,
     },
     /// Send a signal to the process group of a run
     Signal {
@@ -85,7 +93,7 @@ enum Verb {
         /// The signal: a name such as HUP, or a number
         signal: Signal,
     },
-    /// Stop a run and everything that it started, and wait for its end
+    /// Stop a run and everything that it started, and wait for its end. One that has ended stays as it is
     Stop {
         #[command(flatten)]
         at: At,
@@ -144,7 +152,7 @@ pub(super) fn definitions() -> Vec<clap::Command> {
 pub(super) fn main(args: &[OsString]) -> u8 {
     let line = match Line::try_parse_from(args) {
         Ok(line) => line,
-        Err(e) => return super::usage("rexec", &e),
+        Err(e) => return super::usage("rexec", &super::habits::explained(e, args)),
     };
     let runtime = match super::runtime() {
         Ok(runtime) => runtime,
@@ -180,12 +188,15 @@ impl Verb {
         };
         match self {
             Self::Ps { limit, all, json, .. } => ps(at, client, (*limit, *all), *json).await,
-            Self::Attach { run, from, forward_signals, .. } => {
-                attach(at, client, &run.run, *from, *forward_signals).await
+            Self::Attach { run, from, forward_signals, json, .. } => {
+                let view = View { at, run: &run.run, kept: json.then(Kept::default) };
+                view.attach(client, *from == Where::End, *forward_signals).await
             }
             Self::Logs { run, .. } => logs(at, client, &run.run).await,
-            Self::Wait { runs, any: true, .. } => wait_any(at, &runs.runs).await,
-            Self::Wait { runs, .. } => wait_all(at, client, &runs.runs).await,
+            Self::Wait { runs, any, json, .. } => {
+                let waited = Waited { at, runs: &runs.runs, is_one: *any, json: *json };
+                if *any { waited.any().await } else { waited.all(client).await }
+            }
             Self::Signal { run, signal, .. } => {
                 ordered(at, &run.run, client.signal_once(&run.run, *signal).await)
             }
@@ -217,13 +228,37 @@ fn failed(at: &At, error: Error) -> u8 {
 
 /// The same, of one of several runs.
 fn failed_of(at: &At, run: Option<&str>, error: Error) -> u8 {
-    let answer = of_end(&Err(error), Asked::Nothing);
+    tell(at, run, &answer_of(&Err(error), Asked::Nothing))
+}
+
+/// The answer for the end of a run that others have started.
+fn answer_of(end: &Result<Verdict, Error>, asked: Asked) -> Answer {
+    let answer = of_end(end, asked);
+    if answer.status != Status::NotStarted {
+        return answer;
+    }
+    let rest = |line: String| line.strip_prefix("not started: ").unwrap_or(&line).to_owned();
+    Answer { status: Status::Refused, line: answer.line.map(rest), ..answer }
+}
+
+/// Says what there is to say, of one of several runs; the exit status.
+fn tell(at: &At, run: Option<&str>, answer: &Answer) -> u8 {
     if let Some(line) = &answer.line {
-        let line = line.strip_prefix("not started: ").unwrap_or(line);
         let whose = run.map(|run| format!("{run}: ")).unwrap_or_default();
         at.reach.say(&format!("{whose}{line}"));
     }
     answer.status.code()
+}
+
+/// Prints an object, if that was asked for; the exit status, which is another one if it cannot be printed.
+fn printed(at: &At, report: Option<Report<'_>>, status: u8) -> u8 {
+    match report.map_or(Ok(()), |report| report.print()) {
+        Ok(()) => status,
+        Err(line) => {
+            at.reach.say(&line);
+            Status::Output.code()
+        }
+    }
 }
 
 /// The name of a run where there are others.
@@ -240,103 +275,29 @@ fn told(at: &At, verdict: &Verdict, asked: Asked) -> u8 {
     answer.status.code()
 }
 
+fn ended_already(run: &str) -> String {
+    format!("run {run} has ended already")
+}
+
 /// An order that a run which has ended cannot obey.
 fn ordered(at: &At, run: &str, obeyed: Result<bool, Error>) -> u8 {
     match obeyed {
         Ok(true) => 0,
         Ok(false) => {
-            at.reach.say(&format!("run {run} has ended already"));
+            at.reach.say(&ended_already(run));
             Status::NotStarted.code()
         }
         Err(e) => failed(at, e),
     }
 }
 
-async fn attach(at: &At, mut client: Client, run: &str, from: Where, forward: bool) -> u8 {
-    let asked = AskedSoFar::default();
-    let (order, control) = mpsc::unbounded_channel::<Control>();
-    let mut signals = match Signals::listen() {
-        Ok(signals) => signals,
-        Err(e) => {
-            at.reach.say(&format!("cannot listen to signals: {e}"));
-            return Status::Unreached.code();
-        }
-    };
-    let io = RunIo { stdin: None, output: Box::new(Standard), control };
-    let left = async {
-        if forward {
-            signals.pass_on(&order, &asked, true).await;
-            return Status::Interrupted;
-        }
-        if signals.at_prompt().await { Status::Interrupted } else { Status::Terminated }
-    };
-    let end = tokio::select! {
-        end = client.attach(run, from == Where::End, io) => end,
-        status = left => {
-            at.reach.say(&format!("run {run} goes on"));
-            return status.code();
-        }
-    };
-    match end {
-        Ok(verdict) => told(at, &verdict, asked.get()),
-        Err(e) => failed(at, e),
-    }
-}
-
-async fn logs(at: &At, mut client: Client, run: &str) -> u8 {
-    let (_ask, control) = mpsc::unbounded_channel();
-    let io = RunIo { stdin: None, output: Box::new(Standard), control };
-    match client.logs(run, io).await {
-        // Without a verdict nobody has looked.
-        Ok(_) => is_given_kept().map_or_else(|e| super::unprinted("rexec", &e), |()| 0),
-        Err(e) => failed(at, e),
-    }
-}
-
-async fn wait_all(at: &At, mut client: Client, runs: &[String]) -> u8 {
-    let mut first_failure = 0;
-    for run in runs {
-        let status = match client.wait(run).await {
-            Ok(verdict) => ended(at, &verdict, runs.len() > 1),
-            Err(e) => failed_of(at, among(runs, run), e),
-        };
-        if first_failure == 0 {
-            first_failure = status;
-        }
-    }
-    first_failure
-}
-
-async fn wait_any(at: &At, runs: &[String]) -> u8 {
-    let mut waits = JoinSet::new();
-    for run in runs {
-        let (mut client, run) = match client(at) {
-            Ok(client) => (client, run.clone()),
-            Err(status) => return status,
-        };
-        waits.spawn(async move { client.wait(&run).await.map_err(|e| (run, e)) });
-    }
-    match waits.join_next().await {
-        Some(Ok(Ok(verdict))) => ended(at, &verdict, true),
-        Some(Ok(Err((run, e)))) => failed_of(at, among(runs, &run), e),
-        // A panic there would be a bug.
-        Some(Err(_)) | None => Status::Unknown.code(),
-    }
-}
-
-/// Tells of an end on stdout, where it must be said whose it is; the exit status.
-fn ended(at: &At, verdict: &Verdict, named: bool) -> u8 {
-    let status = told(at, verdict, Asked::Nothing);
-    if named {
-        let name = of_verdict(verdict, Asked::Nothing).status.name();
-        let printed = super::print("rexec", &format!("{} {name} {status}\n", verdict.run));
-        return if status == 0 { printed } else { status };
-    }
-    status
-}
-
 async fn stop(at: &At, mut client: Client, run: &str) -> u8 {
     match client.stop(run).await {
+        // What was asked for is so.
+        Ok(false) => {
+            at.reach.say(&ended_already(run));
+            0
+        }
         Ok(true) => match client.wait(run).await {
             Ok(verdict) => {
                 // It was stopped, as this client asked: that is a success here.
@@ -348,7 +309,7 @@ async fn stop(at: &At, mut client: Client, run: &str) -> u8 {
             Err(Error::Refused { .. }) => 0,
             Err(e) => failed(at, e),
         },
-        other => ordered(at, run, other),
+        Err(e) => failed(at, e),
     }
 }
 

@@ -1,5 +1,7 @@
 //! The words that `rexec` takes for itself: no address, and no name of a server, is one of them.
 
+use super::habits::verb_for;
+
 /// What is done with durable runs, and with a server's host key.
 pub(super) const VERBS: [&str; 8] =
     ["ps", "attach", "logs", "wait", "signal", "stop", "rm", "host-key"];
@@ -22,8 +24,11 @@ pub(super) fn is_taken(word: &str) -> bool {
     all().any(|taken| taken == word)
 }
 
-/// The one that is most like this word, as clap measures it.
+/// The one that is meant by this word elsewhere, or most like it, as clap measures it.
 pub(super) fn like(word: &str) -> Option<&'static str> {
+    if let Some(verb) = verb_for(word) {
+        return Some(verb);
+    }
     let near = |taken| (strsim::jaro(word, taken), taken);
     let best = all().map(near).max_by(|a, b| a.0.total_cmp(&b.0));
     best.filter(|(likeness, _)| *likeness > LIKE).map(|(_, taken)| taken)

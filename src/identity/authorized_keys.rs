@@ -232,8 +232,8 @@ fn options_and_key(content: &str) -> Result<(Option<&str>, &str), LineReason> {
     // What looks like no option is more likely the type of a key, or no line of this file at all.
     match options.contains(['"', ',', '=']) || KeyOptions::parse(options, ALL).is_ok() {
         true if key.is_empty() => Err(LineReason::Short),
-        true => Err(no_type(word(key).0)),
-        false => Err(no_type(options)),
+        true => Err(no_type(word(key).0, false)),
+        false => Err(no_type(options, key.is_empty())),
     }
 }
 
@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_bad_line_stops_nothing() {
-        let text = format!("# c\n\n{KEY} a\nrubbish\n   # c\nssh-ed25519\n{KEY} b");
+        let text = format!("# c\n\n{KEY} a\nrubbish it is\n   # c\nssh-ed25519\n{KEY} b");
         let (entries, errors) = parse(&text, Permits::default());
         assert_eq!(entries.iter().map(|e| e.line).collect::<Vec<_>>(), [3, 7]);
         assert_eq!(errors.iter().map(|e| e.line).collect::<Vec<_>>(), [4, 6]);

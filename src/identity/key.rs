@@ -75,7 +75,8 @@ pub enum KeyError {
     Damaged(PathBuf),
     /// The variable does not hold one whole OpenSSH private key.
     #[error(
-        "{0} is not a whole OpenSSH private key: all of its file belongs there, from BEGIN to END"
+        "{0} is not a whole OpenSSH private key: all of its file belongs there, from BEGIN to END, with its line \
+         breaks"
     )]
     Variable(String),
     /// A public key, where the private one is needed.

@@ -55,11 +55,13 @@ pub enum LineReason {
     Marker(String),
 }
 
-/// Why a word is no type of key. A private key in the place of the public one is not quoted: it is in lines of
-/// base64, in which there is no hyphen, and each type of key has one.
-pub(super) fn no_type(word: &str) -> LineReason {
+/// Why the first word of a line is no type of key, and whether it is all that there is. A private key in the
+/// place of the public one is not quoted: it is in lines of base64, in which there is no blank and no hyphen, and
+/// each type of key has one.
+pub(super) fn no_type(word: &str, is_alone: bool) -> LineReason {
     const SHORT: usize = 16;
-    let may_be_secret = word.len() > SHORT && !word.contains('-');
+    let is_number = word.bytes().all(|byte| byte.is_ascii_digit());
+    let may_be_secret = (word.len() > SHORT || is_alone && !is_number) && !word.contains('-');
     match may_be_secret || word.starts_with("-----BEGIN") {
         true => LineReason::NoPublicKey,
         false => LineReason::Type(quote(word)),

@@ -134,7 +134,7 @@ fn fingerprint(text: &str) -> Result<Fingerprint, RevokedError> {
 fn key(line: &str) -> Result<Fingerprint, LineReason> {
     let (kind, rest) = word(line);
     if !is_key_type(kind) {
-        return Err(match no_type(kind) {
+        return Err(match no_type(kind, rest.is_empty()) {
             LineReason::Type(kind) => RevokedError::Unknown(kind).into(),
             unquoted => unquoted,
         });
@@ -234,7 +234,9 @@ mod tests {
         let unknown = |text: &str| LineReason::from(RevokedError::Unknown(text.into()));
         let serial = |text: &str| LineReason::from(RevokedError::Serial(text.into()));
         for (line, reason) in [
-            ("nonsense", unknown("nonsense")),
+            ("nonsense here", unknown("nonsense")),
+            ("nonsense", LineReason::NoPublicKey),
+            ("17", unknown("17")),
             ("sha512: x", unknown("sha512:")),
             ("serial: 0", serial("0")),
             ("serial: 9-5", serial("9-5")),

@@ -61,6 +61,9 @@ pub enum FsError {
     /// The state folder, or a folder above it, is somebody else's.
     #[error("{0}; set REXEC_STATE_DIR to a folder of your own or use sudo -H")]
     StateOwner(#[source] Box<Self>),
+    /// The state folder, or one above it, cannot be made or opened.
+    #[error("{0}; REXEC_STATE_DIR names another state folder")]
+    StatePlace(#[source] Box<Self>),
     /// Others could change it.
     #[error("{0} can be written by others (mode {mode:04o}); run: chmod go-w {0}", path.display())]
     Writable {

@@ -78,7 +78,8 @@ pub enum HostKeyError {
     /// On this machine, but not a server of this account.
     #[error(
         "another user or program answers on {endpoint}: its host key is {shown}, this account's is {own}; \
-         give --host-key {shown} if that is the server you mean"
+         give --host-key {shown} if that is the server you mean{}",
+        if *is_to_be_believed { " (--accept-new is for other machines)" } else { "" }
     )]
     NotOwn {
         /// The address asked for.
@@ -87,6 +88,8 @@ pub enum HostKeyError {
         shown: Fingerprint,
         /// The key of a server of this account.
         own: Fingerprint,
+        /// Whether any new host was to be believed, which does not go for this machine.
+        is_to_be_believed: bool,
     },
     /// The key was accepted, and cannot be remembered.
     #[error("the host key cannot be added to the known hosts: {0}; --host-key accepts it for once")]

@@ -262,7 +262,9 @@ impl HostTrust {
         match self.own.as_ref().map(Own::key).transpose()? {
             Some(own) if endpoint.is_local() && own == key => Ok(()),
             Some(own) if endpoint.is_local() => {
-                Err(HostKeyError::NotOwn { endpoint, shown, own: own.fingerprint() })
+                let is_to_be_believed = matches!(self.new_hosts, NewHosts::Accept(_));
+                let own = own.fingerprint();
+                Err(HostKeyError::NotOwn { endpoint, shown, own, is_to_be_believed })
             }
             _ => {
                 let line = line_for(&host, port, key);

@@ -121,6 +121,33 @@ fn completions_and_the_manual_page_know_the_subcommands() {
 }
 
 #[test]
+fn the_manual_page_has_the_options_of_each_verb() {
+    let man = ran(PROGRAMS[0], &["--man"]).expect(0).text().replace("\\-", "-");
+    let commands = man.split(".SH COMMANDS\n").nth(1).unwrap().split("\n.SH ").next().unwrap();
+    let cases = [
+        ("ps", "--limit"),
+        ("attach", "--forward-signals"),
+        ("logs", "RUN"),
+        ("wait", "--any"),
+        ("signal", "SIGNAL"),
+        ("host-key", "ADDR"),
+        ("batch", "--serial"),
+    ];
+    for (verb, option) in cases {
+        let section = commands.split(&format!(".SS \"rexec {verb}\"\n")).nth(1).expect(verb);
+        let section = section.split(".SS").next().unwrap();
+        assert!(section.contains(option), "{verb}: {section}");
+        let is_said_once = verb == "batch" || !section.contains("--known-hosts");
+        assert!(is_said_once, "{verb}: {section}");
+    }
+    assert!(man.contains("known-hosts, --host-key"), "whose options they are too");
+    let synopsis = man.split(".SH SYNOPSIS\n").nth(1).unwrap().split(".SH").next().unwrap();
+    let plain = ["\\fB", "\\fI", "\\fR"].iter().fold(synopsis.to_owned(), |s, f| s.replace(f, ""));
+    assert!(plain.contains("rexec signal ADDR RUN SIGNAL\n"), "{plain}");
+    assert!(plain.contains("[--json] ADDR RUN...\n") && plain.contains(" [COMMAND]...\n.br\n"));
+}
+
+#[test]
 fn a_server_that_is_not_reached_is_named_once() {
     let ran = ran(PROGRAMS[0], &["127.0.0.1:1", "true"]).expect(255);
     assert_eq!(ran.stderr.matches("127.0.0.1:1").count(), 1, "{}", ran.stderr);
@@ -211,6 +238,54 @@ fn wrong_usage_is_2_and_says_what_was_wrong() {
     }
     let twice = ["check", "--listen", "127.0.0.1:1", "--listen", "127.0.0.1:1"];
     assert!(ran(PROGRAMS[1], &twice).expect(1).stderr.contains("127.0.0.1:1 is named twice"));
+}
+
+/// What hands type that know docker and kubectl.
+#[test]
+fn habits_of_other_programs_are_told_what_there_is_in_their_place() {
+    let at = "127.0.0.1:1";
+    let cases: [(&[&str], &str); 14] = [
+        (&["logs", "-f", at, "x"], "tip: rexec attach"),
+        (&["logs", at, "--follow", "x"], "tip: rexec attach"),
+        (&["logs", "--tail=3", at, "x"], "| tail -n N"),
+        (&["logs", "-n", "3", at, "x"], "| tail -n N"),
+        (&["attach", "--tail", "0", at, "x"], "--from end"),
+        (&["ps", "-a", at], "that have ended are listed too"),
+        (&["wait", "--timeout", "5s", at, "x"], "timeout(1)"),
+        (&["stop", "-s", "KILL", at, "x"], "rexec signal"),
+        (&["rm", "-f", at, "x"], "rexec stop"),
+        (&["logs", "5f1c2a9e"], "the server stands before the run"),
+        (&["kill", at, "x"], "'signal'"),
+        (&["ls", at], "'ps'"),
+        (&["exec", at, "ls"], "a command needs no verb: rexec ADDR COMMAND"),
+        (&["-w", "/srv", at, "ls"], "--cwd"),
+    ];
+    for (args, culprit) in cases {
+        let ran = ran(PROGRAMS[0], args).expect(2);
+        assert!(ran.stderr.contains(culprit) && ran.stdout.is_empty(), "{args:?}: {}", ran.stderr);
+        assert!(!ran.stderr.contains("as a value"), "{args:?}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn whoever_starts_a_server_as_others_are_started_is_told_how() {
+    let cases: [(&[&str], &str); 8] = [
+        (&["-p", "7791"], "tip: --listen HOST:PORT"),
+        (&["--port=7791"], "tip: --listen HOST:PORT"),
+        (&["127.0.0.1:7791"], "tip: --listen HOST:PORT"),
+        (&["7791"], "tip: --listen HOST:PORT"),
+        (&["-c", "server.toml"], "tip: --config FILE"),
+        (&["-d", "--listen", "127.0.0.1:1"], "a shell with &"),
+        (&["start"], "without a command it serves"),
+        (&["stop"], "SIGTERM"),
+    ];
+    for (args, tip) in cases {
+        let ran = ran(PROGRAMS[1], args).expect(2);
+        assert!(ran.stderr.contains(tip) && ran.stdout.is_empty(), "{args:?}: {}", ran.stderr);
+        assert!(!ran.stderr.contains("'status'"), "{args:?}: {}", ran.stderr);
+    }
+    let ran = ran(PROGRAMS[1], &["stauts"]).expect(2);
+    assert!(ran.stderr.contains("'status'"), "{}", ran.stderr);
 }
 
 #[test]

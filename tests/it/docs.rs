@@ -242,6 +242,7 @@ fn every_member_that_programs_read_is_documented() {
         server.run(&["--json", "--", "/no/such/program"]).text(),
         server.run(&["--json", "--id", "kept", "true"]).expect(0).text(),
         client().args(&["ps", "--json", &server.addr]).run().expect(0).text(),
+        client().args(&["wait", "--json", &server.addr, "kept"]).run().expect(0).text(),
         client()
             .args(&["batch", "-H", &server.addr, "--json", "--report", report, "exit 3"])
             .run()

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::durable::{gate, leave, verb};
-use super::support::{Client, Server, finish, kill, wait_until};
+use super::support::{Client, Ran, Server, finish, kill, wait_until};
 
 /// `rexec VERB ARGS...`, with a word in front of its address.
 fn asks(server: &Server, words: &[&str], runs: &[&str]) -> Child {
@@ -43,6 +43,103 @@ fn of_several_the_first_that_ends_is_waited_for_or_all_in_the_order_asked_for() 
     let order: Vec<_> = all.lines().map(|line| line.split(' ').next().unwrap()).collect();
     assert_eq!(order, runs);
     assert_eq!(finish(asks(&server, &["wait", "--all"], &runs)).expect(3).text(), all);
+}
+
+/// The objects that a client has printed, one a line.
+fn objects(ran: &Ran) -> Vec<Value> {
+    ran.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// A script that waits for several gets an object for each that it has named, by the name that it has used.
+#[test]
+fn json_tells_how_each_run_has_ended_that_was_waited_for() {
+    let server = Server::start(&[]);
+    let bad = leave(&server, "exit 3");
+    Client::new(server.state()).args(&["--id", "good", &server.addr, "true"]).run().expect(0);
+    let ran = finish(asks(&server, &["wait", "--json"], &["good", &bad[20..], "none"])).expect(3);
+    let told = objects(&ran);
+    let row = |of: &Value| json!([of["run"], of["status"], of["outcome"], of["code"]]);
+    assert_eq!(
+        told.iter().map(row).collect::<Vec<_>>(),
+        [
+            json!(["good", 0, "exited", null]),
+            json!([bad[20..], 3, "exited", null]),
+            json!(["none", 254, "refused", "no_such_run"]),
+        ]
+    );
+    assert_eq!(told[1]["verdict"]["run"], json!(bad));
+    assert!(told[2]["verdict"].is_null() && told[2]["message"].is_string(), "{}", told[2]);
+    assert!(ran.stderr.contains("none: there is no such run"), "{}", ran.stderr);
+    for words in [&["wait", "--json"][..], &["wait", "--any", "--json"]] {
+        let one = objects(&finish(asks(&server, words, &[&bad])).expect(3));
+        assert_eq!((&one[0]["run"], one.len()), (&json!(bad), 1), "{words:?}");
+        assert!(one[0].get("stdout").is_none(), "nobody has looked at it");
+    }
+    let none = finish(asks(&server, &["wait", "--any", "--json"], &["none"])).expect(254);
+    assert_eq!(objects(&none)[0]["outcome"], "refused");
+}
+
+/// What `rexec --json` would have printed of a run that was not left.
+#[test]
+fn a_run_that_was_left_is_attached_to_as_one_object() {
+    let server = Server::start(&[]);
+    let id = leave(&server, "printf 'a##[b]'; printf '\\377' >&2; exit 7");
+    let ran = finish(asks(&server, &["attach", "--json"], &[&id])).expect(7);
+    assert!(!ran.text().contains("##["), "{}", ran.text());
+    let told = &objects(&ran)[0];
+    let output = (&told["stdout"], &told["stderr_base64"]);
+    assert_eq!(output, (&json!("a##[b]"), &json!("/w==")), "{told}");
+    assert_eq!((&told["status"], &told["verdict"]["run"]), (&json!(7), &json!(id)));
+    let none = finish(asks(&server, &["attach", "--json"], &["none"])).expect(254);
+    assert_eq!(objects(&none)[0]["outcome"], "refused");
+}
+
+#[test]
+fn a_view_in_json_that_is_left_is_an_object_too() {
+    let server = Server::start(&["--verbose"]);
+    let (gate, wait) = gate(&server, "gate");
+    let id = leave(&server, &wait);
+    let logins = || server.log().matches("logged in").count();
+    let before = logins();
+    let viewer = asks(&server, &["attach", "--json"], &[&id]);
+    wait_until("its login", || logins() > before);
+    kill(viewer.id(), Signal::INT);
+    let told = &objects(&finish(viewer).expect(130))[0];
+    assert_eq!((&told["status"], &told["outcome"]), (&json!(130), &json!("interrupted")));
+    assert!(told["verdict"].is_null() && told["message"].as_str().unwrap().contains("goes on"));
+    std::fs::write(gate, "").unwrap();
+    verb(&server, "wait", &[&id]).expect(0);
+}
+
+/// As `docker stop` and `systemctl stop` do: a script need not win a race against the end.
+#[test]
+fn a_run_that_has_ended_is_stopped() {
+    let server = Server::start(&[]);
+    let id = leave(&server, "exit 3");
+    verb(&server, "wait", &[&id]).expect(3);
+    let ran = verb(&server, "stop", &[&id]).expect(0);
+    assert!(ran.stderr.contains("has ended already"), "{}", ran.stderr);
+    verb(&server, "wait", &[&id]).expect(3);
+    verb(&server, "signal", &[&id, "TERM"]).expect(254);
+}
+
+/// CI systems obey what a command's words say, wherever they are printed.
+#[test]
+fn a_list_of_runs_gives_a_ci_system_no_orders() {
+    let server = Server::start(&[]);
+    let id = leave(&server, "true '##[error]x'");
+    verb(&server, "wait", &[&id]).expect(0);
+    let list = |words: &[&str], ci: &str| {
+        let client = Client::new(server.state()).env("GITHUB_ACTIONS", "").env("GITLAB_CI", "");
+        client.env("CI", ci).arg("ps").args(words).arg(&server.addr).run().expect(0)
+    };
+    for ci in ["", "true"] {
+        let json = list(&["--json"], ci);
+        assert!(!json.text().contains("##"), "{}", json.text());
+        assert_eq!(objects(&json)[0]["command"], "true '##[error]x'");
+    }
+    let table = |ci| list(&[], ci).text();
+    assert!(table("").contains("'##[error]x'") && table("true").contains("'# #[error]x'"));
 }
 
 #[test]

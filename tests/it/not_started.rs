@@ -53,6 +53,24 @@ fn the_program_is_named_when_it_is_at_fault() {
     assert_culprit(&server, &path, "program_not_found", "\"true\"");
 }
 
+/// Whoever knows ssh expects a shell; whoever knows curl writes options anywhere.
+#[test]
+fn words_that_are_no_program_are_told_what_they_stand_for() {
+    let server = Server::start(&[]);
+    let line = |args: &[&str]| refused(&server, args).1;
+    for words in [&["cd", "/srv"][..], &["A=1", "env"]] {
+        assert!(
+            line(words).contains("--shell gives several words to the server's shell"),
+            "{words:?}"
+        );
+    }
+    let late = line(&["echo hi", "--timeout", "3s"]);
+    assert!(late.contains("options of rexec stand before the command"), "{late}");
+    for words in [&["--", "cd", "/srv"][..], &["/no/such", "-x"]] {
+        assert!(!line(words).contains("shell"), "{words:?}");
+    }
+}
+
 #[test]
 fn the_folder_is_named_when_it_is_at_fault() {
     let server = Server::start(&[]);

@@ -378,6 +378,23 @@ fn of_a_private_key_in_the_place_of_the_public_one_nothing_is_quoted() {
     }
 }
 
+/// The last line of a private key is as short as its length has it.
+#[test]
+fn a_line_that_is_one_word_is_not_quoted() {
+    let here = tempfile::tempdir().unwrap();
+    let path = here.path().canonicalize().unwrap().join("list");
+    for option in ["--authorized-keys", "--trusted-user-ca", "--revoked-keys"] {
+        for (line, is_quoted) in [("B0byBtb3ZlIA", false), ("nonsense here", true)] {
+            std::fs::write(&path, format!("{line}\n")).unwrap();
+            let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_rexec-server"));
+            let ran = Ran::of(command.arg("check").arg(option).arg(&path).output().unwrap());
+            let told = ran.expect(1).text();
+            let word = line.split(' ').next().unwrap();
+            assert_eq!(told.contains(word), is_quoted, "{option}: {told}");
+        }
+    }
+}
+
 /// The last second of the last year, where it is later than in UTC.
 #[test]
 fn an_end_in_the_last_year_is_told_in_each_time_zone() {

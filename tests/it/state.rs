@@ -266,6 +266,22 @@ fn a_user_who_cannot_read_the_keys_or_write_the_folder_is_told_so() {
     assert!(names(&roots).is_empty() && names(&state).is_empty());
 }
 
+/// As of an account without a home, or with one that is read-only.
+#[test]
+fn a_home_that_takes_no_folder_is_told_with_what_to_set() {
+    for (program, args) in [
+        (env!("CARGO_BIN_EXE_rexec"), &["127.0.0.1:1", "true"][..]),
+        (env!("CARGO_BIN_EXE_rexec-server"), &ANY),
+    ] {
+        let mut command = Command::new(program);
+        command.args(args).env("HOME", "/proc/none");
+        command.env_remove("REXEC_STATE_DIR").env_remove("XDG_STATE_HOME");
+        let told = Ran::of(command.output().unwrap()).stderr;
+        assert!(told.contains("/proc/none") && told.lines().count() == 1, "{told}");
+        assert!(told.contains("REXEC_STATE_DIR names another state folder"), "{told}");
+    }
+}
+
 /// Whether this process may give its children other mounts.
 fn may_mount() -> bool {
     let tried =

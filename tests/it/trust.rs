@@ -71,6 +71,10 @@ fn accept_new_does_not_believe_another_users_server_on_this_machine() {
     let client = Client::new(&here.path().join("state")).arg("--accept-new");
     let ran = client.args(&[&server.addr, "true"]).run().expect(255);
     assert!(ran.stderr.contains("another user or program answers"), "{}", ran.stderr);
+    let why = "(--accept-new is for other machines)";
+    assert!(ran.stderr.contains(why), "{}", ran.stderr);
+    let plain = Client::new(&here.path().join("state")).args(&[&server.addr, "true"]).run();
+    assert!(!plain.expect(255).stderr.contains("--accept-new"), "nobody has asked for it");
 }
 
 fn on_terminal(abroad: &Abroad) -> Terminal {

@@ -1,9 +1,11 @@
 //! `rexec ps`: the list of runs.
 
 use super::failed;
+use crate::cli::clean::{in_ci, without_commands};
 use crate::cli::past::short;
 use crate::cli::print;
 use crate::cli::reach::At;
+use crate::cli::report::without_orders;
 use crate::cli::status::{Asked, Status, of_verdict};
 use crate::cli::visible::{json_for_stdout, visible};
 use crate::client::{Client, Runs};
@@ -26,7 +28,7 @@ pub(super) async fn ps(at: &At, mut client: Client, (limit, all): (u64, bool), j
         let lines: Vec<_> =
             newest.iter().filter_map(|run| serde_json::to_string(run).ok()).collect();
         let end = if lines.is_empty() { "" } else { "\n" };
-        return print("rexec", &json_for_stdout(lines.join("\n") + end));
+        return print("rexec", &json_for_stdout(without_orders(&lines.join("\n")) + end));
     }
     print("rexec", &table(&newest))
 }
@@ -58,7 +60,8 @@ fn table(runs: &[RunInfo]) -> String {
         if let Some(identity) = &run.identity {
             line.push_str(&format!("  ({identity})"));
         }
-        text.push_str(&visible(&line));
+        let line = visible(&line);
+        text.push_str(&if in_ci() { without_commands(&line) } else { line.as_str().into() });
         text.push('\n');
     }
     text

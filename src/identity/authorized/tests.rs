@@ -79,15 +79,15 @@ fn the_local_identity_counts_over_loopback_only() {
 #[test]
 fn bad_lines_are_told_once_for_each_version() {
     let f = fixture(true);
-    f.write("rubbish\n");
+    f.write("rubbish it is\n");
     let told = f.news();
     assert_eq!(told.len(), 1);
     assert!(told[0].ends_with("authorized_keys: line 1: \"rubbish\" is not a type of key"));
     assert!(f.news().is_empty());
-    f.write("# new\nrubbish\n");
+    f.write("# new\nrubbish it is\n");
     assert!(f.news()[0].contains("line 2"));
     assert!(f.news().is_empty());
-    f.write("# same again\nrubbish\n");
+    f.write("# same again\nrubbish it is\n");
     assert_eq!(f.news().len(), 1);
 }
 

@@ -27,7 +27,10 @@ pub struct StateDir {
 /// # Errors
 /// Which folder on the way is not safe and what to do, or that there is no home.
 pub fn open_state_dir() -> Result<StateDir, FsError> {
-    StateDir::open(&state_dir_path()?)
+    StateDir::open(&state_dir_path()?).map_err(|e| match e {
+        FsError::Io { .. } => FsError::StatePlace(Box::new(e)),
+        e => e,
+    })
 }
 
 /// Where [`open_state_dir`] looks, for who only wants to read there: nothing is made or judged.

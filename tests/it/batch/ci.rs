@@ -159,6 +159,9 @@ fn an_identity_in_a_variable_is_used_and_one_that_is_none_is_refused() {
         ran.stderr
     );
     assert!(!ran.stderr.contains("no key"), "{}", ran.stderr);
+    // As CI systems do that take a secret for one line.
+    let ran = client(&site.key.replace('\n', " ")).args(&[&site.connect, "true"]).run().expect(255);
+    assert!(ran.stderr.contains("with its line breaks"), "{}", ran.stderr);
     let wrong = site.connect.replace("host-key=SHA256:", "host-key=SHA256:A");
     let wrong = &wrong[..wrong.len() - 1];
     let ran = client(&site.key).args(&[wrong, "true"]).run();
