@@ -66,6 +66,7 @@ mod quick;
 mod replay;
 mod report;
 mod restart;
+mod restart_ended;
 mod restart_raced;
 mod restart_told;
 mod resume;

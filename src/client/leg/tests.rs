@@ -169,14 +169,62 @@ async fn a_cancel_that_is_asked_for_while_the_request_is_sent_is_sent_behind_it(
     assert_eq!(said(&mut state), [ClientHeader::Cancel { run: None, as_operator: false }]);
 }
 
+fn signal(name: &str) -> Control {
+    Control::Signal(name.into())
+}
+
+fn signals(names: &[&str]) -> Vec<ClientHeader> {
+    names.iter().map(|&name| ClientHeader::Signal { signal: name.into(), run: None }).collect()
+}
+
+#[tokio::test]
+async fn a_signal_that_went_behind_the_request_comes_once() {
+    let (mut state, _gate) = state();
+    state.start_leg();
+    state.control(signal("INT")).unwrap();
+    assert_eq!(said(&mut state), signals(&["INT"]));
+    state.control(signal("HUP")).unwrap();
+    hear(&mut state, &started(), b"").await;
+    assert_eq!(said(&mut state), signals(&["HUP"]));
+}
+
+/// Where an earlier request has started the run, what went behind that may have come.
+#[tokio::test]
+async fn a_signal_that_went_behind_an_earlier_request_is_for_a_run_that_is_new() {
+    for (attached, due) in [(false, &["INT", "HUP"][..]), (true, &["HUP"])] {
+        let (mut state, _gate) = state();
+        state.start_leg();
+        state.control(signal("INT")).unwrap();
+        assert_eq!(said(&mut state), signals(&["INT"]));
+        state.lose_connection();
+        state.control(signal("HUP")).unwrap();
+        state.start_leg();
+        let mut answer = started();
+        if let ServerHeader::Started(started) = &mut answer {
+            started.attached = attached;
+        }
+        hear(&mut state, &answer, b"").await;
+        assert_eq!(said(&mut state), signals(due), "{attached}");
+    }
+}
+
+/// `close` ends whatever there is.
+#[tokio::test]
+async fn nothing_is_said_behind_close() {
+    let (mut state, _gate) = state();
+    state.start_leg();
+    state.closing = true;
+    state.control(signal("INT")).unwrap();
+    assert_eq!(said(&mut state), []);
+}
+
 /// The link took nothing more when they were asked for.
 #[tokio::test]
 async fn signals_that_were_not_sent_on_a_lost_link_are_sent_on_the_next_one() {
-    let signal = |name: &str| Control::Signal(name.into());
     let (mut state, _gate) = state();
     hear(&mut state, &started(), b"").await;
     state.control(signal("HUP")).unwrap();
-    assert_eq!(said(&mut state), [ClientHeader::Signal { signal: "HUP".into(), run: None }]);
+    assert_eq!(said(&mut state), signals(&["HUP"]));
     state.control(signal("USR1")).unwrap();
     state.control(Control::Pause { told: tokio::sync::mpsc::channel(1).0 }).unwrap();
     // The link is lost, and the next one is not there yet.
@@ -185,9 +233,7 @@ async fn signals_that_were_not_sent_on_a_lost_link_are_sent_on_the_next_one() {
     state.start_leg();
     assert_eq!(said(&mut state), [], "before the server knows the run again");
     hear(&mut state, &started(), b"").await;
-    let names =
-        ["USR1", "USR2"].map(|name| ClientHeader::Signal { signal: name.into(), run: None });
-    assert_eq!(said(&mut state), names);
+    assert_eq!(said(&mut state), signals(&["USR1", "USR2"]));
 }
 
 /// An output that is slower than the link: the server is not kept waiting until all of it is written.
