@@ -281,7 +281,8 @@ impl<'a> Driver<'a> {
             }
             Err(e) => return LegEnd::done(Err(e)),
         }
-        Leg::new(&mut self.state).drive(connection, &mut self.input, &mut self.control).await
+        let leg = Leg::new(&mut self.state, self.target.keys.ask());
+        leg.drive(connection, &mut self.input, &mut self.control).await
     }
 
     /// Sends the request and logs in. Fails if the caller wants the run stopped and nobody answers.
