@@ -225,13 +225,13 @@ impl<'a> Leg<'a> {
             let unanswered = (!started).then_some(asked + limit);
             tokio::select! {
                 () = until(cancelled) => return self.lock().last_word_now(),
-                () = until(unanswered), if limit < SILENCE => {
+                () = until(unanswered) => {
+                    if limit == SILENCE {
+                        let text = format!("the request was not answered within {} s", limit.as_secs());
+                        return LegEnd::Broken(text);
+                    }
                     self.person.reassure("the server has not said yet that the run has started");
                     limit = SILENCE;
-                }
-                () = until(unanswered) => {
-                    let text = format!("the request was not answered within {} s", SILENCE.as_secs());
-                    return LegEnd::Broken(text);
                 }
                 () = self.clock.notified() => {}
             }
