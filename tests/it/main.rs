@@ -69,6 +69,7 @@ mod restart;
 mod restart_ended;
 mod restart_raced;
 mod restart_told;
+mod restart_users;
 mod resume;
 mod retention;
 mod rights;
