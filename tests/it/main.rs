@@ -8,6 +8,7 @@
 )]
 
 mod sick_disk;
+mod sick_record;
 mod support;
 
 mod activation;
