@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::durable::{gate, leave, verb};
-use super::support::{Client, Server, finish, kill, wait_until};
+use super::support::{Client, Ran, Server, finish, kill, supervisors, wait_until};
 
 /// `rexec VERB ARGS...`, with a word in front of its address.
 fn asks(server: &Server, words: &[&str], runs: &[&str]) -> Child {
@@ -43,6 +43,35 @@ fn of_several_the_first_that_ends_is_waited_for_or_all_in_the_order_asked_for() 
     let order: Vec<_> = all.lines().map(|line| line.split(' ').next().unwrap()).collect();
     assert_eq!(order, runs);
     assert_eq!(finish(asks(&server, &["wait", "--all"], &runs)).expect(3).text(), all);
+}
+
+#[test]
+fn of_several_the_one_that_is_lost_is_told_by_its_id_and_the_others_go_on() {
+    let server = Server::start(&[]);
+    let (gate, waits) = gate(&server, "gate");
+    let good = leave(&server, &waits);
+    let its_own = supervisors(server.state());
+    let lost = leave(&server, "exec sleep 600");
+    let runs = [&*good, &*lost];
+    let (any, all) = (asks(&server, &["wait", "--any"], &runs), asks(&server, &["wait"], &runs));
+    let mut supervisors = supervisors(server.state());
+    supervisors.retain(|pid| !its_own.contains(pid));
+    assert_eq!((its_own.len(), supervisors.len()), (1, 1));
+    kill(supervisors[0], Signal::KILL);
+    let ended = |ran: &Ran| {
+        ran.text()
+            .lines()
+            .map(|line| line.split(' ').next().unwrap().into())
+            .collect::<Vec<String>>()
+    };
+    let any = finish(any).expect(253);
+    assert!(ended(&any).is_empty() && any.stderr.contains(&lost), "{}", any.stderr);
+    verb(&server, "wait", &["--any", &lost, &good]).expect(253);
+    assert!(verb(&server, "ps", &[]).expect(0).text().contains("  running  "));
+    std::fs::write(gate, "").unwrap();
+    let all = finish(all).expect(253);
+    assert_eq!(ended(&all), [good], "{}", all.stderr);
+    assert!(all.stderr.contains(&lost), "{}", all.stderr);
 }
 
 #[test]

@@ -52,6 +52,7 @@ mod liar_verbs;
 mod library;
 mod limits;
 mod memory;
+mod minute;
 mod not_kept;
 mod not_started;
 mod once;
