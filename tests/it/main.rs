@@ -68,6 +68,7 @@ mod quick;
 mod replay;
 mod report;
 mod restart;
+mod restart_classic;
 mod restart_ended;
 mod restart_raced;
 mod restart_told;
