@@ -9,6 +9,8 @@ use super::durable_bad::stop;
 use super::support::server::{finish, line_of};
 use super::support::{Client, Server, kill, supervisors};
 
+const MINUTE: Duration = Duration::from_secs(60);
+
 /// Who stands still.
 #[derive(Debug, Clone, Copy)]
 enum Who {
@@ -31,7 +33,7 @@ fn stands_still(who: Who, options: &[&str]) {
     };
     stop(stopped);
     std::fs::write(gate, "").unwrap();
-    std::thread::sleep(Duration::from_mins(1));
+    std::thread::sleep(MINUTE);
     kill(stopped, Signal::CONT);
     let ran = finish(client).expect(7);
     let expected: String = (1..=200_000).map(|n| format!("{n}\n")).collect();

@@ -29,7 +29,8 @@ impl Sick {
     fn new(file: &str, error: Errno) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let (state, reached) = (dir.path().join("state"), pause_file());
-        let mounts = Mounts::by("true", dir.path())?;
+        drop(Served::at(&dir.path().join("probe"))?);
+        let mounts = Mounts::by("true", dir.path()).unwrap();
         let server = Server::at(&state, &own_port(), &[], |command| {
             command.env("REXEC_PAUSE_AT", "journaled").env("REXEC_PAUSE_FILE", &reached);
             mounts.show(command);
@@ -37,7 +38,7 @@ impl Sick {
         let client = asking(&server, dir.path()).spawn();
         wait_until("the end of the run", || reached.exists());
         let folder = folders_in(&state.join("instances/test/runs")).remove(0);
-        let disk = Served::over(&folder.join(file), &mounts)?;
+        let disk = Served::over(&folder.join(file), &mounts).unwrap();
         disk.set_sync(Err(error));
         kill(server.pid(), Signal::CONT);
         assert_eq!(finish(client).expect(7).text(), "out\n");
