@@ -81,6 +81,12 @@ impl Ask for Person {
             complain("rexec", line);
         }
     }
+
+    fn reassure(&self, line: &str) {
+        if self.verbose || (!self.quiet && self.asks_about_hosts && is_there()) {
+            complain("rexec", line);
+        }
+    }
 }
 
 async fn ask_terminal(question: &str) -> io::Result<Option<Zeroizing<String>>> {

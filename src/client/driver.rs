@@ -48,6 +48,8 @@ pub(super) struct Driver<'a> {
     first_sent: Option<Duration>,
     /// A server has left without having begun the run. As long as it is not sent again, the request is nowhere.
     sent_on: bool,
+    /// Why a server that was there was not reached: it went while TLS was set up, or another is not there yet.
+    unreached: Option<DialError>,
     /// How long before that the other program had sent it.
     sent_before: Duration,
     /// The keys to prove; once the request was sent, the one under which it was: under another identity
@@ -103,6 +105,7 @@ impl<'a> Driver<'a> {
             wanted,
             first_sent: (!sent_before.is_zero()).then(boottime),
             sent_on: false,
+            unreached: None,
             sent_before,
             keys,
             state,
@@ -120,19 +123,24 @@ impl<'a> Driver<'a> {
         loop {
             let (progress, began) = (self.state.progress(), Instant::now());
             let why = match self.connected(connection).await {
-                Ok(open) => match self.leg(open).await {
-                    LegEnd::Final(end) => return self.by_its_script(*end).await,
-                    LegEnd::Doubted => continue,
-                    LegEnd::SentOn(why) => {
-                        self.send_on()?;
-                        why
+                Ok(open) => {
+                    if self.unreached.take().is_some() {
+                        outage = None;
                     }
-                    LegEnd::Broken(why) => {
-                        self.state.unanswered += u32::from(!self.state.is_started());
-                        why
+                    match self.leg(open).await {
+                        LegEnd::Final(end) => return self.by_its_script(*end).await,
+                        LegEnd::Doubted => continue,
+                        LegEnd::SentOn(why) => {
+                            self.send_on()?;
+                            why
+                        }
+                        LegEnd::Broken(why) => {
+                            self.state.unanswered += u32::from(!self.state.is_started());
+                            why
+                        }
                     }
-                },
-                Err(Error::Unreached(e)) if self.was_sent() || self.sent_on => e.to_string(),
+                }
+                Err(Error::Unreached(e)) => self.not_reached(e)?,
                 Err(e) => return Err(e),
             };
             *connection = None;
@@ -147,6 +155,30 @@ impl<'a> Driver<'a> {
                 return self.by_its_script(end).await;
             }
             self.pause(&mut outage, why).await?;
+        }
+    }
+
+    /// Whoever is looked for again may come: the server that has the request, the next one, or that after one that
+    /// went while this client was let in, which has seen nothing of the request.
+    fn not_reached(&mut self, error: DialError) -> Result<String, Error> {
+        let why = error.to_string();
+        if self.was_sent() || self.sent_on {
+            return Ok(why);
+        }
+        match error {
+            DialError::Broken { .. } => {}
+            DialError::Unreachable { .. } if self.unreached.is_some() => {}
+            other => return Err(other.into()),
+        }
+        self.unreached = Some(error);
+        Ok(why)
+    }
+
+    /// How long a server is looked for. One that has nothing of the request is still being reached.
+    fn patience(&self) -> Duration {
+        match self.unreached {
+            Some(_) => self.reconnect_timeout.min(self.target.connect_timeout),
+            None => self.reconnect_timeout,
         }
     }
 
@@ -249,7 +281,8 @@ impl<'a> Driver<'a> {
             }
             Err(e) => return LegEnd::done(Err(e)),
         }
-        Leg::new(&mut self.state).drive(connection, &mut self.input, &mut self.control).await
+        let leg = Leg::new(&mut self.state, self.target.keys.ask());
+        leg.drive(connection, &mut self.input, &mut self.control).await
     }
 
     /// Sends the request and logs in. Fails if the caller wants the run stopped and nobody answers.
@@ -313,7 +346,10 @@ impl<'a> Driver<'a> {
     async fn pause(&mut self, outage: &mut Option<Outage>, why: String) -> Result<(), Error> {
         let outage =
             outage.get_or_insert_with(|| Outage { since: Instant::now(), pause: FIRST_PAUSE });
-        if outage.since.elapsed() + outage.pause > self.reconnect_timeout {
+        if outage.since.elapsed() + outage.pause > self.patience() {
+            if let Some(unreached) = self.unreached.take() {
+                return Err(unreached.into());
+            }
             return Err(match self.is_nowhere() {
                 true => Error::no_other_server(&why, self.reconnect_timeout),
                 false => Error::lost_link(&self.state.id, &why, self.reconnect_timeout),

@@ -14,6 +14,7 @@ use super::control::{Control, Input};
 use super::error::OutputError;
 use super::state::{LegEnd, State};
 use crate::conn::{FrameReader, FrameWriter, HEARTBEAT, SILENCE};
+use crate::identity::Ask;
 use crate::proto::frame::{self, FrameError};
 use crate::proto::header::ClientHeader;
 use crate::sys::clock::until;
@@ -21,12 +22,15 @@ use crate::sys::mutex::lock;
 
 /// How long a leg tries to send what confirms a verdict.
 const LAST_WORD: Duration = Duration::from_secs(1);
+/// Whoever waits for so long, without a word of the run, is told for what.
+const HINT_AFTER: Duration = Duration::from_secs(10);
 /// How long a connection that takes nothing more is read.
 const LAST_READ: Duration = Duration::from_secs(1);
 
 /// One leg: the run's state, as the loops on its connection share it.
 pub(super) struct Leg<'a> {
     state: Mutex<&'a mut State>,
+    person: &'a dyn Ask,
     /// There is something to write.
     writer: Notify,
     /// Standard input may be sent.
@@ -36,9 +40,10 @@ pub(super) struct Leg<'a> {
 }
 
 impl<'a> Leg<'a> {
-    pub(super) fn new(state: &'a mut State) -> Self {
+    pub(super) fn new(state: &'a mut State, person: &'a dyn Ask) -> Self {
         Self {
             state: Mutex::new(state),
+            person,
             writer: Notify::new(),
             credit: Notify::new(),
             clock: Notify::new(),
@@ -213,15 +218,20 @@ impl<'a> Leg<'a> {
     /// Ends the leg when an answer has been waited for long enough: that to the request, which heartbeats
     /// do not replace, or that to a cancel.
     async fn enforce(&self) -> LegEnd {
-        let answer_by = Instant::now() + SILENCE;
+        let asked = Instant::now();
+        let mut limit = HINT_AFTER;
         loop {
             let (cancelled, started) = self.patience();
-            let unanswered = (!started).then_some(answer_by);
+            let unanswered = (!started).then_some(asked + limit);
             tokio::select! {
                 () = until(cancelled) => return self.lock().last_word_now(),
                 () = until(unanswered) => {
-                    let text = format!("the request was not answered within {} s", SILENCE.as_secs());
-                    return LegEnd::Broken(text);
+                    if limit == SILENCE {
+                        let text = format!("the request was not answered within {} s", limit.as_secs());
+                        return LegEnd::Broken(text);
+                    }
+                    self.person.reassure("the server has not said yet that the run has started");
+                    limit = SILENCE;
                 }
                 () = self.clock.notified() => {}
             }

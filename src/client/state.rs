@@ -2,12 +2,14 @@
 
 mod doubt;
 mod outgoing;
+mod pending;
 mod taken;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use self::outgoing::Outgoing;
+use self::pending::Pending;
 use super::control::{CANCEL_WAIT, Control};
 use super::error::{Error, OutputError};
 use super::sink::Sink;
@@ -67,8 +69,8 @@ pub(super) struct State {
     pub(super) cancelled: Option<Instant>,
     /// What is wrong with the output, or the input, here.
     pub(super) failure: Option<OutputError>,
-    /// Asked while there was no connection.
-    pub(super) pending: Vec<Control>,
+    /// Asked before there was an answer.
+    pending: Pending,
     /// The run was refused while an earlier request might still arrive. True once that is shut out.
     pub(super) doubted: Option<Error>,
     /// What was asked on this connection was `close`.
@@ -123,7 +125,7 @@ impl State {
             stdin,
             cancelled: None,
             failure: None,
-            pending: Vec::new(),
+            pending: Pending::default(),
             doubted: None,
             closing: false,
             handed_on: 0,
@@ -169,11 +171,6 @@ impl State {
         }
         if self.is_started() {
             return self.ask(control);
-        }
-        if cancels && !self.only_looks() {
-            // A server that is being upgraded keeps requests waiting, and gives this one back. One that
-            // has not begun the run yet passes over it, so it is said again then.
-            self.outgoing.send(&frame_of(&control, None))?;
         }
         // Nobody is there to be told of a pause, and later it is over.
         if !matches!(control, Control::Pause { .. }) {
@@ -250,7 +247,7 @@ impl State {
         if self.leave == Leave::Said {
             self.leave = Leave::Now;
         }
-        self.pending.splice(..0, self.outgoing.start_over());
+        self.pending.start_over(self.outgoing.start_over());
     }
 
     /// Sends bytes of the standard input; none: its end.
@@ -262,8 +259,14 @@ impl State {
         self.leave_if_due()
     }
 
-    /// Everything that is to be written now.
+    /// Everything that is to be written now. A server that keeps the request waiting for the one that comes next gives
+    /// it back to whoever wants an end of it.
     pub(super) fn outgoing(&mut self) -> Result<Vec<u8>, FrameError> {
+        if !self.is_started() && !self.closing && !self.only_looks() {
+            for control in self.pending.say(!self.was_started()) {
+                self.outgoing.send(&frame_of(&control, None))?;
+            }
+        }
         self.outgoing.take()
     }
 

@@ -27,6 +27,11 @@ pub trait Ask: fmt::Debug + Send + Sync {
 
     /// Says what only those want to know who wonder.
     fn note(&self, line: &str);
+
+    /// Says what is waited for, when that takes long: whoever sits there wonders.
+    fn reassure(&self, line: &str) {
+        self.note(line);
+    }
 }
 
 /// Nobody is there: no question is answered.

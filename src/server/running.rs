@@ -90,8 +90,9 @@ impl Running {
             Some(Call::Stop) | None => None,
         };
         if held.is_none() {
-            // The tutorial's clients do not come back: they are told to go first.
+            // The tutorial's clients do not come back: they are told to go first, and nobody is left waiting.
             taking.stop_classics.send_replace(true);
+            self.classic.iter().for_each(|(_, bound)| bound.refuse());
             self.drain_to_stop(calls).await;
         }
         taking.end().await;

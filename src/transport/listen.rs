@@ -165,6 +165,15 @@ impl Bound {
         matches!(self.name, Name::Manager(_))
     }
 
+    /// Refuses whoever comes from now on. Where that is a service manager's they wait for the next server.
+    pub fn refuse(&self) {
+        let (BoundSocket::Tcp(socket) | BoundSocket::Unix(socket)) = &self.socket;
+        if !self.is_managed() {
+            // One that does not listen any more refuses already.
+            let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
+        }
+    }
+
     /// The socket, to be placed where it can be handed over.
     pub fn socket_mut(&mut self) -> &mut OwnedFd {
         match &mut self.socket {

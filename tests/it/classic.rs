@@ -74,13 +74,18 @@ impl Drop for Nobodys {
     }
 }
 
-fn tutorial(server: &Nobodys, uid: Option<u32>, commands: &[&str]) -> (bool, String) {
+/// The tutorial's client, of this user's if this process may be that.
+pub(super) fn asking(address: &str, uid: Option<u32>, commands: &[&str]) -> Command {
     let mut python = Command::new("python3");
-    python.args(["-c", CLIENT, &server.classic]).args(commands).stderr(Stdio::null());
+    python.args(["-c", CLIENT, address]).args(commands).stderr(Stdio::null());
     if let (Some(uid), true) = (uid, rustix::process::geteuid().is_root()) {
         python.uid(uid);
     }
-    let output = python.output().unwrap();
+    python
+}
+
+fn tutorial(server: &Nobodys, uid: Option<u32>, commands: &[&str]) -> (bool, String) {
+    let output = asking(&server.classic, uid, commands).output().unwrap();
     (output.status.success(), String::from_utf8(output.stdout).unwrap())
 }
 

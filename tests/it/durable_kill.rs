@@ -183,6 +183,26 @@ fn a_run_whose_supervisor_was_ready_before_it_is_started_once_at_most_too() {
     in_parallel(6, cases.len(), |n| check(*cases[n], Supervisor::Ready));
 }
 
+/// Nobody was there to remove it.
+#[test]
+fn a_socket_that_a_dead_supervisor_has_left_is_none_for_the_next_server() {
+    let mut held = Held::at("supervisor:running");
+    held.abandon();
+    let supervisor = supervisor_of(held.server.state());
+    held.server.crash();
+    try_kill(supervisor, Signal::KILL);
+    wait_until("its end", || !is_alive(supervisor));
+    let folder = folders_in(&held.server.state().join("instances/test/runs")).remove(0);
+    let socket = folder.join("socket");
+    assert!(socket.exists());
+    held.server.restart();
+    let ran = held.ask().run().expect(253);
+    assert!(ran.stderr.contains("kept the durable run was ended"), "{}", ran.stderr);
+    verb(&held.server, "wait", &["job"]).expect(253);
+    wait_until("the end of the socket", || !socket.exists());
+    assert!(held.effects() <= 1);
+}
+
 /// Its line is written, what sums it up is not: the next server finds both in the journal and the record.
 #[test]
 fn a_verdict_whose_server_was_killed_behind_its_line_in_the_journal_names_that_line() {

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::durable::{gate, leave, verb};
-use super::support::{Client, Ran, Server, finish, kill, wait_until};
+use super::support::{Client, Ran, Server, finish, kill, supervisors, wait_until};
 
 /// `rexec VERB ARGS...`, with a word in front of its address.
 fn asks(server: &Server, words: &[&str], runs: &[&str]) -> Child {
@@ -140,6 +140,35 @@ fn a_list_of_runs_gives_a_ci_system_no_orders() {
     }
     let table = |ci| list(&[], ci).text();
     assert!(table("").contains("'##[error]x'") && table("true").contains("'# #[error]x'"));
+}
+
+#[test]
+fn of_several_the_one_that_is_lost_is_told_by_its_id_and_the_others_go_on() {
+    let server = Server::start(&[]);
+    let (gate, waits) = gate(&server, "gate");
+    let good = leave(&server, &waits);
+    let its_own = supervisors(server.state());
+    let lost = leave(&server, "exec sleep 600");
+    let runs = [&*good, &*lost];
+    let (any, all) = (asks(&server, &["wait", "--any"], &runs), asks(&server, &["wait"], &runs));
+    let mut supervisors = supervisors(server.state());
+    supervisors.retain(|pid| !its_own.contains(pid));
+    assert_eq!((its_own.len(), supervisors.len()), (1, 1));
+    kill(supervisors[0], Signal::KILL);
+    let ended = |ran: &Ran| {
+        ran.text()
+            .lines()
+            .map(|line| line.split(' ').next().unwrap().into())
+            .collect::<Vec<String>>()
+    };
+    let any = finish(any).expect(253);
+    assert!(ended(&any).is_empty() && any.stderr.contains(&lost), "{}", any.stderr);
+    verb(&server, "wait", &["--any", &lost, &good]).expect(253);
+    assert!(verb(&server, "ps", &[]).expect(0).text().contains("  running  "));
+    std::fs::write(gate, "").unwrap();
+    let all = finish(all).expect(253);
+    assert_eq!(ended(&all), [good], "{}", all.stderr);
+    assert!(all.stderr.contains(&lost), "{}", all.stderr);
 }
 
 #[test]

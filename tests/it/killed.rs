@@ -1,6 +1,8 @@
 //! Kill points: a server killed at each commit of state, and restarted on what it left.
 
+use std::collections::BTreeSet;
 use std::io::Read;
+use std::path::Path;
 use std::process::Child;
 
 use super::resume::{endless, executions, journal_has};
@@ -84,4 +86,46 @@ fn a_server_killed_in_the_middle_of_output_is_no_success() {
     reader.join().unwrap().unwrap();
     wait_until("the end of what was left", || !is_alive(pid_in(&dir.join("pid"))));
     assert_eq!(executions(&dir.join("effect")), 1);
+}
+
+/// Its client has the verdict, and so has the journal.
+#[test]
+fn a_server_killed_when_the_verdict_was_acknowledged_has_told_it_and_says_nothing_else_later() {
+    let (mut server, child) =
+        paused_at("confirmed", |s| format!("echo x >> {}/effect; exit 7", s.dir().display()));
+    finish(child).expect(7);
+    server.restart();
+    server.run(&["true"]).expect(0);
+    let lines = server.journal();
+    let count = |kind| lines.iter().filter(|line| line["type"] == kind).count();
+    assert_eq!((count("ended"), count("lost")), (2, 0), "{lines:?}");
+    assert_eq!(executions(&server.dir().join("effect")), 1);
+}
+
+/// Names in the double quotes behind `before`.
+fn named(folder: &Path, before: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            names.extend(named(&path, before));
+        } else {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let quoted = text.split(before).skip(1).filter_map(|rest| rest.split('"').next());
+            names.extend(quoted.map(str::to_owned));
+        }
+    }
+    names
+}
+
+#[test]
+fn each_named_point_is_one_at_which_a_test_stops_a_program() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let points = named(&here.join("src"), "pause::point(\"");
+    assert!(points.len() > 15, "{points:?}");
+    let words = named(&here.join("tests/it"), "\"");
+    let is_used =
+        |point: &&String| words.iter().any(|word| word.rsplit(':').next() == Some(point.as_str()));
+    let unused: Vec<_> = points.iter().filter(|point| !is_used(point)).collect();
+    assert!(unused.is_empty(), "{unused:?}");
 }

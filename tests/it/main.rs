@@ -8,6 +8,7 @@
 )]
 
 mod sick_disk;
+mod sick_record;
 mod support;
 
 mod activation;
@@ -51,6 +52,7 @@ mod liar_verbs;
 mod library;
 mod limits;
 mod memory;
+mod minute;
 mod not_kept;
 mod not_started;
 mod once;
@@ -66,8 +68,11 @@ mod quick;
 mod replay;
 mod report;
 mod restart;
+mod restart_classic;
+mod restart_ended;
 mod restart_raced;
 mod restart_told;
+mod restart_users;
 mod resume;
 mod retention;
 mod rights;

@@ -54,7 +54,7 @@ fn stranger(server: &Server, state: &std::path::Path, address: &str) -> Ran {
     Client::new(state).args(&options).args(&[address, "true"]).run()
 }
 
-fn status(server: &Server) -> Value {
+pub(super) fn status(server: &Server) -> Value {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rexec-server"));
     command.args(["status", "--name", "test", "--json"]).env("REXEC_STATE_DIR", server.state());
     let output = command.output().unwrap();

@@ -17,15 +17,15 @@ use super::support::{Client, kill, wait_until};
 use super::upgrade::{under_way, wait_for_log};
 
 /// A server on sockets that outlive it, which has been told to stop and waits for the end of a run.
-struct Draining {
-    server: Server,
-    sockets: Sockets,
+pub(crate) struct Draining {
+    pub(crate) server: Server,
+    pub(crate) sockets: Sockets,
     run: Child,
     go: PathBuf,
 }
 
 impl Draining {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let draining = Self::not_yet();
         draining.terminate();
         draining
@@ -50,7 +50,7 @@ impl Draining {
     }
 
     /// A command that says whether the run under way is over, and leaves a trace.
-    fn command(&self) -> String {
+    pub(crate) fn command(&self) -> String {
         let dir = self.server.dir().display();
         format!("echo x >> {dir}/effects; cat {}.over", self.go.display())
     }
@@ -62,13 +62,13 @@ impl Draining {
 
     /// Waits until so many clients have logged in since the start, and what each of them has asked for with that is
     /// being looked at.
-    fn logged_in(&self, count: usize) {
+    pub(crate) fn logged_in(&self, count: usize) {
         let log = || self.server.log();
         wait_until("logins", || log().matches("logged in").count() >= count);
     }
 
     /// Lets the run under way end, and the server with it. The sockets.
-    fn end(mut self) -> (Server, Sockets) {
+    pub(crate) fn end(mut self) -> (Server, Sockets) {
         std::fs::write(&self.go, "").unwrap();
         finish(self.run).expect(6);
         assert_eq!(self.server.wait(), 0);
@@ -76,14 +76,14 @@ impl Draining {
     }
 
     /// The same, and starts the next server.
-    fn next(self) -> (Server, Sockets) {
+    pub(crate) fn next(self) -> (Server, Sockets) {
         let (mut server, sockets) = self.end();
         server.restart_as(&[], sockets.handed(&["--verbose"]));
         (server, sockets)
     }
 }
 
-fn effects(server: &Server) -> String {
+pub(crate) fn effects(server: &Server) -> String {
     std::fs::read_to_string(server.dir().join("effects")).unwrap_or_default()
 }
 

@@ -79,8 +79,6 @@ fn is_honest(status: i32, traces: usize, fate: Fate, signals: &[(u64, Signal)]) 
         0 => traces == 1,
         // Given up before it began.
         254 => traces == 0 && was_ended,
-        // Cut off before it had let the client in.
-        255 => traces == 0 && (was_killed || was_hurried),
         253 => traces <= 1 && (was_killed || was_ended),
         251 => traces <= 1 && was_hurried,
         143 | -15 | -9 => traces <= 1 && was_ended,

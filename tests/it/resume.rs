@@ -20,8 +20,7 @@ pub(super) fn executions(effect: &Path) -> usize {
     std::fs::read_to_string(effect).map_or(0, |text| text.lines().count())
 }
 
-/// brevdev/brev-cli#457: reconnecting ran it twice. And 255 means "not reached", so it is never the answer
-/// to a command that left a trace.
+/// brevdev/brev-cli#457: reconnecting ran it twice. A link that dies before TLS is there is no reason to give up either.
 #[test]
 fn a_link_cut_anywhere_is_resumed_by_the_real_programs() {
     const EACH_WAY: u64 = 60;
@@ -34,16 +33,9 @@ fn a_link_cut_anywhere_is_resumed_by_the_real_programs() {
         let text = format!("echo x >> {}; cat; echo e >&2; exit 7", effect.display());
         let ran = Client::new(server.state()).args(&[&relay.addr, &text]).run_with(&stdin);
         let what = format!("cut {way:?} after {at}");
-        if ran.status == 255 {
-            // The link died before TLS was there.
-            let left = (ran.stdout.len(), executions(&effect), relay.connections());
-            assert_eq!(left, (0, 0, 1), "{what}: {}", ran.stderr);
-            return true;
-        }
         assert_eq!(ran.status, 7, "{what}: {}", ran.stderr);
         assert!(ran.stdout == stdin && ran.stderr == "e\n", "{what}: {}", ran.stderr);
-        assert_eq!(executions(&effect), 1, "{what}");
-        false
+        assert_eq!((executions(&effect), relay.connections()), (1, 2), "{what}");
     };
     // TLS's own bytes, the login and the request come first; then the streams.
     let mut random = Random::new();
@@ -55,12 +47,10 @@ fn a_link_cut_anywhere_is_resumed_by_the_real_programs() {
             _ => (way, random.below(stdin.len() as u64)),
         })
         .collect();
-    let unreached = AtomicUsize::new(0);
     in_parallel(8, cuts.len(), |n| {
         let (way, at) = cuts[n];
-        unreached.fetch_add(usize::from(run(n, way, at)), Ordering::Relaxed);
+        run(n, way, at);
     });
-    assert!(unreached.into_inner() < cuts.len() / 2, "most cuts are to come after the request");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use super::durable::{folder_of, folders_in, gate, leave, verb, wait_until_noted};
+use super::support::relay::Relay;
 use super::support::server::{finish, line_of, under};
 use super::support::{Client, Ran, Server, json_in, wait_until};
 
@@ -193,6 +194,45 @@ fn gc_removes_what_is_too_much_and_disturbs_neither_readers_nor_what_goes_on() {
     assert!(rest == expected, "the reader has it whole");
     std::fs::write(gate, "").unwrap();
     assert_eq!(verb(&server, "attach", &[&live]).expect(5).text(), "one\n");
+}
+
+/// Who reads has the file open. Who has to ask anew finds it gone, and does not take what it has for the whole.
+#[test]
+fn a_record_that_goes_while_several_read_it_is_read_to_its_end_by_all_of_them() {
+    let go: [fn(&Server); 3] = [
+        |server| drop(gc(server, &["--keep-count", "0", "--keep-bytes", "0"]).expect(0)),
+        |server| drop(verb(server, "rm", &["job"]).expect(0)),
+        // The server's own limit.
+        |server| drop(keep(server, "next", "true").expect(0)),
+    ];
+    for remove in go {
+        let server = Server::start(&["--keep-count", "1"]);
+        let (gate, wait) = gate(&server, "gate");
+        keep(&server, "job", "seq 1 2000000").expect(0);
+        let live = leave(&server, &format!("echo 1; {wait}; echo 2; exit 5"));
+        let relay = Relay::to(&server.addr);
+        let view = |verb, address: &str, run| {
+            let mut viewer = Client::new(server.state()).args(&[verb, address, run]).spawn();
+            assert_eq!(line_of(&mut viewer), "1");
+            viewer
+        };
+        let viewers = [("attach", &server.addr), ("attach", &server.unix), ("logs", &server.addr)]
+            .map(|(verb, address)| view(verb, address, "job"));
+        let (cut_off, of_live) =
+            (view("attach", &relay.addr, "job"), view("attach", &server.addr, &live));
+        remove(&server);
+        wait_until("its end", || !listed(&server).contains(&"job".into()));
+        is_forgotten(&server, "job");
+        relay.cut();
+        let ran = finish(cut_off).expect(253);
+        assert!(ran.stderr.contains("no longer kept"), "{}", ran.stderr);
+        let expected: String = (2..=2_000_000).map(|n| format!("{n}\n")).collect();
+        for viewer in viewers {
+            assert!(finish(viewer).expect(0).text() == expected, "not whole");
+        }
+        std::fs::write(gate, "").unwrap();
+        assert_eq!(finish(of_live).expect(5).text(), "2\n");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use super::super::state::{Leave, Role};
 use super::super::stdin::StdinSender;
 use super::*;
 use crate::conn::Frame;
+use crate::identity::{Asking, Nobody, PublicKey};
 use crate::proto::digest::{Digest, Running};
 use crate::proto::frame::{Decoded, Limits, decode};
 use crate::proto::header::{Output as OutputHeader, ServerHeader, Started, Stream};
@@ -127,6 +128,52 @@ fn said(state: &mut State) -> Vec<ClientHeader> {
     headers
 }
 
+/// Somebody who hears what is said unasked.
+#[derive(Debug, Default)]
+struct Hears(Mutex<Vec<String>>);
+
+impl Ask for Hears {
+    fn can_unlock(&self) -> bool {
+        false
+    }
+
+    fn passphrase<'a>(&'a self, _: &'a str) -> Asking<'a, Option<zeroize::Zeroizing<String>>> {
+        Box::pin(std::future::ready(None))
+    }
+
+    fn is_right<'a>(&'a self, _: &'a str, _: &'a PublicKey) -> Asking<'a, bool> {
+        Box::pin(std::future::ready(false))
+    }
+
+    fn tell(&self, _: &str) {}
+
+    fn note(&self, line: &str) {
+        lock(&self.0).push(line.into());
+    }
+}
+
+/// As that of a run whose supervisor is stopped, or that waits for the next server.
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_for_the_start_of_a_run_is_told_so_once() {
+    let (mut state, _gate) = state();
+    let (hears, began) = (Hears::default(), Instant::now());
+    let LegEnd::Broken(why) = Leg::new(&mut state, &hears).enforce().await else {
+        panic!("no end")
+    };
+    assert_eq!((began.elapsed(), &*why), (SILENCE, "the request was not answered within 45 s"));
+    assert_eq!(lock(&hears.0).len(), 1, "{hears:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_told_of_a_run_that_has_started_and_is_silent() {
+    let (mut state, _gate) = state();
+    hear(&mut state, &started(), b"").await;
+    let hears = Hears::default();
+    let leg = Leg::new(&mut state, &hears);
+    assert!(tokio::time::timeout(10 * SILENCE, leg.enforce()).await.is_err());
+    assert!(lock(&hears.0).is_empty(), "{hears:?}");
+}
+
 /// The output blocks until the patience with the cancelled run is over: how it ended is known all the same.
 #[tokio::test]
 async fn a_verdict_in_hand_is_told_when_the_answer_to_a_cancel_was_waited_for_long_enough() {
@@ -139,7 +186,9 @@ async fn a_verdict_in_hand_is_told_when_the_answer_to_a_cancel_was_waited_for_lo
     written(&state, 1).await;
     hear(&mut state, &verdict(2, &whole), b"").await;
     state.cancelled = Some(Instant::now());
-    let LegEnd::Final(end) = Leg::new(&mut state).enforce().await else { panic!("no last word") };
+    let LegEnd::Final(end) = Leg::new(&mut state, &Nobody).enforce().await else {
+        panic!("no last word")
+    };
     let Err(Error::Output { error: OutputError::GivenUp, verdict: Some(verdict) }) = *end else {
         panic!("{end:?}")
     };
@@ -165,18 +214,66 @@ async fn a_cancel_that_is_asked_for_while_the_request_is_sent_is_sent_behind_it(
     let (mut state, _gate) = state();
     state.start_leg();
     state.control(Control::Cancel).unwrap();
-    Leg::new(&mut state).wake();
+    Leg::new(&mut state, &Nobody).wake();
     assert_eq!(said(&mut state), [ClientHeader::Cancel { run: None, as_operator: false }]);
+}
+
+fn signal(name: &str) -> Control {
+    Control::Signal(name.into())
+}
+
+fn signals(names: &[&str]) -> Vec<ClientHeader> {
+    names.iter().map(|&name| ClientHeader::Signal { signal: name.into(), run: None }).collect()
+}
+
+#[tokio::test]
+async fn a_signal_that_went_behind_the_request_comes_once() {
+    let (mut state, _gate) = state();
+    state.start_leg();
+    state.control(signal("INT")).unwrap();
+    assert_eq!(said(&mut state), signals(&["INT"]));
+    state.control(signal("HUP")).unwrap();
+    hear(&mut state, &started(), b"").await;
+    assert_eq!(said(&mut state), signals(&["HUP"]));
+}
+
+/// Where an earlier request has started the run, what went behind that may have come.
+#[tokio::test]
+async fn a_signal_that_went_behind_an_earlier_request_is_for_a_run_that_is_new() {
+    for (attached, due) in [(false, &["INT", "HUP"][..]), (true, &["HUP"])] {
+        let (mut state, _gate) = state();
+        state.start_leg();
+        state.control(signal("INT")).unwrap();
+        assert_eq!(said(&mut state), signals(&["INT"]));
+        state.lose_connection();
+        state.control(signal("HUP")).unwrap();
+        state.start_leg();
+        let mut answer = started();
+        if let ServerHeader::Started(started) = &mut answer {
+            started.attached = attached;
+        }
+        hear(&mut state, &answer, b"").await;
+        assert_eq!(said(&mut state), signals(due), "{attached}");
+    }
+}
+
+/// `close` ends whatever there is.
+#[tokio::test]
+async fn nothing_is_said_behind_close() {
+    let (mut state, _gate) = state();
+    state.start_leg();
+    state.closing = true;
+    state.control(signal("INT")).unwrap();
+    assert_eq!(said(&mut state), []);
 }
 
 /// The link took nothing more when they were asked for.
 #[tokio::test]
 async fn signals_that_were_not_sent_on_a_lost_link_are_sent_on_the_next_one() {
-    let signal = |name: &str| Control::Signal(name.into());
     let (mut state, _gate) = state();
     hear(&mut state, &started(), b"").await;
     state.control(signal("HUP")).unwrap();
-    assert_eq!(said(&mut state), [ClientHeader::Signal { signal: "HUP".into(), run: None }]);
+    assert_eq!(said(&mut state), signals(&["HUP"]));
     state.control(signal("USR1")).unwrap();
     state.control(Control::Pause { told: tokio::sync::mpsc::channel(1).0 }).unwrap();
     // The link is lost, and the next one is not there yet.
@@ -185,9 +282,7 @@ async fn signals_that_were_not_sent_on_a_lost_link_are_sent_on_the_next_one() {
     state.start_leg();
     assert_eq!(said(&mut state), [], "before the server knows the run again");
     hear(&mut state, &started(), b"").await;
-    let names =
-        ["USR1", "USR2"].map(|name| ClientHeader::Signal { signal: name.into(), run: None });
-    assert_eq!(said(&mut state), names);
+    assert_eq!(said(&mut state), signals(&["USR1", "USR2"]));
 }
 
 /// An output that is slower than the link: the server is not kept waiting until all of it is written.
@@ -215,7 +310,7 @@ async fn a_pause_is_told_once_it_is_written() {
     let waits = Duration::ZERO;
     let (mut state, _gate) = state();
     hear(&mut state, &started(), b"").await;
-    let leg = Leg::new(&mut state);
+    let leg = Leg::new(&mut state, &Nobody);
     let (near, mut far) = tokio::io::duplex(8);
     let mut writer = FrameWriter::new(near);
     let (told, mut waiting) = tokio::sync::mpsc::channel(1);

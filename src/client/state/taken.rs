@@ -118,7 +118,7 @@ impl State {
             return Ok(Some(LegEnd::done(Err(self.unknown(text, Code::Unsupported)))));
         }
         if self.only_looks() {
-            return self.go_on();
+            return self.go_on(started.attached);
         }
         match self.stdin.resume(started) {
             Some(frames) => self.outgoing.send_encoded(frames?),
@@ -130,7 +130,7 @@ impl State {
         if !started.attached && self.is_left_with_its_start() {
             return Ok(Some(LegEnd::done(Err(Error::Detached { run: self.id.clone() }))));
         }
-        self.go_on()
+        self.go_on(started.attached)
     }
 
     /// Whether there is nothing to be said to a run that is new: its request has said that it is left.
@@ -162,8 +162,8 @@ impl State {
         }
     }
 
-    fn go_on(&mut self) -> Result<Option<LegEnd>, FrameError> {
-        for control in std::mem::take(&mut self.pending) {
+    fn go_on(&mut self, attached: bool) -> Result<Option<LegEnd>, FrameError> {
+        for control in self.pending.take(attached) {
             self.ask(control)?;
         }
         self.leave_if_due()?;

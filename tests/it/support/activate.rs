@@ -4,7 +4,10 @@ use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::net::TcpListener;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::chown;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 
@@ -61,12 +64,16 @@ os.execv(words[0], words)
 /// Has the server started with `made` handed over, and these arguments alone.
 pub(crate) fn activated<'a>(made: &'a [&str], args: &'a [&str]) -> impl FnOnce(&mut Command) + 'a {
     move |command| {
-        let mut manager = Command::new("python3");
-        manager.args(["-c", MANAGER]).args(made).arg("--").arg(env!("CARGO_BIN_EXE_rexec-server"));
-        manager.args(args);
+        let mut manager = manager(env!("CARGO_BIN_EXE_rexec-server").as_ref(), made, args);
         manager.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
         *command = manager;
     }
+}
+
+fn manager(program: &Path, made: &[&str], args: &[&str]) -> Command {
+    let mut manager = Command::new("python3");
+    manager.args(["-c", MANAGER]).args(made).arg("--").arg(program).args(args);
+    manager
 }
 
 /// Listening sockets that outlive the servers that they are handed over to: TCP on 127.0.0.1, and a unix socket.
@@ -103,6 +110,29 @@ impl Sockets {
 
     /// Has one server started with them and these arguments.
     pub(crate) fn handed(&self, args: &[&str]) -> impl FnOnce(&mut Command) {
+        let given = self.given();
+        let args = as_test(args);
+        move |command| {
+            let args: Vec<&str> = args.iter().map(String::as_str).collect();
+            activated(&[&given, &given], &args)(command);
+        }
+    }
+
+    /// A server of another user's with them and these arguments; only root can have it started.
+    pub(crate) fn handed_to(&self, uid: u32, program: &Path, args: &[&str]) -> Command {
+        let given = self.given();
+        for path in [self.dir.path(), &self.dir.path().join("giver")] {
+            chown(path, Some(uid), None).unwrap();
+        }
+        let args = as_test(args);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let mut command = manager(program, &[&given, &given], &args);
+        command.uid(uid);
+        command
+    }
+
+    /// Where the next server gets them.
+    fn given(&self) -> String {
         let path = self.dir.path().join("giver");
         // One that no server has come to is still there.
         let _ = std::fs::remove_file(&path);
@@ -110,14 +140,12 @@ impl Sockets {
         let sockets: [OwnedFd; 2] =
             [self.tcp.try_clone().unwrap().into(), self.unix.try_clone().unwrap().into()];
         thread::spawn(move || sockets.into_iter().for_each(|socket| give(&giver, &socket)));
-        let given = format!("given:{}", path.display());
-        let args: Vec<String> =
-            ["--name", "test"].iter().chain(args).map(|&arg| arg.to_owned()).collect();
-        move |command| {
-            let args: Vec<&str> = args.iter().map(String::as_str).collect();
-            activated(&[&given, &given], &args)(command);
-        }
+        format!("given:{}", path.display())
     }
+}
+
+fn as_test(args: &[&str]) -> Vec<String> {
+    ["--name", "test"].iter().chain(args).map(|&arg| arg.to_owned()).collect()
 }
 
 /// Gives a socket to whoever comes next.

@@ -75,6 +75,14 @@ pub(crate) fn at_a_deadline<T>(run: impl FnMut(u64) -> Option<T>) -> T {
     [500, 2_000, 8_000, 32_000].into_iter().find_map(run).expect("no deadline was long enough")
 }
 
+/// That something is done before something else, which comes by itself in a few seconds, can be hidden by a busy machine;
+/// but where it is not so, no try shows it.
+#[track_caller]
+pub(crate) fn is_seen(what: &str, tried: impl FnMut() -> bool) {
+    const TRIES: usize = 20;
+    assert!(std::iter::repeat_with(tried).take(TRIES).any(|seen| seen), "never seen: {what}");
+}
+
 /// Whether this machine has an address of IPv6.
 pub(crate) fn has_ipv6() -> bool {
     let has = std::net::TcpListener::bind("[::1]:0").is_ok();

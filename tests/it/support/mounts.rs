@@ -11,8 +11,17 @@ pub(crate) struct Mounts(Child);
 impl Mounts {
     /// What `script` mounts; `$1` in it is `place`. None if it fails: it is not permitted here.
     pub(crate) fn by(script: &str, place: &Path) -> Option<Self> {
-        let mut command = Command::new("unshare");
-        command.args(["-m", "sh", "-c", &format!("{script} && echo ready && exec cat"), "sh"]);
+        Self::made(Command::new("unshare").arg("-m"), script, place)
+    }
+
+    /// The same, among those that are here.
+    pub(crate) fn more(&self, script: &str, place: &Path) -> Option<Self> {
+        let holder = self.holder().to_string();
+        Self::made(Command::new("nsenter").args(["-m", "-t", &holder]), script, place)
+    }
+
+    fn made(command: &mut Command, script: &str, place: &Path) -> Option<Self> {
+        command.args(["sh", "-c", &format!("{script} && echo ready && exec cat"), "sh"]);
         command.arg(place).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut mounts = Self(command.spawn().unwrap());
         (line_of(&mut mounts.0) == "ready").then_some(mounts)

@@ -18,6 +18,8 @@ use super::mounts::Mounts;
 const DEVICE: i32 = 3;
 const SCRIPT: &str = "umask 077 && mkdir -p \"$(dirname $1)\" && : > $1 && exec 3<>/dev/fuse && \
                       mount -i -t fuse -o fd=3,rootmode=100600,user_id=0,group_id=0 none $1";
+const OVER_SCRIPT: &str = "umask 077 && : >> $1 && exec 3<>/dev/fuse && \
+                           mount -i -t fuse -o fd=3,rootmode=100600,user_id=0,group_id=0 none $1";
 const FOLDER_SCRIPT: &str = "mkdir $1 && exec 3<>/dev/fuse && \
                              mount -i -t fuse -o fd=3,rootmode=40700,user_id=0,group_id=0 none $1";
 /// A request is its header of so many bytes and what belongs to it; an answer begins with one of so many.
@@ -54,16 +56,24 @@ struct Content {
 impl Served {
     /// An empty one at this path. None where it cannot be mounted.
     pub(crate) fn at(path: &Path) -> Option<Self> {
-        Self::by(SCRIPT, path, Content::default())
+        Self::among(Mounts::by(SCRIPT, path), path, Content::default())
+    }
+
+    /// One over what is there, if there is anything, with the same bytes; for those who are among `mounts`.
+    pub(crate) fn over(path: &Path, mounts: &Mounts) -> Option<Self> {
+        let bytes = std::fs::read(path).unwrap_or_default();
+        let content = Content { bytes, ..Content::default() };
+        Self::among(mounts.more(OVER_SCRIPT, path), path, content)
     }
 
     /// A folder that has room for one file.
     pub(crate) fn folder(path: &Path) -> Option<Self> {
-        Self::by(FOLDER_SCRIPT, path, Content { is_folder: true, ..Content::default() })
+        let content = Content { is_folder: true, ..Content::default() };
+        Self::among(Mounts::by(FOLDER_SCRIPT, path), path, content)
     }
 
-    fn by(script: &str, path: &Path, content: Content) -> Option<Self> {
-        let Some(mounts) = Mounts::by(script, path) else {
+    fn among(mounts: Option<Mounts>, path: &Path, content: Content) -> Option<Self> {
+        let Some(mounts) = mounts else {
             println!("left out: file systems in user space cannot be mounted here");
             return None;
         };

@@ -1,16 +1,16 @@
 //! Throw-away accounts of this machine, which only root can make.
 
+use std::fs::File;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 /// Where root keeps the lists of keys.
 const LISTS: &str = "/etc/rexec/authorized_keys";
 
-/// The programs that change accounts wait seconds for each other.
-static CHANGING: Mutex<()> = Mutex::new(());
+/// The programs that change accounts wait seconds for each other, and not for ever: those of all tests of this machine
+/// have their turn here.
+const TURN: &str = "rexec-test-accounts";
 
 /// An account with a home, gone with the value.
 pub(crate) struct User {
@@ -22,13 +22,13 @@ pub(crate) struct User {
 impl User {
     /// With these further options of useradd(8). None, and a line that says so, if this process is not root.
     pub(crate) fn with(options: &[&str]) -> Option<Self> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
         if !rustix::process::geteuid().is_root() {
             println!("left out: only root can make another user");
             return None;
         }
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("rexec-{}-{number}", std::process::id());
+        // Other tests may run on this machine, or may have been killed there.
+        let random = std::fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap();
+        let name = format!("rexec-{}", &random[..18]);
         let words = [&["-m", "-p", "*", "-s", "/bin/sh"], options, &[&*name]].concat();
         change("useradd", &words);
         let uid = Command::new("id").args(["-u", &name]).output().unwrap().stdout;
@@ -82,8 +82,16 @@ impl User {
     }
 }
 
+/// Until it is dropped nobody else changes accounts.
+fn alone() -> File {
+    let mut options = File::options();
+    let lock = options.create(true).append(true).open(std::env::temp_dir().join(TURN)).unwrap();
+    lock.lock().unwrap();
+    lock
+}
+
 fn change(program: &str, words: &[&str]) {
-    let _alone = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let done = Command::new(program).args(words).output().unwrap();
     assert!(done.status.success(), "{program}: {}", String::from_utf8_lossy(&done.stderr));
 }
@@ -91,7 +99,7 @@ fn change(program: &str, words: &[&str]) {
 impl Drop for User {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(self.roots_list());
-        let _alone = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = alone();
         // It says that there is no mail.
         let _ = Command::new("userdel").args(["-rf", &self.name]).output();
     }
