@@ -91,8 +91,9 @@ pub struct Host {
     pub(super) spare: Spare,
     /// One for each end of a run that is being put on the disk.
     pub(super) noting: Semaphore,
-    /// What is logged of runs that cannot be looked for.
-    pub(super) shortages: Throttle,
+    /// What is logged of durable runs that cannot be started, looked at or noted: a client may ask for them again and
+    /// again.
+    pub(super) troubles: Throttle,
     /// Where durable runs are kept; none in a supervisor.
     pub(super) keeping: Option<Keeping>,
 }
@@ -132,7 +133,7 @@ impl Host {
             one_more: Notify::new(),
             spare: Spare::default(),
             noting: Semaphore::new(NOTED_AT_ONCE),
-            shortages: Throttle::default(),
+            troubles: Throttle::default(),
             keeping,
         })
     }

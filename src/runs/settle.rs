@@ -114,9 +114,12 @@ impl Host {
             // What cannot be synced is told by whoever finds out, and the run is over all the same.
             let _ = ledger.sure(ledger.last_seq(), true).await;
         }
+        let host = Arc::clone(&self);
         let noted = tokio::task::spawn_blocking(move || {
-            if let Err(e) = run.note(&outcome) {
-                error!(run = %run.key.id, "cannot note how it ended: {e}");
+            if let Err(e) = run.note(&outcome)
+                && let Some(line) = host.troubles.line(|| format!("cannot note how it ended: {e}"))
+            {
+                error!(run = %run.key.id, "{line}");
             }
             pause::point("noted");
         });
@@ -127,7 +130,7 @@ impl Host {
 
     fn tell_of_shortage(&self, run: &Durable, error: &io::Error) {
         let line = || format!("what becomes of it cannot be looked for now: {error}");
-        if let Some(line) = self.shortages.line(line) {
+        if let Some(line) = self.troubles.line(line) {
             warn!(run = %run.key.id, "{line}");
         }
     }

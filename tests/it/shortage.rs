@@ -1,9 +1,13 @@
 //! A server that has no descriptor left for a while, as when strangers take them all: what it cannot look at is not
 //! given up.
 
+use std::time::Instant;
+
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
+use serde_json::json;
 
 use super::durable_kill::Held;
+use super::support::raw::Raw;
 use super::support::server::supervisor_of;
 use super::support::{Server, finish, is_alive, kill, pid_in, wait_until};
 
@@ -82,6 +86,25 @@ fn what_a_run_has_started_is_stopped_also_if_there_were_no_descriptors_at_first(
     short.over();
     finish(client).expect(143);
     assert!(!is_alive(other));
+}
+
+/// Whoever asks and asks fills no disk with that.
+#[test]
+fn a_server_that_cannot_start_supervisors_says_so_once_a_second() {
+    const ASKED: u64 = 60;
+    // Or it is the journal that cannot be synced.
+    let server = Server::start(&["--journal-sync", "never"]);
+    let mut raw = Raw::login(&server);
+    let short = Short::of(&server);
+    let began = Instant::now();
+    for n in 0..ASKED {
+        raw.run(&format!("run-{n}"), "true", json!({"durable": true}));
+        assert_eq!(raw.expect("not_started").0["code"], "start_failed");
+    }
+    let (seconds, log) = (began.elapsed().as_secs(), server.log());
+    short.over();
+    let lines = log.lines().filter(|line| line.contains("cannot start its supervisor")).count();
+    assert!((1..=seconds + 1).contains(&(lines as u64)), "{lines} in {seconds} s");
 }
 
 #[test]
