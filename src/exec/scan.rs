@@ -24,6 +24,7 @@ use crate::sys::mutex::lock;
 use crate::sys::process::{
     Pid, ProcessRef, gone, group_of, has_ended, is_executing, orphans, real_uid,
 };
+use crate::sys::shortage::is_shortage;
 
 /// Most bytes of a process's environment that are looked at. The kernel lets arguments and
 /// environment have 6 MiB together (execve(2)), so what a program was given is seen whole.
@@ -35,6 +36,9 @@ pub const WATCH_LIMIT: usize = 16;
 const EXECUTING_LOOKS: u32 = 100;
 /// Time between two such looks.
 const EXECUTING_PAUSE: Duration = Duration::from_millis(1);
+
+/// Time between two looks when there are no descriptors to look with.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 
 /// Most listings in a pass: on a machine that starts processes all the time there is always a new
 /// one, rarely of a run that is being stopped.
@@ -277,9 +281,9 @@ impl<'a> Pass<'a> {
         let mut visited = HashSet::from([getpid()]);
         for _ in 0..LISTINGS {
             let known = visited.len();
-            for pid in list()? {
+            for pid in self.at_last(|_| list())? {
                 if visited.insert(pid) {
-                    self.visit(pid)?;
+                    self.at_last(|pass| pass.visit(pid))?;
                 }
             }
             if visited.len() == known {
@@ -289,15 +293,30 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
+    /// Looks again and again while there are no descriptors to look with, as long as somebody waits: what was passed
+    /// over would count as gone.
+    fn at_last<T>(&mut self, mut look: impl FnMut(&mut Self) -> io::Result<T>) -> io::Result<T> {
+        loop {
+            match look(self) {
+                Err(e) if is_shortage(&e) && self.is_awaited() => thread::sleep(SHORTAGE_PAUSE),
+                looked => return looked,
+            }
+        }
+    }
+
+    fn is_awaited(&self) -> bool {
+        self.requests.iter().any(|request| !request.answer.is_closed())
+    }
+
     fn visit(&mut self, pid: Pid) -> io::Result<()> {
         // Without a group it is a kernel thread, or was not started from here.
         let Some(group) = group_of(pid) else { return Ok(()) };
-        let members = self.members_of(pid);
-        if self.runs_of(pid, group, &members).is_empty() { Ok(()) } else { self.take(pid) }
+        let members = self.members_of(pid)?;
+        if self.runs_of(pid, group, &members)?.is_empty() { Ok(()) } else { self.take(pid) }
     }
 
     /// The requests whose run this process seems to belong to, which is in the control groups of `members`.
-    fn runs_of(&mut self, pid: Pid, group: Pid, members: &[usize]) -> Vec<usize> {
+    fn runs_of(&mut self, pid: Pid, group: Pid, members: &[usize]) -> io::Result<Vec<usize>> {
         let mut runs = self.by_group.get(&group).cloned().unwrap_or_default();
         runs.extend(members);
         match self.environ.look_patiently(pid) {
@@ -308,21 +327,25 @@ impl<'a> Pass<'a> {
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
                 self.refused |= owner(pid).is_some_and(|uid| uid == geteuid().as_raw());
             }
+            Err(e) if is_shortage(&e) => return Err(e),
             // It has ended meanwhile.
             Err(_) => {}
         }
         runs.sort_unstable();
         runs.dedup();
-        runs
+        Ok(runs)
     }
 
     /// The requests in whose control group this process is.
-    fn members_of(&self, pid: Pid) -> Vec<usize> {
+    fn members_of(&self, pid: Pid) -> io::Result<Vec<usize>> {
         if self.by_name.is_empty() {
-            return Vec::new();
+            return Ok(Vec::new());
         }
-        let name = cgroup::name_by_pid(pid).ok().flatten();
-        name.and_then(|name| self.by_name.get(&name)).cloned().unwrap_or_default()
+        let name = match cgroup::name_by_pid(pid) {
+            Err(e) if is_shortage(&e) => return Err(e),
+            read => read.ok().flatten(),
+        };
+        Ok(name.and_then(|name| self.by_name.get(&name)).cloned().unwrap_or_default())
     }
 
     /// Looks again through a pidfd, and acts. A pid that still runs after everything was read was
@@ -334,8 +357,8 @@ impl<'a> Pass<'a> {
             opened => opened?,
         };
         let Some(group) = group_of(pid) else { return Ok(()) };
-        let members = self.members_of(pid);
-        let runs = self.runs_of(pid, group, &members);
+        let members = self.members_of(pid)?;
+        let runs = self.runs_of(pid, group, &members)?;
         let process = match ProcessRef::of(pid) {
             Err(e) if gone(&e) => return Ok(()),
             read => read?,
@@ -344,7 +367,7 @@ impl<'a> Pass<'a> {
             return Ok(());
         }
         let inside = |target: &Target| target.group == Some(group);
-        let uid = if self.knows_users { real_uid(pid) } else { None };
+        let uid = if self.knows_users { real_uid(pid)? } else { None };
         for index in runs {
             let request = &self.requests[index];
             let target = &request.target;
@@ -354,17 +377,17 @@ impl<'a> Pass<'a> {
             if is_old || is_anothers {
                 continue;
             }
+            let (processes, watch) = &mut self.found[index];
+            // Before anything is done that a second look would do again.
+            let watched = (watch.len() < WATCH_LIMIT).then(|| pidfd.try_clone()).transpose()?;
             if let Action::SignalOutsiders(signal) = request.action
                 && !inside(target)
             {
                 // Not permitted, or ended: it is counted again by whoever looks next.
                 let _ = pidfd_send_signal(&pidfd, signal.raw());
             }
-            let (processes, watch) = &mut self.found[index];
             processes.push(process);
-            if watch.len() < WATCH_LIMIT {
-                watch.push(pidfd.try_clone()?);
-            }
+            watch.extend(watched);
         }
         Ok(())
     }

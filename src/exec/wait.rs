@@ -11,12 +11,14 @@ use rustix::process::{PidfdFlags, kill_process_group, pidfd_open};
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
 use tokio::time::sleep;
+use tracing::warn;
 
 use super::cgroup::Group;
 use super::mark::Mark;
 use super::signal::Signal;
 use crate::sys::poll::watch;
 use crate::sys::process::{self, Ended, Pid, ProcessRef, Usage};
+use crate::sys::shortage::is_shortage;
 
 /// A main process that was started and not yet reaped. Dropped unreaped, it goes on running and is
 /// reaped when it ends.
@@ -162,11 +164,22 @@ const ADOPT_EVERY: Duration = Duration::from_secs(1);
 /// # Errors
 /// `/proc` cannot be read.
 pub async fn adopt() -> io::Result<()> {
+    let mut told = false;
     loop {
         sleep(ADOPT_EVERY).await;
-        process::reap_strangers()?;
-        if !process::may_leave_strangers()? {
-            process::children_changed().await;
+        match process::reap_strangers().and_then(|_| process::may_leave_strangers()) {
+            Ok(may) => {
+                told = false;
+                if !may {
+                    process::children_changed().await;
+                }
+            }
+            Err(e) if is_shortage(&e) => {
+                if !std::mem::replace(&mut told, true) {
+                    warn!("what runs have left behind is not reaped for now: {e}");
+                }
+            }
+            Err(e) => return Err(e),
         }
     }
 }

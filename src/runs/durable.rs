@@ -28,6 +28,7 @@ use crate::proto::header::{Refusal, ServerHeader, ShowFrom, Started};
 use crate::proto::stored::Grown;
 use crate::proto::verdict::{Anchor, Received, Verdict};
 use crate::sys::mutex::lock;
+use crate::sys::shortage::is_shortage;
 
 /// Where a server keeps its durable runs, and with what.
 #[derive(Debug)]
@@ -298,11 +299,25 @@ impl Durable {
 
     /// What is left of it once its supervisor is gone, if it was started then; none: nothing can be told from
     /// others.
-    #[must_use]
-    pub fn leftovers(&self, not_before: u64) -> Option<Leftovers> {
-        let found = self.folder.meta().ok().flatten();
+    ///
+    /// # Errors
+    /// [`is_shortage`].
+    pub(super) fn leftovers(&self, not_before: u64) -> io::Result<Option<Leftovers>> {
+        let found = self.meta_there()?;
         let Meta { mark, uid, .. } = found.as_ref().unwrap_or(&self.meta);
-        Some(Leftovers { mark: Mark::from_hex(mark.as_bytes())?, uid: *uid, not_before })
+        let mark = Mark::from_hex(mark.as_bytes());
+        Ok(mark.map(|mark| Leftovers { mark, uid: *uid, not_before }))
+    }
+
+    /// What its folder says of it; none if that cannot be read.
+    ///
+    /// # Errors
+    /// [`is_shortage`]: it cannot be read now.
+    pub(super) fn meta_there(&self) -> io::Result<Option<Meta>> {
+        match self.folder.meta() {
+            Err(e) if is_shortage(&e) => Err(e),
+            read => Ok(read.ok().flatten()),
+        }
     }
 }
 

@@ -27,6 +27,7 @@ use super::run::{Phase, Run};
 use super::shares::Shares;
 use super::spare::Spare;
 use super::table::{Burial, Claim, Key, Table};
+use super::throttle::Throttle;
 use crate::exec::{BaseEnv, Scanner};
 use crate::proto::code::Code;
 use crate::proto::frame::encoded;
@@ -90,6 +91,9 @@ pub struct Host {
     pub(super) spare: Spare,
     /// One for each end of a run that is being put on the disk.
     pub(super) noting: Semaphore,
+    /// What is logged of durable runs that cannot be started, looked at or noted: a client may ask for them again and
+    /// again.
+    pub(super) troubles: Throttle,
     /// Where durable runs are kept; none in a supervisor.
     pub(super) keeping: Option<Keeping>,
 }
@@ -129,6 +133,7 @@ impl Host {
             one_more: Notify::new(),
             spare: Spare::default(),
             noting: Semaphore::new(NOTED_AT_ONCE),
+            troubles: Throttle::default(),
             keeping,
         })
     }

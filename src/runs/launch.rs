@@ -124,7 +124,11 @@ impl Host {
         match answer {
             Ok((link, answer)) => self.first_answer(run, link, answer),
             Err(NoAnswer::Launch(e)) => {
-                error!(run = %run.key.id, "cannot start its supervisor: {e}");
+                if let Some(line) =
+                    self.troubles.line(|| format!("cannot start its supervisor: {e}"))
+                {
+                    error!(run = %run.key.id, "{line}");
+                }
                 self.not_started_there(run, Code::StartFailed);
                 Err(Denied::NotStarted(Code::StartFailed, format!("no supervisor: {e}")))
             }
@@ -183,7 +187,10 @@ impl Host {
             }
             match host.start_another().await {
                 Ok(ready) => vacancy.fill(ready),
-                Err(e) => warn!("no supervisor is kept ready: {e}"),
+                Err(e) => {
+                    let line = host.troubles.line(|| format!("no supervisor is kept ready: {e}"));
+                    line.into_iter().for_each(|line| warn!("{line}"));
+                }
             }
         });
     }

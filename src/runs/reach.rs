@@ -127,7 +127,9 @@ impl Host {
                 Err(Denied::Lost(Code::Forgotten))
             }
             Err(e) => {
-                error!(run = %run.key.id, "cannot read its record: {e}");
+                if let Some(line) = self.troubles.line(|| format!("cannot read its record: {e}")) {
+                    error!(run = %run.key.id, "{line}");
+                }
                 Err(Denied::Lost(Code::OutOfResources))
             }
         }

@@ -14,6 +14,7 @@ use super::disk::scan::{Scan, scan};
 use super::disk::{Outcome, Writer};
 use super::durable::{Durable, State, verdict_frame};
 use super::host::Host;
+use super::journal::Origin;
 use super::link::{Link, RETRY};
 use super::place::Place;
 use crate::conn::Frame;
@@ -25,6 +26,7 @@ use crate::proto::stored::StoredHeader;
 use crate::proto::verdict::Verdict;
 use crate::sys::mutex::lock;
 use crate::sys::pause;
+use crate::sys::shortage::is_shortage;
 
 /// How long whoever has started a run is given to see its end.
 const WATCH_AFTER: Duration = Duration::from_millis(50);
@@ -43,10 +45,14 @@ impl Host {
             while matches!(run.state(), State::Found | State::Live { .. }) {
                 if let Some(verdict) = verdict_of(&run).await {
                     host.ended(&run, &verdict);
-                } else if !host.resolve(&run).await {
-                    run.goes_on();
-                    tokio::time::sleep(RETRY).await;
+                    continue;
                 }
+                match host.resolve(&run).await {
+                    Ok(true) => continue,
+                    Ok(false) => run.goes_on(),
+                    Err(e) => host.tell_of_shortage(&run, &e),
+                }
+                tokio::time::sleep(RETRY).await;
             }
             drop((place, share));
             host.left();
@@ -108,9 +114,12 @@ impl Host {
             // What cannot be synced is told by whoever finds out, and the run is over all the same.
             let _ = ledger.sure(ledger.last_seq(), true).await;
         }
+        let host = Arc::clone(&self);
         let noted = tokio::task::spawn_blocking(move || {
-            if let Err(e) = run.note(&outcome) {
-                error!(run = %run.key.id, "cannot note how it ended: {e}");
+            if let Err(e) = run.note(&outcome)
+                && let Some(line) = host.troubles.line(|| format!("cannot note how it ended: {e}"))
+            {
+                error!(run = %run.key.id, "{line}");
             }
             pause::point("noted");
         });
@@ -119,8 +128,18 @@ impl Host {
         self.one_more.notify_one();
     }
 
+    fn tell_of_shortage(&self, run: &Durable, error: &io::Error) {
+        let line = || format!("what becomes of it cannot be looked for now: {error}");
+        if let Some(line) = self.troubles.line(line) {
+            warn!(run = %run.key.id, "{line}");
+        }
+    }
+
     /// Finds out what became of a run whose supervisor does not answer. False if it lives.
-    pub(super) async fn resolve(self: &Arc<Self>, run: &Arc<Durable>) -> bool {
+    ///
+    /// # Errors
+    /// [`is_shortage`]: nothing can be found out now.
+    async fn resolve(self: &Arc<Self>, run: &Arc<Durable>) -> io::Result<bool> {
         let (host, run_there) = (Arc::clone(self), Arc::clone(run));
         let looked = tokio::task::spawn_blocking(move || {
             let folder = &run_there.folder;
@@ -135,7 +154,7 @@ impl Host {
                     let found = scan(record.file())?;
                     // What was set aside for the rest is given back.
                     record.file().set_len(record.file().metadata()?.len())?;
-                    if found.claimed.is_none() && host.is_this_boot(&run_there) {
+                    if found.claimed.is_none() && host.is_this_boot(&run_there)? {
                         // Who comes late finds the record claimed, and starts nothing.
                         let pid = std::process::id();
                         let header = StoredHeader::Claimed { pid, start: false };
@@ -149,18 +168,22 @@ impl Host {
         let found: io::Result<Option<Scan>> =
             looked.await.unwrap_or_else(|e| Err(io::Error::other(e)));
         match found {
-            Ok(None) => return false,
-            Ok(Some(found)) => self.resolved(run, found).await,
+            Ok(None) => return Ok(false),
+            Ok(Some(found)) => self.resolved(run, found).await?,
+            Err(e) if is_shortage(&e) => return Err(e),
             Err(e) => {
                 error!(run = %run.key.id, "cannot read its record: {e}");
-                self.lost(run, &Scan::default()).await;
+                self.lost(run, &Scan::default()).await?;
             }
         }
-        true
+        Ok(true)
     }
 
-    async fn resolved(self: &Arc<Self>, run: &Arc<Durable>, found: Scan) {
-        let claimed = found.claimed.unwrap_or_else(|| !self.is_this_boot(run));
+    async fn resolved(self: &Arc<Self>, run: &Arc<Durable>, found: Scan) -> io::Result<()> {
+        let claimed = match found.claimed {
+            Some(start) => start,
+            None => !self.is_this_boot(run)?,
+        };
         match (claimed, found.verdict) {
             (false, _) => {
                 info!(run = %run.key.id, "never started: its supervisor did not come to it");
@@ -176,15 +199,16 @@ impl Host {
             (true, Some(verdict)) => {
                 self.note_ended(run, *verdict, found.length);
             }
-            (true, None) => self.lost(run, &Scan { verdict: None, ..found }).await,
+            (true, None) => self.lost(run, &Scan { verdict: None, ..found }).await?,
         }
+        Ok(())
     }
 
     /// A run has lost its supervisor: what is left of it is stopped, and its end is unknown.
-    async fn lost(self: &Arc<Self>, run: &Arc<Durable>, found: &Scan) {
+    async fn lost(self: &Arc<Self>, run: &Arc<Durable>, found: &Scan) -> io::Result<()> {
         let start_time = found.running.map_or(0, |(_, start_time)| start_time);
-        let left_running = match run.leftovers(start_time) {
-            Some(left) if self.is_here(run) => {
+        let left_running = match run.leftovers(start_time)? {
+            Some(left) if self.is_here(run)? => {
                 // For as long as that takes.
                 run.goes_on();
                 let stopped = stop_leftovers(&self.scanner, left, TERM_GRACE).await;
@@ -200,7 +224,7 @@ impl Host {
         };
         let _one = lock(&run.settling);
         if matches!(run.state(), State::Over(_) | State::Forgotten(_)) {
-            return;
+            return Ok(());
         }
         warn!(run = %run.key.id, left_running, torn = found.torn, "lost: its supervisor is gone");
         if let (Some(ledger), None) = (self.books.ledger(), run.journaled) {
@@ -209,20 +233,26 @@ impl Host {
         let (length, last, noted) = (found.length, found.last, self.moment());
         let code = Code::SupervisorLost;
         self.over(run, Outcome::Lost { code, left_running, length, last, noted });
+        Ok(())
     }
 
     /// A record that a machine which went down has lost, or lost the beginning of, says nothing.
-    fn is_this_boot(&self, run: &Durable) -> bool {
-        let meta = run.folder.meta().ok().flatten();
-        let (Some(meta), Some(ledger)) = (meta, self.books.ledger()) else { return false };
-        meta.origin.boot == ledger.origin().boot
+    fn is_this_boot(&self, run: &Durable) -> io::Result<bool> {
+        self.is_from(run, |origin, here| origin.boot == here.boot)
     }
 
     /// Pids mean the same processes only within one boot and one pid namespace of one machine.
-    fn is_here(&self, run: &Durable) -> bool {
-        let meta = run.folder.meta().ok().flatten();
-        let (Some(meta), Some(ledger)) = (meta, self.books.ledger()) else { return false };
-        meta.origin.is_same_place(ledger.origin())
+    fn is_here(&self, run: &Durable) -> io::Result<bool> {
+        self.is_from(run, Origin::is_same_place)
+    }
+
+    fn is_from(
+        &self,
+        run: &Durable,
+        is_same: impl FnOnce(&Origin, &Origin) -> bool,
+    ) -> io::Result<bool> {
+        let (meta, ledger) = (run.meta_there()?, self.books.ledger());
+        Ok(meta.zip(ledger).is_some_and(|(meta, ledger)| is_same(&meta.origin, ledger.origin())))
     }
 }
 

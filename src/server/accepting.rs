@@ -4,12 +4,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::io::Errno;
 use tokio::time::sleep;
 
 use super::connection::{self, Came};
 use super::counters::Why;
 use super::shared::Shared;
+use crate::sys::shortage::is_shortage;
 use crate::transport::Listener;
 
 /// How long to wait before accepting again when the system has no descriptor for a connection.
@@ -40,8 +40,7 @@ pub(super) async fn accept(listener: Listener, shared: Arc<Shared>) {
 
 /// Out of descriptors the error stays until some connection is closed; trying again at once would spin.
 pub(super) async fn pause_after(error: &io::Error) {
-    let errno = Errno::from_io_error(error);
-    if matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) {
+    if is_shortage(error) {
         sleep(ACCEPT_PAUSE).await;
     }
 }

@@ -17,6 +17,7 @@ use super::showing::Showing;
 use super::users::Guest;
 use super::waiting::{Answer, Came, Heard, Looked, Of, Pending, Waiting, is_order};
 use crate::proto::code::Code;
+use crate::proto::frame::INTEGER_LIMIT;
 use crate::proto::header::{Attach, ClientHeader, Refusal, RunRequest, ServerHeader};
 use crate::proto::id::RunId;
 use crate::runs::answer::{Closed, Denied, Served};
@@ -278,6 +279,9 @@ impl Requests {
 
     async fn attach(&mut self, attach: &Attach) -> Result<(), SessionEnd> {
         self.free_for_another()?;
+        if attach.after >= INTEGER_LIMIT {
+            return self.refuse(Code::BadRequest, "numbers stay below 2^53".into());
+        }
         let Some((kept, _)) = self.find(&attach.run, Asked::Attach)? else { return Ok(()) };
         match &*kept {
             Entry::Here(run) => self.attach_here(run, attach),

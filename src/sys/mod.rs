@@ -15,6 +15,7 @@ pub mod process;
 #[cfg(target_arch = "x86_64")]
 pub mod processor;
 pub mod replace;
+pub mod shortage;
 pub mod signals;
 pub mod surroundings;
 pub mod users;

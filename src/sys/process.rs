@@ -310,9 +310,17 @@ pub fn is_executing(pid: Pid) -> io::Result<bool> {
 }
 
 /// The real uid of a process: whose it is, whatever set-user-id program it has become. None if it is gone.
-#[must_use]
-pub fn real_uid(pid: Pid) -> Option<u32> {
-    let status = fs::read(format!("/proc/{pid}/status")).ok()?;
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub fn real_uid(pid: Pid) -> io::Result<Option<u32>> {
+    match fs::read(format!("/proc/{pid}/status")) {
+        Err(e) if gone(&e) => Ok(None),
+        status => Ok(uid_in(&status?)),
+    }
+}
+
+fn uid_in(status: &[u8]) -> Option<u32> {
     let line = status.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(b"Uid:"))?;
     std::str::from_utf8(line).ok()?.split_ascii_whitespace().next()?.parse().ok()
 }

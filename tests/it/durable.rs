@@ -108,6 +108,23 @@ fn an_empty_id_names_no_run_even_if_there_is_only_one() {
     verb(&server, "wait", &[&id]).expect(0);
 }
 
+/// JSON keeps no larger number exact.
+#[test]
+fn a_place_that_no_frame_can_have_is_refused_and_one_that_none_has_by_now_shows_the_end() {
+    let server = Server::start(&[]);
+    Client::new(server.state()).args(&["--id", "job", &server.addr, "exit 7"]).run().expect(7);
+    let mut raw = Raw::login(&server);
+    let mut attach = json!({"type": "attach", "run": "job"});
+    for after in [1 << 53, u64::MAX] {
+        attach["after"] = json!(after);
+        raw.send(&attach, b"");
+        assert_eq!(raw.expect("refused").0["code"], "bad_request", "{after}");
+    }
+    attach["after"] = json!((1_u64 << 53) - 1);
+    raw.send(&attach, b"");
+    raw.until("verdict");
+}
+
 #[test]
 fn the_same_id_runs_once_however_often_it_is_asked_for() {
     let mut server = Server::start(&[]);

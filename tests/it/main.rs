@@ -78,6 +78,7 @@ mod retention;
 mod rights;
 mod run;
 mod segments;
+mod shortage;
 mod shutdown;
 mod start_up;
 mod state;
