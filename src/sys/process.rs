@@ -557,7 +557,7 @@ fn duration(time: libc::timeval) -> Duration {
     Duration::from_secs(seconds) + Duration::from_micros(u64::try_from(time.tv_usec).unwrap_or(0))
 }
 
-/// Reaps a child when it has ended. `pidfd` is its own ([`watch`]).
+/// Reaps a child when it has ended. `pidfd` is its own ([`watch`](super::poll::watch)).
 pub async fn reap_when_ended(pid: Pid, pidfd: AsyncFd<OwnedFd>) {
     // Whatever goes wrong leaves a stranger, which is reaped as one.
     if pidfd.readable().await.is_err() || reap(pid).is_err() {
