@@ -145,7 +145,9 @@ impl Host {
         (judged, imposed): (Judged, Imposed),
         keeping: &Keeping,
     ) -> io::Result<Link> {
-        let Ready { link, folder, .. } = match self.spare.take().await {
+        let waited = self.spare.take().await;
+        let is_taken = waited.is_some();
+        let Ready { link, folder, .. } = match waited {
             Some(ready) => ready,
             None => self.start_another().await?,
         };
@@ -156,7 +158,7 @@ impl Host {
         let setup = Setup { folder, identity, mark, record_limit, judged, imposed };
         // One that is gone is noticed when it is asked.
         let _ = link.send(&setup, self.settings.shell.as_os_str().as_bytes()).await;
-        self.prepare_another(Arc::clone(run));
+        self.prepare_another(Arc::clone(run), is_taken);
         Ok(link)
     }
 
@@ -175,10 +177,14 @@ impl Host {
         spawn_blocking(start).await.unwrap_or_else(|e| Err(io::Error::other(e)))
     }
 
-    /// Has a supervisor ready for the next run, if there is none: once `run` is over or has had its time.
-    fn prepare_another(self: &Arc<Self>, run: Arc<Durable>) {
+    /// Has a supervisor ready for the next run, if there is none: once `run` is over or has had its time, which begins
+    /// when its own supervisor is there.
+    fn prepare_another(self: &Arc<Self>, run: Arc<Durable>, is_there: bool) {
         let host = Arc::clone(self);
         tokio::spawn(async move {
+            if !is_there {
+                run.known().await;
+            }
             let _ = timeout(SPARE_AFTER, run.over()).await;
             drop(run);
             let Some(vacancy) = host.spare.vacancy() else { return };
