@@ -73,31 +73,33 @@ pub(crate) fn record(peers: &Peers, rounds: Rounds, mib: u64) -> Fallible<Row> {
         "dd, to memory",
         "a pipe, SHA-256 and a file",
         "rexec, record",
-        "rexec --hash blake3, record",
     ];
     let mut lines: Vec<_> = names.iter().map(|name| Line::new(*name)).collect();
     for _ in rounds.counted() {
-        let ids = [new_id("record"), new_id("record")];
+        let id = new_id("record");
         for (at, line) in lines.iter_mut().enumerate() {
             let took = match at {
                 0 => timed(|| dd(&file, mib, &["conv=fdatasync"]))?,
                 1 => timed(|| dd(&file, mib, &[]))?,
                 2 => timed(|| least(&file, &text))?,
-                _ => timed(|| recorded(addr, &text, &ids[at - 3], ["sha256", "blake3"][at - 3]))?,
+                _ => timed(|| {
+                    spawn::run(client(&["-d", "--id", &id, addr, &text]))?;
+                    spawn::run(client(&["wait", addr, &id]))
+                })?,
             };
             line.samples.push(speed(mib, took));
             // The next one finds as much memory as this one.
-            match at {
-                0..3 => fs::remove_file(&file)?,
-                _ => drop(spawn::run(client(&["rm", addr, &ids[at - 3]]))?),
+            if at < 3 {
+                fs::remove_file(&file)?;
             }
         }
+        spawn::run(client(&["rm", addr, &id]))?;
     }
     let mut row = Row {
         title: format!("record: {mib} MiB into one folder"),
         unit: "GB/s",
         notes: vec![
-            "dd has 256 KiB blocks of zeros, and is what is run for the record too; that also has every byte's digest, a \
+            "dd has 256 KiB blocks of zeros, and is what is run for the record too; that also has every byte's SHA-256, a \
              pipe, and the time of a client process twice; only dd to the disk waits for that"
                 .into(),
             "a pipe, SHA-256 and a file: the least that a record is, without frames, a server or a client: one thread reads \
@@ -107,16 +109,10 @@ pub(crate) fn record(peers: &Peers, rounds: Rounds, mib: u64) -> Fallible<Row> {
         lines,
         marks: Vec::new(),
     };
-    for line in [3, 4] {
-        let (what, limit) = ("times as long as dd to the disk", Limit::AtMost(1.25));
-        row.marks.push(Mark { line, what, limit, figures: row.ratios(0, line) });
-    }
+    let figures = row.ratios(0, 3);
+    let what = "times as long as dd to the disk";
+    row.marks.push(Mark { line: 3, what, limit: Limit::AtMost(1.25), figures });
     Ok(row)
-}
-
-fn recorded(addr: &str, text: &str, id: &str, hash: &str) -> io::Result<Sample> {
-    spawn::run(client(&["-d", "--hash", hash, "--id", id, addr, text]))?;
-    spawn::run(client(&["wait", addr, id]))
 }
 
 fn dd(file: &Path, mib: u64, more: &[&str]) -> std::io::Result<Sample> {
