@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::clock::{self, millis};
 use super::disk::DEPTH;
@@ -22,6 +22,7 @@ use crate::exec::{self, Child, Event, Pump, Scanner, Signal, Spawned};
 use crate::proto::digest::Algorithm;
 use crate::proto::header::Stream;
 use crate::proto::verdict::{End, Limit, StopBy, Stopped, StreamEndKind, Usage, Verdict};
+use crate::sys::clock::until;
 
 /// Most bytes of the first piece.
 const FIRST_PIECE: usize = 16 * 1024;
@@ -424,13 +425,6 @@ fn known(result: io::Result<exec::Stopped>) -> exec::Stopped {
 async fn ready(stopping: &mut Option<Stopping<'_>>) -> io::Result<exec::Stopped> {
     match stopping {
         Some(future) => future.await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn until(timer: Option<Instant>) {
-    match timer {
-        Some(at) => sleep_until(at).await,
         None => std::future::pending().await,
     }
 }
