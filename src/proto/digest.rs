@@ -81,14 +81,16 @@ impl Digest {
     pub fn from_hex(text: &str) -> Option<Self> {
         from_hex(text).map(Self)
     }
+
+    /// Its hexadecimal digits.
+    pub(super) fn hex(&self) -> [u8; DIGEST_LEN * 2] {
+        hex(&self.0)
+    }
 }
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            std::str::from_utf8(&hex::<DIGEST_LEN, { DIGEST_LEN * 2 }>(&self.0))
-                .map_err(|_| fmt::Error)?,
-        )
+        f.write_str(std::str::from_utf8(&self.hex()).map_err(|_| fmt::Error)?)
     }
 }
 

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use byteorder::{ByteOrder, LittleEndian};
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 /// Bytes of the length that stands before every header.
@@ -191,8 +191,8 @@ fn is_zero(size: &usize) -> bool {
     *size == 0
 }
 
-/// Room for the prefix and the header of most frames, those of output among them.
-pub const HEADER_ROOM: usize = 320;
+/// Room for the prefix and the header of most frames.
+const HEADER_ROOM: usize = 320;
 
 /// One frame as bytes of its own.
 ///
@@ -202,25 +202,6 @@ pub fn encoded<H: Serialize>(header: &H, body: &[u8]) -> Result<Bytes, FrameErro
     let mut room = Vec::with_capacity(HEADER_ROOM + body.len());
     encode(header, body, &mut room)?;
     Ok(room.into())
-}
-
-/// The same, of a body that stands in `room` behind [`HEADER_ROOM`] bytes, and stays there if its header is not
-/// longer.
-///
-/// # Errors
-/// As [`encode`].
-pub fn encoded_before<H: Serialize>(header: &H, mut room: BytesMut) -> Result<Bytes, FrameError> {
-    let mut head = Vec::with_capacity(HEADER_ROOM);
-    encode_head(header, room.len().saturating_sub(HEADER_ROOM), &mut head)?;
-    let start = HEADER_ROOM.checked_sub(head.len());
-    let place = start.and_then(|start| Some((start, room.get_mut(start..HEADER_ROOM)?)));
-    let Some((start, place)) = place else {
-        head.extend_from_slice(room.get(HEADER_ROOM..).unwrap_or_default());
-        return Ok(head.into());
-    };
-    place.copy_from_slice(&head);
-    room.advance(start);
-    Ok(room.freeze())
 }
 
 /// Appends one frame to `out`: `header` (which must not have a `size` of its own) and `body`.
@@ -234,7 +215,11 @@ pub fn encode<H: Serialize>(header: &H, body: &[u8], out: &mut Vec<u8>) -> Resul
 }
 
 /// Appends what stands before a body of so many bytes.
-fn encode_head<H: Serialize>(header: &H, body: usize, out: &mut Vec<u8>) -> Result<(), FrameError> {
+pub(super) fn encode_head<H: Serialize>(
+    header: &H,
+    body: usize,
+    out: &mut Vec<u8>,
+) -> Result<(), FrameError> {
     let size = body_len(body as u64, Limits::FULL)?;
     let start = out.len();
     out.extend_from_slice(&[0; PREFIX]);
@@ -257,26 +242,6 @@ fn encode_head<H: Serialize>(header: &H, body: usize, out: &mut Vec<u8>) -> Resu
 mod tests {
     use super::*;
     use serde_json::json;
-
-    #[test]
-    fn a_frame_around_a_body_is_the_same_as_one_of_its_own() {
-        let around = |header: &serde_json::Value, body: &[u8]| {
-            let room = [&[0; HEADER_ROOM], body].concat();
-            encoded_before(header, BytesMut::from(&room[..]))
-        };
-        let longest =
-            HEADER_ROOM - PREFIX - json!({"type": "x", "pad": "", "size": 3}).to_string().len();
-        for pad in [0, longest, longest + 1, 2 * longest] {
-            let header = json!({"type": "x", "pad": "a".repeat(pad)});
-            assert_eq!(around(&header, b"abc").unwrap(), encoded(&header, b"abc").unwrap());
-        }
-        let header = json!({"type": "x"});
-        assert_eq!(encoded_before(&header, BytesMut::new()), encoded(&header, b""));
-        assert_eq!(
-            around(&header, &vec![0; BODY_LIMIT + 1]),
-            encoded(&header, &vec![0; BODY_LIMIT + 1])
-        );
-    }
 
     fn frame(header: &serde_json::Value, body: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();

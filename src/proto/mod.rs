@@ -6,6 +6,7 @@
 
 pub mod code;
 pub mod digest;
+pub mod draft;
 pub mod frame;
 pub mod header;
 pub mod id;

@@ -10,16 +10,17 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::clock::{self, millis};
-use super::disk::DEPTH;
 use super::disk::writer::NoMore;
 use super::excerpt::{Excerpt, Taker};
 use super::feed::{Feed, feed};
+use super::hashes::Made;
 use super::intake::Intake;
 use super::record::{PIECE, Recorder};
 use super::run::{Orders, Run};
 use super::stdin::Next;
 use crate::exec::{self, Child, Event, Pump, Scanner, Signal, Spawned};
 use crate::proto::digest::Algorithm;
+use crate::proto::frame::FrameError;
 use crate::proto::header::Stream;
 use crate::proto::verdict::{End, Limit, StopBy, Stopped, StreamEndKind, Usage, Verdict};
 use crate::sys::clock::until;
@@ -68,6 +69,8 @@ struct Course {
     started_at: String,
     recorder: Recorder,
     intake: Intake,
+    /// The record has frames hashed when it has them.
+    others_hash: bool,
     taker: Taker,
     /// Most bytes of the next piece: grown by those who fill it, so that a quiet run holds little.
     reach: usize,
@@ -126,8 +129,8 @@ impl Engine {
         let Spawned { child, stdin, stdout, stderr, writers } = spawned;
         let pump = Pump::new(stdout, stderr, terms.wait_eof).holding(writers);
         let mut course = Course::new(terms, run.algorithm);
-        if run.progress().is_some() {
-            course.intake = Intake::recycling(DEPTH);
+        if let Some(spares) = run.spares() {
+            (course.intake, course.others_hash) = (Intake::recycling(spares), true);
         }
         Self { run, child, pump, stdin: stdin.map(Feed::from), scanner, course }
     }
@@ -141,6 +144,7 @@ impl Engine {
             Stop::Done(_, stopped) => stopped,
             _ => known(exec::count_left(&self.child, &self.scanner).await),
         };
+        self.run.hashed();
         let seq = self.course.recorder.take_seq();
         self.course.verdict(&self.run, seq, left, &self.child)
     }
@@ -211,6 +215,7 @@ impl Course {
             started: Instant::now(),
             started_at: clock::timestamp(),
             intake: Intake::default(),
+            others_hash: false,
             reach: FIRST_PIECE,
             main: Main::Runs,
             stop: Stop::NotAsked,
@@ -307,17 +312,30 @@ impl Course {
                 self.reach =
                     if len >= self.reach { (self.reach * 4).min(PIECE) } else { self.reach };
                 self.taker.add(stream.into(), self.intake.piece());
-                let time_ms = millis(self.started.elapsed());
-                let piece = self.recorder.output(stream.into(), &mut self.intake, time_ms);
-                match piece {
-                    Ok(frames) => run.record(frames),
-                    Err(_) => self.output_over = true,
-                }
+                self.output_over |= self.keep(stream.into(), run).is_err();
             }
             Ok(Event::End { stream, end }) => self.ends.push((stream.into(), end.into())),
             Ok(Event::Done) => self.output_over = true,
             Err(e) => self.output_failed(&Err(e)),
         }
+    }
+
+    /// Adds what was read to the record.
+    fn keep(&mut self, stream: Stream, run: &Run) -> Result<(), FrameError> {
+        if self.recorder.is_mark_due() {
+            run.hashed();
+            if let Some(mark) = self.recorder.mark()? {
+                run.record(Made::Whole(mark));
+            }
+        }
+        let time_ms = millis(self.started.elapsed());
+        let frame = self.recorder.output(stream, &mut self.intake, time_ms)?;
+        match frame {
+            Some(frame) if self.others_hash => run.record(Made::Unhashed(frame)),
+            Some(frame) => run.record(Made::Whole(frame.whole())),
+            None => {}
+        }
+        Ok(())
     }
 
     /// What cannot be read is cut: the verdict says so for every stream that did not end before.

@@ -1,13 +1,15 @@
 //! Where a piece of output is read to: behind room for the header of its frame, so that a large piece becomes a
 //! frame where it stands.
 
-use std::collections::VecDeque;
 use std::fmt;
+use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
-use serde::Serialize;
 
-use crate::proto::frame::{FrameError, HEADER_ROOM, encoded, encoded_before};
+use crate::proto::draft::{Draft, HEADER_ROOM};
+use crate::proto::frame::FrameError;
+use crate::proto::header::Output;
+use crate::sys::mutex::lock;
 
 /// Memory for one piece after another. Debug does not show output: it may hold secrets.
 #[derive(Default)]
@@ -15,27 +17,37 @@ pub struct Intake {
     /// [`HEADER_ROOM`] bytes and the piece; nothing before the first.
     room: BytesMut,
     /// None: whoever gets the frames keeps them.
-    made: Option<Made>,
+    spares: Option<Arc<Spares>>,
 }
 
-/// The frames that were made last. Into the memory of one that nobody has any more the next piece is read: pages that
-/// are new each time would cost more than to hash what is put into them.
-struct Made {
-    frames: VecDeque<Bytes>,
+/// Memory of frames that nobody has any more: the next pieces are read into it. Pages that are new each time would
+/// cost more than to hash what is put into them.
+#[derive(Debug)]
+pub struct Spares {
+    kept: Mutex<Vec<BytesMut>>,
     most: usize,
 }
 
-impl Made {
-    fn room(&mut self) -> BytesMut {
-        if self.frames.len() < self.most {
-            return BytesMut::new();
+impl Spares {
+    /// For so many at most.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        Self { kept: Mutex::default(), most }
+    }
+
+    /// Takes the memory of a frame, unless somebody else has it, too.
+    pub fn give(&self, frame: Bytes) {
+        let Ok(mut room) = frame.try_into_mut() else { return };
+        // Or its bytes would be copied when it is to hold a longer piece.
+        room.clear();
+        let mut kept = lock(&self.kept);
+        if kept.len() < self.most {
+            kept.push(room);
         }
-        let Some(Ok(mut oldest)) = self.frames.pop_front().map(Bytes::try_into_mut) else {
-            return BytesMut::new();
-        };
-        // First, or it would be copied.
-        oldest.clear();
-        oldest
+    }
+
+    fn take(&self) -> BytesMut {
+        lock(&self.kept).pop().unwrap_or_default()
     }
 }
 
@@ -46,17 +58,18 @@ impl fmt::Debug for Intake {
 }
 
 impl Intake {
-    /// For frames that are soon written and dropped, of which so many wait at most: their memory is used again.
+    /// For frames that are soon written and dropped: their memory comes back by `spares`.
     #[must_use]
-    pub fn recycling(waiting: usize) -> Self {
-        // Those that wait, and one for the moment in which whoever takes them goes on.
-        let most = waiting + 1;
-        Self { room: BytesMut::new(), made: Some(Made { frames: VecDeque::new(), most }) }
+    pub fn recycling(spares: Arc<Spares>) -> Self {
+        Self { room: BytesMut::new(), spares: Some(spares) }
     }
 
     /// What the next piece, of up to `size` bytes, is appended to.
     pub fn buffer(&mut self, size: usize) -> &mut BytesMut {
         if self.room.is_empty() {
+            if let Some(spares) = self.spares.as_ref().filter(|_| self.room.capacity() == 0) {
+                self.room = spares.take();
+            }
             self.room.reserve(HEADER_ROOM + size);
             self.room.resize(HEADER_ROOM, 0);
         }
@@ -76,33 +89,27 @@ impl Intake {
 
     /// Nothing is read for a while: gives its memory back, unless it is soon used again anyway.
     pub fn rest(&mut self) {
-        if self.made.is_none() {
+        if self.spares.is_none() {
             self.room = BytesMut::new();
         }
     }
 
-    /// The frame of what was read.
+    /// The frame of what was read, without its digest.
     ///
     /// # Errors
-    /// As [`encoded`].
-    pub fn frame(&mut self, header: &impl Serialize) -> Result<Bytes, FrameError> {
-        let frame = match self.is_worth_its_memory() {
-            true => encoded_before(header, std::mem::take(&mut self.room))?,
-            false => encoded(header, self.piece())?,
-        };
-        match &mut self.made {
-            Some(made) => {
-                made.frames.push_back(frame.clone());
-                self.room = made.room();
-            }
-            None => self.clear(),
+    /// As [`Draft::new`].
+    pub fn draft(&mut self, header: Output) -> Result<Draft, FrameError> {
+        if self.is_worth_its_memory() {
+            return Draft::around(header, std::mem::take(&mut self.room));
         }
-        Ok(frame)
+        let draft = Draft::new(header, self.piece());
+        self.clear();
+        draft
     }
 
     /// Whether what was read fills its memory: what is kept is counted by the bytes of frames.
     fn is_worth_its_memory(&self) -> bool {
-        self.made.is_some() || self.room.len() >= self.room.capacity() / 8 * 7
+        self.spares.is_some() || self.room.len() >= self.room.capacity() / 8 * 7
     }
 }
 
@@ -119,16 +126,18 @@ impl Intake {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::digest::Digest;
     use crate::proto::frame::{Decoded, Limits, decode};
-
-    const HEADER: [(&str, &str); 1] = [("type", "x")];
+    use crate::proto::header::Stream;
 
     fn framed(intake: &mut Intake, size: usize, piece: &[u8]) -> Bytes {
         intake.buffer(size).extend_from_slice(piece);
         assert_eq!(intake.piece(), piece);
-        let frame = intake.frame(&std::collections::BTreeMap::from(HEADER)).unwrap();
+        let (stream, hash) = (Stream::Both, Digest::EMPTY);
+        let header = Output { stream, seq: 1, offset: 0, hash, filename: None, time_ms: 0 };
+        let draft = intake.draft(header).unwrap();
         assert!(intake.piece().is_empty());
-        frame
+        draft.whole(hash)
     }
 
     fn body(frame: &[u8]) -> &[u8] {
@@ -138,21 +147,32 @@ mod tests {
 
     #[test]
     fn frames_are_made_in_the_memory_of_those_that_nobody_has_any_more() {
-        const WAITING: usize = 2;
-        let mut intake = Intake::recycling(WAITING);
-        let mut made = Vec::new();
+        let spares = Arc::new(Spares::new(2));
+        let mut intake = Intake::recycling(Arc::clone(&spares));
+        let mut places = std::collections::BTreeSet::new();
+        let mut waiting = std::collections::VecDeque::new();
         for n in 0..100u8 {
             let frame = framed(&mut intake, 1000, &vec![n; 1000 - usize::from(n)]);
             assert_eq!(body(&frame), vec![n; 1000 - usize::from(n)]);
-            made.push(body(&frame).as_ptr());
+            places.insert(body(&frame).as_ptr());
+            waiting.push_back(frame);
+            if waiting.len() == 3 {
+                spares.give(waiting.pop_front().unwrap());
+            }
         }
-        made.sort_unstable();
-        made.dedup();
-        assert!(made.len() <= WAITING + 2, "{} places", made.len());
-        let held: Vec<_> = (0..100u8).map(|n| framed(&mut intake, 1000, &[n; 1000])).collect();
-        for (n, frame) in (0..100u8).zip(&held) {
-            assert_eq!(body(frame), [n; 1000], "what is held is not written over");
-        }
+        assert_eq!(places.len(), 3, "as many as there are at once");
+    }
+
+    #[test]
+    fn what_somebody_holds_is_not_written_over_and_only_so_many_are_kept() {
+        let spares = Arc::new(Spares::new(2));
+        let mut intake = Intake::recycling(Arc::clone(&spares));
+        let held: Vec<_> = (0..10u8).map(|n| framed(&mut intake, 1000, &[n; 1000])).collect();
+        held.iter().for_each(|frame| spares.give(frame.clone()));
+        assert_eq!(lock(&spares.kept).len(), 0);
+        let frame = framed(&mut intake, 1000, b"x");
+        held.into_iter().chain([frame]).for_each(|frame| spares.give(frame));
+        assert_eq!(lock(&spares.kept).len(), 2);
     }
 
     #[test]

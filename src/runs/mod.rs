@@ -21,6 +21,7 @@ pub mod engine;
 pub mod entry;
 pub mod excerpt;
 mod feed;
+pub mod hashes;
 pub mod host;
 pub mod intake;
 pub mod journal;

@@ -1,7 +1,7 @@
 //! A run's record: its frames in order, kept until they are confirmed.
 //!
 //! The [`Recorder`] makes frames and belongs to the one who reads the pipes, so that nothing is
-//! hashed under a lock; the [`Record`] keeps them for the connection.
+//! hashed under the run's lock; the [`Record`] keeps them for the connection.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -10,10 +10,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::credit::{Budget, OUTPUT, Window};
+use super::hashes::{Hashes, Unhashed};
 use super::intake::Intake;
-use crate::proto::digest::{Algorithm, Running};
+use crate::proto::digest::{Algorithm, Digest};
 use crate::proto::frame::{BODY_LIMIT, FrameError, encoded};
-use crate::proto::header::{Mark, MarkedStream, Output, ServerHeader, Stream};
+use crate::proto::header::{Mark, Output, ServerHeader, Stream};
 use crate::proto::verdict::{StreamEnd, StreamEndKind};
 
 /// Most bytes of one piece of output.
@@ -27,7 +28,9 @@ pub const FRAME_COST: usize = 64;
 /// Makes the frames of a record.
 #[derive(Debug)]
 pub struct Recorder {
-    streams: Vec<(Stream, Running)>,
+    /// How long each stream is.
+    streams: Vec<(Stream, u64)>,
+    hashes: Hashes,
     next_seq: u64,
     since_mark: u64,
 }
@@ -36,11 +39,12 @@ impl Recorder {
     /// The recorder of a run that has these streams, and digests by this algorithm.
     #[must_use]
     pub fn new(streams: &[Stream], algorithm: Algorithm) -> Self {
-        let streams = streams.iter().map(|s| (*s, Running::by(algorithm))).collect();
-        Self { streams, next_seq: 1, since_mark: 0 }
+        let hashes = Hashes::new(streams, algorithm);
+        let streams = streams.iter().map(|stream| (*stream, 0)).collect();
+        Self { streams, hashes, next_seq: 1, since_mark: 0 }
     }
 
-    /// The frame of a piece that was just read, and a mark if one is due before it.
+    /// The frame of a piece that was just read; none of a stream that the run does not have.
     ///
     /// # Errors
     /// [`FrameError::BodyTooLong`] if the piece is over the body's limit.
@@ -49,29 +53,23 @@ impl Recorder {
         stream: Stream,
         intake: &mut Intake,
         time_ms: u64,
-    ) -> Result<Vec<Bytes>, FrameError> {
-        let mut frames = Vec::with_capacity(1);
-        if self.since_mark >= MARK_EVERY {
-            frames.extend(self.mark()?);
-        }
-        let seq = self.take_seq();
-        let Some((_, running)) = self.streams.iter_mut().find(|(s, _)| *s == stream) else {
-            return Ok(frames);
+    ) -> Result<Option<Unhashed>, FrameError> {
+        let Some((_, end)) = self.streams.iter_mut().find(|(s, _)| *s == stream) else {
+            return Ok(None);
         };
-        let (offset, piece) = (running.offset(), intake.piece());
-        running.update(piece);
-        let hash = running.digest();
-        self.since_mark += piece.len() as u64;
-        let header = Output { stream, seq, offset, hash, filename: None, time_ms };
-        frames.push(intake.frame(&ServerHeader::Output(header))?);
-        Ok(frames)
+        let (offset, size) = (*end, intake.piece().len() as u64);
+        *end += size;
+        self.since_mark += size;
+        let seq = self.take_seq();
+        let header = Output { stream, seq, offset, hash: Digest::EMPTY, filename: None, time_ms };
+        let draft = intake.draft(header)?;
+        Ok(Some(self.hashes.of(stream, draft)))
     }
 
-    /// What a stream was, in all, if it ends here.
+    /// What a stream was, in all, if it ends here. All its frames have been made whole.
     #[must_use]
     pub fn stream_end(&self, stream: Stream, end: StreamEndKind) -> Option<StreamEnd> {
-        let (_, running) = self.streams.iter().find(|(s, _)| *s == stream)?;
-        Some(StreamEnd { size: running.offset(), hash: running.digest(), end })
+        self.hashes.end(stream, end)
     }
 
     /// Takes the place of the next frame, which the caller makes.
@@ -81,13 +79,17 @@ impl Recorder {
         seq
     }
 
-    /// None if the hashers' states cannot be written down.
+    /// Whether a mark is due before the next piece.
+    #[must_use]
+    pub fn is_mark_due(&self) -> bool {
+        self.since_mark >= MARK_EVERY
+    }
+
+    /// The mark that belongs here, once all frames have been made whole. None if the hashers' states cannot be
+    /// written down.
     pub(super) fn mark(&mut self) -> Result<Option<Bytes>, FrameError> {
         self.since_mark = 0;
-        let marked = |(stream, r): &(Stream, Running)| {
-            Some(MarkedStream { stream: *stream, offset: r.offset(), state: r.state()? })
-        };
-        let Some(streams) = self.streams.iter().map(marked).collect() else { return Ok(None) };
+        let Some(streams) = self.hashes.marked() else { return Ok(None) };
         let seq = self.take_seq();
         encoded(&ServerHeader::Mark(Mark { seq, streams }), b"").map(Some)
     }
@@ -185,7 +187,7 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::digest::Digest;
+    use crate::proto::digest::Running;
     use crate::proto::frame::{Decoded, Limits, decode};
 
     fn header(frame: &[u8]) -> (ServerHeader, Vec<u8>) {
@@ -193,30 +195,41 @@ mod tests {
         (serde_json::from_slice(f.header).unwrap(), f.body.to_vec())
     }
 
+    fn whole(recorder: &mut Recorder, stream: Stream, piece: &[u8], time_ms: u64) -> Bytes {
+        recorder.output(stream, &mut Intake::of(piece), time_ms).unwrap().unwrap().whole()
+    }
+
     #[test]
     fn pieces_carry_offset_seq_and_running_digest() {
         let mut recorder = Recorder::new(&[Stream::Stdout, Stream::Stderr], Algorithm::Sha256);
-        recorder.output(Stream::Stdout, &mut Intake::of(b"ab"), 1).unwrap();
-        recorder.output(Stream::Stderr, &mut Intake::of(b"E"), 2).unwrap();
-        let frames = recorder.output(Stream::Stdout, &mut Intake::of(b"c"), 3).unwrap();
-        let (ServerHeader::Output(output), body) = header(&frames[0]) else { panic!() };
+        whole(&mut recorder, Stream::Stdout, b"ab", 1);
+        whole(&mut recorder, Stream::Stderr, b"E", 2);
+        let frame = whole(&mut recorder, Stream::Stdout, b"c", 3);
+        let (ServerHeader::Output(output), body) = header(&frame) else { panic!() };
         assert_eq!((output.seq, output.offset, body), (3, 2, b"c".to_vec()));
         assert_eq!(output.hash, Digest::of(b"abc"));
         let end = recorder.stream_end(Stream::Stdout, StreamEndKind::Eof).unwrap();
         assert_eq!((end.size, end.hash), (3, Digest::of(b"abc")));
+        let other = recorder.output(Stream::Both, &mut Intake::of(b"x"), 0).unwrap();
+        assert!(other.is_none() && recorder.stream_end(Stream::Both, StreamEndKind::Eof).is_none());
+        assert_eq!(recorder.take_seq(), 4);
     }
 
     #[test]
-    fn a_mark_comes_every_64_mib_and_a_reader_can_go_on_from_it() {
+    fn a_mark_is_due_every_64_mib_and_a_reader_can_go_on_from_it() {
         let mut recorder = Recorder::new(&[Stream::Both], Algorithm::Sha256);
         let piece = vec![1; PIECE];
         for _ in 0..256 {
-            let piece = &mut Intake::of(&piece);
-            assert_eq!(recorder.output(Stream::Both, piece, 0).unwrap().len(), 1);
+            assert!(!recorder.is_mark_due());
+            whole(&mut recorder, Stream::Both, &piece, 0);
         }
-        let frames = recorder.output(Stream::Both, &mut Intake::of(b"x"), 0).unwrap();
-        let (ServerHeader::Mark(mark), _) = header(&frames[0]) else { panic!("no mark") };
-        let (ServerHeader::Output(output), body) = header(&frames[1]) else { panic!("no output") };
+        assert!(recorder.is_mark_due());
+        let (ServerHeader::Mark(mark), _) = header(&recorder.mark().unwrap().unwrap()) else {
+            panic!("no mark")
+        };
+        assert!(!recorder.is_mark_due());
+        let frame = whole(&mut recorder, Stream::Both, b"x", 0);
+        let (ServerHeader::Output(output), body) = header(&frame) else { panic!("no output") };
         assert_eq!((mark.seq, output.seq), (257, 258));
         let mut running = Running::resume(&mark.streams[0].state, mark.streams[0].offset).unwrap();
         running.update(&body);

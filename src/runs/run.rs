@@ -9,6 +9,8 @@ use tokio::time::Instant;
 use super::clock;
 use super::credit::Budget;
 use super::disk::Progress;
+use super::hashes::Made;
+use super::intake::Spares;
 use super::request::{Request, Terms};
 use super::stdin::{Next, StdinQueue};
 use super::store::{Needs, Store};
@@ -238,13 +240,11 @@ impl Run {
         }
     }
 
-    /// For the engine: adds frames to the record.
-    pub fn record(&self, frames: Vec<Bytes>) {
+    /// For the engine: adds a frame to the record.
+    pub fn record(&self, frame: Made) {
         let mut shared = self.lock();
-        for frame in frames {
-            shared.bytes += frame.len() as u64;
-            shared.store.push(frame);
-        }
+        shared.bytes += frame.len() as u64;
+        shared.store.push(frame);
         if shared.discard {
             shared.forget_all();
         }
@@ -252,6 +252,17 @@ impl Run {
         if matches!(shared.store, Store::Memory(_)) {
             shared.wake_owner();
         }
+    }
+
+    /// For the engine: returns when all that was added has been hashed.
+    pub fn hashed(&self) {
+        self.lock().store.hashed();
+    }
+
+    /// For the engine: where the memory of its frames comes back to, if others hash and write them.
+    #[must_use]
+    pub fn spares(&self) -> Option<Arc<Spares>> {
+        self.lock().store.spares()
     }
 
     /// For the engine: from here on the run has ended by itself.

@@ -7,6 +7,8 @@ use bytes::Bytes;
 use super::credit::Budget;
 use super::disk::Writer;
 use super::disk::writer::NoMore;
+use super::hashes::Made;
+use super::intake::Spares;
 use super::record::{AckAhead, Record};
 
 /// A record that is being made.
@@ -36,11 +38,28 @@ impl Store {
         Self::Memory(Record::new(Arc::clone(budget)))
     }
 
-    /// Keeps the next frame.
-    pub fn push(&mut self, frame: Bytes) {
+    /// Keeps the next frame. One that is to be hashed is so before it can be had; for the disk by another thread, if
+    /// that is worth it.
+    pub fn push(&mut self, frame: Made) {
         match self {
-            Self::Memory(record) => record.push(frame),
+            Self::Memory(record) => record.push(frame.whole()),
             Self::Disk(writer) => writer.push(frame),
+        }
+    }
+
+    /// Returns when all that came has been hashed.
+    pub fn hashed(&self) {
+        if let Self::Disk(writer) = self {
+            writer.hashed();
+        }
+    }
+
+    /// Where the memory of its frames comes back to; none if whoever gets them keeps them.
+    #[must_use]
+    pub fn spares(&self) -> Option<Arc<Spares>> {
+        match self {
+            Self::Memory(_) => None,
+            Self::Disk(writer) => Some(Arc::clone(writer.spares())),
         }
     }
 

@@ -1,26 +1,30 @@
 //! The end of a record's file, where frames are put one behind the other.
 //!
-//! Small frames are written at once. Large ones are handed to another thread, so that the next piece is read
-//! and hashed while this one is copied to the file: so many at a time, and whoever makes them waits then.
+//! Small frames are hashed and written at once. Large ones are left to two other threads, so that the next piece is
+//! read while this one is hashed and the one before it is copied to the file: so many at a time, and whoever makes them
+//! waits then.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
 
 use bytes::Bytes;
 use rustix::io::Errno;
-use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
+use super::hand::{Hand, Place};
+use crate::runs::hashes::{Made, Unhashed};
+use crate::runs::intake::Spares;
 use crate::sys::fs::Lock;
 use crate::sys::mutex::lock;
 
 /// Frames from this size are worth another thread.
 const LARGE: usize = 64 * 1024;
-/// So many frames wait at most while another thread writes.
-pub(in crate::runs) const DEPTH: usize = 2;
+/// So many frames wait at most while others hash and write: enough for each of them to have one, and one before it.
+pub(in crate::runs) const DEPTH: usize = 4;
 
 /// How far a record is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -37,9 +41,14 @@ pub struct Progress {
 pub(super) struct Tail {
     file: Lock,
     queue: Mutex<Queue>,
-    /// Nobody writes any more.
+    /// Nobody hashes any more, or nobody writes.
     idle: Condvar,
+    /// The threads' calls.
+    hash: Condvar,
+    write: Condvar,
     progress: watch::Sender<Progress>,
+    /// Takes the memory of frames that are written.
+    spares: Arc<Spares>,
     /// Called when there is a place again.
     wake: OnceLock<Arc<Notify>>,
 }
@@ -47,22 +56,87 @@ pub(super) struct Tail {
 /// Frames that the file does not have, in order.
 #[derive(Default)]
 struct Queue {
-    frames: VecDeque<Bytes>,
+    frames: VecDeque<Waiting>,
     bytes: u64,
     /// Of the first one so many bytes are there.
     begun: usize,
-    state: State,
+    hasher: Hand,
+    writer: Hand,
+    /// The file cannot be written.
+    failed: bool,
+    /// No thread is to wait for more.
+    over: bool,
 }
 
-#[derive(Default, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// Nobody writes.
-    #[default]
-    Idle,
-    /// Somebody writes what is there and what comes.
-    Busy,
-    /// The file cannot be written.
-    Failed,
+/// What is done with frames, one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Task {
+    Hash,
+    Write,
+}
+
+/// A frame that the file does not have.
+enum Waiting {
+    /// Its digest is to be made.
+    Unhashed(Unhashed),
+    /// Its digest is being made.
+    Hashing,
+    /// It can be written.
+    Whole(Bytes),
+}
+
+impl From<Made> for Waiting {
+    fn from(frame: Made) -> Self {
+        match frame {
+            Made::Unhashed(frame) => Self::Unhashed(frame),
+            Made::Whole(frame) => Self::Whole(frame),
+        }
+    }
+}
+
+impl Queue {
+    /// The first one that wants its digest: it keeps its place.
+    fn next_unhashed(&mut self) -> Option<Unhashed> {
+        let unhashed = |waiting: &&mut Waiting| matches!(waiting, Waiting::Unhashed(_));
+        let place = self.frames.iter_mut().find(unhashed)?;
+        match std::mem::replace(place, Waiting::Hashing) {
+            Waiting::Unhashed(frame) => Some(frame),
+            Waiting::Hashing | Waiting::Whole(_) => None,
+        }
+    }
+
+    fn hashed(&mut self, frame: Bytes) {
+        let hashing = |waiting: &&mut Waiting| matches!(waiting, Waiting::Hashing);
+        if let Some(place) = self.frames.iter_mut().find(hashing) {
+            *place = Waiting::Whole(frame);
+        }
+    }
+
+    /// The first one, if it can be written.
+    fn next_whole(&self) -> Option<&Bytes> {
+        match self.frames.front()? {
+            Waiting::Whole(frame) => Some(frame),
+            Waiting::Unhashed(_) | Waiting::Hashing => None,
+        }
+    }
+
+    fn hand(&mut self, task: Task) -> &mut Hand {
+        match task {
+            Task::Hash => &mut self.hasher,
+            Task::Write => &mut self.writer,
+        }
+    }
+
+    fn has(&self, task: Task) -> bool {
+        match task {
+            Task::Hash => self.frames.iter().any(|frame| matches!(frame, Waiting::Unhashed(_))),
+            Task::Write => !self.failed && self.next_whole().is_some(),
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.hasher.is_busy() || self.writer.is_busy()
+    }
 }
 
 /// How far it is, with what waits.
@@ -74,7 +148,7 @@ pub(super) struct Reach {
     pub(super) last: u64,
     /// Frames that wait.
     pub(super) waiting: usize,
-    /// Somebody writes them. Otherwise, if there are any, there was no space for the first.
+    /// Somebody hashes or writes them. Otherwise, if there are any, there was no space for the first.
     pub(super) busy: bool,
     /// The file cannot be written.
     pub(super) failed: bool,
@@ -83,8 +157,16 @@ pub(super) struct Reach {
 impl Tail {
     pub(super) fn new(file: Lock) -> Arc<Self> {
         let (progress, _) = watch::channel(Progress::default());
-        let (queue, idle, wake) = (Mutex::default(), Condvar::new(), OnceLock::new());
-        Arc::new(Self { file, queue, idle, progress, wake })
+        let (idle, hash, write) = Default::default();
+        // One is read into while the others wait.
+        let spares = Arc::new(Spares::new(DEPTH));
+        let (queue, wake) = (Mutex::default(), OnceLock::new());
+        Arc::new(Self { file, queue, idle, hash, write, progress, spares, wake })
+    }
+
+    /// Where the memory of frames comes back to.
+    pub(super) fn spares(&self) -> &Arc<Spares> {
+        &self.spares
     }
 
     pub(super) fn file(&self) -> &File {
@@ -113,41 +195,101 @@ impl Tail {
             end: length + queue.bytes,
             last: last + queue.frames.len() as u64,
             waiting: queue.frames.len(),
-            busy: queue.state == State::Busy,
-            failed: queue.state == State::Failed,
+            busy: queue.is_busy(),
+            failed: queue.failed,
         }
     }
 
     /// Adds a frame behind those that wait.
-    pub(super) fn push(self: &Arc<Self>, frame: Bytes) {
-        let large = frame.len() >= LARGE;
+    pub(super) fn push(self: &Arc<Self>, frame: Made) {
+        let len = frame.len();
         let mut queue = self.lock();
-        queue.bytes += frame.len() as u64;
-        queue.frames.push_back(frame);
+        queue.bytes += len as u64;
+        queue.frames.push_back(frame.into());
         drop(queue);
-        self.go_on(large);
+        let place = if len >= LARGE { Place::Elsewhere } else { Place::Here };
+        self.work(Task::Hash, place);
+        self.work(Task::Write, place);
     }
 
-    /// Writes what waits, if nobody does: in another thread if that is worth it.
-    pub(super) fn go_on(self: &Arc<Self>, elsewhere: bool) {
+    /// Tries again what the disk had no space for.
+    pub(super) fn go_on(self: &Arc<Self>) {
+        self.work(Task::Write, Place::Here);
+    }
+
+    /// Does what there is to do, if nobody is at it.
+    fn work(self: &Arc<Self>, task: Task, place: Place) {
         let mut queue = self.lock();
-        if queue.state != State::Idle || queue.frames.is_empty() {
+        if !queue.has(task) || !queue.hand(task).claim() {
             return;
         }
-        queue.state = State::Busy;
-        drop(queue);
-        match Handle::try_current() {
-            Ok(runtime) if elsewhere => {
-                let this = Arc::clone(self);
-                runtime.spawn_blocking(move || this.drain());
+        match place {
+            Place::Elsewhere if queue.hand(task).call() => self.called(task).notify_one(),
+            Place::Elsewhere => {
+                drop(queue);
+                self.start(task);
             }
-            _ => self.drain(),
+            Place::Here => {
+                drop(queue);
+                self.work_off(task, place);
+            }
         }
     }
 
-    /// Returns when nobody writes.
+    fn called(&self, task: Task) -> &Condvar {
+        match task {
+            Task::Hash => &self.hash,
+            Task::Write => &self.write,
+        }
+    }
+
+    /// Has a thread of its own do it; this one, where the system gives no other.
+    fn start(self: &Arc<Self>, task: Task) {
+        let this = Arc::clone(self);
+        let thread = thread::Builder::new().name("record".into()).spawn(move || this.stay(task));
+        if thread.is_err() {
+            self.work_off(task, Place::Here);
+        }
+    }
+
+    fn stay(self: &Arc<Self>, task: Task) {
+        self.lock().hand(task).started();
+        loop {
+            self.work_off(task, Place::Elsewhere);
+            let waits = |queue: &mut Queue| queue.hand(task).waits() && !queue.over;
+            let queue = self.called(task).wait_while(self.lock(), waits);
+            if queue.unwrap_or_else(PoisonError::into_inner).hand(task).leave() {
+                return;
+            }
+        }
+    }
+
+    fn work_off(self: &Arc<Self>, task: Task, place: Place) {
+        match task {
+            Task::Hash => self.hash_all(place),
+            Task::Write => self.write_all(),
+        }
+    }
+
+    /// No thread waits for more; what comes all the same is done.
+    pub(super) fn leave(&self) {
+        self.lock().over = true;
+        self.hash.notify_all();
+        self.write.notify_all();
+    }
+
+    /// Returns when nobody hashes.
+    pub(super) fn hashed(&self) {
+        self.wait_while(|queue| queue.hasher.is_busy());
+    }
+
+    /// Returns when nobody hashes and nobody writes.
     pub(super) fn settle(&self) {
-        let busy = |queue: &mut Queue| queue.state == State::Busy;
+        self.wait_while(Queue::is_busy);
+    }
+
+    fn wait_while(&self, busy: impl Fn(&Queue) -> bool) {
+        let busy = |queue: &mut Queue| busy(queue);
         drop(self.idle.wait_while(self.lock(), busy).unwrap_or_else(PoisonError::into_inner));
     }
 
@@ -160,25 +302,49 @@ impl Tail {
         (lost, begun)
     }
 
-    fn drain(&self) {
+    fn hash_all(self: &Arc<Self>, place: Place) {
+        loop {
+            let Some(frame) = self.next_unhashed() else { return };
+            let frame = frame.whole();
+            self.lock().hashed(frame);
+            // While this one is busy: nobody is to find both idle before all is written.
+            self.work(Task::Write, place);
+        }
+    }
+
+    /// The next frame that wants its digest; none, and nobody hashes any more, if there is none.
+    fn next_unhashed(&self) -> Option<Unhashed> {
+        let mut queue = self.lock();
+        let frame = queue.next_unhashed();
+        if frame.is_none() {
+            queue.hasher.rest();
+            self.idle.notify_all();
+        }
+        frame
+    }
+
+    fn write_all(&self) {
         loop {
             let (frame, begun, at) = {
                 let mut queue = self.lock();
-                let Some(frame) = queue.frames.front().cloned() else {
-                    return self.rest(&mut queue, State::Idle);
+                let Some(frame) = queue.next_whole().cloned() else {
+                    return self.rest(&mut queue);
                 };
                 (frame, queue.begun, self.progress.borrow().length)
             };
             let mut done = begun;
             let written = self.write(&frame, &mut done, at);
+            // Or its memory would not be the queue's alone.
+            drop(frame);
             let mut queue = self.lock();
             queue.begun = done;
             match written {
                 Ok(()) => self.written(&mut queue),
-                Err(e) if is_full(&e) => return self.rest(&mut queue, State::Idle),
+                Err(e) if is_full(&e) => return self.rest(&mut queue),
                 Err(e) => {
                     tracing::error!("the record cannot be written: {e}");
-                    return self.rest(&mut queue, State::Failed);
+                    queue.failed = true;
+                    return self.rest(&mut queue);
                 }
             }
         }
@@ -187,20 +353,22 @@ impl Tail {
     /// The first frame is whole in the file.
     fn written(&self, queue: &mut Queue) {
         let was_full = queue.frames.len() >= DEPTH;
-        let Some(frame) = queue.frames.pop_front() else { return };
-        queue.bytes -= frame.len() as u64;
+        let Some(Waiting::Whole(frame)) = queue.frames.pop_front() else { return };
+        let len = frame.len() as u64;
+        queue.bytes -= len;
         queue.begun = 0;
         self.progress.send_modify(|p| {
-            p.length += frame.len() as u64;
+            p.length += len;
             p.last += 1;
         });
+        self.spares.give(frame);
         if was_full {
             self.wake();
         }
     }
 
-    fn rest(&self, queue: &mut Queue, state: State) {
-        queue.state = state;
+    fn rest(&self, queue: &mut Queue) {
+        queue.writer.rest();
         self.idle.notify_all();
         if !queue.frames.is_empty() {
             self.wake();
@@ -233,66 +401,4 @@ pub(in crate::runs) fn is_full(error: &io::Error) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sys::fs::lock_exclusive;
-
-    fn tail() -> (Arc<Tail>, File) {
-        let file = tempfile::tempfile().unwrap();
-        let reader = file.try_clone().unwrap();
-        (Tail::new(lock_exclusive(file).unwrap()), reader)
-    }
-
-    /// Large and small ones in turn, so that some are written here and some elsewhere.
-    #[tokio::test]
-    async fn frames_stand_in_the_order_in_which_they_came_whoever_writes_them() {
-        let (tail, file) = tail();
-        let mut expected = Vec::new();
-        let mut progress = tail.progress().subscribe();
-        for n in 0..200u8 {
-            let size = if n % 3 == 0 { 10 } else { LARGE + usize::from(n) };
-            expected.extend(vec![n; size]);
-            tail.push(vec![n; size].into());
-            assert_eq!(tail.reach().last, u64::from(n) + 1);
-            assert_eq!(tail.reach().end, expected.len() as u64);
-            // Only what is whole in the file is told of.
-            let Progress { length, .. } = *progress.borrow_and_update();
-            assert!(file.metadata().unwrap().len() >= length);
-        }
-        tail.settle();
-        let reach = tail.reach();
-        assert_eq!((reach.waiting, reach.busy, reach.failed), (0, false, false));
-        assert_eq!(progress.borrow().length, expected.len() as u64);
-        let mut text = vec![0; expected.len()];
-        file.read_exact_at(&mut text, 0).unwrap();
-        assert!(text == expected);
-    }
-
-    #[tokio::test]
-    async fn who_waits_for_a_place_is_called() {
-        let (tail, _file) = tail();
-        let wake = Arc::new(Notify::new());
-        tail.call(Arc::clone(&wake));
-        let mut called = 0;
-        for _ in 0..64 {
-            while tail.reach().waiting >= DEPTH {
-                wake.notified().await;
-                called += 1;
-            }
-            tail.push(vec![0; 4 << 20].into());
-        }
-        tail.settle();
-        assert!(called > 0, "the writer is never behind");
-    }
-
-    #[test]
-    fn a_file_that_cannot_be_written_is_no_full_one() {
-        let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
-        let only_read = File::open(&path).unwrap();
-        let tail = Tail::new(lock_exclusive(only_read).unwrap());
-        tail.push(Bytes::from_static(b"frame"));
-        let reach = tail.reach();
-        assert!(reach.failed && reach.waiting == 1);
-        assert_eq!(tail.abandon(), (1, false));
-    }
-}
+mod tests;

@@ -9,12 +9,13 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
 use rustix::io::Errno;
 use tokio::sync::{Notify, watch};
 
 use super::tail::{DEPTH, Progress, Reach, Tail, is_full};
+use crate::runs::hashes::Made;
+use crate::runs::intake::Spares;
 use crate::runs::record::PIECE;
 use crate::sys::fs::Lock;
 use crate::sys::pause;
@@ -61,6 +62,12 @@ impl fmt::Debug for Writer {
     }
 }
 
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.tail.leave();
+    }
+}
+
 impl Writer {
     /// Begins a record in an empty file, which may grow to `limit` bytes.
     #[must_use]
@@ -98,17 +105,28 @@ impl Writer {
         Ok(())
     }
 
-    /// Adds the next frame that clients see, now or when there is space.
-    pub fn push(&mut self, frame: Bytes) {
+    /// Adds the next frame that clients see, once it is hashed and when there is space.
+    pub fn push(&mut self, frame: Made) {
         self.tail.push(frame);
         pause::point("written");
+    }
+
+    /// Returns when all that came has been hashed.
+    pub fn hashed(&self) {
+        self.tail.hashed();
+    }
+
+    /// Where the memory of frames comes back to.
+    #[must_use]
+    pub fn spares(&self) -> &Arc<Spares> {
+        self.tail.spares()
     }
 
     /// How many bytes of output may be added: as many as there is space set aside for, so that what was read
     /// is not lost when the disk is full. One at the limit, because only the next byte tells output that
     /// ends there from output that goes on; none behind it.
     pub fn room(&mut self) -> usize {
-        self.tail.go_on(false);
+        self.tail.go_on();
         let Reach { end, waiting, busy, .. } = self.tail.reach();
         let most = if busy { DEPTH } else { 1 };
         if waiting >= most || self.no_more().is_some() {
@@ -169,8 +187,9 @@ impl Writer {
     /// # Errors
     /// What the system says.
     pub fn finish(&mut self, verdict: &[u8]) -> io::Result<()> {
-        self.tail.go_on(false);
+        self.tail.go_on();
         self.tail.settle();
+        self.tail.leave();
         let Progress { length, .. } = *self.progress().borrow();
         self.tail.file().write_all_at(verdict, length)?;
         let (lost, begun) = self.tail.abandon();
@@ -217,8 +236,14 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use crate::sys::fs::lock_exclusive;
+
+    fn whole(frame: &'static [u8]) -> Made {
+        Made::Whole(Bytes::from_static(frame))
+    }
 
     fn writer(limit: u64) -> (Writer, std::fs::File) {
         let file = tempfile::tempfile().unwrap();
@@ -241,8 +266,8 @@ mod tests {
     fn frames_are_told_of_when_they_are_whole() {
         let (mut writer, file) = writer(1 << 20);
         writer.note(b"claimed").unwrap();
-        writer.push(Bytes::from_static(b"one"));
-        writer.push(Bytes::from_static(b"two"));
+        writer.push(whole(b"one"));
+        writer.push(whole(b"two"));
         assert_eq!(*writer.progress().borrow(), Progress { length: 13, last: 2, ended: false });
         writer.finish(b"verdict").unwrap();
         assert_eq!(*writer.progress().borrow(), Progress { length: 13, last: 3, ended: true });
@@ -261,9 +286,9 @@ mod tests {
     fn only_what_comes_behind_the_limit_is_too_much() {
         let (mut writer, _file) = writer(10);
         assert_eq!((writer.room(), writer.no_more()), (10, None));
-        writer.push(Bytes::from_static(b"0123456789"));
+        writer.push(whole(b"0123456789"));
         assert_eq!((writer.room(), writer.no_more()), (1, None), "it may be all");
-        writer.push(Bytes::from_static(b"a"));
+        writer.push(whole(b"a"));
         assert_eq!((writer.room(), writer.no_more()), (0, Some(NoMore::Limit)));
         writer.finish(b"verdict").unwrap();
         assert_eq!(writer.progress().borrow().last, 3);

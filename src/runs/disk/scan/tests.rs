@@ -10,14 +10,14 @@ use crate::runs::record::Recorder;
 fn frames() -> Vec<(Vec<u8>, u64)> {
     let mut recorder = Recorder::new(&[Stream::Stdout, Stream::Stderr], Algorithm::Sha256);
     let mut out = |stream, piece: &[u8]| {
-        recorder.output(stream, &mut Intake::of(piece), 3).unwrap()[0].to_vec()
+        recorder.output(stream, &mut Intake::of(piece), 3).unwrap().unwrap().whole().to_vec()
     };
     let claimed = encoded(&StoredHeader::Claimed { pid: 7, start: true }, b"").unwrap().to_vec();
     let running = encoded(&StoredHeader::Running { pid: 8, start_time: 9 }, b"").unwrap().to_vec();
     let before = [out(Stream::Stdout, b"one"), out(Stream::Stderr, b"two")];
     let mark = recorder.mark().unwrap().unwrap().to_vec();
     let mut out = |stream, piece: &[u8]| {
-        recorder.output(stream, &mut Intake::of(piece), 3).unwrap()[0].to_vec()
+        recorder.output(stream, &mut Intake::of(piece), 3).unwrap().unwrap().whole().to_vec()
     };
     let after = [out(Stream::Stderr, b"three"), out(Stream::Stdout, b"four")];
     let [one, two] = before;
