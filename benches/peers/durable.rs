@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -78,6 +78,8 @@ pub(crate) fn record(peers: &Peers, rounds: Rounds, mib: u64) -> Fallible<Row> {
     for _ in rounds.counted() {
         let id = new_id("record");
         for (at, line) in lines.iter_mut().enumerate() {
+            // Nor is the disk busy with what another one has left.
+            spawn::run(Command::new("sync"))?;
             let took = match at {
                 0 => timed(|| dd(&file, mib, &["conv=fdatasync"]))?,
                 1 => timed(|| dd(&file, mib, &[]))?,
@@ -103,7 +105,7 @@ pub(crate) fn record(peers: &Peers, rounds: Rounds, mib: u64) -> Fallible<Row> {
              pipe, and the time of a client process twice; only dd to the disk waits for that"
                 .into(),
             "a pipe, SHA-256 and a file: the least that a record is, without frames, a server or a client: one thread reads \
-             the command's pipe and hashes, another one writes"
+             the command's pipe, the second hashes, the third writes"
                 .into(),
         ],
         lines,
@@ -126,36 +128,56 @@ fn dd_words(mib: u64) -> [String; 5] {
     ["dd", "if=/dev/zero", "bs=256k", "status=none", &format!("count={}", mib * 4)].map(Into::into)
 }
 
-/// What the output of a command cannot be kept without.
+/// What the output of a command cannot be kept without: one thread reads, the second hashes, the third writes.
 fn least(file: &Path, text: &str) -> Fallible<()> {
     let (mut reader, writer) = io::pipe()?;
     let mut command = Command::new("sh").args(["-c", text]).stdout(Stdio::from(writer)).spawn()?;
-    let (pieces, written) = sync_channel(2);
-    let (empty, again) = sync_channel(4);
+    let (read, to_hash) = sync_channel(2);
+    let (hashed, to_write) = sync_channel(2);
+    let (empty, again) = sync_channel(8);
     let file = File::create(file)?;
-    let writing =
-        thread::spawn(move || write_all(&file, &written, |piece| drop(empty.try_send(piece))));
-    let mut hash = Running::new();
+    let writing = thread::spawn(move || write_all(&file, &to_write, &empty));
+    let hashing = thread::spawn(move || hash_all(&to_hash, &hashed));
     loop {
-        let mut piece: Vec<u8> = again.try_recv().unwrap_or_else(|_| Vec::with_capacity(PIECE));
-        piece.clear();
-        if reader.by_ref().take(PIECE as u64).read_to_end(&mut piece)? == 0 {
+        let mut piece: Vec<u8> = again.try_recv().unwrap_or_default();
+        piece.resize(PIECE, 0);
+        let len = reader.read(&mut piece)?;
+        if len == 0 {
             break;
         }
-        hash.update(&piece);
-        pieces.send(piece)?;
+        piece.truncate(len);
+        // Who hashes has gone if nobody writes any more: that one says why.
+        if read.send(piece).is_err() {
+            break;
+        }
     }
-    drop(pieces);
+    drop(read);
+    hashing.join().map_err(|_| "the hashing thread is gone")?;
     writing.join().map_err(|_| "the writing thread is gone")??;
     command.wait()?.success().then_some(()).ok_or_else(|| "the command failed".into())
 }
 
-fn write_all(file: &File, pieces: &Receiver<Vec<u8>>, each: impl Fn(Vec<u8>)) -> io::Result<()> {
+fn hash_all(to_hash: &Receiver<Vec<u8>>, hashed: &SyncSender<Vec<u8>>) {
+    let mut hash = Running::new();
+    for piece in to_hash {
+        hash.update(&piece);
+        if hashed.send(piece).is_err() {
+            return;
+        }
+    }
+}
+
+fn write_all(
+    file: &File,
+    to_write: &Receiver<Vec<u8>>,
+    empty: &SyncSender<Vec<u8>>,
+) -> io::Result<()> {
     let mut at = 0;
-    for piece in pieces {
+    for piece in to_write {
         file.write_all_at(&piece, at)?;
         at += piece.len() as u64;
-        each(piece);
+        // One more than are ever needed at once is let go of.
+        let _ = empty.try_send(piece);
     }
     Ok(())
 }
