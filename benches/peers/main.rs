@@ -13,6 +13,7 @@ mod contenders;
 mod crowd;
 mod durable;
 mod far;
+mod fleet;
 mod idle;
 mod lines;
 mod login;

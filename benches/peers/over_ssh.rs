@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::Fallible;
-use crate::batch::{AT_ONCE, Contender, Fleet, SERVERS, Started, addresses};
 use crate::contenders::Ssh;
+use crate::fleet::{AT_ONCE, Contender, Fleet, SERVERS, Started, addresses};
 use crate::report::Row;
 
 /// One way to run `true` on the hosts of a list.
