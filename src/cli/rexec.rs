@@ -12,6 +12,7 @@ use super::input::StandardInput;
 use super::output::{Kept, Standard, ToFile, Unfinished, is_stdout, print_all};
 use super::prompt;
 use super::report::Report;
+use super::report_file::Unwritten;
 use super::signals::{AskedSoFar, Signals};
 use super::status::{Answer, Asked, Status, of_end};
 use super::words::{BATCH, HELP, is_verb};
@@ -108,8 +109,10 @@ async fn start(args: &Args, mut client: Client, command: Command) -> u8 {
         Ok(run) => match print_all(format!("{run}\n").as_bytes()) {
             Ok(()) => 0,
             Err(e) => {
-                say(args, &format!("run {run} is started; cannot write its id: {e}"));
-                Status::Output.code()
+                let line = format!("run {run} is started; cannot write its id: {e}");
+                let unwritten = Unwritten::on_stdout(line, &e);
+                say(args, &unwritten.line);
+                unwritten.status.code()
             }
         },
         Err(error) => {
@@ -288,16 +291,16 @@ fn finish(args: &Args, answer: &Answer, verdict: Option<&Verdict>, kept: Option<
     let saved = args.verdict.as_ref().map_or(Ok(()), |path| {
         let line = Report::new(answer, verdict, None).line().map_err(io::Error::from);
         line.and_then(|line| report_file::write(path, line.as_bytes()))
-            .map_err(|e| format!("cannot write --verdict {}: {e}", path.display()))
+            .map_err(|e| Unwritten::report("--verdict", path, &e))
     });
     let printed =
         kept.map_or(Ok(()), |kept| Report::new(answer, verdict, Some(kept.take())).print());
-    let mut status = answer.status.code();
-    for line in [saved, printed].into_iter().filter_map(Result::err) {
-        say(args, &line);
-        status = Status::Output.code();
+    let mut status = answer.status;
+    for unwritten in [saved, printed].into_iter().filter_map(Result::err) {
+        say(args, &unwritten.line);
+        status = report_file::worse(status, unwritten.status);
     }
-    status
+    status.code()
 }
 
 /// A line of the client's own.
