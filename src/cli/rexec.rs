@@ -265,17 +265,30 @@ async fn one(args: &Args, mut client: Client, command: Command) -> u8 {
 
 /// Words that are no program may have been meant for something else.
 fn with_hint(args: &Args, mut answer: Answer) -> Answer {
-    let [program, more, ..] = &args.command[..] else { return answer };
     let is_missing = answer.code == Some(Code::ProgramNotFound);
-    if let Some(line) = answer.line.as_mut().filter(|_| is_missing && !args.exact) {
-        let holds = |byte| program.as_bytes().contains(&byte);
-        if holds(b' ') && more.as_bytes().starts_with(b"-") {
-            line.push_str("; options of rexec stand before the command");
-        } else if !holds(b'/') {
-            line.push_str("; --shell gives several words to the server's shell, as ssh does");
-        }
+    if let Some(line) = answer.line.as_mut().filter(|_| is_missing) {
+        line.push_str(hint(args.exact, &args.command));
     }
     answer
+}
+
+fn hint(is_exact: bool, words: &[OsString]) -> &'static str {
+    let holds = |word: &OsString, byte| word.as_bytes().contains(&byte);
+    match words {
+        [text] if is_exact && holds(text, b' ') => {
+            "; without -- one word is text for the server's shell"
+        }
+        [program, more, ..] if !is_exact => {
+            if holds(program, b' ') && more.as_bytes().starts_with(b"-") {
+                "; options of rexec stand before the command"
+            } else if !holds(program, b'/') {
+                "; --shell gives several words to the server's shell, as ssh does"
+            } else {
+                ""
+            }
+        }
+        _ => "",
+    }
 }
 
 /// Tells people and machines how it ended.

@@ -113,6 +113,8 @@ fn every_outcome_leaves_its_verdict() {
         (server.client().args(&["-o", "/dev/full", "seq 1 10"]), 252, "output_failed"),
         (server.client().args(&["-o", "/no/such/folder/file", "true"]), 2, "usage"),
         (server.client().args(&["--env", "NOT_HERE_AT_ALL", "true"]), 2, "usage"),
+        (server.client().args(&["--id", "refs/heads/main", "true"]), 2, "usage"),
+        (Client::new(server.state()).args(&["--id", "", &nobody, "true"]), 2, "usage"),
         (server.client().args(&["-n"]), 2, "usage"),
         (server.client().args(&["-i", "/no/such/key", "true"]), 255, "unreached"),
     ];
