@@ -15,13 +15,18 @@ use super::report::Report;
 use super::report_file::Unwritten;
 use super::signals::{AskedSoFar, Signals};
 use super::status::{Answer, Asked, Status, of_end};
-use super::words::{BATCH, HELP, is_verb};
+use super::words::{BATCH, HELP, Habits, is_verb, meant};
 use super::{HEAP_KEPT, complain, print_definition, report_file};
 use crate::client::{Client, Command, Error, Input, Output, RunIo};
 use crate::proto::code::Code;
 use crate::proto::digest::Algorithm;
 use crate::proto::verdict::Verdict;
 use crate::sys::heap;
+
+const HABITS: Habits = Habits {
+    options: "options of rexec stand before the command",
+    joined: "--shell gives several words to the server's shell, as ssh does",
+};
 
 /// Runs `rexec` with these arguments, the program's name first; the exit status.
 #[must_use]
@@ -266,29 +271,13 @@ async fn one(args: &Args, mut client: Client, command: Command) -> u8 {
 /// Words that are no program may have been meant for something else.
 fn with_hint(args: &Args, mut answer: Answer) -> Answer {
     let is_missing = answer.code == Some(Code::ProgramNotFound);
-    if let Some(line) = answer.line.as_mut().filter(|_| is_missing) {
-        line.push_str(hint(args.exact, &args.command));
+    if let Some(line) = answer.line.as_mut().filter(|_| is_missing)
+        && let Some(meant) = meant(args.exact, &args.command, &HABITS)
+    {
+        line.push_str("; ");
+        line.push_str(meant);
     }
     answer
-}
-
-fn hint(is_exact: bool, words: &[OsString]) -> &'static str {
-    let holds = |word: &OsString, byte| word.as_bytes().contains(&byte);
-    match words {
-        [text] if is_exact && holds(text, b' ') => {
-            "; without -- one word is text for the server's shell"
-        }
-        [program, more, ..] if !is_exact => {
-            if holds(program, b' ') && more.as_bytes().starts_with(b"-") {
-                "; options of rexec stand before the command"
-            } else if !holds(program, b'/') {
-                "; --shell gives several words to the server's shell, as ssh does"
-            } else {
-                ""
-            }
-        }
-        _ => "",
-    }
 }
 
 /// Tells people and machines how it ended.

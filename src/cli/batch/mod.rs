@@ -36,6 +36,7 @@ use super::output::{is_given_kept, write_all};
 use super::report_file::{self, Unwritten, worse};
 use super::signals::Signals;
 use super::status::Status;
+use super::words::{Habits, meant};
 use crate::client::batch::{Before, Halter, Host, How, Loss, Outcome, Why};
 
 /// How often Ctrl-C still has a report follow: once to stop, once to not wait. The next one leaves at once,
@@ -43,6 +44,10 @@ use crate::client::batch::{Before, Halter, Host, How, Loss, Outcome, Why};
 const PATIENCE: u32 = 2;
 /// Names the file that GitHub shows on a job's page.
 const STEP_SUMMARY: &str = "GITHUB_STEP_SUMMARY";
+const HABITS: Habits = Habits {
+    options: "options of rexec batch stand before the command",
+    joined: "for the server's shell it has to be one word: quote all of it",
+};
 
 pub(super) use args::definition;
 
@@ -185,6 +190,11 @@ fn finish(args: &Args, watched: &mut Watched, subject: Subject, elapsed: Duratio
         // Whoever closed stderr does not want to know.
         let table = summary::table(ledger, elapsed);
         let _ = write_all(rustix::stdio::stderr(), table.as_bytes());
+    }
+    if watched.is_no_program
+        && let Some(meant) = meant(args.exact, &args.command, &HABITS)
+    {
+        args.reach.say(meant);
     }
     failed.extend(write_reports(args, watched, subject, elapsed));
     let broken = watched.broken.as_ref().map(|e| onto_stdout("output", e));
