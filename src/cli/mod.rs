@@ -42,7 +42,9 @@ use std::io::IsTerminal as _;
 
 use clap_complete::Shell;
 use clean::{in_ci, is_obeyed, without_commands};
+use report_file::Unwritten;
 use rustix::process::{Resource, getrlimit};
+use status::Status;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
 use crate::sys::signals::outlive_file_limit;
@@ -161,10 +163,10 @@ fn print(program: &str, text: &str) -> u8 {
 
 /// Says that standard output does not take what was asked for; the exit status.
 fn unprinted(program: &str, error: &std::io::Error) -> u8 {
-    // A pager that was left has read enough.
-    if error.kind() == std::io::ErrorKind::BrokenPipe {
-        return status::Status::Closed.code();
+    let line = format!("cannot write to standard output: {error}");
+    let Unwritten { line, status } = Unwritten::on_stdout(line, error);
+    if status != Status::Closed {
+        complain(program, &line);
     }
-    complain(program, &format!("cannot write to standard output: {error}"));
-    status::Status::Output.code()
+    status.code()
 }

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
 use super::output::print_all;
+use super::report_file::Unwritten;
 use super::status::Answer;
 use super::visible::json_for_stdout;
 use crate::proto::verdict::Verdict;
@@ -71,11 +72,11 @@ impl<'a> Report<'a> {
         Ok(without_orders(&serde_json::to_string(self)?) + "\n")
     }
 
-    /// Prints it; the line to say if that cannot be done.
-    pub(super) fn print(&self) -> Result<(), String> {
+    /// Prints it.
+    pub(super) fn print(&self) -> Result<(), Unwritten> {
         let line = self.line().map_err(std::io::Error::from);
         line.and_then(|line| print_all(json_for_stdout(line).as_bytes()))
-            .map_err(|e| format!("cannot write the report: {e}"))
+            .map_err(|e| Unwritten::on_stdout(format!("cannot write the report: {e}"), &e))
     }
 }
 

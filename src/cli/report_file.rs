@@ -9,6 +9,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::io::Errno;
 
 use super::output::{is_given, is_stdout, temporary, write_all};
+use super::status::Status;
 use crate::sys::fs::{folder_of, target_of};
 use crate::sys::kept::is_kept;
 
@@ -39,6 +40,38 @@ impl Place {
             _ => Ok(Self::File(path)),
         }
     }
+}
+
+/// What could not be written.
+#[derive(Debug)]
+pub(super) struct Unwritten {
+    /// What to say of it.
+    pub(super) line: String,
+    /// What it comes to.
+    pub(super) status: Status,
+}
+
+impl Unwritten {
+    /// Of what standard output did not take.
+    pub(super) fn on_stdout(line: String, error: &io::Error) -> Self {
+        // A pager that was left has read enough.
+        let is_left = error.kind() == io::ErrorKind::BrokenPipe;
+        Self { line, status: if is_left { Status::Closed } else { Status::Output } }
+    }
+
+    /// Of the report that an option asked for.
+    pub(super) fn report(option: &str, path: &Path, error: &io::Error) -> Self {
+        let line = format!("cannot write {option} {}: {error}", path.display());
+        if is_stdout(path) {
+            return Self::on_stdout(line, error);
+        }
+        Self { line, status: Status::Output }
+    }
+}
+
+/// Of two answers to that, the one that counts: a reader that has left hides no failure.
+pub(super) fn worse(one: Status, other: Status) -> Status {
+    if other == Status::Closed && one == Status::Output { one } else { other }
 }
 
 /// Whether both stand for one regular file, or for the name of one: what is written last would replace what is written

@@ -12,15 +12,21 @@ use super::input::StandardInput;
 use super::output::{Kept, Standard, ToFile, Unfinished, is_stdout, print_all};
 use super::prompt;
 use super::report::Report;
+use super::report_file::Unwritten;
 use super::signals::{AskedSoFar, Signals};
 use super::status::{Answer, Asked, Status, of_end};
-use super::words::{BATCH, HELP, is_verb};
+use super::words::{BATCH, HELP, Habits, is_verb, meant};
 use super::{HEAP_KEPT, complain, print_definition, report_file};
 use crate::client::{Client, Command, Error, Input, Output, RunIo};
 use crate::proto::code::Code;
 use crate::proto::digest::Algorithm;
 use crate::proto::verdict::Verdict;
 use crate::sys::heap;
+
+const HABITS: Habits = Habits {
+    options: "options of rexec stand before the command",
+    joined: "--shell gives several words to the server's shell, as ssh does",
+};
 
 /// Runs `rexec` with these arguments, the program's name first; the exit status.
 #[must_use]
@@ -108,8 +114,10 @@ async fn start(args: &Args, mut client: Client, command: Command) -> u8 {
         Ok(run) => match print_all(format!("{run}\n").as_bytes()) {
             Ok(()) => 0,
             Err(e) => {
-                say(args, &format!("run {run} is started; cannot write its id: {e}"));
-                Status::Output.code()
+                let line = format!("run {run} is started; cannot write its id: {e}");
+                let unwritten = Unwritten::on_stdout(line, &e);
+                say(args, &unwritten.line);
+                unwritten.status.code()
             }
         },
         Err(error) => {
@@ -262,15 +270,12 @@ async fn one(args: &Args, mut client: Client, command: Command) -> u8 {
 
 /// Words that are no program may have been meant for something else.
 fn with_hint(args: &Args, mut answer: Answer) -> Answer {
-    let [program, more, ..] = &args.command[..] else { return answer };
     let is_missing = answer.code == Some(Code::ProgramNotFound);
-    if let Some(line) = answer.line.as_mut().filter(|_| is_missing && !args.exact) {
-        let holds = |byte| program.as_bytes().contains(&byte);
-        if holds(b' ') && more.as_bytes().starts_with(b"-") {
-            line.push_str("; options of rexec stand before the command");
-        } else if !holds(b'/') {
-            line.push_str("; --shell gives several words to the server's shell, as ssh does");
-        }
+    if let Some(line) = answer.line.as_mut().filter(|_| is_missing)
+        && let Some(meant) = meant(args.exact, &args.command, &HABITS)
+    {
+        line.push_str("; ");
+        line.push_str(meant);
     }
     answer
 }
@@ -288,16 +293,16 @@ fn finish(args: &Args, answer: &Answer, verdict: Option<&Verdict>, kept: Option<
     let saved = args.verdict.as_ref().map_or(Ok(()), |path| {
         let line = Report::new(answer, verdict, None).line().map_err(io::Error::from);
         line.and_then(|line| report_file::write(path, line.as_bytes()))
-            .map_err(|e| format!("cannot write --verdict {}: {e}", path.display()))
+            .map_err(|e| Unwritten::report("--verdict", path, &e))
     });
     let printed =
         kept.map_or(Ok(()), |kept| Report::new(answer, verdict, Some(kept.take())).print());
-    let mut status = answer.status.code();
-    for line in [saved, printed].into_iter().filter_map(Result::err) {
-        say(args, &line);
-        status = Status::Output.code();
+    let mut status = answer.status;
+    for unwritten in [saved, printed].into_iter().filter_map(Result::err) {
+        say(args, &unwritten.line);
+        status = report_file::worse(status, unwritten.status);
     }
-    status
+    status.code()
 }
 
 /// A line of the client's own.

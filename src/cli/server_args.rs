@@ -215,14 +215,21 @@ const EXAMPLES: &str =
   rexec-server status                      what a running server counts
   rexec-server gc --dry-run                what would be removed of durable runs that are over";
 
+const STATUSES: &str = "  0     it ended as it was told to: by SIGTERM, SIGINT or SIGQUIT
+  1     it could not start, or could not go on; of a command, what its own help says
+  2     wrong usage, or nothing to look at
+  141   stdout was closed
+  252   what was to be printed could not be written";
+
 fn after_help() -> String {
-    format!("{NOTES}\n\nExample:\n{EXAMPLES}")
+    format!("{NOTES}\n\nExit status:\n{STATUSES}\n\nExample:\n{EXAMPLES}")
 }
 
 /// What the manual page has besides the options.
 pub(super) fn sections() -> Vec<Section> {
     vec![
         ("NOTES", format!("{NOTES}\n\n{}", journal::ANCHORS)),
+        ("EXIT STATUS", STATUSES.into()),
         ("EXAMPLES", EXAMPLES.into()),
         ("SEE ALSO", "rexec(1), sshd(8)".into()),
     ]

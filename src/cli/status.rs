@@ -48,7 +48,11 @@ pub const TABLE: &[Row] = &[
     ("128+n", "the command was killed by signal n", "as you know the command"),
     ("124", "stopped by its deadline (--timeout)", "as you know the command"),
     ("130, 143", "stopped by this client: Ctrl-C; SIGTERM or SIGHUP", "as you know the command"),
-    ("141", "stopped because local stdout was closed", "as you know the command"),
+    (
+        "141",
+        "local stdout was closed; a command in the foreground is stopped",
+        "as you know the command",
+    ),
     ("255", "not reached: no byte of the request was sent", "yes"),
     ("254", "reached, never started: not let in, refused, or no such program", "yes"),
     ("253", "cannot know whether or how it ran", "look first at what it did"),

@@ -68,13 +68,14 @@ enum Verb {
         #[command(flatten)]
         run: Run,
     },
-    /// Wait for the end of durable runs, and exit as they do: of several, as the first that failed
+    /// Wait for the end of durable runs, and exit as they do: of several, as the first that failed. Of
+    /// several a line each says which: its id, what it came to (the `outcome` of --json), and the status
     Wait {
         #[command(flatten)]
         at: At,
         #[command(flatten)]
         runs: Several,
-        /// Wait for whichever ends first, and exit as it does
+        /// Wait for whichever ends first, print its line, and exit as it does
         #[arg(long, conflicts_with = "all")]
         any: bool,
         /// Wait for all; the default
@@ -254,9 +255,9 @@ fn tell(at: &At, run: Option<&str>, answer: &Answer) -> u8 {
 fn printed(at: &At, report: Option<Report<'_>>, status: u8) -> u8 {
     match report.map_or(Ok(()), |report| report.print()) {
         Ok(()) => status,
-        Err(line) => {
-            at.reach.say(&line);
-            Status::Output.code()
+        Err(unwritten) => {
+            at.reach.say(&unwritten.line);
+            unwritten.status.code()
         }
     }
 }

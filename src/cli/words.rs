@@ -1,5 +1,8 @@
 //! The words that `rexec` takes for itself: no address, and no name of a server, is one of them.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+
 use super::habits::verb_for;
 
 /// What is done with durable runs, and with a server's host key.
@@ -32,6 +35,36 @@ pub(super) fn like(word: &str) -> Option<&'static str> {
     let near = |taken| (strsim::jaro(word, taken), taken);
     let best = all().map(near).max_by(|a, b| a.0.total_cmp(&b.0));
     best.filter(|(likeness, _)| *likeness > LIKE).map(|(_, taken)| taken)
+}
+
+/// What a program that takes commands says of words.
+pub(super) struct Habits {
+    /// Where its options stand.
+    pub(super) options: &'static str,
+    /// How several words are given to a shell.
+    pub(super) joined: &'static str,
+}
+
+/// What the words of a command may have been meant for, if the first is no program.
+pub(super) fn meant<W: AsRef<OsStr>>(
+    is_exact: bool,
+    words: &[W],
+    habits: &Habits,
+) -> Option<&'static str> {
+    let holds = |word: &W, byte| word.as_ref().as_bytes().contains(&byte);
+    match words {
+        [text] if is_exact && holds(text, b' ') => {
+            Some("without -- one word is text for the server's shell")
+        }
+        [_, ..] if is_exact => None,
+        [program, more, ..]
+            if holds(program, b' ') && more.as_ref().as_bytes().starts_with(b"-") =>
+        {
+            Some(habits.options)
+        }
+        [program, _, ..] if !holds(program, b'/') => Some(habits.joined),
+        _ => None,
+    }
 }
 
 fn all() -> impl Iterator<Item = &'static str> {

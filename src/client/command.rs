@@ -11,6 +11,7 @@ use super::error::UsageError;
 use crate::proto::digest::Algorithm;
 use crate::proto::frame::{BODY_LIMIT, INTEGER_LIMIT};
 use crate::proto::header::{Form, RunRequest};
+use crate::proto::id::RunId;
 use crate::proto::strings;
 use crate::units;
 
@@ -184,7 +185,7 @@ impl Command {
             return Err(UsageError::TooLong(body.len()));
         }
         let header = RunRequest {
-            id: self.id.clone().map_or_else(random_id, Ok)?,
+            id: self.id.as_deref().map_or_else(random_id, checked)?,
             form: self.form,
             words: self.words.len() as u64,
             env: self.env.len() as u64,
@@ -217,6 +218,10 @@ impl Command {
         ];
         fields.into_iter().filter(|(_, set)| *set).map(|(name, _)| name.into()).collect()
     }
+}
+
+fn checked(id: &str) -> Result<String, UsageError> {
+    RunId::new(id).map(|id| id.to_string()).map_err(|e| UsageError::Id(id.into(), e))
 }
 
 fn push(body: &mut Vec<u8>, what: &'static str, string: &OsStr) -> Result<(), UsageError> {

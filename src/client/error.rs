@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::proto::code::Code;
 use crate::proto::frame::BODY_LIMIT;
 use crate::proto::header::Stream;
+use crate::proto::id::BadId;
 use crate::proto::verdict::Verdict;
 use crate::transport::DialError;
 
@@ -17,6 +18,9 @@ pub enum UsageError {
     /// The name of a variable is empty or holds `=`.
     #[error("{0:?} cannot be the name of an environment variable")]
     EnvName(String),
+    /// The id is none.
+    #[error("{0:?} cannot be the id of a run: {1}")]
+    Id(String, BadId),
     /// The request is too long.
     #[error(
         "the command and its environment have {0} bytes, a request carries {BODY_LIMIT}: pass data on stdin"

@@ -24,6 +24,12 @@ fn help_teaches_the_exit_statuses_and_shows_examples() {
     let help = ran(PROGRAMS[1], &["--help"]).expect(0).text();
     assert!(help.contains("Example:") && help.contains("rexec-server --listen"), "{help}");
     assert!(help.contains("listening on ADDR"), "{help}");
+    let page = ran(PROGRAMS[1], &["--man"]).expect(0).text();
+    let statuses = page.split(".SH \"EXIT STATUS\"\n").nth(1).unwrap();
+    for status in ["0", "1", "2", "141", "252"] {
+        let row = |line: &str| line.trim_start().starts_with(&format!("{status} "));
+        assert!(help.lines().any(row) && statuses.lines().any(row), "{status}");
+    }
 }
 
 #[test]

@@ -329,7 +329,7 @@ fn who_leaves_a_run_and_cannot_print_its_id_says_it_all_the_same() {
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
     let (reader, closed) = std::io::pipe().unwrap();
     drop(reader);
-    for (stdout, status) in [(Stdio::from(full), 252), (Stdio::from(closed), 252)] {
+    for (stdout, status) in [(Stdio::from(full), 252), (Stdio::from(closed), 141)] {
         let mut leave = client(&server, &["-d", &server.addr, "true"]);
         leave.command.stdout(stdout).stderr(Stdio::piped());
         let ran = Ran::of(leave.command.spawn().unwrap().wait_with_output().unwrap());

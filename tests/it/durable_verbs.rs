@@ -155,20 +155,32 @@ fn of_several_the_one_that_is_lost_is_told_by_its_id_and_the_others_go_on() {
     supervisors.retain(|pid| !its_own.contains(pid));
     assert_eq!((its_own.len(), supervisors.len()), (1, 1));
     kill(supervisors[0], Signal::KILL);
-    let ended = |ran: &Ran| {
-        ran.text()
-            .lines()
-            .map(|line| line.split(' ').next().unwrap().into())
-            .collect::<Vec<String>>()
-    };
+    let line_of_lost = format!("{lost} unknown 253\n");
     let any = finish(any).expect(253);
-    assert!(ended(&any).is_empty() && any.stderr.contains(&lost), "{}", any.stderr);
+    assert_eq!(any.text(), line_of_lost);
+    assert!(any.stderr.contains(&lost), "{}", any.stderr);
     verb(&server, "wait", &["--any", &lost, &good]).expect(253);
     assert!(verb(&server, "ps", &[]).expect(0).text().contains("  running  "));
     std::fs::write(gate, "").unwrap();
     let all = finish(all).expect(253);
-    assert_eq!(ended(&all), [good], "{}", all.stderr);
+    assert_eq!(all.text(), format!("{good} exited 0\n{line_of_lost}"));
     assert!(all.stderr.contains(&lost), "{}", all.stderr);
+    // A part of an id stands for what the server calls by it; what is no run has the name that it was given.
+    let some = finish(asks(&server, &["wait"], &[&lost[4..20], "none"])).expect(253);
+    assert_eq!(some.text(), format!("{line_of_lost}none refused 254\n"));
+}
+
+#[test]
+fn whose_end_it_is_must_be_told_for_the_wait_to_be_a_success_or_a_failure_of_the_command() {
+    let server = Server::start(&[]);
+    let ids = [leave(&server, "exit 3"), leave(&server, "true")];
+    for id in &ids {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut client = Client::new(server.state()).args(&["wait", "--any", &server.addr, id]);
+        let child = client.command.stdout(full).stderr(std::process::Stdio::piped()).spawn();
+        let ran = Ran::of(child.unwrap().wait_with_output().unwrap()).expect(252);
+        assert!(ran.stderr.contains("cannot write to standard output"), "{}", ran.stderr);
+    }
 }
 
 #[test]

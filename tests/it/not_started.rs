@@ -66,7 +66,9 @@ fn words_that_are_no_program_are_told_what_they_stand_for() {
     }
     let late = line(&["echo hi", "--timeout", "3s"]);
     assert!(late.contains("options of rexec stand before the command"), "{late}");
-    for words in [&["--", "cd", "/srv"][..], &["/no/such", "-x"]] {
+    let quoted = line(&["--", "echo hi"]);
+    assert!(quoted.contains("without -- one word is text for the server's shell"), "{quoted}");
+    for words in [&["--", "cd", "/srv"][..], &["/no/such", "-x"], &["--", "no-such"]] {
         assert!(!line(words).contains("shell"), "{words:?}");
     }
 }

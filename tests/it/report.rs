@@ -113,6 +113,8 @@ fn every_outcome_leaves_its_verdict() {
         (server.client().args(&["-o", "/dev/full", "seq 1 10"]), 252, "output_failed"),
         (server.client().args(&["-o", "/no/such/folder/file", "true"]), 2, "usage"),
         (server.client().args(&["--env", "NOT_HERE_AT_ALL", "true"]), 2, "usage"),
+        (server.client().args(&["--id", "refs/heads/main", "true"]), 2, "usage"),
+        (Client::new(server.state()).args(&["--id", "", &nobody, "true"]), 2, "usage"),
         (server.client().args(&["-n"]), 2, "usage"),
         (server.client().args(&["-i", "/no/such/key", "true"]), 255, "unreached"),
     ];
@@ -151,6 +153,38 @@ fn a_closed_stdout_and_a_termination_leave_their_verdicts_too() {
     kill(child.id(), Signal::TERM);
     finish(child).expect(143);
     assert_eq!(json_in(&file)["outcome"], "terminated");
+}
+
+/// As `rexec ADDR COMMAND | head -0`: whatever was to be written there, and whatever the command came to.
+#[test]
+fn a_reader_that_has_left_is_141_for_every_answer() {
+    let server = Server::start(&[]);
+    let addr = &server.addr;
+    let id = leave(&server, "echo; exit 3");
+    verb(&server, "wait", &[&id]).expect(3);
+    let hosts = ["batch", "-H", addr];
+    for words in [
+        &["--json", addr, "exit 3"][..],
+        &["--verdict", "-", addr, "true"],
+        &["--verdict", "/dev/stdout", addr, "exit 3"],
+        &["--json", "-q", "localhost:1", "true"],
+        &["-d", addr, "true"],
+        &["attach", "--json", addr, &id],
+        &["wait", "--json", addr, &id],
+        &["wait", "--any", addr, &id],
+        &["ps", addr],
+        &[&hosts[..], &["--output", "none", "--report", "-", "true"]].concat(),
+        &[&hosts[..], &["--output", "none", "--junit", "/dev/stdout", "exit 3"]].concat(),
+        &[&hosts[..], &["--json", "true"]].concat(),
+    ] {
+        let mut client = Client::new(server.state()).args(words);
+        let (reader, closed) = std::io::pipe().unwrap();
+        drop(reader);
+        client.command.stdout(closed).stderr(std::process::Stdio::piped());
+        let output = client.command.spawn().unwrap().wait_with_output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(141), "{words:?}: {stderr}");
+    }
 }
 
 #[test]

@@ -220,6 +220,7 @@ Exit status: 0 if every step of every host ended well, else the worst that there
   124      stopped by its deadline, or by the batch's
   128+n    killed by signal n; 130 and 143: stopped by this program's Ctrl-C or SIGTERM
   1-255    the highest of the commands' own codes
+  141      whatever they came to: stdout was closed, and what still ran is stopped
   2        wrong usage; nothing was run
 
 Examples:

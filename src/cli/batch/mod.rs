@@ -21,6 +21,7 @@ mod summary;
 mod watch;
 
 use std::ffi::OsString;
+use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -32,9 +33,10 @@ use show::Reader;
 use watch::{Watched, Watcher};
 
 use super::output::{is_given_kept, write_all};
-use super::report_file;
+use super::report_file::{self, Unwritten, worse};
 use super::signals::Signals;
 use super::status::Status;
+use super::words::{Habits, meant};
 use crate::client::batch::{Before, Halter, Host, How, Loss, Outcome, Why};
 
 /// How often Ctrl-C still has a report follow: once to stop, once to not wait. The next one leaves at once,
@@ -42,6 +44,10 @@ use crate::client::batch::{Before, Halter, Host, How, Loss, Outcome, Why};
 const PATIENCE: u32 = 2;
 /// Names the file that GitHub shows on a job's page.
 const STEP_SUMMARY: &str = "GITHUB_STEP_SUMMARY";
+const HABITS: Habits = Habits {
+    options: "options of rexec batch stand before the command",
+    joined: "for the server's shell it has to be one word: quote all of it",
+};
 
 pub(super) use args::definition;
 
@@ -185,26 +191,36 @@ fn finish(args: &Args, watched: &mut Watched, subject: Subject, elapsed: Duratio
         let table = summary::table(ledger, elapsed);
         let _ = write_all(rustix::stdio::stderr(), table.as_bytes());
     }
-    failed.extend(write_reports(args, watched, subject, elapsed));
-    match &watched.broken {
-        None if failed.is_empty() => return status,
-        Some(e) if failed.is_empty() && e.kind() == std::io::ErrorKind::BrokenPipe => {
-            return Status::Closed.code();
-        }
-        broken => failed.extend(broken.as_ref().map(|e| format!("cannot write the output: {e}"))),
+    if watched.is_no_program
+        && let Some(meant) = meant(args.exact, &args.command, &HABITS)
+    {
+        args.reach.say(meant);
     }
-    failed.iter().for_each(|line| args.reach.say(line));
-    ledger.status_with(Outcome::Lost(Loss::Output))
+    failed.extend(write_reports(args, watched, subject, elapsed));
+    let broken = watched.broken.as_ref().map(|e| onto_stdout("output", e));
+    // That it is closed has been said.
+    let told = broken.iter().filter(|unwritten| unwritten.status != Status::Closed);
+    failed.iter().chain(told).for_each(|unwritten| args.reach.say(&unwritten.line));
+    failed.extend(broken);
+    match failed.into_iter().map(|unwritten| unwritten.status).reduce(worse) {
+        None => status,
+        Some(Status::Closed) => Status::Closed.code(),
+        Some(_) => ledger.status_with(Outcome::Lost(Loss::Output)),
+    }
 }
 
-fn write_page(args: &Args, watched: &mut Watched, elapsed: Duration) -> Result<(), String> {
+fn onto_stdout(what: &str, error: &io::Error) -> Unwritten {
+    Unwritten::on_stdout(format!("cannot write the {what}: {error}"), error)
+}
+
+fn write_page(args: &Args, watched: &mut Watched, elapsed: Duration) -> Result<(), Unwritten> {
     let (Some(path), Some(kept)) = (&args.html, &mut watched.show.page) else { return Ok(()) };
     let written = report_file::write_by(path, |to| {
         let mut to = std::io::BufWriter::new(to);
         html::write(&mut to, &watched.ledger, kept, elapsed)?;
         std::io::Write::flush(&mut to)
     });
-    written.map_err(|e| format!("cannot write --html {}: {e}", path.display()))
+    written.map_err(|e| Unwritten::report("--html", path, &e))
 }
 
 /// Writes every report that was asked for; why one or the other cannot be written.
@@ -213,21 +229,21 @@ fn write_reports(
     watched: &Watched,
     subject: Subject,
     elapsed: Duration,
-) -> Vec<String> {
+) -> Vec<Unwritten> {
     let ledger = &watched.ledger;
     let junit = args.junit.as_ref().map_or(Ok(()), |path| {
         report_file::write(path, junit::document(ledger).as_bytes())
-            .map_err(|e| format!("cannot write --junit {}: {e}", path.display()))
+            .map_err(|e| Unwritten::report("--junit", path, &e))
     });
     let page =
         std::env::var_os(STEP_SUMMARY).filter(|path| !path.is_empty()).map_or(Ok(()), |path| {
             markdown::append(path.as_ref(), ledger, elapsed)
-                .map_err(|e| format!("cannot append to {STEP_SUMMARY} {}: {e}", path.display()))
+                .map_err(|e| Unwritten::report(STEP_SUMMARY, path.as_ref(), &e))
         });
     let line = Line::Summary(rows::summary(ledger, subject, ledger.status(), elapsed));
     let report = args.report.as_ref().map_or(Ok(()), |path| {
         report_file::write(path, line.text().as_bytes())
-            .map_err(|e| format!("cannot write --report {}: {e}", path.display()))
+            .map_err(|e| Unwritten::report("--report", path, &e))
     });
     let printed = match &watched.broken {
         // Nobody reads on.
@@ -236,7 +252,7 @@ fn write_reports(
             .show
             .line(&line)
             .and_then(|()| is_given_kept())
-            .map_err(|e| format!("cannot write the summary: {e}")),
+            .map_err(|e| onto_stdout("summary", &e)),
     };
     [junit, page, report, printed].into_iter().filter_map(Result::err).collect()
 }

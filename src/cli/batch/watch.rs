@@ -11,7 +11,9 @@ use super::rows::row;
 use super::show::{Piece, Reader, Show, verdict};
 use super::summary;
 use crate::cli::reach::Reach;
+use crate::client::Error;
 use crate::client::batch::{Event, Halter, How, Outcome, Running, StepEnd, Why};
+use crate::proto::code::Code;
 use crate::units::millis;
 
 /// What watches a batch.
@@ -22,6 +24,7 @@ pub(super) struct Watcher {
     subject: Subject,
     /// Why nothing more can be shown.
     broken: Option<io::Error>,
+    is_no_program: bool,
 }
 
 /// What was seen.
@@ -30,6 +33,8 @@ pub(super) struct Watched {
     pub(super) show: Show,
     /// Why not everything could be shown.
     pub(super) broken: Option<io::Error>,
+    /// Whether a host had no program of a step's name.
+    pub(super) is_no_program: bool,
 }
 
 impl Watcher {
@@ -46,7 +51,8 @@ impl Watcher {
         if let Some(earlier) = earlier {
             ledger.carry_on(batch, earlier);
         }
-        Self { ledger, show, reach: args.reach.clone(), subject: subject.clone(), broken: None }
+        let (reach, subject) = (args.reach.clone(), subject.clone());
+        Self { ledger, show, reach, subject, broken: None, is_no_program: false }
     }
 
     /// Sees all of it.
@@ -62,7 +68,8 @@ impl Watcher {
             self.broken = self.show.finish().err();
         }
         self.show.live.clear();
-        Watched { ledger: self.ledger, show: self.show, broken: self.broken }
+        let Self { ledger, show, broken, is_no_program, .. } = self;
+        Watched { ledger, show, broken, is_no_program }
     }
 
     /// Commands whose output nobody sees are stopped, as a closed pipe stops a local one.
@@ -134,6 +141,8 @@ impl Watcher {
     }
 
     fn step_ended(&mut self, host: usize, step: usize, end: StepEnd) -> io::Result<()> {
+        self.is_no_program |=
+            matches!(end.end, Some(Err(Error::Refused { code: Code::ProgramNotFound, .. })));
         self.ledger.note(host, step, end);
         let Some(entry) = &self.ledger.entries[host][step] else { return Ok(()) };
         let verdict = verdict(&self.ledger.names, step, entry);

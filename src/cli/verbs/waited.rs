@@ -58,11 +58,22 @@ impl Waited<'_> {
         if self.json {
             return printed(self.at, Some(Report::new(&answer, verdict, None).of(run)), status);
         }
-        let Some(verdict) = verdict.filter(|_| self.is_one || self.runs.len() > 1) else {
+        if !self.is_one && self.runs.len() == 1 {
             return status;
-        };
-        let line = format!("{} {} {status}\n", verdict.run, answer.status.name());
-        let printed = print("rexec", &line);
-        if status == 0 { printed } else { status }
+        }
+        let line = format!("{} {} {status}\n", called(run, end), answer.status.name());
+        match print("rexec", &line) {
+            0 => status,
+            unwritten => unwritten,
+        }
+    }
+}
+
+/// The run, by its whole id where the server has told that.
+fn called<'a>(run: &'a str, end: &'a Result<Verdict, Error>) -> &'a str {
+    match end {
+        Ok(verdict) => &verdict.run,
+        Err(Error::Unknown { run, .. }) => run,
+        Err(_) => run,
     }
 }

@@ -85,3 +85,21 @@ fn a_host_whose_link_is_cut_goes_on_where_it_was() {
     assert_eq!(fs::read_to_string(log).unwrap(), "ran\n");
     assert_eq!(relay.connections(), 3);
 }
+
+/// As a single run tells it, and once however many hosts say that there is no such program.
+#[test]
+fn words_that_are_no_program_are_told_what_they_stand_for() {
+    let fleet = Fleet::start(2);
+    let told = |words: &[&str]| fleet.batch(&[]).args(words).run().expect(254).stderr;
+    for (words, hint) in [
+        (&["echo hi", "--json"][..], "options of rexec batch stand before the command"),
+        (&["--", "echo hi"], "without -- one word is text for the server's shell"),
+        (&["cd", "/srv"], "for the server's shell it has to be one word: quote all of it"),
+    ] {
+        let said = told(words);
+        assert_eq!(said.lines().filter(|line| line.contains(hint)).count(), 1, "{words:?}: {said}");
+    }
+    for words in [&["/no/such", "-x"][..], &["--", "cd", "/srv"]] {
+        assert!(!told(words).contains("shell"), "{words:?}");
+    }
+}
