@@ -84,7 +84,10 @@ impl<'a> Driver<'a> {
     ) -> Self {
         let (id, role, stdin, sent_before) = match &wanted {
             Wanted::Run(header, _) => {
-                let role = Role::Owner { durable: header.durable };
+                let role = match header.from {
+                    ShowFrom::Start => Role::Owner { durable: header.durable },
+                    ShowFrom::End | ShowFrom::Verdict => Role::Starter,
+                };
                 (header.id.clone(), role, header.stdin, header.first_sent_ms_ago)
             }
             Wanted::Look(attach) => {
@@ -93,7 +96,7 @@ impl<'a> Driver<'a> {
             }
         };
         let sent_before = Duration::from_millis(sent_before);
-        let sink = Sink::new(io.output, role == Role::Viewer { late: true });
+        let sink = Sink::new(io.output, role.is_late());
         let mut state = State::new(id, role, leave, sink, StdinSender::new(stdin));
         // That request may still arrive, or have started the run.
         state.unanswered = u32::from(!sent_before.is_zero());

@@ -36,8 +36,17 @@ pub(super) enum LegEnd {
 pub(super) enum Role {
     /// It has asked for it. The record of a durable one can be seen by others too.
     Owner { durable: bool },
+    /// The same, and it leaves the run without its output.
+    Starter,
     /// It only looks, from the record's start or later.
     Viewer { late: bool },
+}
+
+impl Role {
+    /// Whether it has not asked for the record from its start.
+    pub(super) fn is_late(self) -> bool {
+        matches!(self, Self::Starter | Self::Viewer { late: true })
+    }
 }
 
 /// When the server has answered `started`.

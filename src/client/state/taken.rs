@@ -1,6 +1,6 @@
 //! What a server's frames do to the state of a run.
 
-use super::{Leave, LegEnd, Role, Started, State};
+use super::{Leave, LegEnd, Started, State};
 use crate::client::error::{Error, OutputError};
 use crate::conn::Frame;
 use crate::proto::code::Code;
@@ -72,11 +72,11 @@ impl State {
         Ok(leg.or_else(|| self.finished()))
     }
 
-    /// Frames that do not come. Who joins late has asked for that.
+    /// Frames that do not come, which some have asked for.
     fn take_gap(&mut self, from: u64, to: u64) -> Result<(), FrameError> {
         // A place that no header may hold is none.
         self.received = self.received.max(to.min(INTEGER_LIMIT));
-        if self.role == (Role::Viewer { late: true }) {
+        if self.role.is_late() {
             return Ok(());
         }
         self.passed_over(OutputError::Gap { from, to })
