@@ -153,7 +153,7 @@ impl<'a> Driver<'a> {
                 outage = None;
             }
             self.state.lose_connection();
-            if self.state.has_verdict() {
+            if self.state.has_end() {
                 let end = self.write_the_rest().await;
                 return self.by_its_script(end).await;
             }

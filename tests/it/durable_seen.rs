@@ -153,3 +153,32 @@ fn who_leaves_a_run_that_was_there_before_is_sent_nothing_of_its_record() {
     assert_eq!(ran.expect(7).stdout.len() as u64, SIZE);
     assert!(sent > SIZE, "the relay counts: {sent} bytes");
 }
+
+/// Its stdout takes the output more slowly than the server sends that, and that it is all there is.
+#[test]
+fn all_that_is_left_of_a_lost_run_is_written_before_that_is_said() {
+    const SIZE: u64 = 3 << 20;
+    let server = Server::start(&[]);
+    let relay = Relay::to(&server.addr);
+    let (_, wait) = gate(&server, "gate");
+    let text = format!("head -c {SIZE} /dev/zero; echo >&2; {wait}");
+    Client::new(server.state()).args(&["-d", "--id", "job", &server.addr, &text]).run().expect(0);
+    wait_until("its output", || verb(&server, "logs", &["job"]).stderr == "\n");
+    for supervisor in supervisors(server.state()) {
+        try_kill(supervisor, rustix::process::Signal::KILL);
+    }
+    verb(&server, "wait", &["job"]).expect(253);
+    for args in [["logs", &relay.addr, "job"], ["attach", &relay.addr, "job"]] {
+        shown_slowly(&server, &relay, &args, SIZE);
+    }
+    shown_slowly(&server, &relay, &["-n", "--id", "job", &relay.addr, &text], SIZE);
+}
+
+fn shown_slowly(server: &Server, relay: &Relay, args: &[&str], size: u64) {
+    let before = relay.sent_down();
+    let client = Client::new(server.state()).args(args).spawn();
+    wait_until("what was sent", || relay.sent_down() - before > size);
+    let ran = finish(client).expect(253);
+    assert_eq!(ran.stdout.len() as u64, size, "{args:?}");
+    assert!(ran.stderr.starts_with("\nrexec: cannot know how run job ended"), "{}", ran.stderr);
+}
