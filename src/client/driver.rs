@@ -29,9 +29,9 @@ use crate::sys::clock::{boottime, until};
 use crate::transport::DialError;
 
 /// First pause before a reconnection; doubled up to [`LONGEST_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// Longest pause between two attempts to reconnect.
-const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 /// Sending a request and logging in may take so long: the longest request, over 64 kbit/s.
 const ASK_TIMEOUT: Duration = Duration::from_secs(180);
 
