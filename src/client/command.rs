@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::error::UsageError;
 use crate::proto::digest::Algorithm;
 use crate::proto::frame::{BODY_LIMIT, INTEGER_LIMIT};
-use crate::proto::header::{Form, RunRequest};
+use crate::proto::header::{Form, RunRequest, ShowFrom};
 use crate::proto::id::RunId;
 use crate::proto::strings;
 use crate::units;
@@ -200,6 +200,8 @@ impl Command {
             first_sent_ms_ago: self.sent_before.map_or(0, |ago| millis(ago).max(1)),
             was_started: false,
             after: 0,
+            // Who leaves it wants none of its output.
+            from: if keep { ShowFrom::Verdict } else { ShowFrom::Start },
             hash: self.algorithm.member(),
             must: self.must(keep),
         };

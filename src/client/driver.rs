@@ -29,9 +29,9 @@ use crate::sys::clock::{boottime, until};
 use crate::transport::DialError;
 
 /// First pause before a reconnection; doubled up to [`LONGEST_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// Longest pause between two attempts to reconnect.
-const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 /// Sending a request and logging in may take so long: the longest request, over 64 kbit/s.
 const ASK_TIMEOUT: Duration = Duration::from_secs(180);
 
@@ -84,7 +84,10 @@ impl<'a> Driver<'a> {
     ) -> Self {
         let (id, role, stdin, sent_before) = match &wanted {
             Wanted::Run(header, _) => {
-                let role = Role::Owner { durable: header.durable };
+                let role = match header.from {
+                    ShowFrom::Start => Role::Owner { durable: header.durable },
+                    ShowFrom::End | ShowFrom::Verdict => Role::Starter,
+                };
                 (header.id.clone(), role, header.stdin, header.first_sent_ms_ago)
             }
             Wanted::Look(attach) => {
@@ -93,7 +96,7 @@ impl<'a> Driver<'a> {
             }
         };
         let sent_before = Duration::from_millis(sent_before);
-        let sink = Sink::new(io.output, role == Role::Viewer { late: true });
+        let sink = Sink::new(io.output, role.is_late());
         let mut state = State::new(id, role, leave, sink, StdinSender::new(stdin));
         // That request may still arrive, or have started the run.
         state.unanswered = u32::from(!sent_before.is_zero());
@@ -150,7 +153,7 @@ impl<'a> Driver<'a> {
                 outage = None;
             }
             self.state.lose_connection();
-            if self.state.has_verdict() {
+            if self.state.has_end() {
                 let end = self.write_the_rest().await;
                 return self.by_its_script(end).await;
             }

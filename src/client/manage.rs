@@ -1,11 +1,11 @@
 //! What a client may do with runs beside running them: start and leave, look, list, signal, stop, remove.
 
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::connection::{Connection, NoWelcome};
 use super::control::{Input, RunIo};
-use super::driver::Wanted;
+use super::driver::{FIRST_PAUSE, LONGEST_PAUSE, Wanted};
 use super::error::Error;
 use super::sink::Output;
 use super::state::Leave;
@@ -177,12 +177,36 @@ impl Client {
         }
     }
 
+    /// Reaches the server, or the one after it: one that goes while TLS is set up has seen nothing of a request.
+    pub(super) async fn reach(&self) -> Result<Connection, DialError> {
+        let patience = self.reconnect_timeout.min(self.target.connect_timeout);
+        let (began, mut pause, mut was_cut) = (Instant::now(), FIRST_PAUSE, false);
+        loop {
+            let error = match Connection::open(&self.target, &self.target.keys).await {
+                Ok(open) => return Ok(open),
+                Err(error) => error,
+            };
+            let may_come = match error {
+                DialError::Broken { .. } => true,
+                DialError::Unreachable { .. } => was_cut,
+                _ => false,
+            };
+            if !may_come || began.elapsed() + pause > patience {
+                return Err(error);
+            }
+            was_cut = true;
+            self.target.keys.ask().note(&format!("reconnecting: {error}"));
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
     /// Sends a request and waits for its answer; on a new connection if there is none that lives. Cancel
     /// safe: the connection on which the answer may still come goes with it.
     async fn ask(&mut self, request: &ClientHeader) -> Result<(Connection, Frame), Error> {
         let mut connection = match self.living().await {
             Some(connection) => connection,
-            None => Connection::open(&self.target, &self.target.keys).await?,
+            None => self.reach().await?,
         };
         let encoded = frame::encoded(request, b"").map_err(|e| broken(&e.to_string()))?;
         match connection.ask(encoded, self.target.connect_timeout).await {

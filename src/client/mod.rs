@@ -120,7 +120,7 @@ impl Client {
     /// # Errors
     /// [`Error::Unreached`] or [`Error::Refused`].
     pub async fn connect(&mut self) -> Result<(), Error> {
-        let mut connection = Connection::open(&self.target, &self.target.keys).await?;
+        let mut connection = self.reach().await?;
         connection.log_in(&self.target).await?;
         self.connection = Some(connection);
         Ok(())

@@ -36,8 +36,17 @@ pub(super) enum LegEnd {
 pub(super) enum Role {
     /// It has asked for it. The record of a durable one can be seen by others too.
     Owner { durable: bool },
+    /// The same, and it leaves the run without its output.
+    Starter,
     /// It only looks, from the record's start or later.
     Viewer { late: bool },
+}
+
+impl Role {
+    /// Whether it has not asked for the record from its start.
+    pub(super) fn is_late(self) -> bool {
+        matches!(self, Self::Starter | Self::Viewer { late: true })
+    }
 }
 
 /// When the server has answered `started`.
@@ -85,6 +94,8 @@ pub(super) struct State {
     has_hole: bool,
     outgoing: Outgoing,
     verdict: Option<Box<Verdict>>,
+    /// That nobody knows how the run ended.
+    lost: Option<Error>,
 }
 
 /// Whether the caller wants the run to go on without it.
@@ -134,6 +145,7 @@ impl State {
             has_hole: false,
             outgoing: Outgoing::default(),
             verdict: None,
+            lost: None,
         }
     }
 
@@ -236,9 +248,9 @@ impl State {
         self.failure = self.failure.take().or_else(|| self.sink.failure());
     }
 
-    /// Whether the verdict is here and only the writing goes on.
-    pub(super) fn has_verdict(&self) -> bool {
-        self.verdict.is_some()
+    /// Whether the last word is here and only the writing goes on.
+    pub(super) fn has_end(&self) -> bool {
+        self.verdict.is_some() || self.lost.is_some()
     }
 
     /// What a broken connection did not take is said anew on the next one. A signal that it may have taken

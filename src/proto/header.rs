@@ -310,6 +310,9 @@ pub struct RunRequest {
     /// The last frame of the record that the client has; 0 for none.
     #[serde(default)]
     pub after: u64,
+    /// From where to show the record; only of a durable run.
+    #[serde(default, skip_serializing_if = "ShowFrom::is_start")]
+    pub from: ShowFrom,
     /// Name of the digest that the client would like; none: SHA-256. What counts is what [`Started`] says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hash: Option<String>,
@@ -320,7 +323,7 @@ pub struct RunRequest {
 
 impl RunRequest {
     /// Fields that may stand in `must`.
-    pub const KNOWN: [&'static str; 17] = [
+    pub const KNOWN: [&'static str; 18] = [
         "id",
         "form",
         "words",
@@ -336,6 +339,7 @@ impl RunRequest {
         "first_sent_ms_ago",
         "was_started",
         "after",
+        "from",
         "hash",
         "must",
     ];
@@ -368,6 +372,13 @@ pub enum ShowFrom {
     End,
     /// Only the verdict; a `gap` tells what is left out.
     Verdict,
+}
+
+impl ShowFrom {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields so")]
+    fn is_start(&self) -> bool {
+        *self == Self::Start
+    }
 }
 
 fn yes() -> bool {

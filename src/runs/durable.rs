@@ -124,10 +124,9 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// Everything after a frame.
-    #[must_use]
-    pub fn all(after: u64) -> Self {
-        Self { after, from: ShowFrom::Start, follow: true }
+    /// What is shown to whoever has asked for the run.
+    pub(super) fn of(request: &Request) -> Self {
+        Self { after: request.after, from: request.shown_from(), follow: true }
     }
 
     /// Only how it ended.

@@ -10,6 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use rustix::io::Errno;
 use serde::Serialize;
 
 use self::copy::Copier;
@@ -49,6 +50,8 @@ struct LineOut<'a> {
 #[derive(Debug)]
 pub struct Journal {
     folder: PathBuf,
+    /// The folder, open.
+    names: File,
     tail: Mutex<Tail>,
     copier: Option<Copier>,
 }
@@ -76,17 +79,20 @@ impl Journal {
         folder: &Path,
         each: impl FnMut(Line, Anchor),
     ) -> Result<(Self, u64), JournalError> {
-        let segment = newest_segment(folder)?.unwrap_or(1);
+        let newest = newest_segment(folder)?;
+        let segment = newest.unwrap_or(1);
         let path = path_of(folder, segment);
+        let names = File::open(folder).map_err(|e| io_error(folder, e))?;
         let file =
             open_segment(&path).map_err(|error| JournalError::Io { path: path.clone(), error })?;
         let read = read_segment(&path, each)?;
         file.set_len(read.whole).map_err(|error| JournalError::Io { path, error })?;
         let seq = read.chain.head.map_or(0, |head| head.seq);
         let last = read.chain.head.map(|head| head.hash);
-        let tail =
-            Tail { file, segment, length: read.whole, seq, last, torn: false, doubtful: false };
-        Ok((Self { folder: folder.to_owned(), tail: Mutex::new(tail), copier: None }, read.torn))
+        let doubtful = newest.is_none() && !has_names(&names);
+        let tail = Tail { file, segment, length: read.whole, seq, last, torn: false, doubtful };
+        let (folder, tail) = (folder.to_owned(), Mutex::new(tail));
+        Ok((Self { folder, names, tail, copier: None }, read.torn))
     }
 
     /// The same journal, whose lines are copied from now on.
@@ -162,7 +168,7 @@ impl Journal {
         let path = path_of(&self.folder, tail.segment + 1);
         // Whatever the disk loses of it, a reader of the next one needs nothing of it.
         tail.doubtful |= tail.file.sync_data().is_err();
-        *tail = next(&tail, &path, carried, self.copier.as_ref())
+        *tail = next(&tail, (&path, &self.names), carried, self.copier.as_ref())
             .map_err(|error| JournalError::Io { path, error })?;
         Ok(())
     }
@@ -204,7 +210,12 @@ fn copy_lines(bytes: &[u8], copier: Option<&Copier>) {
 
 /// The segment after `tail`'s. It gets its name when all of its first lines are on the disk: a server that is
 /// killed in between, and an error, leave the old one the newest.
-fn next(tail: &Tail, path: &Path, carried: &[Event], copier: Option<&Copier>) -> io::Result<Tail> {
+fn next(
+    tail: &Tail,
+    (path, names): (&Path, &File),
+    carried: &[Event],
+    copier: Option<&Copier>,
+) -> io::Result<Tail> {
     let (mut seq, mut last, mut bytes) = (tail.seq, tail.last, Vec::new());
     for event in carried {
         let (line, anchor) = encode(seq + 1, last, event)?;
@@ -220,7 +231,18 @@ fn next(tail: &Tail, path: &Path, carried: &[Event], copier: Option<&Copier>) ->
     fs::rename(unfinished, path)?;
     copy_lines(&bytes, copier);
     let length = bytes.len() as u64;
-    Ok(Tail { file, segment: tail.segment + 1, length, seq, last, torn: false, doubtful: false })
+    // It is the newest already, whatever becomes of its name.
+    let doubtful = !has_names(names);
+    Ok(Tail { file, segment: tail.segment + 1, length, seq, last, torn: false, doubtful })
+}
+
+/// Whether the disk has the names that were given in a folder: without its name a segment's lines are lost, however
+/// often they were synced (fsync(2)). Where folders cannot be synced nobody knows more.
+fn has_names(folder: &File) -> bool {
+    match folder.sync_all() {
+        Ok(()) => true,
+        Err(e) => Errno::from_io_error(&e) == Some(Errno::INVAL),
+    }
 }
 
 /// What was found in a segment.

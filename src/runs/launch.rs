@@ -73,7 +73,7 @@ impl Host {
             host.settle_start(&run, &started, place);
             match started {
                 Ok(answered) => {
-                    let wanted = Wanted::all(request.after);
+                    let wanted = Wanted::of(&request);
                     if let Some(there) = host.answered(&run, answered, wanted).await {
                         return Ok(there);
                     }

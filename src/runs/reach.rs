@@ -27,7 +27,7 @@ impl Host {
         check_same(&run.key.id, &run.meta.terms, request)?;
         let asked =
             request.encoded(false).map_err(|e| Denied::Refused(Code::BadRequest, e.to_string()))?;
-        self.reach(run, asked, Wanted::all(request.after)).await
+        self.reach(run, asked, Wanted::of(request)).await
     }
 
     /// Looks at a run.

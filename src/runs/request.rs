@@ -16,7 +16,7 @@ use crate::exec::spec::{Program, Spec};
 use crate::proto::code::Code;
 use crate::proto::digest::{Algorithm, Digest};
 use crate::proto::frame::{FrameError, INTEGER_LIMIT, encoded};
-use crate::proto::header::{ClientHeader, Form, RunRequest};
+use crate::proto::header::{ClientHeader, Form, RunRequest, ShowFrom};
 use crate::proto::id::RunId;
 use crate::proto::strings;
 
@@ -309,6 +309,12 @@ impl Request {
     #[must_use]
     pub fn is_kept(&self) -> bool {
         self.header.keep
+    }
+
+    /// From where a record that is kept is shown.
+    #[must_use]
+    pub fn shown_from(&self) -> ShowFrom {
+        self.header.from
     }
 
     /// The request as a frame for the run's supervisor: as new, or as from a client that has all frames up

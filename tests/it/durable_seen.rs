@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::durable::{gate, leave, verb};
 use super::support::raw::Raw;
+use super::support::relay::Relay;
 use super::support::{Client, Ran, Server, finish, supervisors, try_kill, wait_until};
 
 /// Bytes that a process has written so far (proc(5), `io`).
@@ -105,4 +106,79 @@ fn whoever_sees_a_run_sees_its_frames_in_the_same_order() {
     });
     assert!(seen[0].len() > 100, "{} frames", seen[0].len());
     assert!(seen.iter().all(|frames| *frames == seen[0]));
+}
+
+/// Who asks again and leaves is told that the run is there, not what it wrote.
+#[test]
+fn who_leaves_a_run_that_was_there_before_is_sent_nothing_of_its_record() {
+    const SIZE: u64 = 24 << 20;
+    const LITTLE: u64 = 64 << 10;
+    let server = Server::start(&[]);
+    let relay = Relay::to(&server.addr);
+    let ask = |options: &[&str], command: &[&str], script: &str| {
+        let (client, before) = (Client::new(server.state()).args(options), relay.sent_down());
+        let ran = client.arg(&relay.addr).args(command).run_with(script.as_bytes());
+        (ran, relay.sent_down() - before)
+    };
+    let asked = |code, options: &[&str], command: &[&str], script: &str| {
+        let (ran, sent) = ask(options, command, script);
+        assert!(sent < LITTLE, "{options:?} {command:?}: {sent} bytes");
+        ran.expect(code)
+    };
+    let (open, wait) = gate(&server, "gate");
+    let text = format!("head -c {SIZE} /dev/zero; echo >&2; {wait}; exit 7");
+    let script = format!("{text}\n");
+    asked(0, &["-d", "--id", "text"], &[&text], "");
+    asked(0, &["-d", "--id", "script"], &[], &script);
+    for is_over in [false, true] {
+        if is_over {
+            std::fs::write(&open, "").unwrap();
+        }
+        for id in ["text", "script"] {
+            match is_over {
+                true => drop(verb(&server, "wait", &[id]).expect(7)),
+                // What is on standard error comes behind all of the output.
+                false => wait_until("output", || verb(&server, "logs", &[id]).stderr == "\n"),
+            }
+        }
+        let again = asked(0, &["-d", "--id", "text"], &[&text], "");
+        assert_eq!(again.text(), "text\n");
+        assert_eq!(asked(0, &["-d", "--id", "script"], &[], &script).text(), "script\n");
+        asked(250, &["-d", "--id", "text"], &["true"], "");
+        asked(250, &["-d", "--id", "script"], &[], "echo another\n");
+        let (ps, is) = (verb(&server, "ps", &[]).expect(0).text(), ["running", "exited 7"]);
+        assert_eq!(ps.matches(is[usize::from(is_over)]).count(), 2, "{ps}");
+    }
+    let (ran, sent) = ask(&["-n", "--id", "text"], &[&text], "");
+    assert_eq!(ran.expect(7).stdout.len() as u64, SIZE);
+    assert!(sent > SIZE, "the relay counts: {sent} bytes");
+}
+
+/// Its stdout takes the output more slowly than the server sends that, and that it is all there is.
+#[test]
+fn all_that_is_left_of_a_lost_run_is_written_before_that_is_said() {
+    const SIZE: u64 = 3 << 20;
+    let server = Server::start(&[]);
+    let relay = Relay::to(&server.addr);
+    let (_, wait) = gate(&server, "gate");
+    let text = format!("head -c {SIZE} /dev/zero; echo >&2; {wait}");
+    Client::new(server.state()).args(&["-d", "--id", "job", &server.addr, &text]).run().expect(0);
+    wait_until("its output", || verb(&server, "logs", &["job"]).stderr == "\n");
+    for supervisor in supervisors(server.state()) {
+        try_kill(supervisor, rustix::process::Signal::KILL);
+    }
+    verb(&server, "wait", &["job"]).expect(253);
+    for args in [["logs", &relay.addr, "job"], ["attach", &relay.addr, "job"]] {
+        shown_slowly(&server, &relay, &args, SIZE);
+    }
+    shown_slowly(&server, &relay, &["-n", "--id", "job", &relay.addr, &text], SIZE);
+}
+
+fn shown_slowly(server: &Server, relay: &Relay, args: &[&str], size: u64) {
+    let before = relay.sent_down();
+    let client = Client::new(server.state()).args(args).spawn();
+    wait_until("what was sent", || relay.sent_down() - before > size);
+    let ran = finish(client).expect(253);
+    assert_eq!(ran.stdout.len() as u64, size, "{args:?}");
+    assert!(ran.stderr.starts_with("\nrexec: cannot know how run job ended"), "{}", ran.stderr);
 }

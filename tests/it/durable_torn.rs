@@ -143,3 +143,38 @@ fn a_thousand_runs_that_are_found_at_the_start_have_one_end_each_which_the_first
     // The one that was no copy has its line from the server before.
     assert_eq!(server.journal().iter().filter(|line| ended(line)).count(), FOUND);
 }
+
+/// Its end was noted, and the disk has lost some of its record since.
+#[test]
+fn a_record_that_was_damaged_after_its_end_shows_what_is_before_that_and_its_end_behind_a_gap() {
+    let (mut server, folder) = left_behind();
+    let record = std::fs::read(folder.join("record")).unwrap();
+    server.restart();
+    verb(&server, "wait", &["job"]).expect(7);
+    wait_until_noted(&folder);
+    let pieces = pieces(&record);
+    let [.., before, two, three, _] = &pieces[..] else { panic!("too few frames") };
+    let (begin, middle, verdict) = (before.end, two.end, three.end);
+    for (whole, cut) in [(0, 0), (0, 5), (begin, begin + 9), (middle, middle + 9)] {
+        let mut zeroed = record.clone();
+        zeroed[cut..verdict].fill(0);
+        for damaged in [&record[..cut], &zeroed] {
+            std::fs::write(folder.join("record"), damaged).unwrap();
+            let mut raw = Raw::login(&server);
+            let (output, gap) = seen(&mut raw, "job");
+            let expected: Vec<u8> = pieces
+                .iter()
+                .filter(|piece| piece.end <= whole)
+                .flat_map(|piece| piece.output.clone())
+                .collect();
+            assert_eq!(output, expected, "at {cut}");
+            assert_eq!(gap["type"], "gap", "at {cut}: {gap}");
+            let (end, _) = raw.next().unwrap();
+            assert_eq!(end["end"]["exited"]["code"], 7, "at {cut}: {end}");
+            assert_eq!(gap["to"].as_u64().unwrap() + 1, end["seq"], "at {cut}: {gap}");
+            let ran = verb(&server, "attach", &["job"]).expect(252);
+            assert_eq!(ran.stdout, expected, "at {cut}");
+            assert!(ran.stderr.contains("no longer kept"), "{}", ran.stderr);
+        }
+    }
+}

@@ -52,6 +52,27 @@ fn a_client_that_is_cut_off_while_tls_is_set_up_asks_the_next_server() {
     assert_eq!(finish(waits).expect(0).text(), "let in\n");
 }
 
+/// The same, of clients that only ask.
+#[test]
+fn a_verb_that_is_cut_off_while_tls_is_set_up_asks_the_next_server() {
+    let server = Server::start(&[]);
+    let relay = Relay::to(&server.addr);
+    relay.cut_after(&[(Way::Up, 0), (Way::Up, 1), (Way::Down, 0), (Way::Down, 100)]);
+    let list = |options: &[&str]| {
+        Client::new(server.state()).args(&["ps", &relay.addr]).args(options).run()
+    };
+    assert_eq!((list(&[]).expect(0).stderr, relay.connections()), (String::new(), 5));
+    relay.close(true);
+    let tries = |options: &[&str]| {
+        let before = relay.connections();
+        assert!(list(options).expect(255).stderr.contains(&relay.addr));
+        relay.connections() - before
+    };
+    assert_eq!(tries(&["--reconnect-timeout", "0s"]), 1);
+    assert!(tries(&["--reconnect-timeout", "300ms"]) > 1);
+    assert!(tries(&["--connect-timeout", "300ms"]) > 1);
+}
+
 #[test]
 fn a_client_that_is_only_cut_off_while_tls_is_set_up_says_in_time_that_it_was_not_let_in() {
     let server = Server::start(&[]);

@@ -1,6 +1,6 @@
 //! What a server's frames do to the state of a run.
 
-use super::{Leave, LegEnd, Role, Started, State};
+use super::{Leave, LegEnd, Started, State};
 use crate::client::error::{Error, OutputError};
 use crate::conn::Frame;
 use crate::proto::code::Code;
@@ -14,7 +14,7 @@ impl State {
     /// One frame of the server's. The leg's end, if it brings that.
     pub(in crate::client) fn take(&mut self, frame: Frame) -> Result<Option<LegEnd>, FrameError> {
         let header = frame.header_by(ServerHeader::read)?;
-        if self.verdict.is_some() && is_of_record(&header) {
+        if self.has_end() && is_of_record(&header) {
             self.failure.get_or_insert(OutputError::AfterVerdict);
             return Ok(self.finished());
         }
@@ -52,7 +52,8 @@ impl State {
             ServerHeader::NotStarted(refusal) => Some(self.refused(refusal.code, refusal.text)),
             ServerHeader::NeverStarted { .. } => Some(self.never_started()),
             ServerHeader::Lost(refusal) => {
-                Some(LegEnd::done(Err(self.unknown(refusal.text, refusal.code))))
+                self.lost = Some(self.unknown(refusal.text, refusal.code));
+                None
             }
             ServerHeader::Error { code: Code::TakenOver, text } => Some(self.taken_over(text)),
             ServerHeader::Error { code: Code::ShuttingDown, text } => Some(self.sent_on(text)),
@@ -72,11 +73,11 @@ impl State {
         Ok(leg.or_else(|| self.finished()))
     }
 
-    /// Frames that do not come. Who joins late has asked for that.
+    /// Frames that do not come, which some have asked for.
     fn take_gap(&mut self, from: u64, to: u64) -> Result<(), FrameError> {
         // A place that no header may hold is none.
         self.received = self.received.max(to.min(INTEGER_LIMIT));
-        if self.role == (Role::Viewer { late: true }) {
+        if self.role.is_late() {
             return Ok(());
         }
         self.passed_over(OutputError::Gap { from, to })
@@ -242,9 +243,15 @@ impl State {
         })
     }
 
-    /// The end, once the verdict is here and everything before it was written; or, of who only looks, once
+    /// The end, once the last word is here and everything before it was written; or, of who only looks, once
     /// something is wrong with the output.
     pub(in crate::client) fn finished(&mut self) -> Option<LegEnd> {
+        let waits_for_nothing = self.failure.is_some() || self.cancelled.is_some();
+        if (waits_for_nothing || self.sink.written() >= self.handed_on)
+            && let Some(lost) = self.lost.take()
+        {
+            return Some(LegEnd::done(Err(lost)));
+        }
         if self.verdict.is_none()
             && self.only_looks()
             && let Some(error) = self.failure.take()

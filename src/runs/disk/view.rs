@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::{Bytes, BytesMut};
-use rustix::io::{ReadWriteFlags, preadv2};
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use serde::Deserialize;
 use tokio::sync::Notify;
 
@@ -147,27 +147,38 @@ impl View {
                 (place.offset, left)
             };
             let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(bytes);
-            let chunk = read(&self.file, offset, wanted, left).await?;
-            let seen = self.take(chunk)?;
-            if !seen.frames.is_empty() {
-                return Ok(seen);
+            let chunk = read(&self.file, offset, wanted, left).await;
+            match chunk.and_then(|chunk| self.take(chunk)) {
+                Ok(seen) if seen.frames.is_empty() => {}
+                Ok(seen) => return Ok(seen),
+                Err(e) if is_damage(&e) => self.leave_out_the_rest(e)?,
+                Err(e) => return Err(e),
             }
         }
+    }
+
+    /// What is behind the damage cannot be had: a gap tells of it, before the run's last word. Fails as long as that is
+    /// still to come.
+    fn leave_out_the_rest(&self, damage: io::Error) -> io::Result<()> {
+        let mut place = self.lock();
+        if place.end.is_none() {
+            return Err(damage);
+        }
+        tracing::warn!("a record is shown without what is behind frame {}: {damage}", place.sent);
+        place.only_verdict = true;
+        Ok(())
     }
 
     /// The whole frames at the start of `chunk` that the client does not have.
     fn take(&self, mut chunk: Bytes) -> io::Result<Seen> {
         let mut place = self.lock();
-        let gap = place.gap.take();
         let mut frames = Vec::new();
         while !chunk.is_empty() {
-            let (len, seq) = match frame::decode(&chunk, Limits::FULL) {
-                Ok(Decoded::Frame(found)) => {
-                    let placed: Placed = serde_json::from_slice(found.header)?;
-                    (found.len(), placed.seq)
-                }
-                Ok(Decoded::Incomplete { .. }) => break,
-                Err(e) => return Err(damaged(&e)),
+            let (len, seq) = match placed(&chunk) {
+                Ok(Some(placed)) => placed,
+                Err(e) if frames.is_empty() => return Err(e),
+                // Damage is met again when these are sent.
+                Ok(None) | Err(_) => break,
             };
             let whole = chunk.split_to(len);
             place.offset += len as u64;
@@ -176,6 +187,8 @@ impl View {
                 frames.push(whole);
             }
         }
+        // It is told of before a frame.
+        let gap = if frames.is_empty() { None } else { place.gap.take() };
         Ok(Seen { frames, last: place.sent, gap, ended: false })
     }
 
@@ -237,6 +250,23 @@ impl Place {
         let from = self.gap.map_or(self.sent + 1, |(from, _)| from);
         (self.offset, self.sent, self.gap) = (offset, to, Some((from, to)));
     }
+}
+
+/// The length of the first frame and its place, if it has one; none if it is cut.
+fn placed(chunk: &[u8]) -> io::Result<Option<(usize, Option<u64>)>> {
+    match frame::decode(chunk, Limits::FULL) {
+        Ok(Decoded::Frame(found)) => {
+            let placed: Placed = serde_json::from_slice(found.header).map_err(|e| damaged(&e))?;
+            Ok(Some((found.len(), placed.seq)))
+        }
+        Ok(Decoded::Incomplete { .. }) => Ok(None),
+        Err(e) => Err(damaged(&e)),
+    }
+}
+
+/// Whether this is what the disk has, or cannot give.
+fn is_damage(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::InvalidData || Errno::from_io_error(error) == Some(Errno::IO)
 }
 
 /// The verdict that stands at this offset of a record, as it is sent.

@@ -1,3 +1,5 @@
+use rustix::fs::OFlags;
+
 use super::history::{History, Outcome};
 use super::read::Reader;
 use super::verify::verify;
@@ -114,10 +116,34 @@ fn a_full_disk_leaves_no_part_of_a_line() {
         torn: false,
         doubtful: false,
     };
-    let journal = Journal { folder: dir.path().into(), tail: Mutex::new(tail), copier: None };
+    let names = File::open(dir.path()).unwrap();
+    let journal =
+        Journal { folder: dir.path().into(), names, tail: Mutex::new(tail), copier: None };
     let error = journal.add(&buried("a")).unwrap_err().to_string();
     assert!(error.contains("No space left"), "{error}");
     assert_eq!(journal.tail.lock().unwrap().seq, 0);
+}
+
+#[test]
+fn a_segment_whose_name_the_disk_may_not_have_is_not_relied_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut journal, _) = Journal::open(dir.path(), |_, _| ()).unwrap();
+    // Of such a descriptor fsync(2) says EBADF.
+    let path_only = OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::PATH.bits().cast_signed())
+        .open(dir.path())
+        .unwrap();
+    let names = std::mem::replace(&mut journal.names, path_only);
+    journal.add(&buried("a")).unwrap();
+    lock(&journal.tail).doubtful = true;
+    journal.rotate(&[]).unwrap();
+    journal.add(&buried("b")).unwrap();
+    assert!(journal.is_doubtful() && journal.sync().is_err());
+    journal.names = names;
+    journal.rotate(&[]).unwrap();
+    assert!(!journal.is_doubtful());
+    assert_eq!(journal.sync().unwrap(), 2);
 }
 
 fn accepted(run: &str, mark: &str) -> Event {

@@ -23,6 +23,8 @@ struct Shared {
     /// New connections are closed at once.
     closed: AtomicBool,
     connections: AtomicUsize,
+    /// Bytes that came from servers.
+    down: AtomicU64,
     /// Bytes per turn of about a millisecond; 0: as fast as it goes.
     throttle: AtomicU64,
     /// What comes is taken and dropped, as by a network that has lost its way.
@@ -91,6 +93,11 @@ impl Relay {
         self.shared.silent.store(false, Ordering::Relaxed);
     }
 
+    /// How many bytes servers have sent.
+    pub(crate) fn sent_down(&self) -> u64 {
+        self.shared.down.load(Ordering::SeqCst)
+    }
+
     /// How many connections were made.
     pub(crate) fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
@@ -109,11 +116,11 @@ impl Shared {
                 _ => u64::MAX,
             };
             let (shared, from, to) = (Arc::clone(self), pair(from), pair(to));
-            thread::spawn(move || shared.one_way(from, to, limit));
+            thread::spawn(move || shared.one_way(way, (from, to), limit));
         }
     }
 
-    fn one_way(&self, mut from: TcpStream, mut to: TcpStream, mut left: u64) {
+    fn one_way(&self, way: Way, (mut from, mut to): (TcpStream, TcpStream), mut left: u64) {
         let mut buffer = [0; 16 * 1024];
         while left > 0 {
             let throttle = self.throttle.load(Ordering::Relaxed);
@@ -121,6 +128,9 @@ impl Shared {
                 if throttle == 0 { buffer.len() as u64 } else { throttle.min(buffer.len() as u64) };
             let most = usize::try_from(most.min(left)).unwrap();
             let Ok(count @ 1..) = from.read(&mut buffer[..most]) else { break };
+            if way == Way::Down {
+                self.down.fetch_add(count as u64, Ordering::SeqCst);
+            }
             if self.silent.load(Ordering::Relaxed) {
                 continue;
             }
