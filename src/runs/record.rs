@@ -1,7 +1,8 @@
 //! A run's record: its frames in order, kept until they are confirmed.
 //!
-//! The [`Recorder`] makes frames and belongs to the one who reads the pipes, so that nothing is
-//! hashed under the run's lock; the [`Record`] keeps them for the connection.
+//! The [`Recorder`] makes frames and belongs to the one who reads the pipes; the [`Record`] keeps them for the
+//! connection, and gets them hashed, so that nothing is hashed under the run's lock. What goes to a disk is: a
+//! [small frame](super::disk) at once, and large ones by another thread.
 
 use std::collections::VecDeque;
 use std::fmt;

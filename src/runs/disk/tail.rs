@@ -49,7 +49,7 @@ pub(super) struct Tail {
     progress: watch::Sender<Progress>,
     /// Takes the memory of frames that are written.
     spares: Arc<Spares>,
-    /// Called when there is a place again.
+    /// Called when there is a place again, or none for now.
     wake: OnceLock<Arc<Notify>>,
 }
 
@@ -178,7 +178,7 @@ impl Tail {
         &self.progress
     }
 
-    /// Who is to be called when there is a place again.
+    /// Who is to be called when there is a place again, or none for now.
     pub(super) fn call(&self, wake: Arc<Notify>) {
         // A record is one run's.
         let _ = self.wake.set(wake);
@@ -267,7 +267,7 @@ impl Tail {
     fn work_off(self: &Arc<Self>, task: Task, place: Place) {
         match task {
             Task::Hash => self.hash_all(place),
-            Task::Write => self.write_all(),
+            Task::Write => self.write_all(place),
         }
     }
 
@@ -304,7 +304,7 @@ impl Tail {
 
     fn hash_all(self: &Arc<Self>, place: Place) {
         loop {
-            let Some(frame) = self.next_unhashed() else { return };
+            let Some(frame) = self.next_unhashed(place) else { return };
             let frame = frame.whole();
             self.lock().hashed(frame);
             // While this one is busy: nobody is to find both idle before all is written.
@@ -313,22 +313,21 @@ impl Tail {
     }
 
     /// The next frame that wants its digest; none, and nobody hashes any more, if there is none.
-    fn next_unhashed(&self) -> Option<Unhashed> {
+    fn next_unhashed(&self, place: Place) -> Option<Unhashed> {
         let mut queue = self.lock();
         let frame = queue.next_unhashed();
         if frame.is_none() {
-            queue.hasher.rest();
-            self.idle.notify_all();
+            self.rest(&mut queue, Task::Hash, place);
         }
         frame
     }
 
-    fn write_all(&self) {
+    fn write_all(&self, place: Place) {
         loop {
             let (frame, begun, at) = {
                 let mut queue = self.lock();
                 let Some(frame) = queue.next_whole().cloned() else {
-                    return self.rest(&mut queue);
+                    return self.rest(&mut queue, Task::Write, place);
                 };
                 (frame, queue.begun, self.progress.borrow().length)
             };
@@ -340,11 +339,11 @@ impl Tail {
             queue.begun = done;
             match written {
                 Ok(()) => self.written(&mut queue),
-                Err(e) if is_full(&e) => return self.rest(&mut queue),
+                Err(e) if is_full(&e) => return self.rest(&mut queue, Task::Write, place),
                 Err(e) => {
                     tracing::error!("the record cannot be written: {e}");
                     queue.failed = true;
-                    return self.rest(&mut queue);
+                    return self.rest(&mut queue, Task::Write, place);
                 }
             }
         }
@@ -367,10 +366,11 @@ impl Tail {
         }
     }
 
-    fn rest(&self, queue: &mut Queue) {
-        queue.writer.rest();
+    fn rest(&self, queue: &mut Queue, task: Task, place: Place) {
+        queue.hand(task).rest();
         self.idle.notify_all();
-        if !queue.frames.is_empty() {
+        // There will be no place soon. Who finds that out itself is not called to find it out again.
+        if place == Place::Elsewhere && !queue.is_busy() && !queue.frames.is_empty() {
             self.wake();
         }
     }
