@@ -144,7 +144,6 @@ impl Engine {
             Stop::Done(_, stopped) => stopped,
             _ => known(exec::count_left(&self.child, &self.scanner).await),
         };
-        self.run.hashed();
         let seq = self.course.recorder.take_seq();
         self.course.verdict(&self.run, seq, left, &self.child)
     }
@@ -322,11 +321,10 @@ impl Course {
 
     /// Adds what was read to the record.
     fn keep(&mut self, stream: Stream, run: &Run) -> Result<(), FrameError> {
-        if self.recorder.is_mark_due() {
-            run.hashed();
-            if let Some(mark) = self.recorder.mark()? {
-                run.record(Made::Whole(mark));
-            }
+        if self.recorder.is_mark_due()
+            && let Some(mark) = self.recorder.mark()?
+        {
+            run.record(Made::Whole(mark));
         }
         let time_ms = millis(self.started.elapsed());
         let frame = self.recorder.output(stream, &mut self.intake, time_ms)?;

@@ -75,6 +75,16 @@ enum Task {
     Write,
 }
 
+impl Task {
+    /// What its thread is called.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Hash => "record-hash",
+            Self::Write => "record-write",
+        }
+    }
+}
+
 /// A frame that the file does not have.
 enum Waiting {
     /// Its digest is to be made.
@@ -246,7 +256,7 @@ impl Tail {
     /// Has a thread of its own do it; this one, where the system gives no other.
     fn start(self: &Arc<Self>, task: Task) {
         let this = Arc::clone(self);
-        let thread = thread::Builder::new().name("record".into()).spawn(move || this.stay(task));
+        let thread = thread::Builder::new().name(task.name().into()).spawn(move || this.stay(task));
         if thread.is_err() {
             self.work_off(task, Place::Here);
         }
@@ -278,18 +288,9 @@ impl Tail {
         self.write.notify_all();
     }
 
-    /// Returns when nobody hashes.
-    pub(super) fn hashed(&self) {
-        self.wait_while(|queue| queue.hasher.is_busy());
-    }
-
     /// Returns when nobody hashes and nobody writes.
     pub(super) fn settle(&self) {
-        self.wait_while(Queue::is_busy);
-    }
-
-    fn wait_while(&self, busy: impl Fn(&Queue) -> bool) {
-        let busy = |queue: &mut Queue| busy(queue);
+        let busy = |queue: &mut Queue| queue.is_busy();
         drop(self.idle.wait_while(self.lock(), busy).unwrap_or_else(PoisonError::into_inner));
     }
 

@@ -111,11 +111,6 @@ impl Writer {
         pause::point("written");
     }
 
-    /// Returns when all that came has been hashed.
-    pub fn hashed(&self) {
-        self.tail.hashed();
-    }
-
     /// Where the memory of frames comes back to.
     #[must_use]
     pub fn spares(&self) -> &Arc<Spares> {

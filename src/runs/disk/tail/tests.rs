@@ -33,6 +33,7 @@ async fn frames_stand_in_the_order_in_which_they_came_whoever_writes_them() {
     tail.settle();
     let reach = tail.reach();
     assert_eq!((reach.waiting, reach.busy, reach.failed), (0, false, false));
+    assert_eq!(tail.spares().len(), DEPTH, "their memory is read into again");
     assert_eq!(progress.borrow().length, expected.len() as u64);
     let mut text = vec![0; expected.len()];
     file.read_exact_at(&mut text, 0).unwrap();
@@ -63,7 +64,6 @@ async fn frames_are_hashed_in_the_order_in_which_they_came_whoever_hashes_them()
         tail.push(if n % 7 == 0 { Made::Whole(frame.whole()) } else { frame });
         if n % 7 == 6 {
             // What is next comes whole, behind all that are not.
-            tail.hashed();
             let so_far = later.0.stream_end(Stream::Both, StreamEndKind::Eof).unwrap();
             assert_eq!(so_far.size, end);
         }
