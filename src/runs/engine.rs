@@ -34,7 +34,7 @@ const DISK_PAUSE: Duration = Duration::from_secs(1);
 
 /// What an engine goes by.
 #[derive(Debug, Clone)]
-pub struct Terms {
+pub struct Bounds {
     /// When to stop the run, counted from its start: the client's wish.
     pub deadline: Option<Duration>,
     /// The same, as the server's policy wants it.
@@ -64,7 +64,7 @@ pub struct Engine {
 
 /// What has happened to a run so far. Debug does not show output: it may hold secrets.
 struct Course {
-    terms: Terms,
+    bounds: Bounds,
     started: Instant,
     started_at: String,
     recorder: Recorder,
@@ -109,7 +109,7 @@ enum Stop {
 impl fmt::Debug for Course {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Course")
-            .field("terms", &self.terms)
+            .field("bounds", &self.bounds)
             .field("started", &self.started_at)
             .field("intake", &self.intake)
             .field("main", &self.main)
@@ -125,10 +125,10 @@ type Stopping<'a> = Pin<Box<dyn Future<Output = io::Result<exec::Stopped>> + Sen
 impl Engine {
     /// Takes over a run that was just spawned.
     #[must_use]
-    pub fn new(run: Arc<Run>, spawned: Spawned, terms: Terms, scanner: Scanner) -> Self {
+    pub fn new(run: Arc<Run>, spawned: Spawned, bounds: Bounds, scanner: Scanner) -> Self {
         let Spawned { child, stdin, stdout, stderr, writers } = spawned;
-        let pump = Pump::new(stdout, stderr, terms.wait_eof).holding(writers);
-        let mut course = Course::new(terms, run.algorithm);
+        let pump = Pump::new(stdout, stderr, bounds.wait_eof).holding(writers);
+        let mut course = Course::new(bounds, run.algorithm);
         if let Some(spares) = run.spares() {
             (course.intake, course.others_hash) = (Intake::recycling(spares), true);
         }
@@ -144,7 +144,6 @@ impl Engine {
             Stop::Done(_, stopped) => stopped,
             _ => known(exec::count_left(&self.child, &self.scanner).await),
         };
-        self.run.hashed();
         let seq = self.course.recorder.take_seq();
         self.course.verdict(&self.run, seq, left, &self.child)
     }
@@ -203,15 +202,15 @@ impl Engine {
 }
 
 impl Course {
-    fn new(terms: Terms, algorithm: Algorithm) -> Self {
+    fn new(bounds: Bounds, algorithm: Algorithm) -> Self {
         let streams: &[Stream] =
-            if terms.merge { &[Stream::Both] } else { &[Stream::Stdout, Stream::Stderr] };
+            if bounds.merge { &[Stream::Both] } else { &[Stream::Stdout, Stream::Stderr] };
         Self {
             recorder: Recorder::new(streams, algorithm),
-            output_left: terms.output,
-            taker: Taker::new(terms.excerpt),
+            output_left: bounds.output,
+            taker: Taker::new(bounds.excerpt),
             output_exceeded: false,
-            terms,
+            bounds,
             started: Instant::now(),
             started_at: clock::timestamp(),
             intake: Intake::default(),
@@ -234,7 +233,7 @@ impl Course {
 
     /// Whether there is more to the run than its main process: those who hold its output.
     fn waits_for_eof(&self) -> bool {
-        self.terms.wait_eof && !self.output_over
+        self.bounds.wait_eof && !self.output_over
     }
 
     /// Who wants the run stopped now, if it does not end by itself and nobody has stopped it yet.
@@ -248,7 +247,7 @@ impl Course {
             .stop
             .map(|by| (by, None))
             .or(self.limit_reached(due).map(|limit| (StopBy::Policy, Some(limit))))
-            .or(due(self.after(self.terms.deadline)).then_some((StopBy::Deadline, None)))
+            .or(due(self.after(self.bounds.deadline)).then_some((StopBy::Deadline, None)))
             .or(due(self.lost_at(orders)).then_some((StopBy::ClientLost, None)))?;
         // It may have ended since: then it ended by itself, and that is its verdict.
         (self.waits_for_eof() || matches!(child.ended(), Ok(None))).then_some(by)
@@ -257,14 +256,14 @@ impl Course {
     /// The limit of the policy that the run has come to.
     fn limit_reached(&self, due: impl Fn(Option<Instant>) -> bool) -> Option<Limit> {
         if self.output_exceeded {
-            return self.terms.output.map(|bytes| Limit::Output { bytes });
+            return self.bounds.output.map(|bytes| Limit::Output { bytes });
         }
-        let ceiling = self.terms.ceiling.filter(|_| due(self.after(self.terms.ceiling)))?;
+        let ceiling = self.bounds.ceiling.filter(|_| due(self.after(self.bounds.ceiling)))?;
         Some(Limit::Deadline { ms: millis(ceiling) })
     }
 
     fn deadline(&self) -> Option<Instant> {
-        earliest(self.after(self.terms.deadline), self.after(self.terms.ceiling))
+        earliest(self.after(self.bounds.deadline), self.after(self.bounds.ceiling))
     }
 
     fn after(&self, time: Option<Duration>) -> Option<Instant> {
@@ -280,7 +279,7 @@ impl Course {
     }
 
     fn lost_at(&self, orders: &Orders) -> Option<Instant> {
-        orders.alone_since.and_then(|since| since.checked_add(self.terms.grace))
+        orders.alone_since.and_then(|since| since.checked_add(self.bounds.grace))
     }
 
     fn begin_stop(&mut self, by: StopBy, limit: Option<Limit>) {
@@ -322,11 +321,10 @@ impl Course {
 
     /// Adds what was read to the record.
     fn keep(&mut self, stream: Stream, run: &Run) -> Result<(), FrameError> {
-        if self.recorder.is_mark_due() {
-            run.hashed();
-            if let Some(mark) = self.recorder.mark()? {
-                run.record(Made::Whole(mark));
-            }
+        if self.recorder.is_mark_due()
+            && let Some(mark) = self.recorder.mark()?
+        {
+            run.record(Made::Whole(mark));
         }
         let time_ms = millis(self.started.elapsed());
         let frame = self.recorder.output(stream, &mut self.intake, time_ms)?;
@@ -383,7 +381,7 @@ impl Course {
         let memory = is_killed.then(|| child.passed_memory()).flatten();
         let limit = match memory {
             Some(bytes) => Limit::Memory { bytes },
-            None => Limit::Output { bytes: self.terms.output.filter(|_| self.output_exceeded)? },
+            None => Limit::Output { bytes: self.bounds.output.filter(|_| self.output_exceeded)? },
         };
         let after_ms = millis(ended - self.started);
         Some(Stopped { by: StopBy::Policy, after_ms, limit: Some(limit) })
@@ -457,7 +455,7 @@ mod tests {
 
     #[tokio::test]
     async fn debug_shows_no_output() {
-        let terms = Terms {
+        let bounds = Bounds {
             deadline: None,
             ceiling: None,
             output: None,
@@ -466,7 +464,7 @@ mod tests {
             wait_eof: false,
             merge: false,
         };
-        let mut course = Course::new(terms, Algorithm::Sha256);
+        let mut course = Course::new(bounds, Algorithm::Sha256);
         course.intake.buffer(7).extend_from_slice(b"hunter2");
         let shown = format!("{course:?}");
         assert!(shown.contains("7 bytes") && !shown.contains("hunter2"), "{shown}");

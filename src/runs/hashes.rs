@@ -2,44 +2,62 @@
 //! done with output, so who reads it may leave that to another thread.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
 use crate::proto::digest::{Algorithm, Digest, Running};
 use crate::proto::draft::Draft;
 use crate::proto::header::{MarkedStream, Stream};
-use crate::proto::verdict::{StreamEnd, StreamEndKind};
 use crate::sys::mutex::lock;
 
-/// The digests. One thread at a time has them, for a whole piece.
+/// The digests.
 #[derive(Debug, Clone)]
-pub(super) struct Hashes(Arc<Mutex<Vec<(Stream, Running)>>>);
+pub(super) struct Hashes(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    /// One thread at a time has them, for a whole piece.
+    streams: Mutex<Streams>,
+    /// Called for each piece.
+    grown: Condvar,
+}
+
+type Streams = Vec<(Stream, Running)>;
 
 impl Hashes {
     pub(super) fn new(streams: &[Stream], algorithm: Algorithm) -> Self {
         let running = streams.iter().map(|stream| (*stream, Running::by(algorithm))).collect();
-        Self(Arc::new(Mutex::new(running)))
+        Self(Arc::new(Shared { streams: Mutex::new(running), grown: Condvar::new() }))
     }
 
     pub(super) fn of(&self, stream: Stream, draft: Draft) -> Unhashed {
         Unhashed { draft, stream, hashes: self.clone() }
     }
 
-    /// A stream's end after what was hashed of it.
-    pub(super) fn end(&self, stream: Stream, end: StreamEndKind) -> Option<StreamEnd> {
-        let streams = lock(&self.0);
-        let (_, running) = streams.iter().find(|(s, _)| *s == stream)?;
-        Some(StreamEnd { size: running.offset(), hash: running.digest(), end })
+    /// Returns when so much of each stream has been hashed.
+    fn at(&self, lengths: &[(Stream, u64)]) -> MutexGuard<'_, Streams> {
+        let is_behind = |streams: &mut Streams| {
+            let mut streams = streams.iter().zip(lengths);
+            streams.any(|((_, running), (_, length))| running.offset() < *length)
+        };
+        let streams = self.0.grown.wait_while(lock(&self.0.streams), is_behind);
+        streams.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The hashers' states; none if they cannot be written down.
-    pub(super) fn marked(&self) -> Option<Vec<MarkedStream>> {
+    /// A stream's digest once all are so long.
+    pub(super) fn digest(&self, stream: Stream, lengths: &[(Stream, u64)]) -> Option<Digest> {
+        let streams = self.at(lengths);
+        streams.iter().find(|(s, _)| *s == stream).map(|(_, running)| running.digest())
+    }
+
+    /// The hashers' states once the streams are so long; none if they cannot be written down.
+    pub(super) fn marked(&self, lengths: &[(Stream, u64)]) -> Option<Vec<MarkedStream>> {
         let marked = |(stream, running): &(Stream, Running)| {
             let (offset, state) = (running.offset(), running.state()?);
             Some(MarkedStream { stream: *stream, offset, state })
         };
-        lock(&self.0).iter().map(marked).collect()
+        self.at(lengths).iter().map(marked).collect()
     }
 }
 
@@ -79,7 +97,8 @@ impl Made {
     }
 }
 
-/// A frame whose digest is still to be made. Those of a run are to be made whole in their order, and every one.
+/// A frame whose digest is still to be made. Those of a run are to be made whole in their order, and every one: who
+/// wants to know how a stream ends waits for them.
 #[derive(Debug)]
 pub struct Unhashed {
     draft: Draft,
@@ -92,13 +111,15 @@ impl Unhashed {
     #[must_use]
     pub fn whole(self) -> Bytes {
         let Self { draft, stream, hashes } = self;
-        let mut streams = lock(&hashes.0);
+        let mut streams = lock(&hashes.0.streams);
         let running = streams.iter_mut().find(|(s, _)| *s == stream).map(|(_, running)| running);
         // The recorder makes none of a stream that it does not have.
         let digest = running.map_or(Digest::EMPTY, |running| {
             running.update(draft.piece());
             running.digest()
         });
+        drop(streams);
+        hashes.0.grown.notify_all();
         draft.whole(digest)
     }
 }

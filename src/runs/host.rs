@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedRwLockWriteGuard, RwLock, Semaphore, TryAcquireError};
+use tokio::sync::{
+    Notify, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, Semaphore, TryAcquireError,
+};
 use tokio::time::Instant;
 use tracing::error;
 
@@ -176,24 +178,7 @@ impl Host {
         };
         let claim = self.table.claim(&key, request.first_sent_ago, make);
         match claim {
-            Claim::New(kept) => match (&*kept, place) {
-                (Entry::Here(run), Some((place, judged))) => {
-                    let (owner, pid) = self.start(run, request, judged, (place, pass)).await?;
-                    Ok(Served::Here { owner, pid, attached: false })
-                }
-                (Entry::There(durable), Some((place, judged))) => {
-                    // In a box, as all that durable runs alone need: the rest of this future is for every run.
-                    let mut launched = Box::pin(self.launch(durable, request, judged, place));
-                    let in_time = tokio::time::timeout(START_PATIENCE, &mut launched).await;
-                    drop(pass);
-                    match in_time {
-                        Ok(launched) => launched.map(Served::There),
-                        Err(_) => launched.await.map(Served::There),
-                    }
-                }
-                // `make` takes a place before it makes anything, and makes nothing that is gone.
-                (Entry::Gone(_), _) | (_, None) => Err(Denied::Lost(Code::OutOfResources)),
-            },
+            Claim::New(kept) => self.start_new(&kept, request, place, pass).await,
             Claim::Existing(kept) => {
                 drop(pass);
                 self.go_on_with(&kept, request).await
@@ -209,6 +194,34 @@ impl Host {
                 Err(Denied::NotStarted(Code::OutOfResources, why_not))
             }
             Claim::Refused(code) => Err(Denied::Refused(code, why_not)),
+        }
+    }
+
+    /// Starts what was just claimed.
+    async fn start_new(
+        self: &Arc<Self>,
+        kept: &Entry,
+        request: &Request,
+        place: Option<(Place, Judged)>,
+        pass: Option<OwnedRwLockReadGuard<()>>,
+    ) -> Result<Served, Denied> {
+        match (kept, place) {
+            (Entry::Here(run), Some((place, judged))) => {
+                let (owner, pid) = self.start(run, request, judged, (place, pass)).await?;
+                Ok(Served::Here { owner, pid, attached: false })
+            }
+            (Entry::There(durable), Some((place, judged))) => {
+                // In a box, as all that durable runs alone need: the rest of this future is for every run.
+                let mut launched = Box::pin(self.launch(durable, request, judged, place));
+                let in_time = tokio::time::timeout(START_PATIENCE, &mut launched).await;
+                drop(pass);
+                match in_time {
+                    Ok(launched) => launched.map(Served::There),
+                    Err(_) => launched.await.map(Served::There),
+                }
+            }
+            // A place is taken before anything is made, and nothing is made that is gone.
+            (Entry::Gone(_), _) | (_, None) => Err(Denied::Lost(Code::OutOfResources)),
         }
     }
 

@@ -114,6 +114,14 @@ impl Intake {
 }
 
 #[cfg(test)]
+impl Spares {
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        lock(&self.kept).len()
+    }
+}
+
+#[cfg(test)]
 impl Intake {
     /// What has read this.
     pub(super) fn of(piece: &[u8]) -> Self {
@@ -169,10 +177,10 @@ mod tests {
         let mut intake = Intake::recycling(Arc::clone(&spares));
         let held: Vec<_> = (0..10u8).map(|n| framed(&mut intake, 1000, &[n; 1000])).collect();
         held.iter().for_each(|frame| spares.give(frame.clone()));
-        assert_eq!(lock(&spares.kept).len(), 0);
+        assert_eq!(spares.len(), 0);
         let frame = framed(&mut intake, 1000, b"x");
         held.into_iter().chain([frame]).for_each(|frame| spares.give(frame));
-        assert_eq!(lock(&spares.kept).len(), 2);
+        assert_eq!(spares.len(), 2);
     }
 
     #[test]

@@ -151,9 +151,15 @@ impl Host {
             Some(ready) => ready,
             None => self.start_another().await?,
         };
-        folder.become_that_of(&run.folder, &meta).map_err(|e| no_place(folder.path(), &e))?;
+        let (identity, mark) = (meta.identity.clone(), meta.mark.clone());
+        let its_own = run.folder.clone();
+        // In a thread that may wait for the disk: what could not be removed there before may be much.
+        let settle_in = move || {
+            let settled = folder.become_that_of(&its_own, &meta);
+            settled.map_err(|e| no_place(folder.path(), &e))
+        };
+        spawn_blocking(settle_in).await.unwrap_or_else(|e| Err(io::Error::other(e)))?;
         pause::point("launched");
-        let Meta { identity, mark, .. } = meta;
         let (folder, record_limit) = (run.folder.name(), keeping.record_limit);
         let setup = Setup { folder, identity, mark, record_limit, judged, imposed };
         // One that is gone is noticed when it is asked.

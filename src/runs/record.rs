@@ -1,7 +1,8 @@
 //! A run's record: its frames in order, kept until they are confirmed.
 //!
-//! The [`Recorder`] makes frames and belongs to the one who reads the pipes, so that nothing is
-//! hashed under the run's lock; the [`Record`] keeps them for the connection.
+//! The [`Recorder`] makes frames and belongs to the one who reads the pipes; the [`Record`] keeps them for the
+//! connection. Nothing large is hashed under the run's lock: what is kept here is hashed before it comes, and what goes
+//! to a disk, if it is large, by another thread.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -57,19 +58,21 @@ impl Recorder {
         let Some((_, end)) = self.streams.iter_mut().find(|(s, _)| *s == stream) else {
             return Ok(None);
         };
-        let (offset, size) = (*end, intake.piece().len() as u64);
-        *end += size;
-        self.since_mark += size;
-        let seq = self.take_seq();
+        let (seq, offset, size) = (self.next_seq, *end, intake.piece().len() as u64);
         let header = Output { stream, seq, offset, hash: Digest::EMPTY, filename: None, time_ms };
         let draft = intake.draft(header)?;
+        // Now it will be hashed.
+        *end += size;
+        self.since_mark += size;
+        self.next_seq += 1;
         Ok(Some(self.hashes.of(stream, draft)))
     }
 
-    /// What a stream was, in all, if it ends here. All its frames have been made whole.
+    /// What a stream was, in all, if it ends here: once all frames have been made whole.
     #[must_use]
     pub fn stream_end(&self, stream: Stream, end: StreamEndKind) -> Option<StreamEnd> {
-        self.hashes.end(stream, end)
+        let (_, size) = *self.streams.iter().find(|(s, _)| *s == stream)?;
+        Some(StreamEnd { size, hash: self.hashes.digest(stream, &self.streams)?, end })
     }
 
     /// Takes the place of the next frame, which the caller makes.
@@ -89,7 +92,7 @@ impl Recorder {
     /// written down.
     pub(super) fn mark(&mut self) -> Result<Option<Bytes>, FrameError> {
         self.since_mark = 0;
-        let Some(streams) = self.hashes.marked() else { return Ok(None) };
+        let Some(streams) = self.hashes.marked(&self.streams) else { return Ok(None) };
         let seq = self.take_seq();
         encoded(&ServerHeader::Mark(Mark { seq, streams }), b"").map(Some)
     }
@@ -213,6 +216,43 @@ mod tests {
         let other = recorder.output(Stream::Both, &mut Intake::of(b"x"), 0).unwrap();
         assert!(other.is_none() && recorder.stream_end(Stream::Both, StreamEndKind::Eof).is_none());
         assert_eq!(recorder.take_seq(), 4);
+    }
+
+    #[test]
+    fn a_piece_that_is_too_long_is_no_part_of_its_stream() {
+        let mut recorder = Recorder::new(&[Stream::Both], Algorithm::Sha256);
+        whole(&mut recorder, Stream::Both, b"ab", 0);
+        let long = vec![0; BODY_LIMIT + 1];
+        recorder.output(Stream::Both, &mut Intake::of(&long), 0).unwrap_err();
+        let end = recorder.stream_end(Stream::Both, StreamEndKind::Cut).unwrap();
+        assert_eq!((end.size, end.hash), (2, Digest::of(b"ab")));
+        assert_eq!(recorder.take_seq(), 2);
+    }
+
+    /// Another thread is long at it: whoever did not wait would find less.
+    #[test]
+    fn the_end_and_a_mark_are_those_of_all_that_was_read() {
+        let mut recorder = Recorder::new(&[Stream::Stdout, Stream::Stderr], Algorithm::Sha256);
+        let piece = vec![7; BODY_LIMIT];
+        for n in 1..=8 {
+            let frame = recorder.output(Stream::Stderr, &mut Intake::of(&piece), 0);
+            let frame = frame.unwrap().unwrap();
+            let hasher = std::thread::spawn(move || frame.whole());
+            if n % 2 == 0 {
+                let end = recorder.stream_end(Stream::Stderr, StreamEndKind::Eof).unwrap();
+                assert_eq!(
+                    (end.size, end.hash),
+                    (n * piece.len() as u64, Digest::of(&piece.repeat(n as usize)))
+                );
+            } else {
+                let (ServerHeader::Mark(mark), _) = header(&recorder.mark().unwrap().unwrap())
+                else {
+                    panic!("no mark")
+                };
+                assert_eq!(mark.streams[1].offset, n * piece.len() as u64);
+            }
+            hasher.join().unwrap();
+        }
     }
 
     #[test]

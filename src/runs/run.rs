@@ -254,11 +254,6 @@ impl Run {
         }
     }
 
-    /// For the engine: returns when all that was added has been hashed.
-    pub fn hashed(&self) {
-        self.lock().store.hashed();
-    }
-
     /// For the engine: where the memory of its frames comes back to, if others hash and write them.
     #[must_use]
     pub fn spares(&self) -> Option<Arc<Spares>> {

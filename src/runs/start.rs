@@ -9,7 +9,7 @@ use tokio::sync::OwnedRwLockReadGuard;
 use tracing::error;
 
 use super::answer::Denied;
-use super::engine::{Engine, Terms};
+use super::engine::{Bounds, Engine};
 use super::host::Host;
 use super::judged::Judged;
 use super::owner::Owner;
@@ -173,7 +173,7 @@ impl Host {
         self.books.running(run, process);
         pause::point("running");
         let owner = run.take_over();
-        let terms = Terms {
+        let bounds = Bounds {
             deadline: request.deadline(),
             ceiling: judged.ceilings.deadline,
             output: judged.ceilings.output,
@@ -182,7 +182,7 @@ impl Host {
             wait_eof: spec.wait_eof,
             merge: spec.merge,
         };
-        let mut engine = Engine::new(Arc::clone(run), spawned, terms, self.scanner.clone());
+        let mut engine = Engine::new(Arc::clone(run), spawned, bounds, self.scanner.clone());
         let (host, run) = (Arc::clone(self), Arc::clone(run));
         tokio::spawn(async move {
             let verdict = engine.drive().await;

@@ -47,13 +47,6 @@ impl Store {
         }
     }
 
-    /// Returns when all that came has been hashed.
-    pub fn hashed(&self) {
-        if let Self::Disk(writer) = self {
-            writer.hashed();
-        }
-    }
-
     /// Where the memory of its frames comes back to; none if whoever gets them keeps them.
     #[must_use]
     pub fn spares(&self) -> Option<Arc<Spares>> {

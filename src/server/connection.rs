@@ -26,7 +26,7 @@ use crate::exec::Groups;
 use crate::handshake::{AGENT, Doors, Login, LoginError, Origin, judge};
 use crate::identity::{Authorized, Caller, Channel, Identity, News};
 use crate::proto::code::Code;
-use crate::proto::frame::Limits;
+use crate::proto::frame::{FrameError, Limits};
 use crate::proto::header::{Refused, ServerHeader, Welcome};
 use crate::runs::judged::How;
 use crate::transport::{Accepted, HandshakeError, Peer, Stream};
@@ -259,45 +259,30 @@ fn fault(error: &LoginError) -> Option<SessionEnd> {
 }
 
 impl LoggedIn {
-    async fn serve(self, shared: &Arc<Shared>) {
-        let Self { is_managed, mut reader, mut writer, who, guest, rights, peer, client } = self;
+    async fn serve(mut self, shared: &Arc<Shared>) {
         let Ok(_permit) = Arc::clone(&shared.places).try_acquire_owned() else {
-            let most = shared.config.max_connections;
-            let text = format!("the server has {most} connections already");
-            shared.about_strangers(|| format!("refusing {who} from {peer}: {text}"));
-            let refused = Refused { code: Code::TooManyConnections, text, key: None };
-            return say_and_close(&ServerHeader::Refused(refused), &mut reader, &mut writer).await;
+            return self.turn_away(shared).await;
         };
         let _open = shared.counters.logged_in();
-        debug!(%peer, identity = %who, client, "logged in");
-        let subject: Arc<str> = who.to_string().into();
-        let identity = match &guest {
+        debug!(peer = %self.peer, identity = %self.who, client = self.client, "logged in");
+        let subject: Arc<str> = self.who.to_string().into();
+        let identity = match &self.guest {
             None => Arc::clone(&subject),
             Some(guest) => format!("{}@{subject}", guest.name()).into(),
         };
-        let from: Arc<str> = peer.to_string().into();
-        if let Some(ledger) = shared.host.ledger() {
-            ledger.login(&identity, &from, &client);
-        }
-        let welcome = Welcome { server: AGENT.into(), identity: identity.to_string() };
-        if writer.queue(&ServerHeader::Welcome(welcome), b"").is_err() {
+        if self.welcome(shared, &identity).is_err() {
             return;
         }
-        reader.set_limits(Limits::FULL);
-        reader.set_arrivals(shared.arrivals.clone());
-        let outbox = Arc::new(Outbox::greeting());
-        let host = Arc::clone(&shared.host);
-        let judge = by_policy(shared, &subject, guest.clone());
-        let refusals = Arc::clone(&shared.peers);
+        let Self { is_managed, reader, writer, guest, rights, peer, .. } = self;
         let requests = Requests {
-            host,
+            host: Arc::clone(&shared.host),
             identity,
-            from,
-            outbox,
+            from: peer.to_string().into(),
+            outbox: Arc::new(Outbox::greeting()),
             rights,
-            judge,
+            judge: by_policy(shared, &subject, guest.clone()),
             guest,
-            refusals,
+            refusals: Arc::clone(&shared.peers),
             is_stale: false,
             holds: Arc::clone(&shared.holds),
             is_managed,
@@ -313,6 +298,28 @@ impl LoggedIn {
                 shared.about_peers(|| format!("connection of {peer} ended: {end}"));
             }
         }
+    }
+
+    /// Says that there is no place.
+    async fn turn_away(self, shared: &Shared) {
+        let Self { mut reader, mut writer, who, peer, .. } = self;
+        let most = shared.config.max_connections;
+        let text = format!("the server has {most} connections already");
+        shared.about_strangers(|| format!("refusing {who} from {peer}: {text}"));
+        let refused = Refused { code: Code::TooManyConnections, text, key: None };
+        say_and_close(&ServerHeader::Refused(refused), &mut reader, &mut writer).await;
+    }
+
+    /// From here on the peer may ask for something.
+    fn welcome(&mut self, shared: &Shared, identity: &Arc<str>) -> Result<(), FrameError> {
+        if let Some(ledger) = shared.host.ledger() {
+            ledger.login(identity, &self.peer.to_string(), &self.client);
+        }
+        let welcome = Welcome { server: AGENT.into(), identity: identity.to_string() };
+        self.writer.queue(&ServerHeader::Welcome(welcome), b"")?;
+        self.reader.set_limits(Limits::FULL);
+        self.reader.set_arrivals(shared.arrivals.clone());
+        Ok(())
     }
 }
 

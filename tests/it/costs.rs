@@ -115,6 +115,25 @@ fn a_supervisor_that_waits_has_one_thread_and_less_than_3_mib_of_its_own() {
     verb(&server, "stop", &[&id]).expect(0);
 }
 
+/// Each of them has a processor's whole time to itself, if there are as many, and stays as long as the record may grow.
+#[test]
+fn large_output_of_a_durable_run_is_hashed_by_a_thread_and_written_by_another() {
+    let server = Server::start(&[]);
+    let (gate, wait) = gate(&server, "gate");
+    let id = leave(&server, &format!("head -c 4194304 /dev/zero; {wait}"));
+    let [supervisor] = supervisors(server.state())[..] else { panic!("no supervisor") };
+    let names = || {
+        let tasks = fs::read_dir(format!("/proc/{supervisor}/task")).unwrap();
+        let name = |task: PathBuf| fs::read_to_string(task.join("comm")).unwrap_or_default();
+        tasks.map(|task| name(task.unwrap().path())).collect::<Vec<_>>()
+    };
+    for thread in ["record-hash\n", "record-write\n"] {
+        wait_until(thread, || names().iter().filter(|name| *name == thread).count() == 1);
+    }
+    fs::write(gate, "").unwrap();
+    assert!(verb(&server, "attach", &[&id]).expect(0).stdout == [0; 4 << 20]);
+}
+
 /// Everybody waits for the first flight: what the client reads is read while the server answers.
 #[test]
 fn a_client_writes_its_first_flight_before_it_reads_its_keys() {

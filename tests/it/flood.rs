@@ -99,7 +99,7 @@ fn a_request_that_contradicts_itself_is_refused() {
         header
     };
     let many = u64::MAX;
-    let cases: [(Value, &[u8], &str, &str); 16] = [
+    let cases: [(Value, &[u8], &str, &str); 17] = [
         (run("shell", json!({"words": 2})), b"a\0b\0", "bad_request", "one word, not 2"),
         (run("shell", json!({"words": 0})), b"", "bad_request", "one word, not 0"),
         (run("argv", json!({"words": 0})), b"", "bad_request", "at least one word"),
@@ -114,6 +114,7 @@ fn a_request_that_contradicts_itself_is_refused() {
         (run("shell", json!({"id": ""})), b"true\0", "bad_request", "1 to 64"),
         (run("shell", json!({"id": "../x"})), b"true\0", "bad_request", "1 to 64"),
         (run("shell", json!({"deadline_ms": many})), b"true\0", "bad_request", "2^53"),
+        (run("shell", json!({"after": 1_u64 << 53})), b"true\0", "bad_request", "2^53"),
         (run("shell", json!({"grace_ms": many})), b"true\0", "bad_request", "grace"),
         (run("shell", json!({"must": ["sudo\u{1b}[2J"]})), b"true\0", "unsupported", "\"sudo[2J\""),
     ];

@@ -1,11 +1,12 @@
 //! A server that has no descriptor left for a while, as when strangers take them all: what it cannot look at is not
-//! given up.
+//! given up. And a supervisor that is given no thread.
 
 use std::time::Instant;
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 use serde_json::json;
 
+use super::durable::{folder_of, gate, leave, verb};
 use super::durable_kill::Held;
 use super::support::raw::Raw;
 use super::support::server::supervisor_of;
@@ -118,4 +119,30 @@ fn what_runs_leave_behind_is_reaped_also_after_there_were_no_descriptors() {
     kill(left, Signal::KILL);
     short.until_told(&server, "what runs");
     wait_until("it to be reaped", || !std::fs::exists(format!("/proc/{left}")).unwrap());
+}
+
+/// Enough for the pieces of a record, and too little for the stack of one more thread.
+const LITTLE: u64 = 1536 * 1024;
+const MIB: usize = 1 << 20;
+
+#[test]
+fn a_record_grows_also_where_there_is_no_thread_to_be_had() {
+    let server = Server::start(&[]);
+    let ((begin, wait_to_begin), (end, wait_to_end)) =
+        (gate(&server, "begin"), gate(&server, "end"));
+    let command = format!("{wait_to_begin}; head -c {} /dev/zero; {wait_to_end}; exit 7", 8 * MIB);
+    let id = leave(&server, &command);
+    let supervisor = supervisor_of(server.state());
+    let pages = std::fs::read_to_string(format!("/proc/{supervisor}/statm")).unwrap();
+    let pages: u64 = pages.split(' ').next().unwrap().parse().unwrap();
+    let most = pages * rustix::param::page_size() as u64 + LITTLE;
+    let supervisor = Pid::from_raw(supervisor.cast_signed());
+    let little = Rlimit { current: Some(most), ..getrlimit(Resource::As) };
+    let before = prlimit(supervisor, Resource::As, little).unwrap();
+    std::fs::write(begin, "").unwrap();
+    let record = folder_of(&server, &id).join("record");
+    wait_until("its output", || record.metadata().unwrap().len() > 8 * MIB as u64);
+    prlimit(supervisor, Resource::As, before).unwrap();
+    std::fs::write(end, "").unwrap();
+    assert!(verb(&server, "attach", &[&id]).expect(7).stdout == [0; 8 * MIB]);
 }

@@ -49,7 +49,7 @@ pub(super) struct Tail {
     progress: watch::Sender<Progress>,
     /// Takes the memory of frames that are written.
     spares: Arc<Spares>,
-    /// Called when there is a place again.
+    /// Called when there is a place again, or none for now.
     wake: OnceLock<Arc<Notify>>,
 }
 
@@ -73,6 +73,16 @@ struct Queue {
 enum Task {
     Hash,
     Write,
+}
+
+impl Task {
+    /// What its thread is called.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Hash => "record-hash",
+            Self::Write => "record-write",
+        }
+    }
 }
 
 /// A frame that the file does not have.
@@ -178,7 +188,7 @@ impl Tail {
         &self.progress
     }
 
-    /// Who is to be called when there is a place again.
+    /// Who is to be called when there is a place again, or none for now.
     pub(super) fn call(&self, wake: Arc<Notify>) {
         // A record is one run's.
         let _ = self.wake.set(wake);
@@ -246,7 +256,7 @@ impl Tail {
     /// Has a thread of its own do it; this one, where the system gives no other.
     fn start(self: &Arc<Self>, task: Task) {
         let this = Arc::clone(self);
-        let thread = thread::Builder::new().name("record".into()).spawn(move || this.stay(task));
+        let thread = thread::Builder::new().name(task.name().into()).spawn(move || this.stay(task));
         if thread.is_err() {
             self.work_off(task, Place::Here);
         }
@@ -267,7 +277,7 @@ impl Tail {
     fn work_off(self: &Arc<Self>, task: Task, place: Place) {
         match task {
             Task::Hash => self.hash_all(place),
-            Task::Write => self.write_all(),
+            Task::Write => self.write_all(place),
         }
     }
 
@@ -278,18 +288,9 @@ impl Tail {
         self.write.notify_all();
     }
 
-    /// Returns when nobody hashes.
-    pub(super) fn hashed(&self) {
-        self.wait_while(|queue| queue.hasher.is_busy());
-    }
-
     /// Returns when nobody hashes and nobody writes.
     pub(super) fn settle(&self) {
-        self.wait_while(Queue::is_busy);
-    }
-
-    fn wait_while(&self, busy: impl Fn(&Queue) -> bool) {
-        let busy = |queue: &mut Queue| busy(queue);
+        let busy = |queue: &mut Queue| queue.is_busy();
         drop(self.idle.wait_while(self.lock(), busy).unwrap_or_else(PoisonError::into_inner));
     }
 
@@ -304,7 +305,7 @@ impl Tail {
 
     fn hash_all(self: &Arc<Self>, place: Place) {
         loop {
-            let Some(frame) = self.next_unhashed() else { return };
+            let Some(frame) = self.next_unhashed(place) else { return };
             let frame = frame.whole();
             self.lock().hashed(frame);
             // While this one is busy: nobody is to find both idle before all is written.
@@ -313,22 +314,21 @@ impl Tail {
     }
 
     /// The next frame that wants its digest; none, and nobody hashes any more, if there is none.
-    fn next_unhashed(&self) -> Option<Unhashed> {
+    fn next_unhashed(&self, place: Place) -> Option<Unhashed> {
         let mut queue = self.lock();
         let frame = queue.next_unhashed();
         if frame.is_none() {
-            queue.hasher.rest();
-            self.idle.notify_all();
+            self.rest(&mut queue, Task::Hash, place);
         }
         frame
     }
 
-    fn write_all(&self) {
+    fn write_all(&self, place: Place) {
         loop {
             let (frame, begun, at) = {
                 let mut queue = self.lock();
                 let Some(frame) = queue.next_whole().cloned() else {
-                    return self.rest(&mut queue);
+                    return self.rest(&mut queue, Task::Write, place);
                 };
                 (frame, queue.begun, self.progress.borrow().length)
             };
@@ -340,11 +340,11 @@ impl Tail {
             queue.begun = done;
             match written {
                 Ok(()) => self.written(&mut queue),
-                Err(e) if is_full(&e) => return self.rest(&mut queue),
+                Err(e) if is_full(&e) => return self.rest(&mut queue, Task::Write, place),
                 Err(e) => {
                     tracing::error!("the record cannot be written: {e}");
                     queue.failed = true;
-                    return self.rest(&mut queue);
+                    return self.rest(&mut queue, Task::Write, place);
                 }
             }
         }
@@ -367,10 +367,11 @@ impl Tail {
         }
     }
 
-    fn rest(&self, queue: &mut Queue) {
-        queue.writer.rest();
+    fn rest(&self, queue: &mut Queue, task: Task, place: Place) {
+        queue.hand(task).rest();
         self.idle.notify_all();
-        if !queue.frames.is_empty() {
+        // There will be no place soon. Who finds that out itself is not called to find it out again.
+        if place == Place::Elsewhere && !queue.is_busy() && !queue.frames.is_empty() {
             self.wake();
         }
     }

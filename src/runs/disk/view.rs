@@ -14,7 +14,7 @@ use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use serde::Deserialize;
 use tokio::sync::Notify;
 
-use crate::proto::frame::{self, BODY_LIMIT, Decoded, HEADER_LIMIT, INTEGER_LIMIT, Limits};
+use crate::proto::frame::{self, BODY_LIMIT, Decoded, HEADER_LIMIT, Limits};
 use crate::proto::header::ShowFrom;
 use crate::proto::stored::Grown;
 use crate::runs::credit::OUTPUT;
@@ -81,8 +81,7 @@ impl View {
             told,
             end: None,
             offset: 0,
-            // A place that no header may hold is none.
-            sent: after.min(INTEGER_LIMIT),
+            sent: after,
             gap: None,
             only_verdict: from == ShowFrom::Verdict,
             over: false,
@@ -391,16 +390,5 @@ mod tests {
         let next = tokio::time::timeout(Duration::from_secs(10), view.next(1024)).await;
         let damaged = next.expect("it is read over and over").err().unwrap();
         assert_eq!(damaged.kind(), io::ErrorKind::InvalidData);
-    }
-
-    #[tokio::test]
-    async fn who_has_a_frame_that_no_header_may_number_is_shown_how_the_run_ended() {
-        let (file, told) = (tempfile::tempfile().unwrap(), Grown { length: 0, last: 1 });
-        let view = View::new(file, told, (u64::MAX, ShowFrom::Start));
-        let verdict = Bytes::from_static(b"verdict");
-        view.ends_with(2, verdict.clone());
-        let seen = view.next(1024).await.unwrap();
-        assert_eq!((seen.frames, seen.last, seen.gap), (vec![verdict], 2, None));
-        assert!(seen.ended);
     }
 }

@@ -87,7 +87,7 @@ impl Writer {
         self.tail.progress()
     }
 
-    /// Who is to be called when there is room again.
+    /// Who is to be called when there is room again, or none for now.
     pub fn call(&self, wake: Arc<Notify>) {
         self.tail.call(wake);
     }
@@ -109,11 +109,6 @@ impl Writer {
     pub fn push(&mut self, frame: Made) {
         self.tail.push(frame);
         pause::point("written");
-    }
-
-    /// Returns when all that came has been hashed.
-    pub fn hashed(&self) {
-        self.tail.hashed();
     }
 
     /// Where the memory of frames comes back to.
@@ -280,6 +275,26 @@ mod tests {
         writer.give_back();
         assert_eq!(file.metadata().unwrap().len(), 20);
         assert!(blocks() <= before && blocks() * 512 < END_RESERVE, "{} of {before}", blocks());
+    }
+
+    fn wait_until_nobody_else_has(tail: &Arc<Tail>) {
+        while Arc::strong_count(tail) > 1 {
+            std::thread::yield_now();
+        }
+    }
+
+    /// They would hold the record's lock.
+    #[test]
+    fn no_thread_waits_for_frames_of_a_record_that_is_over_or_given_up() {
+        let (mut over, _file) = writer(1 << 30);
+        over.push(Made::Whole(vec![0; 1 << 20].into()));
+        over.finish(b"verdict").unwrap();
+        wait_until_nobody_else_has(&over.tail);
+        let (mut given_up, _file) = writer(1 << 30);
+        given_up.push(Made::Whole(vec![0; 1 << 20].into()));
+        let tail = Arc::clone(&given_up.tail);
+        drop(given_up);
+        wait_until_nobody_else_has(&tail);
     }
 
     #[test]

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 use crate::proto::digest::{Algorithm, Digest};
 use crate::proto::header::Stream;
@@ -31,6 +33,7 @@ async fn frames_stand_in_the_order_in_which_they_came_whoever_writes_them() {
     tail.settle();
     let reach = tail.reach();
     assert_eq!((reach.waiting, reach.busy, reach.failed), (0, false, false));
+    assert_eq!(tail.spares().len(), DEPTH, "their memory is read into again");
     assert_eq!(progress.borrow().length, expected.len() as u64);
     let mut text = vec![0; expected.len()];
     file.read_exact_at(&mut text, 0).unwrap();
@@ -61,7 +64,6 @@ async fn frames_are_hashed_in_the_order_in_which_they_came_whoever_hashes_them()
         tail.push(if n % 7 == 0 { Made::Whole(frame.whole()) } else { frame });
         if n % 7 == 6 {
             // What is next comes whole, behind all that are not.
-            tail.hashed();
             let so_far = later.0.stream_end(Stream::Both, StreamEndKind::Eof).unwrap();
             assert_eq!(so_far.size, end);
         }
@@ -114,4 +116,55 @@ fn a_file_that_cannot_be_written_is_no_full_one() {
     let reach = tail.reach();
     assert!(reach.failed && reach.waiting == 1);
     assert_eq!(tail.abandon(), (1, false));
+}
+
+/// A disk that is full, as one is found to be where a file system sets nothing aside. One test at a time has it.
+struct Full(Arc<Tail>);
+
+impl Full {
+    fn new() -> (Self, Arc<Notify>) {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        rustix::fs::flock(&full, rustix::fs::FlockOperation::LockExclusive).unwrap();
+        let tail = Tail::new(lock_exclusive(full).unwrap());
+        let wake = Arc::new(Notify::new());
+        tail.call(Arc::clone(&wake));
+        (Self(tail), wake)
+    }
+}
+
+impl Drop for Full {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+async fn is_called(wake: &Notify) -> bool {
+    tokio::time::timeout(Duration::ZERO, wake.notified()).await.is_ok()
+}
+
+#[tokio::test]
+async fn who_tries_a_full_disk_again_is_not_called_for_that_to_try_at_once() {
+    let (disk, wake) = Full::new();
+    let tail = &disk.0;
+    tail.push(Made::Whole(vec![0; LARGE].into()));
+    tail.settle();
+    assert_eq!((tail.reach().waiting, tail.reach().failed), (1, false));
+    assert!(is_called(&wake).await, "another thread has found the disk full");
+    tail.go_on();
+    tail.push(Made::Whole(Bytes::from_static(b"small")));
+    assert_eq!(tail.reach().waiting, 2);
+    assert!(!is_called(&wake).await);
+}
+
+/// Until then it looks as if there were a place soon.
+#[tokio::test]
+async fn a_disk_that_is_full_is_told_of_when_the_last_one_rests() {
+    let (disk, wake) = Full::new();
+    let tail = &disk.0;
+    assert!(tail.lock().hasher.claim());
+    tail.push(Made::Whole(vec![0; LARGE].into()));
+    drop(tail.idle.wait_while(tail.lock(), |queue| queue.writer.is_busy()).unwrap());
+    assert!(!is_called(&wake).await);
+    assert!(tail.next_unhashed(Place::Elsewhere).is_none());
+    assert!(is_called(&wake).await);
 }
