@@ -19,16 +19,29 @@ pub(super) struct Hashes(Arc<Shared>);
 struct Shared {
     /// One thread at a time has them, for a whole piece.
     streams: Mutex<Streams>,
-    /// Called for each piece.
+    /// Called for each piece while somebody waits.
     grown: Condvar,
 }
 
-type Streams = Vec<(Stream, Running)>;
+#[derive(Debug)]
+struct Streams {
+    running: Vec<(Stream, Running)>,
+    /// To call nobody would be a system call, for each piece of every run.
+    is_awaited: bool,
+}
+
+impl Streams {
+    fn are_behind(&self, lengths: &[(Stream, u64)]) -> bool {
+        let mut streams = self.running.iter().zip(lengths);
+        streams.any(|((_, running), (_, length))| running.offset() < *length)
+    }
+}
 
 impl Hashes {
     pub(super) fn new(streams: &[Stream], algorithm: Algorithm) -> Self {
         let running = streams.iter().map(|stream| (*stream, Running::by(algorithm))).collect();
-        Self(Arc::new(Shared { streams: Mutex::new(running), grown: Condvar::new() }))
+        let streams = Mutex::new(Streams { running, is_awaited: false });
+        Self(Arc::new(Shared { streams, grown: Condvar::new() }))
     }
 
     pub(super) fn of(&self, stream: Stream, draft: Draft) -> Unhashed {
@@ -38,8 +51,8 @@ impl Hashes {
     /// Returns when so much of each stream has been hashed.
     fn at(&self, lengths: &[(Stream, u64)]) -> MutexGuard<'_, Streams> {
         let is_behind = |streams: &mut Streams| {
-            let mut streams = streams.iter().zip(lengths);
-            streams.any(|((_, running), (_, length))| running.offset() < *length)
+            streams.is_awaited = streams.are_behind(lengths);
+            streams.is_awaited
         };
         let streams = self.0.grown.wait_while(lock(&self.0.streams), is_behind);
         streams.unwrap_or_else(PoisonError::into_inner)
@@ -48,7 +61,7 @@ impl Hashes {
     /// A stream's digest once all are so long.
     pub(super) fn digest(&self, stream: Stream, lengths: &[(Stream, u64)]) -> Option<Digest> {
         let streams = self.at(lengths);
-        streams.iter().find(|(s, _)| *s == stream).map(|(_, running)| running.digest())
+        streams.running.iter().find(|(s, _)| *s == stream).map(|(_, running)| running.digest())
     }
 
     /// The hashers' states once the streams are so long; none if they cannot be written down.
@@ -57,7 +70,7 @@ impl Hashes {
             let (offset, state) = (running.offset(), running.state()?);
             Some(MarkedStream { stream: *stream, offset, state })
         };
-        self.at(lengths).iter().map(marked).collect()
+        self.at(lengths).running.iter().map(marked).collect()
     }
 }
 
@@ -112,14 +125,17 @@ impl Unhashed {
     pub fn whole(self) -> Bytes {
         let Self { draft, stream, hashes } = self;
         let mut streams = lock(&hashes.0.streams);
-        let running = streams.iter_mut().find(|(s, _)| *s == stream).map(|(_, running)| running);
+        let running = streams.running.iter_mut().find(|(s, _)| *s == stream);
         // The recorder makes none of a stream that it does not have.
-        let digest = running.map_or(Digest::EMPTY, |running| {
+        let digest = running.map_or(Digest::EMPTY, |(_, running)| {
             running.update(draft.piece());
             running.digest()
         });
+        let is_awaited = streams.is_awaited;
         drop(streams);
-        hashes.0.grown.notify_all();
+        if is_awaited {
+            hashes.0.grown.notify_all();
+        }
         draft.whole(digest)
     }
 }
