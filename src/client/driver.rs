@@ -15,6 +15,7 @@ use super::connection::{Connection, NoWelcome, Target};
 use super::control::{Control, Input, RunIo};
 use super::error::{Error, OutputError};
 use super::leg::Leg;
+use super::outage::{Outage, is_restart};
 use super::sink::Sink;
 use super::state::{Leave, LegEnd, Role, State};
 use super::stdin::StdinSender;
@@ -28,10 +29,6 @@ use crate::proto::verdict::Verdict;
 use crate::sys::clock::{boottime, until};
 use crate::transport::DialError;
 
-/// First pause before a reconnection; doubled up to [`LONGEST_PAUSE`].
-pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// Longest pause between two attempts to reconnect.
-pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 /// Sending a request and logging in may take so long: the longest request, over 64 kbit/s.
 const ASK_TIMEOUT: Duration = Duration::from_secs(180);
 
@@ -66,12 +63,6 @@ pub(super) enum Wanted {
     Run(RunRequest, Bytes),
     /// To look at one.
     Look(Attach),
-}
-
-/// Since when the server is out of reach, and how long to wait before the next try.
-struct Outage {
-    since: Instant,
-    pause: Duration,
 }
 
 impl<'a> Driver<'a> {
@@ -168,10 +159,8 @@ impl<'a> Driver<'a> {
         if self.was_sent() || self.sent_on {
             return Ok(why);
         }
-        match error {
-            DialError::Broken { .. } => {}
-            DialError::Unreachable { .. } if self.unreached.is_some() => {}
-            other => return Err(other.into()),
+        if !is_restart(&error, self.unreached.is_some()) {
+            return Err(error.into());
         }
         self.unreached = Some(error);
         Ok(why)
@@ -347,9 +336,7 @@ impl<'a> Driver<'a> {
     }
 
     async fn pause(&mut self, outage: &mut Option<Outage>, why: String) -> Result<(), Error> {
-        let outage =
-            outage.get_or_insert_with(|| Outage { since: Instant::now(), pause: FIRST_PAUSE });
-        if outage.since.elapsed() + outage.pause > self.patience() {
+        let Some(next) = outage.get_or_insert_with(Outage::new).next(self.patience()) else {
             if let Some(unreached) = self.unreached.take() {
                 return Err(unreached.into());
             }
@@ -357,14 +344,12 @@ impl<'a> Driver<'a> {
                 true => Error::no_other_server(&why, self.reconnect_timeout),
                 false => Error::lost_link(&self.state.id, &why, self.reconnect_timeout),
             });
-        }
+        };
         tracing::info!(run = %self.state.id, "reconnecting: {why}");
         self.target.keys.ask().note(&format!("reconnecting: {why}"));
-        let until_then = Instant::now() + outage.pause;
-        outage.pause = (outage.pause * 2).min(LONGEST_PAUSE);
         loop {
             tokio::select! {
-                () = tokio::time::sleep_until(until_then) => return Ok(()),
+                () = tokio::time::sleep_until(next) => return Ok(()),
                 Some(asked) = self.control.recv() => self.ask_later(asked, self.was_sent())?,
                 () = until(self.state.cancelled) => return Err(self.state.no_answer()),
             }

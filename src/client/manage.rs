@@ -1,12 +1,13 @@
 //! What a client may do with runs beside running them: start and leave, look, list, signal, stop, remove.
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep_until, timeout};
 
 use super::connection::{Connection, NoWelcome};
 use super::control::{Input, RunIo};
-use super::driver::{FIRST_PAUSE, LONGEST_PAUSE, Wanted};
+use super::driver::Wanted;
 use super::error::Error;
+use super::outage::{Outage, is_restart};
 use super::sink::Output;
 use super::state::Leave;
 use super::{Client, Command};
@@ -180,24 +181,17 @@ impl Client {
     /// Reaches the server, or the one after it: one that goes while TLS is set up has seen nothing of a request.
     pub(super) async fn reach(&self) -> Result<Connection, DialError> {
         let patience = self.reconnect_timeout.min(self.target.connect_timeout);
-        let (began, mut pause, mut was_cut) = (Instant::now(), FIRST_PAUSE, false);
+        let (mut outage, mut was_cut) = (Outage::new(), false);
         loop {
             let error = match Connection::open(&self.target, &self.target.keys).await {
                 Ok(open) => return Ok(open),
                 Err(error) => error,
             };
-            let may_come = match error {
-                DialError::Broken { .. } => true,
-                DialError::Unreachable { .. } => was_cut,
-                _ => false,
-            };
-            if !may_come || began.elapsed() + pause > patience {
-                return Err(error);
-            }
+            let next = is_restart(&error, was_cut).then(|| outage.next(patience)).flatten();
+            let Some(next) = next else { return Err(error) };
             was_cut = true;
             self.target.keys.ask().note(&format!("reconnecting: {error}"));
-            sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            sleep_until(next).await;
         }
     }
 

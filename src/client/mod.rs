@@ -12,6 +12,7 @@ mod driver;
 mod error;
 mod leg;
 mod manage;
+mod outage;
 mod sink;
 mod state;
 mod stdin;

@@ -6,11 +6,9 @@ use std::fmt;
 use bytes::{Buf as _, Bytes, BytesMut};
 
 use super::digest::{DIGEST_LEN, Digest};
-use super::frame::{FrameError, PREFIX, encode_head};
+use super::frame::{FrameError, HEADER_ROOM, PREFIX, encode_head};
 use super::header::{Output, ServerHeader};
 
-/// Room for the prefix and the header of a frame of output.
-pub const HEADER_ROOM: usize = 320;
 /// Stands in a header for what is not known yet: no other member has as many digits.
 const BLANK: Digest = Digest([0; DIGEST_LEN]);
 

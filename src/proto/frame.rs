@@ -191,8 +191,8 @@ fn is_zero(size: &usize) -> bool {
     *size == 0
 }
 
-/// Room for the prefix and the header of most frames.
-const HEADER_ROOM: usize = 320;
+/// Room for the prefix and the header of most frames, those of output among them.
+pub const HEADER_ROOM: usize = 320;
 
 /// One frame as bytes of its own.
 ///

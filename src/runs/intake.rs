@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
 
-use crate::proto::draft::{Draft, HEADER_ROOM};
-use crate::proto::frame::FrameError;
+use crate::proto::draft::Draft;
+use crate::proto::frame::{FrameError, HEADER_ROOM};
 use crate::proto::header::Output;
 use crate::sys::mutex::lock;
 

@@ -77,6 +77,7 @@ mod resume;
 mod retention;
 mod rights;
 mod run;
+mod saved;
 mod segments;
 mod shortage;
 mod shutdown;

@@ -24,7 +24,7 @@ use crate::sys::mutex::lock;
 /// Frames from this size are worth another thread.
 const LARGE: usize = 64 * 1024;
 /// So many frames wait at most while others hash and write: enough for each of them to have one, and one before it.
-pub(in crate::runs) const DEPTH: usize = 4;
+pub(super) const DEPTH: usize = 4;
 
 /// How far a record is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
